@@ -1,0 +1,1 @@
+"""The `painformer` command: one thin module a sub-command."""

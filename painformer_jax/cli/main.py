@@ -1,0 +1,80 @@
+"""Entry point of `painformer`: picks a command, maps errors to exit statuses.
+
+Exit status 0: done. 2: bad input or usage, one line on standard error that
+begins `painformer: `. 130: interrupted. 1: anything else.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+
+from painformer_jax import __version__
+from painformer_jax.errors import InputError
+
+# Command -> what it does. The module painformer_jax.cli.<command> holds
+# `EXAMPLE: str`, `add_arguments(parser)` and `run(args) -> int | None`; it
+# imports JAX and the rest inside `run`, so that --help answers at once.
+COMMANDS = {
+    'convert': 'PyTorch weights (.pth, .safetensors) to a weights folder',
+    'export': 'weights to the released PyTorch names and layouts',
+    'embed': 'images, folders and videos to 160-d embeddings in an .npz',
+    'data': 'fetch the demo corpus; prepare and check datasets',
+    'pretrain': 'multi-task training; resumes by itself',
+    'report': 'probes, curves and one page of results for a run',
+    'benchmark': 'speed of the model on this machine',
+}
+
+
+class _Parser(argparse.ArgumentParser):
+  """argparse whose errors are one line beginning `painformer: `."""
+
+  def error(self, message):
+    print(f'painformer: {message} (see: {self.prog} --help)', file=sys.stderr)
+    sys.exit(2)
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+  parser = _Parser(
+      prog='painformer',
+      description='PainFormer in JAX/Flax: convert, train, embed.')
+  parser.add_argument('--version', action='version', version=__version__)
+  subparsers = parser.add_subparsers(dest='command', metavar='COMMAND')
+  for name, summary in COMMANDS.items():
+    subparser = subparsers.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + '.',
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    subparser.add_argument(
+        '--traceback', action='store_true',
+        help='on an error, show where in the code it arose')
+    if name == command:
+      module = importlib.import_module(f'painformer_jax.cli.{name}')
+      subparser.epilog = f'example:\n  {module.EXAMPLE}'
+      module.add_arguments(subparser)
+      subparser.set_defaults(run=module.run)
+  return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs one command; returns its exit status."""
+  argv = sys.argv[1:] if argv is None else argv
+  command = next((a for a in argv if not a.startswith('-')), None)
+  parser = _parser(command if command in COMMANDS else None)
+  args = parser.parse_args(argv)
+  if args.command is None:
+    parser.print_help()
+    return 2
+  try:
+    return args.run(args) or 0
+  except InputError as error:
+    if args.traceback:
+      raise
+    print(f"painformer: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('painformer: interrupted', file=sys.stderr)
+    return 130
+  except BrokenPipeError:
+    # The reader (head, less) has gone; nothing is left to tell it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,1 @@
+"""From recordings and folders to batches of uint8 images."""

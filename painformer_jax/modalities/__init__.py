@@ -1,0 +1,1 @@
+"""From clips and signals to images, the paper's way."""

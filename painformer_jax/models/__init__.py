@@ -1,0 +1,1 @@
+"""The network: arrays in, arrays out. Knows no files, meshes or datasets."""

@@ -1,0 +1,1 @@
+"""Meshes and sharding. Only this package knows about devices."""

@@ -1,0 +1,1 @@
+"""Multi-task pre-training: losses, one compiled step, the loop around it."""
