@@ -1,0 +1,147 @@
+"""The shape of a PainFormer as data: one dataclass, and the named presets.
+
+Sources: the released code (tag V), the published SpectFormer-H family where
+the release is silent (S). What is neither is marked "reconstructed".
+"""
+
+import dataclasses
+from typing import Literal
+
+SPECTRAL, ATTENTION = 's', 'a'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PainFormerConfig:
+  """Every choice that shapes the network or its arithmetic.
+
+  The defaults are the released model. Sequences have one entry a stage.
+
+  Attributes:
+    image_size: height and width of the input in pixels. The grids, and with
+      them the spectral filters, follow from it; other sizes than 224 are not
+      in the release (see `models.spectral.resample`).
+    num_classes: width of the linear head on the embedding; 0 for none.
+    stem_width: channels of the three convolutions before the first width.
+    widths: channels of each stage; the last is the width of the embedding.
+    mixers: the token mixer of each block, a string a stage: 's' for the
+      spectral gate, 'a' for self-attention.
+    heads: attention heads of each stage (used by its 'a' blocks).
+    mlp_ratios: hidden width of the MLPs over the width of the stage.
+    post_heads, post_mlp_ratio, post_blocks: the class attention at the end.
+    drop_path_rate: stochastic depth at the last block, rising linearly from 0
+      at the first; 0 in the release.
+    dtype: of the arithmetic between layers. Parameters, normalisation,
+      softmax and the spectral gate's spectrum stay float32.
+    gate: how the spectral gate is computed, with the same result: 'fft', or
+      'dft' written as matrix products (no transposes, fuses on TPU).
+    gate_precision: of the 'dft' products: 'highest' is float32 arithmetic on
+      every backend; 'default' lets TPUs use bfloat16 passes.
+    depthwise: how the 3×3 depthwise convolutions are computed, with the same
+      result: 'shift' as nine shifted multiply-adds, 'conv' as a grouped
+      convolution; 'auto' takes the quicker one for the backend.
+  """
+
+  image_size: int = 224
+  num_classes: int = 0
+  stem_width: int = 64
+  widths: tuple[int, ...] = (64, 128, 320, 160)
+  mixers: tuple[str, ...] = ('sss', 'ssss', 'a' * 12, 'aaa')
+  heads: tuple[int, ...] = (2, 4, 10, 16)
+  mlp_ratios: tuple[int, ...] = (8, 8, 4, 4)
+  post_heads: int = 16
+  post_mlp_ratio: int = 4
+  post_blocks: int = 1
+  drop_path_rate: float = 0.0
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  gate: Literal['fft', 'dft'] = 'fft'
+  gate_precision: Literal['highest', 'default'] = 'highest'
+  depthwise: Literal['auto', 'shift', 'conv'] = 'auto'
+
+  def __post_init__(self):
+    stages = len(self.widths)
+    for name in ('mixers', 'heads', 'mlp_ratios'):
+      if len(getattr(self, name)) != stages:
+        raise ValueError(
+            f'{name} has {len(getattr(self, name))} entries for {stages} stages')
+    if self.image_size < 2 ** (stages + 1):
+      raise ValueError(
+          f'image_size {self.image_size} is below {2 ** (stages + 1)} pixels')
+    for pattern, width, heads in zip(self.mixers, self.widths, self.heads):
+      if not pattern or set(pattern) - {SPECTRAL, ATTENTION}:
+        raise ValueError(f"mixers entry {pattern!r}: only 's' and 'a' are known")
+      if ATTENTION in pattern and width % heads:
+        raise ValueError(f'width {width} is not divisible by {heads} heads')
+    for name, allowed in _CHOICES.items():
+      if getattr(self, name) not in allowed:
+        raise ValueError(
+            f'{name} {getattr(self, name)!r}: one of {", ".join(allowed)}')
+    if not 0 <= self.drop_path_rate < 1:
+      raise ValueError(f'drop_path_rate {self.drop_path_rate} is not in [0, 1)')
+
+  @property
+  def embedding_width(self) -> int:
+    return self.widths[-1]
+
+  @property
+  def depth(self) -> int:
+    """Blocks of all stages, without the class attention."""
+    return sum(len(pattern) for pattern in self.mixers)
+
+  def grid(self, stage: int) -> int:
+    """Height and width in tokens of a stage, counted from 0."""
+    return -(-self.image_size // 2 ** (stage + 2))
+
+
+_CHOICES = {
+    'dtype': ('float32', 'bfloat16'),
+    'gate': ('fft', 'dft'),
+    'gate_precision': ('highest', 'default'),
+    'depthwise': ('auto', 'shift', 'conv'),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+  """A named model.
+
+  Attributes:
+    config: its shape, without a head.
+    evidence: where the shape comes from.
+    parameters: how many parameters it has without a head, exactly.
+    mean, std: statistics that normalise its input, for values in [0, 1].
+  """
+
+  config: PainFormerConfig
+  evidence: str
+  parameters: int
+  mean: tuple[float, float, float] = (0.6068, 0.4517, 0.3800)
+  std: tuple[float, float, float] = (0.2492, 0.2173, 0.2082)
+
+
+PRESETS = {
+    'painformer': Preset(
+        config=PainFormerConfig(),
+        evidence='the released code',
+        parameters=19_596_704),
+    'painformer_figure': Preset(
+        config=PainFormerConfig(
+            mixers=('ssa', 'ssaa', 'a' * 12, 'aaa')),
+        evidence="the pattern of spectral and attention blocks in the paper's "
+        'figure, which the released code does not have; heads of stages 1 and '
+        '2 reconstructed',
+        parameters=0),
+    'painformer_small': Preset(
+        config=PainFormerConfig(
+            image_size=112, stem_width=32, widths=(32, 64, 128, 160),
+            mixers=('s', 'ss', 'aaa', 'a'), heads=(1, 2, 4, 8),
+            mlp_ratios=(4, 4, 4, 4), post_heads=8),
+        evidence='this project: for laptops and the demo',
+        parameters=0),
+    'painformer_nano': Preset(
+        config=PainFormerConfig(
+            image_size=32, stem_width=8, widths=(8, 16, 24, 32),
+            mixers=('s', 's', 'a', 'a'), heads=(1, 2, 3, 4),
+            mlp_ratios=(2, 2, 2, 2), post_heads=4, post_mlp_ratio=2),
+        evidence='this project: for tests',
+        parameters=0),
+}

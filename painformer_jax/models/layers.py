@@ -1,0 +1,85 @@
+"""Layers whose details differ from Flax's own: torch statistics, no torch."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+# torch's `trunc_normal_(std=.02)` cuts at ±2, a hundred deviations away.
+trunc_normal = nnx.initializers.truncated_normal(0.02, lower=-100, upper=100)
+# Normal with deviation sqrt(2 / fan_out); fan_out counts one group's outputs.
+conv_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+Linear = functools.partial(nnx.Linear, kernel_init=trunc_normal)
+
+
+def layer_norm(width: int, *, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+  """LayerNorm over channels, statistics in float32 and in two passes."""
+  return nnx.LayerNorm(
+      width, epsilon=epsilon, use_fast_variance=False, dtype=dtype, rngs=rngs)
+
+
+def conv(width_in: int, width_out: int, size: int, *, stride: int, use_bias: bool,
+         dtype, rngs: nnx.Rngs) -> nnx.Conv:
+  """Convolution with torch's symmetric padding (Flax 'SAME' differs at stride 2)."""
+  pad = size // 2
+  return nnx.Conv(
+      width_in, width_out, (size, size), strides=(stride, stride),
+      padding=((pad, pad), (pad, pad)), use_bias=use_bias,
+      kernel_init=conv_normal, dtype=dtype, rngs=rngs)
+
+
+class BatchNorm(nnx.Module):
+  """Batch normalisation that keeps torch's running statistics.
+
+  torch normalises with the biased variance of the batch but stores the
+  unbiased one. Under `jax.jit` the batch is the global one, on any number of
+  devices. In evaluation mode (`module.eval()`) the running statistics serve.
+  """
+
+  def __init__(self, width: int, *, dtype, rngs: nnx.Rngs,
+               epsilon: float = 1e-5, momentum: float = 0.1):
+    del rngs  # Initial values are constants.
+    self.scale = nnx.Param(jnp.ones(width))
+    self.bias = nnx.Param(jnp.zeros(width))
+    self.mean = nnx.BatchStat(jnp.zeros(width))
+    self.var = nnx.BatchStat(jnp.ones(width))
+    self.count = nnx.BatchStat(jnp.zeros((), jnp.int32))
+    self.epsilon, self.momentum, self.dtype = epsilon, momentum, dtype
+    self.use_running_average = False
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[batch, height, width, channels] -> the same shape, in `dtype`."""
+    x = x.astype(jnp.float32)
+    if self.use_running_average:
+      mean, var = self.mean[...], self.var[...]
+    else:
+      mean = x.mean((0, 1, 2))
+      var = jnp.square(x - mean).mean((0, 1, 2))
+      rows = x.size // x.shape[-1]
+      for stored, batch in (
+          (self.mean, mean), (self.var, var * (rows / max(rows - 1, 1)))):
+        stored[...] += self.momentum * (jax.lax.stop_gradient(batch) - stored[...])
+      self.count[...] += 1
+    scale = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
+    return ((x - mean) * scale + self.bias[...]).astype(self.dtype)
+
+
+class DropPath(nnx.Module):
+  """Stochastic depth: drops a residual branch for whole samples.
+
+  In evaluation mode (`module.eval()`) or at rate 0 it is the identity.
+  """
+
+  def __init__(self, rate: float):
+    self.rate, self.deterministic = rate, False
+
+  def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    if self.deterministic or not self.rate:
+      return x
+    if key is None:
+      raise ValueError('stochastic depth in training mode needs key=')
+    keep = 1.0 - self.rate
+    mask = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(mask, x / keep, 0).astype(x.dtype)

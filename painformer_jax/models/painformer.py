@@ -1,0 +1,114 @@
+"""The PainFormer backbone, as released."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, struct
+
+from painformer_jax.models.blocks import Block, ClassBlock
+from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.models.layers import Linear, layer_norm
+from painformer_jax.models.stem import Downsample, Stem
+
+
+@struct.dataclass
+class Output:
+  """What the backbone gives; float32 unless the config computes in bfloat16.
+
+  Attributes:
+    embedding: [batch, 160] (the last width).
+    tokens: [batch, 49, 160], the last stage's tokens, not normalised.
+    logits: [batch, classes] float32, or None for a model without a head.
+    attention: maps of the attention blocks in order, [batch, heads, tokens,
+      tokens] float32, or None where not asked for.
+    stages: output of each stage's last block, before the stage's norm,
+      [batch, height, width, channels], or None where not asked for.
+  """
+
+  embedding: jax.Array
+  tokens: jax.Array
+  logits: jax.Array | None = None
+  attention: tuple[jax.Array, ...] | None = None
+  stages: tuple[jax.Array, ...] | None = None
+
+
+class PainFormer(nnx.Module):
+  """Backbone with an optional linear head.
+
+  Args:
+    config: its shape.
+    rngs: keys for the initial values (stream `params`).
+    partition: wraps `f(x, weight)` so that it runs on each device's own rows
+      of a sharded batch (`parallel.mesh.per_device`); None where the batch is
+      not sharded. Only the FFT gate needs it.
+  """
+
+  def __init__(self, config: PainFormerConfig, *, rngs: nnx.Rngs,
+               partition: Callable | None = None):
+    self.config = config
+    rates = iter(np.linspace(0, config.drop_path_rate, config.depth).tolist())
+    for stage, pattern in enumerate(config.mixers):
+      n, width = stage + 1, config.widths[stage]
+      entry = Downsample(config, stage, rngs=rngs) if stage else Stem(config, rngs=rngs)
+      setattr(self, f'patch_embed{n}', entry)
+      setattr(self, f'block{n}', nnx.List(
+          Block(config, stage, mixer=mixer, drop_path=next(rates),
+                partition=partition, rngs=rngs)
+          for mixer in pattern))
+      # The last stage's norm closes the class attention instead.
+      setattr(self, f'norm{n}', layer_norm(
+          width, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs))
+    self.post_network = nnx.List(
+        ClassBlock(config, rngs=rngs) for _ in range(config.post_blocks))
+    self.head = nnx.data(None)
+    if config.num_classes:
+      self.head = Linear(config.embedding_width, config.num_classes, rngs=rngs)
+
+  def __call__(self, images: jax.Array, *, attention: bool = False,
+               stages: bool = False, key: jax.Array | None = None) -> Output:
+    """Runs the backbone.
+
+    Args:
+      images: [batch, size, size, 3], normalised (see `preprocess`).
+      attention: also return the attention maps.
+      stages: also return each stage's output.
+      key: for stochastic depth, in training mode at a rate above 0.
+
+    Raises:
+      ValueError: the images have another shape than the config says.
+    """
+    config, size = self.config, self.config.image_size
+    if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+      raise ValueError(
+          f'images have shape {images.shape}; this model takes '
+          f'[batch, {size}, {size}, 3]')
+    x = images.astype(config.dtype)
+    maps, outputs = [], []
+    keys = iter([None] * config.depth if key is None
+                else jax.random.split(key, config.depth))
+    for n in range(1, len(config.widths) + 1):
+      x = getattr(self, f'patch_embed{n}')(x)
+      for block in getattr(self, f'block{n}'):
+        x, attention_map = block(x, next(keys))
+        if attention_map is not None:
+          maps.append(attention_map)
+      outputs.append(x)
+      if n < len(config.widths):
+        x = getattr(self, f'norm{n}')(x)
+    batch, height, width, channels = x.shape
+    tokens = x.reshape(batch, height * width, channels)
+    mean = tokens.mean(axis=1, keepdims=True, dtype=jnp.float32).astype(x.dtype)
+    y = jnp.concatenate([mean, tokens], axis=1)
+    for block in self.post_network:
+      y = block(y)
+    norm = getattr(self, f'norm{len(config.widths)}')
+    embedding = norm(y[:, 0])
+    logits = None
+    if self.head is not None:
+      logits = self.head(embedding.astype(jnp.float32))
+    return Output(
+        embedding=embedding, tokens=tokens, logits=logits,
+        attention=tuple(maps) if attention else None,
+        stages=tuple(outputs) if stages else None)
