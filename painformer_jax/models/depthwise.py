@@ -4,9 +4,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+_TAPS = [(i, j) for i in range(3) for j in range(3)]
 
+
+def _pad(x: jax.Array) -> jax.Array:
+  return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+@jax.custom_vjp
 def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Nine shifted multiply-adds, which compilers fuse; no convolution.
+  """Nine shifted multiply-adds, for CPUs: several times XLA's own convolution.
 
   Args:
     x: [batch, height, width, channels].
@@ -16,14 +23,40 @@ def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
     [batch, height, width, channels]: cross-correlation, zero padding of 1.
   """
   height, width = x.shape[1:3]
-  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  return sum(
-      padded[:, i:i + height, j:j + width] * kernel[i, j]
-      for i in range(3) for j in range(3))
+  padded = _pad(x)
+  return sum(padded[:, i:i + height, j:j + width] * kernel[i, j] for i, j in _TAPS)
+
+
+def _shifted_forward(x, kernel):
+  return shifted(x, kernel), (x, kernel)
+
+
+def _shifted_backward(residuals, g):
+  x, kernel = residuals
+  batch, height, width, channels = x.shape
+  padded = _pad(x)
+
+  # The kernel's gradient sums over all positions. XLA:CPU does not vectorise
+  # such a sum fused with its product, so the sums over rows are running sums
+  # of whole [batch, width, channels] slabs; the batch stays whole, so that a
+  # sharded one stays where it is.
+  def add_row(sums, row):
+    above_to_below = jax.lax.dynamic_slice_in_dim(padded, row, 3, axis=1)
+    g_row = jax.lax.dynamic_index_in_dim(g, row, axis=1, keepdims=False)
+    return [s + (above_to_below[:, i, j:j + width] * g_row).astype(jnp.float32)
+            for s, (i, j) in zip(sums, _TAPS)], None
+
+  zeros = [jnp.zeros((batch, width, channels), jnp.float32)] * 9
+  sums, _ = jax.lax.scan(add_row, zeros, jnp.arange(height))
+  kernel_gradient = jnp.stack([s.sum((0, 1)) for s in sums]).reshape(kernel.shape)
+  return shifted(g, kernel[::-1, ::-1]), kernel_gradient.astype(kernel.dtype)
+
+
+shifted.defvjp(_shifted_forward, _shifted_backward)
 
 
 def grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """The same as `shifted`, as a grouped convolution."""
+  """The same as `shifted`, as a grouped convolution, for TPUs and GPUs."""
   return jax.lax.conv_general_dilated(
       x, kernel[:, :, None, :], (1, 1), ((1, 1), (1, 1)),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=x.shape[-1])

@@ -1,10 +1,8 @@
-"""Models by name, and their variables as flat tables."""
+"""Models by name."""
 
 import dataclasses
 import difflib
 
-import jax
-import numpy as np
 from flax import nnx
 
 from painformer_jax.errors import InputError
@@ -62,48 +60,3 @@ def create(name: str, *, num_classes: int = 0, seed: int = 0, **overrides) -> Pa
   model = PainFormer(config, rngs=nnx.Rngs(seed))
   model.eval()
   return model
-
-
-def variables(model: nnx.Module) -> dict[str, jax.Array]:
-  """Every array of a model by its path, such as 'block1/0/mlp/fc1/kernel'."""
-  state = nnx.state(model, (nnx.Param, nnx.BatchStat))
-  return {'/'.join(map(str, path)): leaf[...]
-          for path, leaf in nnx.to_flat_state(state)}
-
-
-def abstract_variables(config: PainFormerConfig) -> dict[str, jax.ShapeDtypeStruct]:
-  """Paths, shapes and dtypes of a model's arrays, without making them."""
-  model = nnx.eval_shape(lambda: PainFormer(config, rngs=nnx.Rngs(0)))
-  state = nnx.state(model, (nnx.Param, nnx.BatchStat))
-  return {'/'.join(map(str, path)): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-          for path, leaf in nnx.to_flat_state(state)}
-
-
-def from_variables(config: PainFormerConfig, arrays: dict, *, partition=None) -> PainFormer:
-  """A model that holds the given arrays, in evaluation mode.
-
-  Args:
-    config: its shape.
-    arrays: path -> array, exactly the paths of `abstract_variables(config)`.
-    partition: see `PainFormer`.
-
-  Raises:
-    KeyError: a path is missing or unknown.
-  """
-  graph, state = nnx.split(nnx.eval_shape(
-      lambda: PainFormer(config, rngs=nnx.Rngs(0), partition=partition)))
-  flat = nnx.to_flat_state(state)
-  paths = {'/'.join(map(str, path)) for path, _ in flat}
-  if paths != arrays.keys():
-    raise KeyError(f'paths differ: {sorted(paths ^ arrays.keys())}')
-  leaves = [(path, leaf.replace(jax.numpy.asarray(arrays['/'.join(map(str, path))])))
-            for path, leaf in flat]
-  model = nnx.merge(graph, nnx.from_flat_state(leaves))
-  model.eval()
-  return model
-
-
-def count_parameters(config: PainFormerConfig) -> int:
-  """Learned values, without running statistics."""
-  model = nnx.eval_shape(lambda: PainFormer(config, rngs=nnx.Rngs(0)))
-  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

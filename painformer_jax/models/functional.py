@@ -1,0 +1,99 @@
+"""A model as a flat table of arrays, and back.
+
+Training states, checkpoints and compiled functions hold plain dicts from path
+to array, such as {'block1/0/mlp/fc1/kernel': ...}; modules are rebuilt from
+them where they are called.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.models.painformer import Output, PainFormer
+
+Arrays = Mapping[str, jax.Array]
+
+
+def _path(keys) -> str:
+  return '/'.join(map(str, keys))
+
+
+def variables(model: nnx.Module) -> dict[str, jax.Array]:
+  """Every array of a model by its path: parameters and running statistics."""
+  state = nnx.state(model, (nnx.Param, nnx.BatchStat))
+  return {_path(keys): leaf[...] for keys, leaf in nnx.to_flat_state(state)}
+
+
+@functools.lru_cache(maxsize=32)
+def _blueprint(config: PainFormerConfig, partition: Callable | None):
+  """A model's graph and its variables without values."""
+  with jax.ensure_compile_time_eval():
+    model = nnx.eval_shape(
+        lambda: PainFormer(config, rngs=nnx.Rngs(0), partition=partition))
+  graph, state = nnx.split(model, (nnx.Param, nnx.BatchStat))
+  return graph, nnx.to_flat_state(state)
+
+
+def abstract_variables(config: PainFormerConfig) -> dict[str, jax.ShapeDtypeStruct]:
+  """Paths, shapes and dtypes of a model's arrays, without making them."""
+  return {_path(keys): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+          for keys, leaf in _blueprint(config, None)[1]}
+
+
+def parameter_paths(config: PainFormerConfig) -> frozenset[str]:
+  """Paths of the learned arrays; the others are running statistics."""
+  return frozenset(_path(keys) for keys, leaf in _blueprint(config, None)[1]
+                   if isinstance(leaf, nnx.Param))
+
+
+def count_parameters(config: PainFormerConfig) -> int:
+  """Learned values, without running statistics."""
+  paths = parameter_paths(config)
+  return sum(math.prod(a.shape) for path, a in abstract_variables(config).items()
+             if path in paths)
+
+
+def initial_variables(config: PainFormerConfig, seed: int | jax.Array) -> dict[str, jax.Array]:
+  """Fresh arrays with the release's initialisation; `seed` may be a key."""
+  return variables(PainFormer(config, rngs=nnx.Rngs(seed)))
+
+
+def from_variables(config: PainFormerConfig, arrays: Arrays, *,
+                   partition: Callable | None = None) -> PainFormer:
+  """A model that holds the given arrays, in evaluation mode.
+
+  Args:
+    config: its shape.
+    arrays: path -> array, exactly the paths of `abstract_variables(config)`.
+    partition: see `PainFormer`.
+
+  Raises:
+    KeyError: a path is missing or unknown.
+  """
+  graph, flat = _blueprint(config, partition)
+  unmatched = {_path(keys) for keys, _ in flat} ^ arrays.keys()
+  if unmatched:
+    raise KeyError(f'missing or unknown arrays: {", ".join(sorted(unmatched))}')
+  model = nnx.merge(graph, nnx.from_flat_state(
+      [(keys, type(leaf)(jnp.asarray(arrays[_path(keys)]))) for keys, leaf in flat]))
+  model.eval()
+  return model
+
+
+def apply_train(config: PainFormerConfig, arrays: Arrays, images: jax.Array, *,
+                key: jax.Array | None = None, partition: Callable | None = None
+                ) -> tuple[Output, dict[str, jax.Array]]:
+  """Runs a model in training mode: batch statistics and stochastic depth.
+
+  Returns:
+    The output, and all arrays with the running statistics brought up to date.
+  """
+  model = from_variables(config, arrays, partition=partition)
+  model.train()
+  output = model(images, key=key)
+  return output, variables(model)
