@@ -62,10 +62,18 @@ def program(body: bytes) -> bytes:
 def archive(body: bytes, storages=(), *, byteorder: bytes | None = b'little',
             folder='archive', compression=zipfile.ZIP_STORED,
             more=()) -> bytes:
-  """A zip file with the pickle `body` and the storages' bytes in order."""
+  """A zip file with the pickle of `body` and the storages' bytes in order."""
+  return archive_of(
+      program(body), storages, byteorder=byteorder, folder=folder,
+      compression=compression, more=more)
+
+
+def archive_of(whole_program: bytes, storages=(), *, byteorder=b'little',
+               folder='archive', compression=zipfile.ZIP_STORED,
+               more=()) -> bytes:
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w', compression) as file:
-    file.writestr(f'{folder}/data.pkl', program(body))
+    file.writestr(f'{folder}/data.pkl', whole_program)
     if byteorder is not None:
       file.writestr(f'{folder}/byteorder', byteorder)
     for index, storage in enumerate(storages):

@@ -53,6 +53,7 @@ def tar() -> bytes:
 @pytest.mark.parametrize('content,message', [
     (b'', 'is empty'),
     (b'\0', 'neither a PyTorch (zip) nor a safetensors file'),
+    (b'\x80', 'neither a PyTorch (zip) nor a safetensors file'),
     (b'GIF89a' + b'\0' * 300, 'neither a PyTorch (zip) nor a safetensors'),
     (gzip.compress(b'x'), 'neither a PyTorch (zip) nor a safetensors file'),
     (tar(), 'is a tar archive; if PyTorch wrote it (before 0.4), save it'),

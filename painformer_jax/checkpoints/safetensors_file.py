@@ -4,6 +4,7 @@ The library's NumPy binding has no bfloat16 on reading, so its element types
 are mapped here.
 """
 
+import json
 import os
 from collections.abc import Mapping
 
@@ -44,13 +45,14 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
       ml_dtypes lack.
   """
   try:
-    entries = safetensors.deserialize(content)
+    entries = dict(safetensors.deserialize(content))
   except safetensors.SafetensorError as error:
     raise InputError(
         'is a damaged or cut-off safetensors file '
         f'({printable(str(error))}); download or save it again') from error
   tensors = {}
-  for name, entry in entries:
+  for name in _names(content):
+    entry = entries[name]
     if entry['dtype'] not in _DTYPES:
       raise InputError(
           f"tensor '{printable(name)}' has the element type "
@@ -65,6 +67,14 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
       flat = flat.astype(native, copy=False).view(dtype)
     tensors[name] = flat.reshape(entry['shape'])
   return tensors
+
+
+def _names(content: bytes) -> list[str]:
+  """Names in the order of their data; the library gives them in no order."""
+  length = int.from_bytes(content[:8], 'little')
+  header = json.loads(content[8:8 + length])
+  header.pop('__metadata__', None)
+  return sorted(header, key=lambda name: header[name]['data_offsets'])
 
 
 def _little_endian(dtype: np.dtype) -> np.dtype:

@@ -113,7 +113,7 @@ def _other_format(content: bytes) -> str:
   if content[257:262] == b'ustar':
     return ('is a tar archive; if PyTorch wrote it (before 0.4), save it again '
             f'with PyTorch 1.6 or newer: {again}')
-  if content[:1] == b'\x80' and 2 <= content[1] <= 5:
+  if content[:2] in (b'\x80\2', b'\x80\3', b'\x80\4', b'\x80\5'):
     return ('is a bare pickle, the format of torch.save before PyTorch 1.6; '
             f'save it again with a newer one: {again}')
   if head.startswith(b'version https://git-lfs'):

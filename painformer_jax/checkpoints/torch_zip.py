@@ -52,19 +52,11 @@ class TorchArchive:
       raise InputError(
           'is a damaged or cut-off zip archive '
           f'({printable(str(error))}); download or save it again') from error
-    members = self._locate(entries, directory)
-    folders = sorted(
-        {name[:-len('data.pkl')] for name in members
-         if name.endswith('/data.pkl') and name.count('/') == 1})
-    if len(folders) != 1:
-      raise InputError(_not_a_checkpoint(members, folders))
+    folder = _folder([entry.filename for entry in entries])
     self._members = {
-        name[len(folders[0]):]: member for name, member in members.items()
-        if name.startswith(folders[0])}
-    if 'constants.pkl' in self._members:
-      raise InputError(
-          'is a TorchScript module, not a checkpoint; save its weights with '
-          'PyTorch: torch.save(module.state_dict(), OUT)')
+        name[len(folder):]: member
+        for name, member in self._locate(entries, directory).items()
+        if name.startswith(folder)}
 
   def __contains__(self, name: str) -> bool:
     return name in self._members
@@ -139,13 +131,25 @@ class TorchArchive:
         'download or save it again')
 
 
-def _not_a_checkpoint(members: dict[str, _Member], folders: list[str]) -> str:
-  if folders:
-    return ('holds more than one checkpoint: '
-            + ', '.join(printable(folder) for folder in folders[:4]))
-  if any(name.endswith('.npy') for name in members):
-    return ('is a NumPy .npz archive, not a PyTorch checkpoint; give the .pth '
-            'or .safetensors file')
-  return ('is a zip archive without FOLDER/data.pkl, so not a PyTorch '
-          'checkpoint; give the file that torch.save wrote, not one packed '
-          'again')
+def _folder(names: list[str]) -> str:
+  """The one folder that holds a data.pkl; what the archive is if none does."""
+  folders = [
+      name[:-len('data.pkl')] for name in names
+      if name.endswith('/data.pkl') and name.count('/') == 1]
+  if not folders and any(name.endswith('.npy') for name in names):
+    raise InputError(
+        'is a NumPy .npz archive, not a PyTorch checkpoint; give the .pth or '
+        '.safetensors file')
+  if not folders:
+    raise InputError(
+        'is a zip archive without FOLDER/data.pkl, so not a PyTorch '
+        'checkpoint; give the file that torch.save wrote, not one packed '
+        'again')
+  if len(folders) > 1:
+    listed = ', '.join(printable(folder) for folder in folders[:4])
+    raise InputError(f'holds more than one checkpoint: {listed}')
+  if f'{folders[0]}constants.pkl' in names:
+    raise InputError(
+        'is a TorchScript module, not a checkpoint; save its weights with '
+        'PyTorch: torch.save(module.state_dict(), OUT)')
+  return folders[0]
