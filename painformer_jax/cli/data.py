@@ -1,0 +1,133 @@
+"""`painformer data`: fetch the demo corpus, prepare datasets, check them."""
+
+import argparse
+import sys
+
+EXAMPLE = 'painformer data check --data-dir runs/data'
+
+_EXAMPLES = {
+    'demo': 'painformer data demo --data-dir runs/data',
+    'prepare': 'painformer data prepare folder --help',
+    'folder': ('painformer data prepare folder --source photos '
+               '--name my_task --data-dir runs/data'),
+    'check': EXAMPLE,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  actions = _choices(parser, 'ACTION')
+
+  demo = _action(
+      actions, 'demo', _demo, 'fetch the demo corpus and prepare its tasks')
+  demo.add_argument(
+      '--cache', default='~/.cache/painformer', metavar='DIR',
+      help='where downloads are kept (default: %(default)s)')
+  _add_common(demo)
+
+  prepare = _action(
+      actions, 'prepare', None, 'turn a dataset folder into ArrayRecord files')
+  readers = _choices(prepare, 'READER')
+  folder = _action(
+      readers, 'folder', _prepare_folder,
+      'SOURCE/{train,test}/CLASS/*.jpg or .png, or SOURCE/CLASS/* with a part '
+      'held out')
+  folder.add_argument('--source', required=True, metavar='DIR')
+  folder.add_argument('--name', required=True, help='name of the task')
+  folder.add_argument(
+      '--encoding', choices=('jpeg', 'png'), default='jpeg',
+      help='how images are stored (default: %(default)s, quality 95)')
+  folder.add_argument(
+      '--test-fraction', type=float, default=0.2, metavar='X',
+      help='share of each class held out for testing where SOURCE has no train '
+      'and test folders (default: %(default)s)')
+  folder.add_argument(
+      '--split-seed', type=int, default=0, metavar='N',
+      help='of the choice of what is held out (default: %(default)s)')
+  folder.add_argument(
+      '--modality', default='image', help='kind of input, such as face')
+  folder.add_argument(
+      '--licence', default='not stated', help='terms of the images')
+  _add_common(folder)
+
+  check = _action(
+      actions, 'check', _check, 'read every prepared record; report what is '
+      'unreadable, mislabelled, repeated or shared by two splits')
+  _add_data_dir(check)
+
+
+def run(args: argparse.Namespace) -> int | None:
+  return args.action(args)
+
+
+def _demo(args):
+  from pathlib import Path
+  from painformer_jax.data.builders.base import store
+  from painformer_jax.data.demo import fetch, tasks
+  cache = Path(args.cache).expanduser()
+  fetch.fetch(cache)
+  for task in tasks.demo_tasks(cache, image_size=args.image_size):
+    store(task, args.data_dir, progress=_say)
+
+
+def _prepare_folder(args):
+  from painformer_jax.data.builders.base import store
+  from painformer_jax.data.builders.folder import folder_task
+  task = folder_task(
+      args.source, args.name, image_size=args.image_size,
+      encoding=args.encoding, test_fraction=args.test_fraction,
+      split_seed=args.split_seed, modality=args.modality, licence=args.licence,
+      report=_say)
+  store(task, args.data_dir, progress=_say)
+
+
+def _check(args):
+  from painformer_jax.data import check
+  from painformer_jax.errors import InputError
+  reports = check.check_tasks(args.data_dir, progress=_say)
+  print(check.table(reports))
+  wrong = [f'{r.task} {r.split}' for r in reports if r.problems]
+  if wrong:
+    raise InputError(
+        f"{len(wrong)} of {len(reports)} splits are unsound: {', '.join(wrong)}")
+
+
+def _say(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def _choices(parser, metavar):
+  return parser.add_subparsers(metavar=metavar, required=True)
+
+
+def _action(choices, name, action, summary):
+  parser = choices.add_parser(
+      name, help=summary, description=summary[0].upper() + summary[1:] + '.',
+      epilog=f'example:\n  {_EXAMPLES[name]}',
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  # As on `painformer data` itself, so that it may stand at the end of the line.
+  parser.add_argument(
+      '--traceback', action='store_true', default=argparse.SUPPRESS,
+      help='on an error, show where in the code it arose')
+  if action:
+    parser.set_defaults(action=action)
+  return parser
+
+
+def _add_common(parser):
+  _add_data_dir(parser)
+  parser.add_argument(
+      '--image-size', type=_positive, default=224, metavar='N',
+      help='side of the stored square images, pixels (default: %(default)s)')
+
+
+def _add_data_dir(parser):
+  parser.add_argument(
+      '--data-dir', default='runs/data', metavar='DIR',
+      help='where prepared tasks are kept (default: %(default)s)')
+
+
+def _positive(text: str) -> int:
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'{text} is below 1')
+  return value

@@ -1,0 +1,180 @@
+"""Verifies prepared tasks: every record, every image, duplicates, leakage."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from painformer_jax.data.batch import decode_strictly
+from painformer_jax.data.prepared import (
+    PreparedTask, list_tasks, open_task, update_digest)
+from painformer_jax.errors import InputError
+
+# How many keys a message names before it says how many more there are.
+NAMED = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitReport:
+  """What was found in one split.
+
+  Attributes:
+    task: name of the task.
+    split: name of the split.
+    images: number of records.
+    classes: number of classes that occur.
+    image_sizes: 'height x width' -> how many images have it, in pixels.
+    repeats: images that equal an earlier one of the split, pixel by pixel.
+    leaked: images that equal one of a split stored before this one.
+    problems: what is wrong, one line each; empty if the split is sound.
+  """
+
+  task: str
+  split: str
+  images: int
+  classes: int
+  image_sizes: dict[str, int]
+  repeats: int
+  leaked: int
+  problems: tuple[str, ...]
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Scan:
+  """One pass over a split; hashes are 64 bits, so that millions fit."""
+
+  pixels: np.ndarray
+  keys: np.ndarray
+  labels: Counter
+  image_sizes: Counter
+  sha256: str
+  broken: list[str]
+
+
+def check_tasks(
+    data_dir: str | Path, *, progress=lambda line: None) -> list[SplitReport]:
+  """Checks every task in `data_dir`, see `check_task`.
+
+  Raises:
+    InputError: `data_dir` is no folder, or holds no task.
+  """
+  names = list_tasks(data_dir)
+  if not names:
+    raise InputError(f'no prepared task in {data_dir}')
+  reports = []
+  for name in names:
+    progress(f'checking {name}')
+    try:
+      reports += check_task(open_task(data_dir, name))
+    except InputError as error:
+      reports.append(SplitReport(
+          task=name, split='-', images=0, classes=0, image_sizes={}, repeats=0,
+          leaked=0, problems=(str(error),)))
+  return reports
+
+
+def check_task(task: PreparedTask) -> list[SplitReport]:
+  """Reads every record of a task.
+
+  A split is unsound if a record or image cannot be read, a label is out of
+  range, a key occurs twice, the records are not those that were stored, or an
+  image of it is in an earlier split too. Repeats inside a split are counted but
+  may be honest: two flat windows of a signal look alike.
+  """
+  scans = {split: _scan(task, split) for split in task.sizes}
+  return [_report(task, split, scans) for split in scans]
+
+
+def _scan(task: PreparedTask, split: str) -> _Scan:
+  records = task.records(split)
+  scan = _Scan(
+      pixels=np.zeros(len(records), np.uint64),
+      keys=np.zeros(len(records), np.uint64),
+      labels=Counter(), image_sizes=Counter(), sha256='', broken=[])
+  digest = hashlib.sha256()
+  for i in range(len(records)):
+    try:
+      record = records[i]
+    except InputError as error:
+      scan.broken.append(str(error))
+      # Unequal to all others, so that it counts as no duplicate.
+      scan.pixels[i] = scan.keys[i] = _hash64(f'{split} {i}'.encode())
+      continue
+    update_digest(digest, **{k: record[k] for k in ('key', 'label', 'image')})
+    scan.keys[i] = _hash64(record['key'].encode())
+    scan.labels[record['label']] += 1
+    try:
+      image = decode_strictly(record['image'])
+    except ValueError as error:
+      scan.broken.append(f"example '{record['key']}': {error}")
+      scan.pixels[i] = _hash64(f'{split} {i}'.encode())
+      continue
+    scan.image_sizes[f'{image.shape[0]} x {image.shape[1]}'] += 1
+    scan.pixels[i] = _hash64(str(image.shape).encode() + image.tobytes())
+  scan.sha256 = digest.hexdigest()
+  return scan
+
+
+def _report(
+    task: PreparedTask, split: str, scans: dict[str, _Scan]) -> SplitReport:
+  scan = scans[split]
+  records = task.records(split)
+  problems = []
+
+  def keys(positions):
+    return [records[i]['key'] for i in positions[:NAMED]]
+
+  def problem(what, count, examples):
+    if count:
+      more = f' and {count - NAMED:,} more' if count > NAMED else ''
+      problems.append(
+          f'{what}: {", ".join(map(str, examples[:NAMED]))}{more}')
+
+  problem('unreadable', len(scan.broken), scan.broken)
+  if not scan.broken and scan.sha256 != task.sha256.get(split):
+    problems.append('the records are not those that were stored')
+  outside = [n for n in scan.labels if not 0 <= n < len(task.classes)]
+  problem(f'labels outside 0 to {len(task.classes) - 1}', len(outside), outside)
+  repeated = _repeats(scan.keys)
+  problem('keys that occur twice', repeated.size, keys(repeated))
+  earlier = list(scans)[:list(scans).index(split)]
+  leaked = np.flatnonzero(np.isin(
+      scan.pixels, np.concatenate([scans[s].pixels for s in earlier])
+  )) if earlier else np.array([], int)
+  problem(f"leakage, images that are in {' or '.join(earlier)} too",
+          leaked.size, keys(leaked))
+  return SplitReport(
+      task=task.name, split=split, images=len(records),
+      classes=len(scan.labels), image_sizes=dict(scan.image_sizes),
+      repeats=_repeats(scan.pixels).size, leaked=leaked.size,
+      problems=tuple(problems))
+
+
+def table(reports: list[SplitReport]) -> str:
+  """The reports as lines of text, problems below."""
+  rows = [('task', 'split', 'images', 'classes', 'size', 'repeats', 'leaked',
+           'verdict')]
+  for r in reports:
+    sizes = ', '.join(r.image_sizes) if len(r.image_sizes) < 3 else (
+        f'{len(r.image_sizes)} sizes')
+    rows.append((
+        r.task, r.split, f'{r.images:,}', str(r.classes), sizes,
+        str(r.repeats), str(r.leaked), 'WRONG' if r.problems else 'ok'))
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  lines = ['  '.join(c.ljust(w) for c, w in zip(row, widths)).rstrip()
+           for row in rows]
+  lines += [f'{r.task} {r.split}: {problem}'
+            for r in reports for problem in r.problems]
+  return '\n'.join(lines)
+
+
+def _hash64(content: bytes) -> int:
+  return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
+
+
+def _repeats(hashes: np.ndarray) -> np.ndarray:
+  """Positions of values that occurred before."""
+  first = np.unique(hashes, return_index=True)[1]
+  return np.setdiff1d(np.arange(hashes.size), first)

@@ -1,0 +1,256 @@
+"""Batches of several tasks at once, a pure function of the seed and the step.
+
+Every task has its own endless stream: its training records in a new order each
+epoch, no record twice in an epoch. Row r of a task's `rows` in step s is element
+s * rows + r of that stream, augmented with a generator seeded by that number.
+So neither the number of threads or processes, nor the other tasks, nor a restart
+changes what a step holds, and starting at any step costs nothing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import grain
+import numpy as np
+from grain.experimental import ZipMapDataset
+
+from painformer_jax.data import augment
+from painformer_jax.data.batch import decode_rgb
+from painformer_jax.data.prepared import Records, open_task
+from painformer_jax.errors import InputError
+
+# Grain takes an endless dataset for one of sys.maxsize elements, and zips only
+# datasets of one length; no run has so many steps.
+MAX_STEPS = 2**40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskRows:
+  """A task's part of every batch.
+
+  Attributes:
+    name: of a prepared task.
+    rows: rows of the global batch, the same in every step.
+    augment: name of an augmentation policy, see `augment.POLICIES`.
+  """
+
+  name: str
+  rows: int
+  augment: str = 'none'
+
+
+class Batches(Iterator):
+  """Batches read ahead by background threads; close it, or use it in `with`."""
+
+  def __init__(self, dataset: grain.MapDataset, *, threads, prefetch):
+    threads = min(16, os.cpu_count() or 1) if threads is None else threads
+    prefetch = threads + 2 if prefetch is None else prefetch
+    if threads < 1 or prefetch < 1:
+      raise InputError(
+          f'threads ({threads}) and prefetch ({prefetch}) must be at least 1')
+    self._closed = False
+    self._iterator = iter(dataset.to_iter_dataset(grain.ReadOptions(
+        num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)))
+
+  def __next__(self):
+    if self._closed:
+      raise StopIteration
+    return next(self._iterator)
+
+  def close(self) -> None:
+    """Ends the iterator; the threads end with the batch they are at."""
+    self._closed = True
+    self._iterator.close()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self.close()
+
+
+def train_batches(
+    tasks: Sequence[TaskRows],
+    *,
+    data_dir: str | Path,
+    image_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int | None = None,
+    prefetch: int | None = None,
+) -> Batches:
+  """Endless training batches of all the tasks, from `start_step` on.
+
+  Args:
+    tasks: what every batch is made of; their order changes nothing.
+    data_dir: where the prepared tasks are.
+    image_size: images stored in another size are squashed to this, pixels.
+    seed: of the orders and of the augmentation, 0 or above.
+    start_step: the first step wanted.
+    process_index: this process reads rows [index * rows / count,
+      (index + 1) * rows / count) of each task.
+    process_count: how many processes share a batch.
+    threads: threads that decode, each a whole step; by default one a core, 16
+      at most.
+    prefetch: steps held ready or in the making; by default threads + 2.
+
+  Returns:
+    An iterator over {task name: {'image': [rows / process_count, size, size, 3]
+    uint8 RGB, 'label': [rows / process_count] int32}}, C-contiguous.
+
+  Raises:
+    InputError: no task, a task twice or not there, rows that the processes
+      cannot share evenly, a number out of range; while iterating, a damaged
+      record (names the task and the key).
+  """
+  _check(tasks, image_size=image_size, seed=seed)
+  if start_step < 0:
+    raise InputError(f'the first step, {start_step}, is below 0')
+  if not 0 <= process_index < process_count:
+    raise InputError(
+        f'process {process_index} of {process_count} does not exist')
+  streams = {}
+  for task in tasks:
+    if task.rows % process_count:
+      raise InputError(
+          f"task '{task.name}' has {task.rows} rows in a batch, which "
+          f'{process_count} processes cannot share evenly')
+    records = open_task(data_dir, task.name).records('train')
+    blocks = _stream(records, task, image_size=image_size, seed=seed).batch(
+        task.rows // process_count, drop_remainder=True)
+    # Block s * count + p holds just the rows of process p in step s.
+    streams[task.name] = blocks[
+        process_index + start_step * process_count:
+        MAX_STEPS * process_count:process_count]
+  names = tuple(streams)
+  dataset = ZipMapDataset(list(streams.values())).map(
+      lambda parts: dict(zip(names, parts)))
+  return Batches(dataset, threads=threads, prefetch=prefetch)
+
+
+def eval_batches(
+    task: str,
+    split: str,
+    *,
+    data_dir: str | Path,
+    image_size: int,
+    batch_size: int,
+    threads: int | None = None,
+    prefetch: int | None = None,
+) -> Batches:
+  """One pass over a split, in the order it is stored, without augmentation.
+
+  Returns:
+    An iterator over {'image': [batch_size, size, size, 3] uint8 RGB, 'label':
+    [batch_size] int32, 'key': [batch_size] str, 'mask': [batch_size] bool}. The
+    last batch is filled up with zeros and empty keys, where the mask is False.
+
+  Raises:
+    InputError: the task or split is not there, a number is out of range; while
+      iterating, a damaged record (names the task and the key).
+  """
+  if image_size < 1 or batch_size < 1:
+    raise InputError(
+        f'image size ({image_size}) and batch size ({batch_size}) must be at '
+        'least 1')
+  records = open_task(data_dir, task).records(split)
+
+  def stack(elements):
+    count = len(elements)
+    image = np.zeros((batch_size, image_size, image_size, 3), np.uint8)
+    label = np.zeros(batch_size, np.int32)
+    np.stack([e['image'] for e in elements], out=image[:count])
+    np.stack([e['label'] for e in elements], out=label[:count])
+    keys = [e['key'] for e in elements] + [''] * (batch_size - count)
+    return {'image': image, 'label': label, 'key': np.array(keys),
+            'mask': np.arange(batch_size) < count}
+
+  dataset = grain.MapDataset.source(records).map(
+      lambda record: _decoded(records, record, image_size) | {
+          'key': record['key']}).batch(batch_size, batch_fn=stack)
+  return Batches(dataset, threads=threads, prefetch=prefetch)
+
+
+def fingerprint(
+    tasks: Sequence[TaskRows], *, data_dir: str | Path, image_size: int,
+    seed: int,
+) -> str:
+  """Hex SHA-256 of all that determines the sequence of `train_batches`.
+
+  Two runs with one fingerprint read the same images, labels and augmentation in
+  every step (with the same releases of Grain, NumPy and OpenCV).
+  """
+  _check(tasks, image_size=image_size, seed=seed)
+  parts = []
+  for task in sorted(tasks, key=lambda t: t.name):
+    prepared = open_task(data_dir, task.name)
+    parts.append(dataclasses.asdict(task) | {
+        'size': len(prepared.records('train')),
+        'sha256': prepared.sha256['train'], 'classes': prepared.classes})
+  content = {'tasks': parts, 'image_size': image_size, 'seed': seed}
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _stream(
+    records: Records, task: TaskRows, *, image_size: int, seed: int,
+) -> grain.MapDataset:
+  """The task's endless stream of {'image', 'label'}, by number."""
+  # Shuffled before it is repeated: each epoch is a permutation of its own.
+  stream = grain.MapDataset.source(records).shuffle(
+      seed=_derived_seed(seed, task.name, 'order')).repeat()
+  if task.augment == 'none':
+    return stream.map(lambda record: _decoded(records, record, image_size))
+  change = augment.policy(task.augment)
+
+  def decode_and_change(record, rng):
+    element = _decoded(records, record, image_size)
+    return element | {'image': change(element['image'], rng)}
+
+  # Before any slicing, so that Grain seeds by the element's number in the
+  # stream and not by its place in this process.
+  return stream.random_map(
+      decode_and_change, seed=_derived_seed(seed, task.name, 'augment'))
+
+
+def _decoded(records: Records, record: dict, image_size: int) -> dict:
+  try:
+    image = decode_rgb(record['image'], image_size=image_size)
+  except ValueError as error:
+    raise InputError(
+        f"task '{records.task}', split '{records.split}', example "
+        f"'{record['key']}': {error}; delete the task's folder and prepare it "
+        'again') from error
+  return {'image': image, 'label': np.int32(record['label'])}
+
+
+def _derived_seed(seed: int, *names: str) -> int:
+  """32 bits of their own for each use.
+
+  Grain orders epoch e by seed + e: neighbouring seeds would repeat each other's
+  epochs.
+  """
+  digest = hashlib.blake2b('/'.join([str(seed), *names]).encode(), digest_size=4)
+  return int.from_bytes(digest.digest())
+
+
+def _check(tasks: Sequence[TaskRows], *, image_size: int, seed: int) -> None:
+  if not tasks:
+    raise InputError('a mixture needs at least one task')
+  names = [task.name for task in tasks]
+  for task in tasks:
+    if names.count(task.name) > 1:
+      raise InputError(f"task '{task.name}' is in the mixture twice")
+    if task.rows < 1:
+      raise InputError(
+          f"task '{task.name}' has {task.rows} rows in a batch, needs at least 1")
+    augment.policy(task.augment)
+  if image_size < 1:
+    raise InputError(f'the image size, {image_size}, is below 1')
+  if seed < 0:
+    raise InputError(f'the seed, {seed}, is below 0')

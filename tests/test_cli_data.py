@@ -1,0 +1,201 @@
+import dataclasses
+import shutil
+import subprocess
+import sys
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+from painformer_jax.cli.main import main
+from painformer_jax.data.builders import base
+from painformer_jax.data.check import check_task, check_tasks
+from painformer_jax.data.prepared import list_tasks, open_task
+from test_builders import photos, shards
+from tiny_tasks import store_tiny, tiny_task
+
+
+def painformer(*args, **options):
+  return subprocess.run(
+      [sys.executable, '-m', 'painformer_jax', *map(str, args)],
+      capture_output=True, text=True, **options)
+
+
+def assert_one_line(result):
+  """The contract for bad input: status 2, one line, no traceback."""
+  assert result.returncode == 2
+  lines = result.stderr.splitlines()
+  assert [line for line in lines if line.startswith('painformer: ')] == lines[-1:]
+  assert 'Traceback' not in result.stderr
+  return lines[-1]
+
+
+# Folders, end to end.
+
+
+def test_prepare_then_check(tmp_path):
+  photos(tmp_path / 'pets', count=10)
+  prepare = ['data', 'prepare', 'folder', '--source', tmp_path / 'pets',
+             '--name', 'pets', '--data-dir', tmp_path / 'data',
+             '--image-size', '24', '--encoding', 'png', '--modality', 'animal']
+  first = painformer(*prepare)
+  assert first.returncode == 0, first.stderr
+  assert 'stored 16 train + 4 test images' in first.stderr
+  task = open_task(tmp_path / 'data', 'pets')
+  assert (task.classes, task.modality) == (('cat', 'dog'), 'animal')
+
+  again = painformer(*prepare)
+  assert again.returncode == 0 and 'skipped' in again.stderr
+
+  check = painformer('data', 'check', '--data-dir', tmp_path / 'data')
+  assert check.returncode == 0, check.stderr
+  header, *rows = [line.split() for line in check.stdout.splitlines()]
+  assert header[:3] == ['task', 'split', 'images']
+  assert rows == [
+      ['pets', 'train', '16', '2', '24', 'x', '24', '0', '0', 'ok'],
+      ['pets', 'test', '4', '2', '24', 'x', '24', '0', '0', 'ok']]
+
+  other = painformer(*prepare, '--test-fraction', '0.5')
+  assert 'differs in: description' in assert_one_line(other)
+
+
+@pytest.mark.parametrize('args,message', [
+    (['data'], 'required: ACTION'),
+    (['data', 'prepare'], 'required: READER'),
+    (['data', 'prepare', 'folder', '--name', 'x'], 'required: --source'),
+    (['data', 'prepare', 'folder', '--source', 'nowhere', '--name', 'x'],
+     'there is no folder nowhere'),
+    (['data', 'prepare', 'folder', '--source', '.', '--name', 'x',
+      '--image-size', '0'], '--image-size'),
+    (['data', 'check', '--data-dir', 'nowhere'], 'no data folder nowhere'),
+    (['data', 'check', '--data-dir', '.'], 'no prepared task in .'),
+])
+def test_bad_usage(tmp_path, monkeypatch, capsys, args, message):
+  monkeypatch.chdir(tmp_path)
+  try:
+    status = main(args)
+  except SystemExit as error:
+    status = error.code
+  error = capsys.readouterr().err
+  assert status == 2
+  assert message in error and error.startswith('painformer: ')
+  assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize('args', [
+    ['data'], ['data', 'demo'], ['data', 'prepare'],
+    ['data', 'prepare', 'folder'], ['data', 'check']])
+def test_help_has_an_example(capsys, args):
+  with pytest.raises(SystemExit) as exit_:
+    main([*args, '--help'])
+  assert exit_.value.code == 0
+  assert '\nexample:\n  painformer data ' in capsys.readouterr().out
+
+
+def test_traceback_may_stand_at_the_end(tmp_path):
+  result = painformer(
+      'data', 'check', '--data-dir', tmp_path / 'no', '--traceback')
+  assert result.returncode == 1 and 'Traceback' in result.stderr
+
+
+# The check.
+
+
+def by_split(reports):
+  return {(r.task, r.split): r for r in reports}
+
+
+def test_leakage_and_repeats(tmp_path):
+  """Equal pixels count, whatever the key or the encoding."""
+  task = tiny_task(train=6, test=3)
+  train, test = (list(task.splits[s]()) for s in ('train', 'test'))
+  again = [dataclasses.replace(e, key=f'again {e.key}') for e in train]
+  other_file = dataclasses.replace(again[1], image=reencoded(again[1].image))
+  assert other_file.image != again[1].image
+  base.store(dataclasses.replace(task, splits={
+      'train': lambda: [*train, again[0]],
+      'test': lambda: [*test, other_file, again[2]]}),
+      tmp_path, progress=lambda line: None)
+  reports = by_split(check_tasks(tmp_path))
+  train, test = reports['tiny', 'train'], reports['tiny', 'test']
+  assert (train.repeats, train.leaked, train.problems) == (1, 0, ())
+  assert (test.repeats, test.leaked) == (0, 2)
+  assert test.problems == (
+      'leakage, images that are in train too: again 1, again 2',)
+  result = painformer('data', 'check', '--data-dir', tmp_path)
+  assert '1 of 2 splits are unsound: tiny test' in assert_one_line(result)
+  assert 'leakage' in result.stdout
+
+
+def reencoded(png):
+  image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+  return cv2.imencode(
+      '.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes()
+
+
+def test_damage_is_found_in_every_task(tmp_path, monkeypatch):
+  store_tiny(tmp_path, 'sound')
+  # A byte of a record changed.
+  flipped = store_tiny(tmp_path, 'flipped', image_size=64)
+  shard = shards(flipped)[0]
+  content = bytearray(shard.read_bytes())
+  image = flipped.records('train')[3]['image']
+  content[content.find(image) + 99] ^= 0xff
+  shard.write_bytes(content)
+  # Another file of the same format in its place.
+  swapped = store_tiny(tmp_path, 'swapped')
+  other = store_tiny(tmp_path / 'elsewhere', 'other')
+  shutil.copy(shards(other)[0], shards(swapped)[0])
+  # A split file gone.
+  shards(store_tiny(tmp_path, 'gone'), 'test')[0].unlink()
+  # Images that are none.
+  monkeypatch.setattr(base, 'decode_strictly', lambda encoded: None)
+  task = tiny_task('spoiled', train=6, test=0)
+  base.store(dataclasses.replace(task, splits={'train': lambda: [
+      dataclasses.replace(e, image=b'junk') if int(e.key) else e
+      for e in task.splits['train']()]}), tmp_path, progress=lambda line: None)
+
+  reports = by_split(check_tasks(tmp_path))
+  assert all(not r.problems for r in reports.values() if r.task == 'sound')
+  assert 'record 3 of 12 is damaged' in reports['flipped', 'train'].problems[0]
+  assert reports['flipped', 'test'].problems == ()
+  assert reports['swapped', 'train'].problems == (
+      'the records are not those that were stored',)
+  assert 'is missing' in reports['gone', '-'].problems[0]
+  assert reports['spoiled', 'train'].problems[0].startswith(
+      "unreadable: example '1': not a readable image")
+  assert reports['spoiled', 'train'].problems[0].endswith('and 2 more')
+
+
+def test_labels_out_of_range(tmp_path):
+  prepared = store_tiny(tmp_path)
+  names = prepared.path / 'label.labels.txt'
+  names.write_text('\n'.join(names.read_text().splitlines()[:2]))
+  features = prepared.path / 'features.json'
+  features.write_text(features.read_text().replace('"3"', '"2"'))
+  report = check_task(open_task(tmp_path, 'tiny'))[0]
+  assert report.problems == ('labels outside 0 to 1: 2',)
+
+
+# The demo corpus, with the package that reads it replaced.
+
+
+def test_demo_fetches_and_stores_every_task(tmp_path, monkeypatch):
+  calls = []
+  package = types.ModuleType('painformer_jax.data.demo')
+  package.fetch = types.SimpleNamespace(
+      fetch=lambda cache, **options: calls.append(('fetch', cache)))
+  def demo_tasks(cache, *, image_size):
+    calls.append(('tasks', cache, image_size))
+    return [tiny_task('one', image_size=image_size), tiny_task('two')]
+  package.tasks = types.SimpleNamespace(demo_tasks=demo_tasks)
+  monkeypatch.setitem(sys.modules, package.__name__, package)
+  monkeypatch.setattr(sys.modules['painformer_jax.data'], 'demo', package,
+                      raising=False)
+  assert main([
+      'data', 'demo', '--data-dir', str(tmp_path / 'data'),
+      '--cache', str(tmp_path / 'cache'), '--image-size', '24']) == 0
+  assert calls == [('fetch', tmp_path / 'cache'),
+                   ('tasks', tmp_path / 'cache', 24)]
+  assert list_tasks(tmp_path / 'data') == ['one', 'two']
