@@ -129,19 +129,19 @@ PRESETS = {
         evidence="the pattern of spectral and attention blocks in the paper's "
         'figure, which the released code does not have; heads of stages 1 and '
         '2 reconstructed',
-        parameters=0),
+        parameters=19_322_528),
     'painformer_small': Preset(
         config=PainFormerConfig(
             image_size=112, stem_width=32, widths=(32, 64, 128, 160),
             mixers=('s', 'ss', 'aaa', 'a'), heads=(1, 2, 4, 8),
             mlp_ratios=(4, 4, 4, 4), post_heads=8),
         evidence='this project: for laptops and the demo',
-        parameters=0),
+        parameters=1_683_200),
     'painformer_nano': Preset(
         config=PainFormerConfig(
             image_size=32, stem_width=8, widths=(8, 16, 24, 32),
             mixers=('s', 's', 'a', 'a'), heads=(1, 2, 3, 4),
             mlp_ratios=(2, 2, 2, 2), post_heads=4, post_mlp_ratio=2),
         evidence='this project: for tests',
-        parameters=0),
+        parameters=40_904),
 }
