@@ -29,6 +29,9 @@ COMMANDS = {
 class _Parser(argparse.ArgumentParser):
   """argparse whose errors are one line beginning `painformer: `."""
 
+  def __init__(self, **settings):
+    super().__init__(**settings, allow_abbrev=False)
+
   def error(self, message):
     print(f'painformer: {message} (see: {self.prog} --help)', file=sys.stderr)
     sys.exit(2)
@@ -50,8 +53,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     if name == command:
       module = importlib.import_module(f'painformer_jax.cli.{name}')
       subparser.epilog = f'example:\n  {module.EXAMPLE}'
+      subparser.set_defaults(run=module.run, takes_overrides=False)
       module.add_arguments(subparser)
-      subparser.set_defaults(run=module.run)
   return parser
 
 
@@ -60,10 +63,13 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   command = next((a for a in argv if not a.startswith('-')), None)
   parser = _parser(command if command in COMMANDS else None)
-  args = parser.parse_args(argv)
+  args, args_overrides = parser.parse_known_args(argv)
   if args.command is None:
     parser.print_help()
     return 2
+  if args_overrides and not args.takes_overrides:
+    parser.error(f'unknown argument: {args_overrides[0]}')
+  args.overrides = args_overrides
   try:
     return args.run(args) or 0
   except InputError as error:

@@ -1,0 +1,23 @@
+"""The demo: a small PainFormer on six tasks of real recordings."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict()
+  config.model = dict(name='painformer_small', image_size=96, drop_path_rate=0.05)
+  config.data_dir = 'runs/data'
+  config.tasks = dict(
+      orl_identity=dict(rows=16, augment='face'),
+      lfw_face=dict(rows=8, augment='face'),
+      biosignal_waveform=dict(rows=8, augment='signal'),
+      biosignal_spectrogram=dict(rows=8, augment='signal'),
+      stimulus_rest=dict(rows=8, augment='signal'),
+      tapping_rest=dict(rows=8, augment='signal'),
+  )
+  config.steps = 400
+  config.optimizer = dict(learning_rate=1e-3, warmup_steps=30, weight_decay=0.05)
+  config.label_smoothing = 0.1
+  config.log_every = 20
+  config.checkpoint_every = 100
+  return config

@@ -1,0 +1,123 @@
+"""The mesh of devices, and what lies on it how."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from painformer_jax import path_rules
+from painformer_jax.errors import InputError
+
+DATA = 'data'
+
+# Where each array of a training state lies. The model is small (240 MB with
+# its optimizer), so every device holds all of it and its share of the batch.
+DATA_PARALLEL = (('.*', PartitionSpec()),)
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh of one axis, 'data', over all devices of all processes.
+
+  The axis is Auto: jax.make_mesh makes Explicit ones, which convolutions with
+  sharded operands do not take.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  return jax.make_mesh(
+      (len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerDevice:
+  """Makes `f(rows, weight)` run on each device's own rows of the batch.
+
+  For functions that treat the rows of a batch alike but that the compiler
+  would not partition by itself, such as FFTs.
+  """
+
+  mesh: Mesh
+
+  def __call__(self, function: Callable) -> Callable:
+    rows, whole = PartitionSpec(DATA), PartitionSpec()
+    return jax.shard_map(
+        function, mesh=self.mesh, in_specs=(rows, whole), out_specs=rows)
+
+
+def shardings(mesh: Mesh, tree, rules=DATA_PARALLEL):
+  """The sharding of every leaf of a training state, by its path.
+
+  Args:
+    mesh: from `data_mesh`.
+    tree: any pytree of arrays or shapes.
+    rules: (regular expression, PartitionSpec), see `path_rules`.
+  """
+  leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+  paths = ['/'.join(_key(k) for k in keys) for keys, _ in leaves]
+  specs = path_rules.match(rules, paths, table='sharding')
+  return structure.unflatten([NamedSharding(mesh, specs[path]) for path in paths])
+
+
+def with_shardings(abstract, tree_of_shardings):
+  """Shapes and dtypes -> the same with where they lie, for a restore."""
+  return jax.tree.map(
+      lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+      abstract, tree_of_shardings)
+
+
+def _key(key) -> str:
+  return str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key))))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows of a batch, split evenly over the devices."""
+  return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The whole array on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(mesh: Mesh, batch: Mapping):
+  """Host arrays of this process's rows -> global arrays split over devices."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(
+      lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)),
+      batch)
+
+
+def check_rows(mesh: Mesh, rows: Mapping[str, int]) -> None:
+  """Asserts that every task's rows split evenly over the devices.
+
+  Raises:
+    InputError: they do not.
+  """
+  for task, count in rows.items():
+    if count < 1 or count % mesh.size:
+      raise InputError(
+          f'task {task} has {count} rows a batch, which do not split over '
+          f'{mesh.size} devices: make config.tasks.{task}.rows a multiple of {mesh.size}')
+
+
+def interleave(mesh: Mesh, parts: Sequence[jax.Array]) -> jax.Array:
+  """Joins the rows of all tasks so that no row changes its device.
+
+  Args:
+    mesh: from `data_mesh`.
+    parts: [rows_i, ...] for each task, rows split evenly over the devices.
+
+  Returns:
+    [sum of rows, ...]: on each device its own rows of every part in turn.
+  """
+  blocks = [p.reshape(mesh.size, -1, *p.shape[1:]) for p in parts]
+  joined = jax.numpy.concatenate(blocks, axis=1)
+  return jax.lax.with_sharding_constraint(
+      joined.reshape(-1, *joined.shape[2:]), batch_sharding(mesh))
+
+
+def separate(mesh: Mesh, joined: jax.Array, rows: Sequence[int]) -> list[jax.Array]:
+  """Undoes `interleave`: [sum of rows, ...] -> [rows_i, ...] for each task."""
+  blocks = joined.reshape(mesh.size, -1, *joined.shape[1:])
+  ends = np.cumsum([count // mesh.size for count in rows])[:-1]
+  return [p.reshape(-1, *p.shape[2:]) for p in jax.numpy.split(blocks, ends, axis=1)]

@@ -1,0 +1,39 @@
+"""Cross-entropy per task, and how the tasks' losses become one."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
+  """Mean cross-entropy of a task's rows.
+
+  Args:
+    logits: [rows, classes] float32.
+    labels: [rows] int32.
+    label_smoothing: share of the target spread evenly over all classes.
+
+  Returns:
+    A float32 scalar.
+  """
+  if not label_smoothing:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+  targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+  return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def uncertainty_weighted(losses: Mapping[str, jax.Array],
+                         log_variances: Mapping[str, jax.Array]) -> jax.Array:
+  """Sum of e^{-w} L + w over the tasks, w learned (homoscedastic uncertainty).
+
+  Sibling papers of PainFormer print e^{w} L + w, which has no lower bound; the
+  sign here is that of Kendall et al., whose minimum is at w = log L.
+  """
+  return sum(jnp.exp(-log_variances[t]) * losses[t] + log_variances[t] for t in losses)
+
+
+def fixed_weighted(losses: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
+  """Sum of weight × L over the tasks."""
+  return sum(weights[t] * losses[t] for t in losses)
