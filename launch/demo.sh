@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Trains a small PainFormer on real recordings and prints what it learned.
+#
+#   launch/demo.sh                 small model; about 8 minutes on 2 CPU cores
+#   launch/demo.sh --full          the 19.6 M-parameter model; hours on a CPU
+#   RUNS=DIR launch/demo.sh        where data and results go (default: runs)
+#
+# Safe to stop and to repeat: it goes on where it was.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
+
+config=demo.py size=96 name=demo
+case "${1:-}" in
+  '') ;;
+  --full) config=demo_full.py size=224 name=demo_full ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac
+
+make_venv demo
+cd "$root"
+runs=${RUNS:-runs}
+painformer() { "$venv/bin/python" -m painformer_jax "$@"; }
+painformer data demo --data-dir "$runs/data-$size" --image-size "$size"
+painformer pretrain --config "configs/$config" --workdir "$runs/$name" \
+  "--config.data_dir=$runs/data-$size"
+painformer report "$runs/$name"
