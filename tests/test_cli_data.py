@@ -2,7 +2,6 @@ import dataclasses
 import shutil
 import subprocess
 import sys
-import types
 
 import cv2
 import numpy as np
@@ -11,7 +10,10 @@ import pytest
 from painformer_jax.cli.main import main
 from painformer_jax.data.builders import base
 from painformer_jax.data.check import check_task, check_tasks
+from painformer_jax.data.demo import fetch, tasks
+from painformer_jax.data.demo.fetch import default_cache_dir, require
 from painformer_jax.data.prepared import list_tasks, open_task
+from painformer_jax.errors import InputError
 from test_builders import photos, shards
 from tiny_tasks import store_tiny, tiny_task
 
@@ -178,24 +180,39 @@ def test_labels_out_of_range(tmp_path):
   assert report.problems == ('labels outside 0 to 1: 2',)
 
 
-# The demo corpus, with the package that reads it replaced.
+# The demo corpus.
 
 
 def test_demo_fetches_and_stores_every_task(tmp_path, monkeypatch):
   calls = []
-  package = types.ModuleType('painformer_jax.data.demo')
-  package.fetch = types.SimpleNamespace(
-      fetch=lambda cache, **options: calls.append(('fetch', cache)))
+
+  def fetch_(cache, *, progress):
+    calls.append(('fetch', cache))
+    progress('fetched')
+    return tmp_path / 'cache'
+
   def demo_tasks(cache, *, image_size):
     calls.append(('tasks', cache, image_size))
     return [tiny_task('one', image_size=image_size), tiny_task('two')]
-  package.tasks = types.SimpleNamespace(demo_tasks=demo_tasks)
-  monkeypatch.setitem(sys.modules, package.__name__, package)
-  monkeypatch.setattr(sys.modules['painformer_jax.data'], 'demo', package,
-                      raising=False)
-  assert main([
-      'data', 'demo', '--data-dir', str(tmp_path / 'data'),
-      '--cache', str(tmp_path / 'cache'), '--image-size', '24']) == 0
-  assert calls == [('fetch', tmp_path / 'cache'),
-                   ('tasks', tmp_path / 'cache', 24)]
+
+  monkeypatch.setattr(fetch, 'fetch', fetch_)
+  monkeypatch.setattr(tasks, 'demo_tasks', demo_tasks)
+  demo = ['data', 'demo', '--data-dir', str(tmp_path / 'data')]
+  assert main([*demo, '--cache', 'here', '--image-size', '24']) == 0
+  assert main(demo) == 2, 'stored in 112 pixels what was stored in 24'
+  assert calls == [('fetch', 'here'), ('tasks', tmp_path / 'cache', 24),
+                   ('fetch', None), ('tasks', tmp_path / 'cache', 112)]
   assert list_tasks(tmp_path / 'data') == ['one', 'two']
+
+
+@pytest.mark.demo_corpus
+def test_the_real_demo_corpus_is_prepared_and_sound(tmp_path):
+  try:
+    require(default_cache_dir())
+  except InputError as error:
+    pytest.skip(str(error))
+  assert main(['data', 'demo', '--data-dir', str(tmp_path),
+               '--image-size', '32']) == 0
+  reports = check_tasks(tmp_path)
+  assert len({r.task for r in reports}) >= 5
+  assert [r.problems for r in reports if r.problems] == []

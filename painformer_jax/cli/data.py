@@ -20,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   demo = _action(
       actions, 'demo', _demo, 'fetch the demo corpus and prepare its tasks')
   demo.add_argument(
-      '--cache', default='~/.cache/painformer', metavar='DIR',
-      help='where downloads are kept (default: %(default)s)')
-  _add_common(demo)
+      '--cache', metavar='DIR',
+      help='where downloads are kept (default: $PAINFORMER_CACHE, or '
+      'painformer_jax in your cache folder)')
+  _add_common(demo, image_size=112)
 
   prepare = _action(
       actions, 'prepare', None, 'turn a dataset folder into ArrayRecord files')
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--modality', default='image', help='kind of input, such as face')
   folder.add_argument(
       '--licence', default='not stated', help='terms of the images')
-  _add_common(folder)
+  _add_common(folder, image_size=224)
 
   check = _action(
       actions, 'check', _check, 'read every prepared record; report what is '
@@ -60,11 +61,9 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def _demo(args):
-  from pathlib import Path
   from painformer_jax.data.builders.base import store
   from painformer_jax.data.demo import fetch, tasks
-  cache = Path(args.cache).expanduser()
-  fetch.fetch(cache)
+  cache = fetch.fetch(args.cache, progress=_say)
   for task in tasks.demo_tasks(cache, image_size=args.image_size):
     store(task, args.data_dir, progress=_say)
 
@@ -113,10 +112,10 @@ def _action(choices, name, action, summary):
   return parser
 
 
-def _add_common(parser):
+def _add_common(parser, *, image_size):
   _add_data_dir(parser)
   parser.add_argument(
-      '--image-size', type=_positive, default=224, metavar='N',
+      '--image-size', type=_positive, default=image_size, metavar='N',
       help='side of the stored square images, pixels (default: %(default)s)')
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from scipy.special import ndtri
 
 from painformer_jax.errors import InputError
 
@@ -79,9 +80,13 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def noise(
     image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-  """Adds Gaussian noise of `sigma` grey levels, for each channel alone."""
-  added = rng.standard_normal(image.shape, dtype=np.float32) * sigma
-  return np.clip(np.round(image + added), 0, 255).astype(np.uint8)
+  """Adds Gaussian noise of `sigma` grey levels, the same to all channels."""
+  # 256 quantiles of the normal distribution looked up by random bytes: several
+  # times quicker than normal variates, and the tails end at 2.9 sigma.
+  quantiles = sigma * ndtri((np.arange(256) + 0.5) / 256)
+  added = np.round(quantiles).astype(np.int16)[
+      rng.integers(0, 256, image.shape[:2], np.uint8)]
+  return cv2.add(image, cv2.merge([added] * 3), dtype=cv2.CV_8U)
 
 
 # Policies.

@@ -139,6 +139,7 @@ def _list_images(
     present: Sequence[str] | None = None, prefix: str = '',
 ) -> list[_File]:
   """Images of the class folders in a fixed order; the key is the path."""
+  labels = {name: i for i, name in enumerate(classes)}
   files = []
   for name in classes if present is None else present:
     found = sorted(
@@ -148,9 +149,9 @@ def _list_images(
     if not found:
       raise InputError(
           f'{folder / name} has no image (looked for {", ".join(SUFFIXES)})')
-    label = classes.index(name)
     files += [
-        _File(path=p, key=prefix + p.relative_to(folder).as_posix(), label=label)
+        _File(path=p, key=prefix + p.relative_to(folder).as_posix(),
+              label=labels[name])
         for p in found]
   return files
 
