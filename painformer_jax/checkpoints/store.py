@@ -5,7 +5,9 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from painformer_jax.errors import InputError
 
@@ -95,6 +97,8 @@ class CheckpointStore:
 def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
   """The newest checkpoint's parameters and statistics, as host arrays.
 
+  Only reads, so that a run which is still going is not disturbed.
+
   Args:
     folder: a run's 'checkpoints' folder.
 
@@ -105,21 +109,42 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
     InputError: there is no whole checkpoint, or it is damaged.
   """
   folder = pathlib.Path(folder).absolute()
-  step = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
-  if not step:
+  # Checkpoints that are still being written have longer names.
+  steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
+  if not steps:
     raise InputError(f'{folder} holds no finished checkpoint yet')
-  path = folder / str(max(step)) / _STATE
+  path = epath.Path(folder / str(max(steps)) / _STATE)
+  reader = ocp.PyTreeCheckpointHandler()
   try:
-    with ocp.PyTreeCheckpointer() as reader:
-      tree = reader.metadata(path).item_metadata.tree
-      wanted = {k: tree[k] for k in ('params', 'stats')}
-      restore_args = jax.tree.map(
-          lambda _: ocp.RestoreArgs(restore_type=__import__('numpy').ndarray), wanted)
-      found = reader.restore(path, args=ocp.args.PyTreeRestore(
-          item=wanted, restore_args=restore_args, partial_restore=True))
-  except (ValueError, KeyError, OSError) as error:
-    raise InputError(f'checkpoint {path} is damaged: {_first_line(error)}') from error
-  return max(step), found
+    tree = reader.metadata(path).tree
+    wanted = {name: tree[name] for name in ('params', 'stats')}
+    restore_args = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    found = reader.restore(path, args=ocp.args.PyTreeRestore(
+        item=wanted, restore_args=restore_args, partial_restore=True))
+  except Exception as error:  # Orbax raises many kinds for damaged files.
+    raise InputError(_damaged(path, error)) from error
+  finally:
+    reader.close()
+  return max(steps), found
+
+
+def read_record(folder: str | pathlib.Path, step: int) -> dict:
+  """What was kept beside the state of a checkpoint: its clock, its position.
+
+  Raises:
+    InputError: the checkpoint is gone or damaged.
+  """
+  path = epath.Path(pathlib.Path(folder).absolute() / str(step) / _RECORD)
+  try:
+    return ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore())
+  except Exception as error:
+    raise InputError(_damaged(path, error)) from error
+
+
+def _damaged(path: epath.Path, error: Exception) -> str:
+  return (f'checkpoint {path.parent} is damaged or was removed meanwhile '
+          f'({_first_line(error)}): remove it to use the one before')
 
 
 def _first_line(error: Exception) -> str:
