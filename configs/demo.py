@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
   config = ConfigDict()
-  config.model = dict(name='painformer_small', image_size=96, drop_path_rate=0.05)
+  config.model = dict(name='painformer_small', drop_path_rate=0.05)
   config.data_dir = 'runs/data'
   config.tasks = dict(
       orl_identity=dict(rows=16, augment='face'),

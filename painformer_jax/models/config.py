@@ -132,11 +132,11 @@ PRESETS = {
         parameters=19_322_528),
     'painformer_small': Preset(
         config=PainFormerConfig(
-            image_size=112, stem_width=32, widths=(32, 64, 128, 160),
+            image_size=96, stem_width=16, widths=(32, 64, 128, 160),
             mixers=('s', 'ss', 'aaa', 'a'), heads=(1, 2, 4, 8),
             mlp_ratios=(4, 4, 4, 4), post_heads=8),
         evidence='this project: for laptops and the demo',
-        parameters=1_683_200),
+        parameters=1_648_240),
     'painformer_nano': Preset(
         config=PainFormerConfig(
             image_size=32, stem_width=8, widths=(8, 16, 24, 32),

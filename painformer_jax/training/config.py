@@ -73,7 +73,7 @@ class TrainConfig:
     log_every, eval_every, checkpoint_every: in steps; eval_every 0 evaluates
       at the end only.
     keep_checkpoints: how many of the newest stay.
-    threads: that read and decode, for each task.
+    threads: that read and decode, each a whole step ahead.
   """
 
   model: Mapping[str, Any]
