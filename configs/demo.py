@@ -2,11 +2,12 @@
 
 from ml_collections import ConfigDict
 
+from painformer_jax.training.config import defaults
+
 
 def get_config() -> ConfigDict:
-  config = ConfigDict()
-  config.model = dict(name='painformer_small', drop_path_rate=0.05)
-  config.data_dir = 'runs/data'
+  config = defaults('painformer_small')
+  config.model.drop_path_rate = 0.05
   config.tasks = dict(
       orl_identity=dict(rows=16, augment='face'),
       lfw_face=dict(rows=8, augment='face'),
@@ -15,9 +16,12 @@ def get_config() -> ConfigDict:
       stimulus_rest=dict(rows=8, augment='signal'),
       tapping_rest=dict(rows=8, augment='signal'),
   )
-  config.steps = 400
-  config.optimizer = dict(learning_rate=1e-3, warmup_steps=30, weight_decay=0.05)
+  config.steps = 600
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.warmup_steps = 30
+  config.optimizer.weight_decay = 0.05
   config.label_smoothing = 0.1
   config.log_every = 20
+  config.eval_every = 150
   config.checkpoint_every = 100
   return config

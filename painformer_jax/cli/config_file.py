@@ -34,6 +34,12 @@ def load_config(file: str, *, overrides: list[str] | tuple[str, ...] = ()) -> ml
     raise
   except flags.Error as error:
     raise InputError(f'config {path}: {error}') from error
+  except (AttributeError, KeyError) as error:
+    if not overrides:
+      raise InputError(f'config {path}: {type(error).__name__}: {error}') from error
+    raise InputError(
+        f'config {path} has no key {error.args[0]} '
+        f'(overrides: {" ".join(overrides)})') from error
   except Exception as error:  # Whatever the user's own Python raises.
     raise InputError(f'config {path}: {type(error).__name__}: {error}') from error
   if not isinstance(config, ml_collections.ConfigDict):

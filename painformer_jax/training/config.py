@@ -110,6 +110,27 @@ class TrainConfig:
     return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
 
 
+def defaults(model: str) -> ml_collections.ConfigDict:
+  """A config with every field at its default, for config files to start from.
+
+  Args:
+    model: preset name; all fields of its shape become `config.model`, so that
+      a run's record says what was trained even if presets change.
+
+  Returns:
+    A ConfigDict without tasks, data_dir and steps set: those are the file's.
+  """
+  shape = dataclasses.asdict(registry.preset(model).config)
+  del shape['num_classes']  # Heads belong to the tasks.
+  config = ml_collections.ConfigDict({
+      f.name: f.default for f in dataclasses.fields(TrainConfig)
+      if f.default is not dataclasses.MISSING and f.name != 'optimizer'})
+  config.model = {'name': model, **shape}
+  config.optimizer = dataclasses.asdict(OptimizerConfig())
+  config.data_dir = 'runs/data'
+  return config
+
+
 def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> TrainConfig:
   """Checks a ConfigDict and turns it into a TrainConfig.
 
