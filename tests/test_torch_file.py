@@ -16,6 +16,7 @@ import pytest
 
 import forge
 import reference
+from conftest import environment
 from painformer_jax.checkpoints.torch_file import read
 from painformer_jax.checkpoints.torch_write import write_pth
 from painformer_jax.errors import InputError
@@ -304,7 +305,8 @@ def test_full_disk_leaves_nothing_new(tmp_path):
       'except InputError as error:\n'
       '  print(error)\n')
   result = subprocess.run(
-      [sys.executable, '-c', script, str(path)], capture_output=True, text=True)
+      [sys.executable, '-c', script, str(path)], capture_output=True,
+      text=True, env=environment())
   assert result.stdout == (
       f'{path} cannot be written: File too large; free some space or choose '
       'another place\n'), result.stderr

@@ -21,13 +21,7 @@ def write_atomically(
     InputError: the disk is full, the folder is missing or may not be written
       to; what was at `path` before is untouched and nothing new remains.
   """
-  target = pathlib.Path(os.path.realpath(path))
-  if target.is_dir():
-    raise InputError(f'{path} is a folder; name a file to write')
-  if not target.parent.is_dir():
-    raise InputError(
-        f'{path} cannot be written: there is no folder {target.parent}; make '
-        'it first')
+  target = check_file_target(path)
   partial = target.with_name(f'.{secrets.token_hex(8)}.partial')
   try:
     try:
@@ -42,3 +36,19 @@ def write_atomically(
     raise InputError(
         f'{path} cannot be written: {error.strerror}; free some space or '
         'choose another place') from error
+
+
+def check_file_target(path: str | os.PathLike) -> pathlib.Path:
+  """The place that `write_atomically` would write to, links followed.
+
+  Raises:
+    InputError: it is a folder, or lies in one that does not exist.
+  """
+  target = pathlib.Path(os.path.realpath(path))
+  if target.is_dir():
+    raise InputError(f'{path} is a folder; name a file to write')
+  if not target.parent.is_dir():
+    raise InputError(
+        f'{path} cannot be written: there is no folder {target.parent}; make '
+        'it first')
+  return target

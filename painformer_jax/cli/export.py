@@ -1,0 +1,37 @@
+"""`painformer export`: weights to the released PyTorch names and layouts."""
+
+import pathlib
+
+EXAMPLE = 'painformer export weights painformer.pth'
+
+
+def add_arguments(parser):
+  parser.add_argument(
+      'weights', metavar='WEIGHTS',
+      help='weights folder, .pth or .safetensors file')
+  parser.add_argument(
+      'out', metavar='OUT', help='file to write: .pth, .pt or .safetensors')
+
+
+def run(args):
+  from painformer_jax.checkpoints.atomic import check_file_target
+  from painformer_jax.checkpoints.convert import export
+  from painformer_jax.checkpoints.load import read_weights
+  from painformer_jax.checkpoints.safetensors_file import write_safetensors
+  from painformer_jax.checkpoints.torch_write import write_pth
+  from painformer_jax.errors import InputError
+
+  writers = {
+      '.pth': write_pth, '.pt': write_pth, '.safetensors': write_safetensors}
+  suffix = pathlib.Path(args.out).suffix.lower()
+  if suffix not in writers:
+    raise InputError(
+        f'{args.out} must end in {", ".join(writers)}; the ending chooses the '
+        'format')
+  check_file_target(args.out)
+  stored = read_weights(args.weights)
+  tensors = export(stored.variables)
+  writers[suffix](args.out, tensors)
+  classes = stored.config.num_classes
+  head = f'a head of {classes:,} classes' if classes else 'no head'
+  print(f'{args.out}: {len(tensors)} tensors in the released names, {head}')
