@@ -52,9 +52,9 @@ def test_every_form(forms, variables, form):
 
 def test_loaded_models_run(forms):
   images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-  out = pj.load(forms / 'w.pth')(images)
+  out = jax.jit(pj.load(forms / 'w.pth').__call__)(images)
   assert out.embedding.shape == (2, 32) and out.logits.shape == (2, 3)
-  again = pj.load(forms / 'w')(images)
+  again = jax.jit(pj.load(forms / 'w').__call__)(images)
   np.testing.assert_array_equal(out.logits, again.logits)
 
 
