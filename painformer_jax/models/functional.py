@@ -32,9 +32,8 @@ def variables(model: nnx.Module) -> dict[str, jax.Array]:
 @functools.lru_cache(maxsize=32)
 def _blueprint(config: PainFormerConfig, partition: Callable | None):
   """A model's graph and its variables without values."""
-  with jax.ensure_compile_time_eval():
-    model = nnx.eval_shape(
-        lambda: PainFormer(config, rngs=nnx.Rngs(0), partition=partition))
+  model = nnx.eval_shape(
+      lambda: PainFormer(config, rngs=nnx.Rngs(0), partition=partition))
   graph, state = nnx.split(model, (nnx.Param, nnx.BatchStat))
   return graph, nnx.to_flat_state(state)
 
