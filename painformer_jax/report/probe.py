@@ -1,0 +1,131 @@
+"""How well embeddings tell classes apart: a linear probe and its uncertainty."""
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+
+from painformer_jax.errors import InputError, import_extra
+
+# Inverse strengths of the penalty to choose from, and how many parts of the
+# training split vote on them.
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+FOLDS = 5
+# A class of twice another's size lets accuracy hide what happens to the other.
+UNBALANCED_RATIO = 1.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interval:
+  """A 95 % interval of an accuracy."""
+
+  low: float
+  high: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+  """Result of a linear probe.
+
+  Attributes:
+    accuracy: share of the test images that it classifies correctly.
+    interval: of that accuracy.
+    macro_f1: mean of the F1 scores of the classes in the test split.
+    strength: the inverse penalty that cross-validation chose.
+    folds: of that cross-validation; 0 where a class is too small for any, and
+      the middle of STRENGTHS was taken.
+  """
+
+  accuracy: float
+  interval: Interval
+  macro_f1: float
+  strength: float
+  folds: int
+
+
+def linear_probe(train: np.ndarray, train_label: np.ndarray, *,
+                 test: np.ndarray, test_label: np.ndarray) -> Probe:
+  """Multinomial logistic regression on standardised embeddings.
+
+  The penalty is chosen by cross-validation inside the training split; the test
+  split is looked at once. The folds are runs of neighbouring images of each
+  class, so that windows of a recording that overlap mostly stay together.
+
+  Args:
+    train: [n, width], any float dtype.
+    train_label: [n] int.
+    test: [m, width].
+    test_label: [m] int.
+
+  Raises:
+    InputError: one class alone in the training split, or scikit-learn is not
+      installed.
+  """
+  linear_model = import_extra('sklearn.linear_model', extra='demo')
+  from sklearn import metrics, model_selection, pipeline, preprocessing
+  from sklearn.exceptions import ConvergenceWarning
+  from threadpoolctl import threadpool_limits
+
+  def classifier(strength: float):
+    return pipeline.make_pipeline(
+        preprocessing.StandardScaler(),
+        linear_model.LogisticRegression(C=strength, max_iter=1000))
+
+  train, test = np.float64(train), np.float64(test)
+  counts = np.bincount(train_label)
+  counts = counts[counts > 0]
+  if len(counts) < 2:
+    raise InputError('all training images of a task are of one class: nothing to probe')
+  folds = min(FOLDS, int(counts.min()))
+  # The matrices are small: threads would cost more than they bring.
+  with threadpool_limits(1), warnings.catch_warnings():
+    # A probe that is not at its optimum after so many steps is near enough.
+    warnings.simplefilter('ignore', ConvergenceWarning)
+    if folds < 2:
+      folds, strength = 0, STRENGTHS[len(STRENGTHS) // 2]
+    else:
+      parts = model_selection.StratifiedKFold(folds)
+      scores = [model_selection.cross_val_score(
+          classifier(s), train, train_label, cv=parts).mean() for s in STRENGTHS]
+      strength = STRENGTHS[int(np.argmax(scores))]  # The strongest penalty on a tie.
+    predicted = classifier(strength).fit(train, train_label).predict(test)
+  correct = int((predicted == test_label).sum())
+  return Probe(
+      accuracy=correct / len(test_label), interval=wilson(correct, len(test_label)),
+      macro_f1=float(metrics.f1_score(
+          test_label, predicted, labels=np.unique(test_label), average='macro',
+          zero_division=0)),
+      strength=strength, folds=folds)
+
+
+def wilson(correct: int, count: int, *, z: float = 1.959964) -> Interval:
+  """Wilson's score interval of a share; z = 1.96 is 95 %.
+
+  Unlike the normal approximation it stays in [0, 1] and is right for shares
+  near the ends (Wilson, JASA 1927).
+  """
+  share, z2 = correct / count, z * z
+  middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+  half = z / (1 + z2 / count) * math.sqrt(
+      share * (1 - share) / count + z2 / (4 * count * count))
+  return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half))
+
+
+def chance(label: np.ndarray) -> float:
+  """Accuracy of naming the most frequent class of the split every time."""
+  return float(np.bincount(label).max() / len(label))
+
+
+def is_unbalanced(label: np.ndarray) -> bool:
+  """Whether the classes of a split differ in size by more than half."""
+  counts = np.bincount(label)
+  counts = counts[counts > 0]
+  return bool(counts.max() > UNBALANCED_RATIO * counts.min())
+
+
+def verdict(interval: Interval, level: float) -> str:
+  """'above', 'at' or 'below' chance, in words."""
+  if interval.low > level:
+    return 'above chance'
+  return 'at chance' if interval.high >= level else 'below chance'

@@ -1,0 +1,155 @@
+"""Everything a report says about a run, measured once, shown in three forms."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from painformer_jax.models import functional, heads
+from painformer_jax.report import data_notes
+from painformer_jax.report.baseline import Baseline, pixel_baseline
+from painformer_jax.report.embeddings import Embedded, TaskArrays
+from painformer_jax.report.probe import Probe, chance, is_unbalanced, linear_probe, verdict
+from painformer_jax.report.run_folder import Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskResult:
+  """One task.
+
+  Attributes:
+    name: of the task.
+    description, licence, modality: as prepared.
+    split: how training and test images differ, briefly where possible.
+    classes: how many.
+    n_train, n_test: images.
+    probe: on the embeddings of the run.
+    untrained: the same on embeddings of the backbone before training.
+    pixels: the baseline.
+    head_accuracy: of the task's own head, on test images.
+    chance: of naming the most frequent class every time.
+    unbalanced: whether macro-F1 says what accuracy hides.
+  """
+
+  name: str
+  description: str
+  licence: str
+  modality: str
+  split: str
+  classes: int
+  n_train: int
+  n_test: int
+  probe: Probe
+  untrained: Probe
+  pixels: Baseline
+  head_accuracy: float
+  chance: float
+  unbalanced: bool
+
+  @property
+  def verdict(self) -> str:
+    """'above chance', 'at chance' or 'below chance', by the probe's interval."""
+    return verdict(self.probe.interval, self.chance)
+
+  def record(self) -> dict[str, Any]:
+    """What report.json keeps under tasks/<name>."""
+    def interval(result):
+      return [result.interval.low, result.interval.high]
+    return {
+        'classes': self.classes, 'modality': self.modality,
+        'description': self.description, 'licence': self.licence,
+        'n_train': self.n_train, 'n_test': self.n_test,
+        'probe_accuracy': self.probe.accuracy, 'probe_interval': interval(self.probe),
+        'probe_macro_f1': self.probe.macro_f1, 'probe_verdict': self.verdict,
+        'probe_strength': self.probe.strength, 'probe_folds': self.probe.folds,
+        'head_accuracy': self.head_accuracy, 'chance': self.chance,
+        'pixel_baseline_accuracy': self.pixels.accuracy,
+        'pixel_baseline_interval': interval(self.pixels),
+        'pixel_baseline_size': self.pixels.size,
+        'pixel_baseline_components': self.pixels.components,
+        'untrained_probe_accuracy': self.untrained.accuracy,
+        'untrained_probe_interval': interval(self.untrained),
+        'unbalanced': self.unbalanced}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results:
+  """A whole run.
+
+  Attributes:
+    title: name of the run's folder.
+    model, image_size, parameters: of the backbone.
+    step, steps: of the checkpoint, and of the whole run.
+    images, train_seconds: of training up to the checkpoint.
+    initial_weights: what the backbone started from, '' for random values.
+    devices: in words, where the run has recorded them.
+    data: what the data is and is not.
+    tasks: in the order of the run's record.
+    embedded_images, embed_seconds: see `Embedded`.
+  """
+
+  title: str
+  model: str
+  image_size: int
+  parameters: int
+  step: int
+  steps: int
+  images: int
+  train_seconds: float
+  initial_weights: str
+  devices: str
+  data: str
+  tasks: tuple[TaskResult, ...]
+  embedded_images: int
+  embed_seconds: float
+
+  @property
+  def finished(self) -> bool:
+    return self.step >= self.steps
+
+  @property
+  def images_per_second(self) -> float:
+    return self.images / self.train_seconds if self.train_seconds else 0.0
+
+
+def measure(run: Run, embedded: Embedded, *, say: Callable[[str], None]) -> Results:
+  """Probes and baselines of every task.
+
+  Raises:
+    InputError: a task that cannot be probed; scikit-learn is not installed.
+  """
+  say(f'fits probes and baselines of {len(run.tasks)} tasks')
+  return Results(
+      title=run.folder.resolve().name, model=run.config.model['name'],
+      image_size=run.model.image_size,
+      parameters=functional.count_parameters(run.model),
+      step=run.step, steps=run.config.steps, images=run.clock.images,
+      train_seconds=run.clock.seconds, initial_weights=run.config.initial_weights,
+      devices=_devices(run), data=data_notes.what_it_is(run.tasks),
+      tasks=tuple(_task(run, name, embedded.tasks[name]) for name in run.tasks),
+      embedded_images=embedded.images, embed_seconds=embedded.seconds)
+
+
+def _task(run: Run, name: str, arrays: TaskArrays) -> TaskResult:
+  train, test, task = arrays['train'], arrays['test'], run.tasks[name]
+  labels = dict(train_label=train.label, test_label=test.label)
+  logits = np.asarray(heads.logits(run.heads, name, test.embedding))
+  return TaskResult(
+      name=name, description=task.description, licence=task.licence,
+      modality=task.modality, split=data_notes.split_note(task),
+      classes=len(task.classes), n_train=len(train.label), n_test=len(test.label),
+      probe=linear_probe(train.embedding, test=test.embedding, **labels),
+      untrained=linear_probe(train.untrained, test=test.untrained, **labels),
+      pixels=pixel_baseline(train.grey, test=test.grey, **labels),
+      head_accuracy=float((logits.argmax(-1) == test.label).mean()),
+      chance=chance(test.label), unbalanced=is_unbalanced(test.label))
+
+
+def _devices(run: Run) -> str:
+  """'1 x cpu (2 cores), jax 0.10.2', or '' before the run has recorded it."""
+  there = run.recorded.get('environment')
+  if not there:
+    return ''
+  cores = f' ({there["cpu_cores"]} cores)' if there['device_kind'] == 'cpu' else ''
+  return f'{there["devices"]} x {there["device_kind"]}{cores}, jax {there["jax"]}'

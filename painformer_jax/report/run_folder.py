@@ -1,0 +1,146 @@
+"""A run as it lies on disk, checked before any work starts."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from painformer_jax.checkpoints import store
+from painformer_jax.data import mixture, prepared
+from painformer_jax.errors import InputError
+from painformer_jax.models import functional
+from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.training import metrics
+from painformer_jax.training.clock import Clock
+from painformer_jax.training.config import TrainConfig, from_config_dict
+from painformer_jax.training.state import BACKBONE, HEADS, group
+
+REPORT = 'report.json'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+  """A run at its newest whole checkpoint.
+
+  Attributes:
+    folder: its workdir.
+    config: how it is trained.
+    model: shape of the backbone.
+    data_dir: where its prepared tasks are.
+    tasks: the prepared tasks by name, in the order of the run's record.
+    step: of the checkpoint.
+    clock: images and seconds of training up to there.
+    backbone: path -> array, parameters and running statistics.
+    heads: '<task>/kernel' and '<task>/bias' -> array.
+    history: rows of metrics.jsonl.
+    recorded: what report.json holds, {} where there is none yet.
+  """
+
+  folder: pathlib.Path
+  config: TrainConfig
+  model: PainFormerConfig
+  data_dir: str
+  tasks: Mapping[str, prepared.PreparedTask]
+  step: int
+  clock: Clock
+  backbone: Mapping[str, np.ndarray]
+  heads: Mapping[str, np.ndarray]
+  history: list[dict]
+  recorded: dict
+
+  @property
+  def finished(self) -> bool:
+    return self.step >= self.config.steps
+
+  def weights_sha256(self) -> str:
+    """Hex SHA-256 of the backbone: tells one checkpoint's results from another's."""
+    digest = hashlib.sha256()
+    for path in sorted(self.backbone):
+      array = np.ascontiguousarray(self.backbone[path])
+      digest.update(f'{path}:{array.dtype}:{array.shape}:'.encode())
+      digest.update(array.data.cast('B'))
+    return digest.hexdigest()
+
+
+def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> Run:
+  """Reads a run and checks that its data is that which it was trained on.
+
+  Args:
+    folder: workdir of `painformer pretrain`.
+    data_dir: where the prepared tasks are now; None for where the run had them.
+
+  Raises:
+    InputError: no run, no checkpoint yet, damaged files, or prepared tasks
+      that are gone or have changed.
+  """
+  folder = pathlib.Path(folder)
+  config = _read_config(folder)
+  model = config.model_config()
+  step, arrays = store.restore_arrays(folder / 'checkpoints')
+  backbone = {**group(arrays['params'], BACKBONE), **arrays['stats']}
+  expected = functional.abstract_variables(model)
+  if {p: a.shape for p, a in backbone.items()} != {p: a.shape for p, a in expected.items()}:
+    raise InputError(
+        f'the checkpoint of step {step} in {folder} does not have the arrays that '
+        'its config.json describes: one of the two comes from elsewhere')
+  record = store.read_record(folder / 'checkpoints', step)
+  data_dir = data_dir or config.data_dir
+  tasks = _open_tasks(folder, config, data_dir, image_size=model.image_size,
+                      fingerprint=record['position']['fingerprint'])
+  return Run(
+      folder=folder, config=config, model=model, data_dir=data_dir, tasks=tasks,
+      step=step, clock=Clock(**record['clock']), backbone=backbone,
+      heads=group(arrays['params'], HEADS), history=metrics.read_metrics(folder),
+      recorded=read_report(folder))
+
+
+def read_report(folder: pathlib.Path) -> dict:
+  """What a run's report.json holds, {} where there is none.
+
+  Raises:
+    InputError: it is damaged.
+  """
+  path = folder / REPORT
+  try:
+    return json.loads(path.read_text()) if path.exists() else {}
+  except (OSError, ValueError) as error:
+    raise InputError(f'{path} is damaged ({error}): remove it') from error
+
+
+def _read_config(folder: pathlib.Path) -> TrainConfig:
+  path = folder / 'config.json'
+  if not path.is_file():
+    raise InputError(
+        f'{folder} is not the folder of a run (it has no config.json): give the '
+        '--workdir of `painformer pretrain`')
+  try:
+    fields = json.loads(path.read_text())
+    # JSON has no tuples, and a model's shape must be hashable.
+    fields['model'] = {name: tuple(value) if isinstance(value, list) else value
+                       for name, value in fields['model'].items()}
+    return from_config_dict(fields)
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(f'{path} is damaged ({error})') from error
+
+
+def _open_tasks(folder: pathlib.Path, config: TrainConfig, data_dir: str, *,
+                image_size: int, fingerprint: str) -> dict[str, prepared.PreparedTask]:
+  try:
+    tasks = {name: prepared.open_task(data_dir, name) for name in config.tasks}
+    for task in tasks.values():
+      task.records('test')
+  except InputError as error:
+    raise InputError(
+        f'the prepared data of {folder} cannot be used: {error} (where it has '
+        'moved, give --data-dir)') from error
+  mix = [mixture.TaskRows(name=name, rows=task.rows, augment=task.augment)
+         for name, task in config.tasks.items()]
+  if fingerprint != mixture.fingerprint(
+      mix, data_dir=data_dir, image_size=image_size, seed=config.seed):
+    raise InputError(
+        f'the prepared data in {data_dir} is not that which {folder} was trained '
+        'on: restore it, or give the right --data-dir')
+  return tasks

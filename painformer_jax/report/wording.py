@@ -1,0 +1,84 @@
+"""The sentences that the terminal and the page have in common."""
+
+from painformer_jax.report.baseline import COMPONENTS
+from painformer_jax.report.embeddings import GREY_SIZE
+from painformer_jax.report.results import Results
+from painformer_jax.training.clock import duration
+
+
+def headline(results: Results) -> str:
+  """What was trained and how far it is."""
+  return (f'{results.title}: {results.model}, {results.image_size} x '
+          f'{results.image_size} pixels, {results.parameters:,} parameters; '
+          f'step {results.step:,} of {results.steps:,}')
+
+
+def unfinished(results: Results) -> str:
+  """A warning where the run has not ended, else ''."""
+  if results.finished:
+    return ''
+  return (f'UNFINISHED: {results.steps - results.step:,} steps are to come. All '
+          'figures are of the newest checkpoint, not of the end of the run.')
+
+
+def effort(results: Results) -> str:
+  """Images, time, speed and devices of the training."""
+  start = results.initial_weights or 'random values'
+  where = f' on {results.devices}' if results.devices else ''
+  return (f'Trained from {start} on {results.images:,} images in '
+          f'{duration(results.train_seconds)}, {results.images_per_second:.1f} '
+          f'images/s{where}.')
+
+
+def own_effort(results: Results) -> str:
+  """What this report took."""
+  if not results.embedded_images:
+    return 'Embeddings: read again from the last report on this checkpoint.'
+  return (f'Embeddings: {results.embedded_images:,} images through the trained and the '
+          f'untrained backbone in {duration(results.embed_seconds)}.')
+
+
+def findings(results: Results) -> list[str]:
+  """What the table says, in words; the unwelcome first."""
+  tasks = results.tasks
+  lines = []
+  for label, names, meaning in (
+      ('At chance', [t.name for t in tasks if t.verdict == 'at chance'],
+       "the probe's interval includes chance: the classes are not told apart"),
+      ('Below chance', [t.name for t in tasks if t.verdict == 'below chance'],
+       'what was learned on the training split misleads on the test split'),
+      ('Pixels do as well or better', [
+          t.name for t in tasks if t.pixels.accuracy >= t.probe.accuracy],
+       'the baseline without any network reaches the probe'),
+      ('Untrained does as well or better', [
+          t.name for t in tasks if t.untrained.accuracy >= t.probe.accuracy],
+       'training has not made these classes easier to tell apart')):
+    if names:
+      lines.append(f'{label}: {", ".join(names)} ({meaning}).')
+  return lines or ['On every task the probe is above chance, the pixels and the '
+                   'untrained backbone.']
+
+
+def methods(results: Results) -> dict[str, str]:
+  """Column -> how its figures came about."""
+  sizes = sorted({t.pixels.size for t in results.tasks})
+  size = sizes[0] if sizes else GREY_SIZE
+  folds = {t.probe.folds for t in results.tasks} | {t.untrained.folds for t in results.tasks}
+  spread = '-'.join(str(f) for f in sorted({min(folds), max(folds)}))
+  explained = {
+      'probe': 'accuracy on the test split of a logistic regression on frozen, '
+               'standardised embeddings of the training split; its penalty is chosen '
+               f'by cross-validation ({spread} parts) inside the training split.',
+      '95 %': "Wilson's interval of the probe. It takes images as independent; those of "
+              'one person or recording are not, so the true interval is wider.',
+      'head': "accuracy of the task's own head, as trained.",
+      'pixels': f'baseline without a network: the first {COMPONENTS} principal components '
+                f'of the image in grey, {size} x {size} pixels, and the nearest '
+                'training image.',
+      'untrained': 'the same probe on the same backbone before training, with the '
+                   "seed of the run: what training adds is the probe minus this.",
+      'chance': 'of always naming the most frequent class of the test split.'}
+  if any(t.unbalanced for t in results.tasks):
+    explained['F1'] = ("mean of the classes' F1 scores of the probe, where the test "
+                       'classes differ in size by more than half.')
+  return explained
