@@ -1,7 +1,16 @@
 """Training states on disk: one Orbax checkpoint holds all that a run needs."""
 
+import contextlib
 import dataclasses
+import gc
+import json
+import logging
 import pathlib
+import re
+import sys
+import time
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,19 +36,31 @@ class CheckpointStore:
   """Checkpoints of a run by step, written in the background.
 
   A checkpoint is the state (a pytree of arrays) and a record (JSON: the clock
-  and the position in the data). Orbax writes it under a temporary name and
-  renames it when whole, so that a kill at any moment leaves the ones before.
+  and the position in the data), with a checksum of each. Orbax writes it under
+  a temporary name and renames it when whole, so that a kill at any moment
+  leaves the ones before.
 
   Args:
     folder: made on demand.
     keep: how many of the newest stay.
+
+  Raises:
+    InputError: the folder cannot be made or read.
   """
 
   def __init__(self, folder: str | pathlib.Path, *, keep: int = 2):
-    self._manager = ocp.CheckpointManager(
-        pathlib.Path(folder).absolute(),
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, cleanup_tmp_directories=True))
+    folder = pathlib.Path(folder).absolute()
+    self._silence = contextlib.ExitStack()
+    self._silence.enter_context(_without_logs('absl'))
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      self._manager = ocp.CheckpointManager(
+          folder, options=ocp.CheckpointManagerOptions(
+              max_to_keep=keep, cleanup_tmp_directories=True))
+    except (OSError, ValueError) as error:
+      self._silence.close()
+      raise InputError(
+          f'checkpoints cannot be kept in {folder}: {_reason(error)}') from error
 
   def latest_step(self) -> int | None:
     """Step of the newest whole checkpoint, or None."""
@@ -51,12 +72,10 @@ class CheckpointStore:
     Raises:
       InputError: the save before this one failed, such as on a full disk.
     """
-    try:
+    with self._failures():
       self._manager.save(step, args=ocp.args.Composite(**{
           _STATE: ocp.args.StandardSave(state),
-          _RECORD: ocp.args.JsonSave(record)}))
-    except OSError as error:
-      raise InputError(_save_failed(self._manager.directory, error)) from error
+          _RECORD: ocp.args.JsonSave(_sealed(record, _checksums(state)))}))
 
   def restore(self, step: int, abstract_state) -> Restored:
     """Reads a checkpoint onto the devices that the abstract state names.
@@ -69,15 +88,18 @@ class CheckpointStore:
       InputError: the checkpoint does not fit the state, or is damaged.
     """
     try:
-      found = self._manager.restore(step, args=ocp.args.Composite(**{
-          _STATE: ocp.args.StandardRestore(abstract_state),
-          _RECORD: ocp.args.JsonRestore()}))
-    except (ValueError, KeyError, OSError) as error:
+      with _quiet():
+        found = self._manager.restore(step, args=ocp.args.Composite(**{
+            _STATE: ocp.args.StandardRestore(abstract_state),
+            _RECORD: ocp.args.JsonRestore()}))
+      record, checksums = _opened(found[_RECORD])
+      _compare(_checksums(found[_STATE]), checksums)
+    except Exception as error:  # Orbax raises many kinds for damaged files.
       raise InputError(
           f'checkpoint {self._manager.directory / str(step)} cannot be restored '
           f'({_first_line(error)}): it is damaged or of another model; remove it '
           'to go on from the one before') from error
-    return Restored(step=step, state=found[_STATE], record=found[_RECORD])
+    return Restored(step=step, state=found[_STATE], record=record)
 
   def finish(self) -> None:
     """Waits until everything is on disk.
@@ -85,13 +107,24 @@ class CheckpointStore:
     Raises:
       InputError: a save failed.
     """
-    try:
+    with self._failures():
       self._manager.wait_until_finished()
-    except OSError as error:
-      raise InputError(_save_failed(self._manager.directory, error)) from error
 
   def close(self) -> None:
-    self._manager.close()
+    """Ends the background work; `finish` says whether it went well."""
+    # A save that failed was reported, or something else went wrong before.
+    with self._silence, contextlib.suppress(OSError, ValueError):
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _failures(self):
+    try:
+      yield
+    except (OSError, ValueError) as error:  # Its storage layer raises ValueError.
+      raise InputError(
+          f'a checkpoint could not be written to {self._manager.directory}: '
+          f'{_reason(error)}; the ones before it are whole: make room, then run '
+          'the same command again') from error
 
 
 def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
@@ -116,12 +149,15 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
   path = epath.Path(folder / str(max(steps)) / _STATE)
   reader = ocp.PyTreeCheckpointHandler()
   try:
-    tree = reader.metadata(path).tree
-    wanted = {name: tree[name] for name in ('params', 'stats')}
-    restore_args = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    found = reader.restore(path, args=ocp.args.PyTreeRestore(
-        item=wanted, restore_args=restore_args, partial_restore=True))
+    with _quiet():
+      tree = reader.metadata(path).tree
+      wanted = {name: tree[name] for name in ('params', 'stats')}
+      restore_args = jax.tree.map(
+          lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+      found = reader.restore(path, args=ocp.args.PyTreeRestore(
+          item=wanted, restore_args=restore_args, partial_restore=True))
+    _, checksums = _opened(_read_json(folder, max(steps)))
+    _compare(_checksums(found), checksums)
   except Exception as error:  # Orbax raises many kinds for damaged files.
     raise InputError(_damaged(path, error)) from error
   finally:
@@ -135,11 +171,85 @@ def read_record(folder: str | pathlib.Path, step: int) -> dict:
   Raises:
     InputError: the checkpoint is gone or damaged.
   """
-  path = epath.Path(pathlib.Path(folder).absolute() / str(step) / _RECORD)
   try:
-    return ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore())
+    return _opened(_read_json(folder, step))[0]
   except Exception as error:
-    raise InputError(_damaged(path, error)) from error
+    raise InputError(
+        _damaged(epath.Path(folder) / str(step) / _RECORD, error)) from error
+
+
+def _read_json(folder, step: int) -> dict:
+  path = epath.Path(pathlib.Path(folder).absolute() / str(step) / _RECORD)
+  return ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore())
+
+
+# Checksums: Orbax stores none of array contents, and reads a flipped bit back.
+
+
+def _checksums(state) -> dict[str, int]:
+  """CRC-32 of every array by its path.
+
+  A state that is split over several processes has none: each holds a part.
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+  if any(isinstance(a, jax.Array) and not a.is_fully_replicated
+         and not a.is_fully_addressable for _, a in leaves):
+    return {}
+  return {
+      jax.tree_util.keystr(keys, simple=True, separator='.'):
+      zlib.crc32(np.ascontiguousarray(a).reshape(-1).view(np.uint8))
+      for keys, a in leaves}
+
+
+def _compare(found: Mapping[str, int], stored: Mapping[str, int]) -> None:
+  for path in found.keys() & stored.keys():
+    if found[path] != stored[path]:
+      raise ValueError(f'the checksum of {path} does not match')
+
+
+def _sealed(record: dict, checksums: dict[str, int]) -> dict:
+  content = json.dumps([record, checksums])
+  return {'content': content, 'checksum': zlib.crc32(content.encode())}
+
+
+def _opened(sealed: Mapping) -> tuple[dict, dict[str, int]]:
+  if zlib.crc32(sealed['content'].encode()) != sealed['checksum']:
+    raise ValueError(f'the checksum of the {_RECORD} does not match')
+  record, checksums = json.loads(sealed['content'])
+  return record, checksums
+
+
+# Messages. Orbax raises an error once its threads have printed it, page by page.
+
+
+@contextlib.contextmanager
+def _without_logs(name: str):
+  """Drops what Orbax logs, or what is logged about it."""
+  def other(log: logging.LogRecord) -> bool:
+    return 'orbax' not in log.pathname and 'orbax' not in log.getMessage()
+
+  logger = logging.getLogger(name)
+  logger.addFilter(other)
+  try:
+    yield
+  finally:
+    logger.removeFilter(other)
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Drops what is printed about the coroutines that a failed read abandons."""
+  hook = sys.unraisablehook
+  with _without_logs('absl'), _without_logs('asyncio'):
+    sys.unraisablehook = lambda _: None
+    try:
+      yield
+    except Exception:
+      gc.collect()
+      time.sleep(0.2)  # Reads that are still under way end in this time.
+      raise
+    finally:
+      sys.unraisablehook = hook
 
 
 def _damaged(path: epath.Path, error: Exception) -> str:
@@ -151,6 +261,9 @@ def _first_line(error: Exception) -> str:
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def _save_failed(folder, error: OSError) -> str:
-  return (f'a checkpoint could not be written to {folder}: {error.strerror or error}; '
-          'the ones before it are whole: make room, then run the same command again')
+def _reason(error: Exception) -> str:
+  """'No space left on device' out of what the storage layer says."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  found = re.search(r': ([^:\[\]]+) \[os_error_code=', str(error))
+  return found[1] if found else _first_line(error)

@@ -1,0 +1,257 @@
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from conftest import environment
+from painformer_jax.checkpoints import store as store_lib
+from painformer_jax.checkpoints.store import CheckpointStore
+from painformer_jax.errors import InputError
+from painformer_jax.parallel import mesh as parallel
+
+RECORD = {'clock': {'steps': 3, 'seconds': 0.1}, 'position': {'step': 3, 'fingerprint': 'ab'}}
+
+
+def make_state(size=40):
+  """A state with the kinds of leaves that a training state has."""
+  values = np.random.default_rng(0).standard_normal((size, 50)).astype(np.float32)
+  params = {'backbone/a': jnp.asarray(values), 'heads/t/bias': jnp.asarray(values[0])}
+  return {
+      'params': params, 'stats': {'count': jnp.arange(3)},
+      'opt_state': optax.adamw(1e-3).init(params),
+      'key': jax.random.key_data(jax.random.key(7)), 'step': jnp.int32(3),
+      'half': jnp.asarray(values[:3], jnp.bfloat16)}
+
+
+def abstract(state):
+  mesh = parallel.data_mesh()
+  shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
+  return parallel.with_shardings(shapes, parallel.shardings(mesh, shapes))
+
+
+def assert_same(found, expected):
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+    assert a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def saved(folder, *steps, keep=2, state=None):
+  state = make_state() if state is None else state
+  store = CheckpointStore(folder, keep=keep)
+  for step in steps:
+    store.save(step, state, {**RECORD, 'number': step})
+  store.finish()
+  store.close()
+  return state
+
+
+def restored(folder, step, expected):
+  store = CheckpointStore(folder)
+  try:
+    return store.restore(step, abstract(expected))
+  finally:
+    store.close()
+
+
+def test_round_trip_is_silent_and_exact(tmp_path, capfd):
+  state = saved(tmp_path / 'deep' / 'folder', 3)
+  found = restored(tmp_path / 'deep' / 'folder', 3, state)
+  assert_same(found.state, state)
+  assert found.record == {**RECORD, 'number': 3} and found.step == 3
+  assert capfd.readouterr() == ('', '')
+
+
+def test_the_newest_stay(tmp_path):
+  saved(tmp_path, 5, 10, 15, 20, keep=3)
+  assert sorted(os.listdir(tmp_path)) == ['10', '15', '20']
+  store = CheckpointStore(tmp_path)
+  assert store.latest_step() == 20
+  store.close()
+
+
+def test_an_empty_folder_has_no_step(tmp_path):
+  store = CheckpointStore(tmp_path / 'new')
+  assert store.latest_step() is None
+  store.close()
+  with pytest.raises(InputError, match='holds no finished checkpoint yet'):
+    store_lib.restore_arrays(tmp_path / 'new')
+
+
+def test_what_is_saved_is_the_state_at_that_time(tmp_path):
+  """The loop gives its state away to the next step while the save still runs."""
+  change = jax.jit(lambda tree: jax.tree.map(lambda a: a + 1, tree), donate_argnums=0)
+  state = {'params': {'a': jnp.zeros((512, 2048))}, 'stats': {'b': jnp.zeros(3)}}
+  state = jax.jit(lambda tree: tree)(state)
+  store = CheckpointStore(tmp_path, keep=8)
+  for step in range(4):
+    store.save(step, state, {})
+    for _ in range(8):
+      state = change(state)
+  store.finish()
+  store.close()
+  for step in range(4):
+    found = restored(tmp_path, step, state).state
+    np.testing.assert_array_equal(found['params']['a'], 8 * step)
+    np.testing.assert_array_equal(found['stats']['b'], 8 * step)
+
+
+def test_reading_without_disturbing_a_run(tmp_path):
+  store, state = CheckpointStore(tmp_path), make_state()
+  store.save(3, state, RECORD)
+  store.finish()
+  (tmp_path / '4.orbax-checkpoint-tmp').mkdir()  # As while it is being written.
+  before = sorted(os.listdir(tmp_path))
+  step, arrays = store_lib.restore_arrays(tmp_path)
+  assert step == 3 and arrays.keys() == {'params', 'stats'}
+  np.testing.assert_array_equal(
+      arrays['params']['backbone/a'], state['params']['backbone/a'])
+  assert isinstance(arrays['stats']['count'], np.ndarray)
+  assert store_lib.read_record(tmp_path, 3) == RECORD
+  assert sorted(os.listdir(tmp_path)) == before
+  store.close()
+
+
+def test_another_model_is_refused(tmp_path, capfd):
+  saved(tmp_path, 3)
+  with pytest.raises(InputError, match='3 cannot be restored .*another model; remove it'):
+    restored(tmp_path, 3, make_state(size=41))
+  assert capfd.readouterr() == ('', '')
+
+
+def test_every_damaged_file_is_noticed(tmp_path, capfd):
+  """Truncated, emptied, removed or with a bit turned: never a wrong value."""
+  state = saved(tmp_path / 'good', 3)
+  rng = np.random.default_rng(0)
+  noticed = set()
+  files = [p for p in (tmp_path / 'good' / '3').rglob('*') if p.stat().st_size and p.is_file()]
+  assert len(files) > 5
+  for file in files:
+    content = file.read_bytes()
+    turned = bytearray(content)
+    turned[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    for change in (None, b'', content[:len(content) // 2], bytes(turned)):
+      shutil.rmtree(tmp_path / 'bad', ignore_errors=True)
+      shutil.copytree(tmp_path / 'good', tmp_path / 'bad')
+      target = tmp_path / 'bad' / file.relative_to(tmp_path / 'good')
+      target.unlink() if change is None else target.write_bytes(change)
+      try:
+        found = restored(tmp_path / 'bad', 3, state)
+      except InputError as error:
+        assert 'remove it to go on from the one before' in str(error)
+        assert len(str(error).splitlines()) == 1
+        noticed.add(file)
+      else:  # Something that says nothing about the values.
+        assert_same(found.state, state)
+        assert found.record == {**RECORD, 'number': 3}
+  data = max(files, key=lambda file: file.stat().st_size)
+  assert data in noticed and len(noticed) >= 3
+  assert capfd.readouterr() == ('', '')
+
+
+def test_a_turned_bit_in_an_array_is_noticed(tmp_path):
+  """Orbax itself reads it back without a word."""
+  saved(tmp_path, 3)
+  data = max((p for p in tmp_path.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+  content = bytearray(data.read_bytes())
+  content[len(content) // 2] ^= 1
+  data.write_bytes(content)
+  with pytest.raises(InputError, match='checksum of params.backbone/a does not match'):
+    restored(tmp_path, 3, make_state())
+  with pytest.raises(InputError, match='checksum of params.backbone/a does not match'):
+    store_lib.restore_arrays(tmp_path)
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match='checkpoints cannot be kept in .*file'):
+    CheckpointStore(tmp_path / 'file')
+
+
+# A full disk.
+
+
+def save_until_full(folder, limit=0):
+  """Saves small and then larger states, and prints what is raised."""
+  if limit:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+  store = CheckpointStore(folder)
+  try:
+    for step, size in ((1, 10), (2, 20_000)):
+      values = np.random.default_rng(step).random((size, 100))
+      store.save(step, {'params': {'a': jnp.asarray(values)}, 'stats': {'b': values[0]}}, RECORD)
+    store.finish()
+    print('all saved')
+  except InputError as error:
+    print(error)
+  store.close()
+
+
+def full(folder, *arguments):
+  done = subprocess.run(
+      [sys.executable, '-c', f'import test_store; test_store.save_until_full{(str(folder), *arguments)}'],
+      env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True, timeout=300)
+  assert done.returncode == 0, done.stderr
+  assert done.stderr == ''  # Orbax prints pages here by itself.
+  step, arrays = store_lib.restore_arrays(folder)
+  assert step == 1
+  np.testing.assert_array_equal(
+      arrays['params']['a'], np.random.default_rng(1).random((10, 100)).astype(np.float32))
+  return done.stdout
+
+
+def test_a_file_size_limit_leaves_the_checkpoint_before(tmp_path):
+  line = full(tmp_path / 'checkpoints', 100_000)
+  assert line == (
+      f'a checkpoint could not be written to {tmp_path}/checkpoints: File too large; the '
+      'ones before it are whole: make room, then run the same command again\n')
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+  disk = tmp_path / 'disk'
+  disk.mkdir()
+  mounted = subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], capture_output=True, check=False)
+  if mounted.returncode:
+    pytest.skip('mounting a small disk is not allowed here')
+  try:
+    assert 'disk/checkpoints: No space left on device; the ones' in full(disk / 'checkpoints')
+  finally:
+    subprocess.run(['umount', disk], check=True)
+
+
+# Several devices.
+
+
+def round_trip_on_mesh(folder):
+  """Saves a state that is partly split over the devices; reads it elsewhere."""
+  mesh = parallel.data_mesh()
+  state = make_state()
+  rules = (('params/backbone/.*', jax.sharding.PartitionSpec('data')),
+           ('.*', jax.sharding.PartitionSpec()))
+  shardings = parallel.shardings(mesh, state, rules)
+  saved(folder, 3, state=jax.device_put(state, shardings))
+  shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
+  store, results = CheckpointStore(folder), {}
+  smaller = parallel.data_mesh(jax.devices()[:2])
+  for name, target in (
+      ('same', shardings), ('replicated', parallel.shardings(mesh, state)),
+      ('two', parallel.shardings(smaller, state, rules))):
+    found = store.restore(3, parallel.with_shardings(shapes, target)).state
+    assert_same(found, state)
+    leaf = found['params']['backbone/a']
+    assert leaf.sharding == target['params']['backbone/a']
+    results[name] = len(leaf.sharding.device_set)
+  store.close()
+  return results
+
+
+def test_arrays_go_to_the_devices_asked_for(tmp_path, on_devices):
+  found = on_devices(8, round_trip_on_mesh, folder=str(tmp_path))
+  assert found == {'same': 8, 'replicated': 8, 'two': 2}
