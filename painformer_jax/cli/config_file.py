@@ -1,6 +1,10 @@
 """Config files: plain Python with `get_config()`, and overrides by flag."""
 
+import difflib
 import pathlib
+import re
+import sys
+from collections.abc import Sequence
 
 import ml_collections
 from absl import flags
@@ -9,7 +13,7 @@ from ml_collections import config_flags
 from painformer_jax.errors import InputError
 
 
-def load_config(file: str, *, overrides: list[str] | tuple[str, ...] = ()) -> ml_collections.ConfigDict:
+def load_config(file: str, *, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
   """Runs a config file and applies overrides, as ml_collections does.
 
   Args:
@@ -23,25 +27,51 @@ def load_config(file: str, *, overrides: list[str] | tuple[str, ...] = ()) -> ml
   path = pathlib.Path(file.split(':')[0])
   if not path.is_file():
     raise InputError(f'there is no config file {path}')
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values)
+  for override in overrides:
+    if not override.startswith('--config.') or '=' not in override:
+      raise InputError(f'unknown argument {override!r}: overrides are --config.KEY=VALUE')
   try:
-    rest = values(['painformer', f'--config={file}', *overrides])
-    if rest[1:]:
-      raise InputError(f'unknown argument {rest[1]!r}: overrides are --config.KEY=VALUE')
-    config = values.config
-  except InputError:
-    raise
-  except flags.Error as error:
-    raise InputError(f'config {path}: {error}') from error
-  except (AttributeError, KeyError) as error:
-    if not overrides:
-      raise InputError(f'config {path}: {type(error).__name__}: {error}') from error
-    raise InputError(
-        f'config {path} has no key {error.args[0]} '
-        f'(overrides: {" ".join(overrides)})') from error
+    config = _parse(file)
   except Exception as error:  # Whatever the user's own Python raises.
-    raise InputError(f'config {path}: {type(error).__name__}: {error}') from error
+    raise InputError(f'config {path}: {_innermost(error)}') from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise InputError(f'config {path}: get_config() must return a ConfigDict')
-  return config
+  for override in overrides:
+    _check_key(config, override, path)
+  try:
+    return _parse(file, *overrides) if overrides else config
+  except Exception as error:
+    raise InputError(f'{" ".join(overrides)}: {_innermost(error)}') from error
+
+
+def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.Path) -> None:
+  """Asserts that the config has the key of '--config.KEY=VALUE'."""
+  key = override.removeprefix('--config.').split('=')[0]
+  for part in re.sub(r'\[.*?\]', '', key).split('.'):
+    if not isinstance(config, ml_collections.ConfigDict) or part not in config:
+      known = config.keys() if isinstance(config, ml_collections.ConfigDict) else ()
+      near = difflib.get_close_matches(part, known, n=1)
+      hint = f'; did you mean {near[0]}?' if near else ''
+      raise InputError(f'{override}: {path} has no config.{key}{hint}')
+    config = config[part]
+
+
+# The name under which ml_collections loads every config file.
+_MODULE = 'config_config'
+
+
+def _parse(file: str, *overrides: str):
+  sys.modules.pop(_MODULE, None)  # What another file defined is not of this one.
+  arguments = ['painformer', f'--config={file}', *overrides]
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=arguments)
+  values(arguments)
+  return values.config
+
+
+def _innermost(error: Exception) -> str:
+  """The error that flag parsing wraps, in one line."""
+  while error.__cause__ or error.__context__:
+    error = error.__cause__ or error.__context__
+  kind = '' if isinstance(error, flags.Error) else f'{type(error).__name__}: '
+  return ' '.join(f'{kind}{error}'.replace(f"module '{_MODULE}'", 'the file').split())
