@@ -10,11 +10,11 @@ def get_config() -> ConfigDict:
   config.model.drop_path_rate = 0.05
   config.tasks = dict(
       orl_identity=dict(rows=16, augment='face'),
-      lfw_face=dict(rows=8, augment='face'),
+      lfw_face=dict(rows=4, augment='face'),
       biosignal_waveform=dict(rows=8, augment='signal'),
-      biosignal_spectrogram=dict(rows=8, augment='signal'),
-      stimulus_rest=dict(rows=8, augment='signal'),
-      tapping_rest=dict(rows=8, augment='signal'),
+      biosignal_spectrogram=dict(rows=8, augment='spectrogram'),
+      stimulus_rest=dict(rows=4, augment='signal'),
+      tapping_rest=dict(rows=4, augment='signal'),
   )
   config.steps = 600
   config.optimizer.learning_rate = 1e-3

@@ -101,6 +101,17 @@ def test_noise_does_not_wrap_around():
   assert noisy[:32].min() > 230 and noisy[32:].max() < 25
 
 
+def test_mask(photo):
+  masked = augment.mask(photo, top=10, left=20, height=30, width=40)
+  box = (slice(10, 40), slice(20, 60))
+  assert_close(masked[box], np.broadcast_to(photo.mean((0, 1)), (30, 40, 3)), at_most=1)
+  outside = np.ones((112, 112), bool)
+  outside[box] = False
+  np.testing.assert_array_equal(masked[outside], photo[outside])
+  np.testing.assert_array_equal(
+      augment.mask(photo, top=0, left=0, height=0, width=112), photo)
+
+
 # Policies.
 
 
@@ -141,8 +152,18 @@ def test_faces_are_mirrored_half_the_time_and_signals_never(photo):
   assert flipped_share('signal', np.dstack([ramp] * 3)) == 0
 
 
+def test_spectrograms_keep_their_frequencies():
+  """A tone stays in its row: what is not masked is never moved up or down."""
+  tone = np.zeros((96, 96, 3), np.uint8)
+  tone[40] = 255
+  for seed in range(20):
+    image = augment.policy('spectrogram')(tone, np.random.default_rng(seed))
+    bright = np.flatnonzero(image.max((1, 2)) > 150)
+    assert set(bright) <= {40}
+
+
 def test_an_unknown_policy():
-  with pytest.raises(InputError, match="'magic', only face, none, signal"):
+  with pytest.raises(InputError, match="'magic', only face, none, signal, spectrogram"):
     augment.policy('magic')
 
 

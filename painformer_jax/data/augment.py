@@ -89,6 +89,13 @@ def noise(
   return cv2.add(image, cv2.merge([added] * 3), dtype=cv2.CV_8U)
 
 
+def mask(image: np.ndarray, *, top: int, left: int, height: int, width: int) -> np.ndarray:
+  """Fills a box (pixels) with the image's mean colour."""
+  image = image.copy()
+  image[top:top + height, left:left + width] = np.round(cv2.mean(image)[:3])
+  return image
+
+
 # Policies.
 
 
@@ -120,6 +127,21 @@ def _signal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   return image
 
 
+def _spectrogram(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  # Frequencies stay where they are. One band of them and one span of time are
+  # hidden, as in SpecAugment (Park et al. 2019), so that no single band, such
+  # as a recorder's noise floor, decides alone.
+  size = image.shape[0]
+  image = shift_scale(
+      image, shift=rng.uniform(-0.1, 0.1), scale_x=rng.uniform(0.9, 1.1), scale_y=1.0)
+  image = brightness(image, rng.uniform(0.8, 1.2))
+  band, span = rng.integers(0, size // 4 + 1, 2)
+  image = mask(image, top=int(rng.integers(size - band + 1)), left=0,
+               height=int(band), width=size)
+  return mask(image, top=0, left=int(rng.integers(size - span + 1)),
+              height=size, width=int(span))
+
+
 def _none(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   del rng
   return image
@@ -129,4 +151,5 @@ POLICIES: dict[str, Policy] = {
     'none': _none,
     'face': _face,
     'signal': _signal,
+    'spectrogram': _spectrogram,
 }
