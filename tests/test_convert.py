@@ -183,6 +183,12 @@ def test_head_that_does_not_fit(nano, shape, faults):
   assert list(error.report.misshapen) == faults
 
 
+def test_head_that_claims_much_and_holds_nothing(nano):
+  head = np.zeros((2**50, 0), np.float32)
+  error = refused(without(nano, 'head.bias') | {'head.weight': head})
+  assert error.report.unexpected == ['head.weight']
+
+
 @pytest.mark.parametrize('lost', ['head.weight', 'head.bias'])
 def test_half_a_head(nano, lost):
   assert refused(without(nano, lost)).report.missing == [lost]

@@ -118,6 +118,9 @@ def rewrite(folder, **changes):
     ({'config': {'colour': 1}}, 'does not know .colour.'),
     ({'config': {'widths': [1]}}, 'a config that cannot be'),
     ({'config': {'widths': 'wide'}}, 'a config that cannot be'),
+    ({'config': {'num_classes': 'many'}}, 'a config that cannot be'),
+    ({'config': {'num_classes': -1}}, 'a config that cannot be'),
+    ({'config': {'num_classes': 10**30}}, 'its arrays are not those'),
     ({'config': {}}, 'its arrays are not those of its config'),
     ({'checksums': {}}, 'checksum of .* does not match'),
 ])

@@ -192,8 +192,9 @@ def infer(tensors: Mapping[str, np.ndarray]) -> tuple[str, PainFormerConfig]:
 
 
 def _size(tensors: Mapping[str, np.ndarray], name: str) -> int:
-  """First dimension of a tensor; 0 if there is none."""
-  return tensors[name].shape[0] if name in tensors and tensors[name].ndim else 0
+  """First dimension of a tensor; 0 if there is none, or nothing in it."""
+  array = tensors.get(name)
+  return array.shape[0] if array is not None and array.ndim and array.size else 0
 
 
 def _image_size(tensors: Mapping[str, np.ndarray], config: PainFormerConfig) -> int:

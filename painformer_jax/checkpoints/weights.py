@@ -13,7 +13,6 @@ import shutil
 import zlib
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -93,10 +92,9 @@ def save_weights(
     # Orbax's storage layer reports a full disk as a ValueError.
     if retired.exists() and not target.exists():
       os.replace(retired, target)
-    reason = str(error).splitlines()[0][:200]
     raise InputError(
-        f'{folder} cannot be written: {reason}; free some space or choose '
-        'another place') from error
+        f'{folder} cannot be written: {_first_line(error)}; free some space '
+        'or choose another place') from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(retired, ignore_errors=True)
@@ -124,8 +122,7 @@ def load_weights(folder: str | os.PathLike) -> Weights:
   """
   description = _describe(pathlib.Path(folder))
   config = _config(folder, description['config'])
-  expected = functional.abstract_variables(config)
-  arrays = _restore(folder, expected)
+  arrays = _restore(folder, config)
   for path, array in arrays.items():
     if _checksum(array) != description['checksums'].get(path):
       raise InputError(
@@ -176,17 +173,20 @@ def _config(folder, fields: dict) -> PainFormerConfig:
         f'{folder} has config fields that this version does not know '
         f'({", ".join(unknown)}); upgrade painformer_jax')
   try:
-    return PainFormerConfig(**{
+    config = PainFormerConfig(**{
         name: tuple(value) if isinstance(value, list) else value
         for name, value in fields.items()})
-  except (ValueError, TypeError) as error:
+    functional.abstract_variables(config)
+    return config
+  # Flax and JAX raise errors of many kinds for values of the wrong kind.
+  except Exception as error:
     raise InputError(
-        f'{folder} has a config that cannot be: {error}; convert the weights '
-        'again') from error
+        f'{folder} has a config that cannot be ({_first_line(error)}); '
+        'convert the weights again') from error
 
 
-def _restore(folder, expected: Mapping[str, jax.ShapeDtypeStruct]
-             ) -> dict[str, np.ndarray]:
+def _restore(folder, config: PainFormerConfig) -> dict[str, np.ndarray]:
+  expected = functional.abstract_variables(config)
   arrays = pathlib.Path(os.path.realpath(folder)) / _ARRAYS
   restore = ocp.args.PyTreeRestore(
       item=dict(expected), restore_args={
@@ -200,7 +200,10 @@ def _restore(folder, expected: Mapping[str, jax.ShapeDtypeStruct]
       return checkpointer.restore(arrays, args=restore)
   # Orbax and its storage layer raise errors of many kinds for damaged files.
   except Exception as error:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     raise InputError(
-        f'{folder} is damaged ({reason}); convert or copy the weights again'
-    ) from error
+        f'{folder} is damaged ({_first_line(error)}); convert or copy the '
+        'weights again') from error
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
