@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from painformer_jax.checkpoints import torch_file, weights
+from painformer_jax.checkpoints import run_weights, torch_file, weights
 from painformer_jax.checkpoints.convert import convert, initial_arrays
 from painformer_jax.checkpoints.weights import Source, Weights
 from painformer_jax.errors import InputError
@@ -21,6 +21,7 @@ _ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
 # What a folder may be: whether it is, and how to read it.
 _FOLDERS: list[tuple[Callable[[str], bool], Callable[[str], Weights]]] = [
     (weights.is_weights, weights.load_weights),
+    (run_weights.is_run, run_weights.load_run),
 ]
 
 
@@ -30,8 +31,9 @@ def load(path: str | os.PathLike, *, num_classes: int | None = None,
   """A model with stored weights, in evaluation mode.
 
   Args:
-    path: a .pth or .safetensors file (told by its content), or a folder that
-      `painformer convert` wrote.
+    path: a .pth or .safetensors file (told by its content), a folder that
+      `painformer convert` wrote, or the folder of a run of `painformer
+      pretrain` (its newest checkpoint, without the tasks' heads).
     num_classes: None for the head that is stored, if any; 0 for no head;
       another number than is stored for a fresh head.
     image_size: None for the size that the weights are for; another one
@@ -67,6 +69,31 @@ def load(path: str | os.PathLike, *, num_classes: int | None = None,
   return functional.from_variables(config, arrays)
 
 
+def load_arrays(path: str | os.PathLike, *, config: PainFormerConfig
+                ) -> dict[str, np.ndarray]:
+  """The backbone's arrays for a model that is made elsewhere, without a head.
+
+  Args:
+    path: as for `load`.
+    config: of the model, without a head; its input size may differ from that
+      of the weights.
+
+  Raises:
+    InputError: there are no sound weights at `path`, or they are of a model of
+      another shape.
+  """
+  stored = read_weights(path)
+  free = ('num_classes', 'image_size', *_ARITHMETIC)
+  differing = [f'{field.name}: {getattr(stored.config, field.name)} there, '
+               f'{getattr(config, field.name)} here'
+               for field in dataclasses.fields(config) if field.name not in free
+               and getattr(stored.config, field.name) != getattr(config, field.name)]
+  if differing:
+    raise InputError(
+        f'the weights {path} are of a model of another shape ({"; ".join(differing)})')
+  return _with_head(_resampled(stored, config), config, seed=0)
+
+
 def read_weights(path: str | os.PathLike) -> Weights:
   """Weights in any form that `load` takes, as they are stored.
 
@@ -79,7 +106,8 @@ def read_weights(path: str | os.PathLike) -> Weights:
         return read(path)
     raise InputError(
         f'{path} is a folder without weights; give a .pth or .safetensors '
-        'file, or a folder made by: painformer convert SRC OUT')
+        'file, a folder made by: painformer convert SRC OUT, or the --workdir '
+        'of: painformer pretrain')
   checkpoint = torch_file.read(path)
   conversion = convert(checkpoint, source=str(path))
   return Weights(

@@ -1,5 +1,6 @@
 """Multi-task pre-training, read from top to bottom."""
 
+import contextlib
 import json
 import pathlib
 import time
@@ -7,7 +8,8 @@ import time
 import jax
 from clu import parameter_overview
 
-from painformer_jax.checkpoints.store import CheckpointStore
+from painformer_jax.checkpoints import store as store_lib
+from painformer_jax.checkpoints.load import load_arrays
 from painformer_jax.data import mixture, prepared
 from painformer_jax.errors import InputError
 from painformer_jax.models import functional, registry
@@ -30,6 +32,8 @@ MAX_IN_FLIGHT = 2
 def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
   """Trains until `config.steps`, from the newest checkpoint if there is one.
 
+  Where several processes train together, each calls it alike; one writes.
+
   Args:
     config: from `training.config.from_config_dict`.
     workdir: gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and at
@@ -47,6 +51,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
   mesh = parallel.data_mesh()
   parallel.check_rows(mesh, config.rows)
   tasks = {name: prepared.open_task(config.data_dir, name) for name in config.tasks}
+  for task in tasks.values():
+    task.records('test')
   classes = {name: len(task.classes) for name, task in tasks.items()}
   model = config.model_config()
   preset = registry.preset(config.model['name'])
@@ -54,10 +60,9 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
          for name, task in config.tasks.items()]
   data = dict(data_dir=config.data_dir, image_size=model.image_size, seed=config.seed)
   fingerprint = mixture.fingerprint(mix, **data)
-  backbone = None
-  if config.initial_weights:
-    from painformer_jax.checkpoints import load as weights
-    backbone = weights.load_arrays(config.initial_weights, config=model)
+  backbone, started = None, store_lib.latest_step(pathlib.Path(workdir, 'checkpoints'))
+  if config.initial_weights and started is None:
+    backbone = load_arrays(config.initial_weights, config=model)
   workdir = run.open_workdir(workdir, config)
 
   # Shapes first: the state is made where it will lie, or restored to there.
@@ -70,116 +75,123 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
 
   abstract = jax.eval_shape(make_state, backbone)
   shardings = parallel.shardings(mesh, abstract)
-  store = CheckpointStore(workdir / 'checkpoints', keep=config.keep_checkpoints)
-  clock, step = Clock(), store.latest_step()
-  if step is None:
-    state = jax.jit(make_state, out_shardings=shardings)(backbone)
-    step = 0
-  else:
-    restored = store.restore(step, parallel.with_shardings(abstract, shardings))
-    if restored.record['position'] != {'step': step, 'fingerprint': fingerprint}:
-      raise InputError(
-          f'the prepared data in {config.data_dir} changed since {workdir} was '
-          'started: restore it, or take another --workdir')
-    state, clock = restored.state, Clock(**restored.record['clock'])
-    say(f'goes on from step {step} of {workdir}')
+  with contextlib.ExitStack() as closing:
+    store = store_lib.CheckpointStore(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    closing.callback(store.close)
+    step = store.latest_step()
+    if step is None:
+      step, clock, window = 0, Clock(), metrics_lib.Window()
+      state = jax.jit(make_state, out_shardings=shardings)(backbone)
+      evaluation_due = False
+    else:
+      restored = store.restore(step, parallel.with_shardings(abstract, shardings))
+      record = restored.record
+      if record['position'] != {'step': step, 'fingerprint': fingerprint}:
+        raise InputError(
+            f'the prepared data in {config.data_dir} changed since {workdir} was '
+            'started: restore it, or take another --workdir')
+      state, clock = restored.state, Clock(**record['clock'])
+      window = metrics_lib.Window(record['window'])
+      evaluation_due = record['evaluation_due']
+      say(f'goes on from step {step} of {workdir}')
+    writer = metrics_lib.MetricsWriter(workdir, start_step=step)
+    closing.callback(writer.close)
 
-  parameters = functional.count_parameters(model)
-  (workdir / 'parameters.txt').write_text(
-      parameter_overview.get_parameter_overview(state.params) + '\n')
-  images_per_step = sum(config.rows.values())
-  say(f'{config.model["name"]}: {parameters:,} parameters in the backbone, '
-      f'{sum(a.size for a in state.params.values()):,} in all (parameters.txt); '
-      f'{len(tasks)} tasks, {images_per_step} images a step, {mesh.size} '
-      f'{jax.devices()[0].platform} device(s)')
+    parameters = functional.count_parameters(model)
+    images_per_step = sum(config.rows.values())
+    if parallel.is_main():
+      run.write_text(workdir / 'parameters.txt',
+                     parameter_overview.get_parameter_overview(state.params))
+    say(f'{config.model["name"]}: {parameters:,} parameters in the backbone, '
+        f'{sum(a.size for a in state.params.values()):,} in all (parameters.txt); '
+        f'{len(tasks)} tasks, {images_per_step} images a step, {mesh.size} '
+        f'{jax.devices()[0].platform} device(s)')
+    train_step = make_train_step(
+        StepPlan(model=model, rows=config.rows, label_smoothing=config.label_smoothing,
+                 weights=None if config.weighting == 'uncertainty' else {
+                     name: task.weight for name, task in config.tasks.items()},
+                 mean=preset.mean, std=preset.std),
+        optimizer, mesh, state_shardings=shardings)
+    embed = make_embed_step(model, mesh, mean=preset.mean, std=preset.std)
+    interrupt = closing.enter_context(Interrupt())
+    batches = closing.enter_context(mixture.train_batches(
+        mix, **data, start_step=step, threads=config.threads,
+        process_index=jax.process_index(), process_count=jax.process_count()))
+    saved, first_step_began = step, time.perf_counter()
 
-  train_step = make_train_step(
-      StepPlan(model=model, rows=config.rows, label_smoothing=config.label_smoothing,
-               weights=None if config.weighting == 'uncertainty' else {
-                   name: task.weight for name, task in config.tasks.items()},
-               mean=preset.mean, std=preset.std),
-      optimizer, mesh, state_shardings=shardings)
-  embed = make_embed_step(model, mesh, mean=preset.mean, std=preset.std)
-  writer = metrics_lib.MetricsWriter(workdir, start_step=step)
-  window, saved, started = [], step, time.perf_counter()
+    def log() -> None:
+      values = window.averages()
+      if rate := clock.rate():
+        values['images_per_second'] = rate
+      writer.write(step, values)
+      say(metrics_lib.progress_line(
+          values, clock=clock, steps=config.steps, images_per_step=images_per_step))
 
-  def log() -> dict:
-    """Averages the steps since the last call; raises if one was not finite."""
-    if not window:
-      return {}
+    def run_evaluation() -> bool:
+      results = evaluate(
+          state, embed, mesh=mesh, tasks=classes, data_dir=config.data_dir,
+          image_size=model.image_size, batch_size=config.eval_batch,
+          threads=config.threads, stop=lambda: interrupt.asked)
+      if results is not None:
+        writer.write(step, results)
+        say(f'step {step}  held-out accuracy: ' + ' '.join(
+            f"{name} {results[f'eval/{name}/accuracy']:.1%}" for name in classes))
+      return results is not None
+
+    def save() -> None:
+      nonlocal saved
+      averages = window.record()  # Nothing is saved before it is known to be finite.
+      if step != saved:
+        store.save(step, state, {
+            'clock': clock.record(), 'window': averages, 'evaluation_due': evaluation_due,
+            'position': {'step': step, 'fingerprint': fingerprint}})
+        saved = step
+
     try:
-      values = metrics_lib.reduce(window)
+      if evaluation_due:
+        evaluation_due = not run_evaluation()
+      if step < config.steps:
+        say('compiles the training step')
+      while not interrupt.stops_at(step) and step < config.steps:
+        state, metrics = train_step(state, parallel.put_batch(mesh, next(batches)))
+        step += 1
+        window.add(step, metrics, in_flight=MAX_IN_FLIGHT)
+        if clock.running:
+          clock.tick(images_per_step)
+        else:  # The first step compiles; the clock counts from its end on.
+          jax.block_until_ready(metrics)
+          say(f'the first step took {duration(time.perf_counter() - first_step_began)}')
+          clock.steps, clock.images = step, clock.images + images_per_step
+          clock.resume()
+
+        # Evaluated before saved: a checkpoint has its figures on record.
+        due_log, due_evaluation, due_save = (
+            every and (step % every == 0 or step == config.steps) for every in (
+                config.log_every, config.eval_every or config.steps, config.checkpoint_every))
+        if due_log:
+          log()
+        if due_evaluation or due_save:
+          window.check()
+          clock.pause()
+          if due_evaluation:
+            evaluation_due = not run_evaluation()
+          if due_save:
+            save()
+          clock.resume()
+      if interrupt.asked:
+        save()
+        store.finish()
+        say(f'saved step {step}; run the same command again to go on' if step else
+            'stopped before the first step')
+        raise KeyboardInterrupt
+      store.finish()
     except metrics_lib.NonFiniteLoss as error:
       store.finish()
       good = f'checkpoint of step {saved}' if saved else 'start (no checkpoint yet)'
       raise metrics_lib.NonFiniteLoss(
           f'{error}; the last good state is the {good} in {workdir}: lower '
-          'config.optimizer.learning_rate or look at the task\'s data') from None
-    window.clear()
-    values['images_per_second'] = clock.rate()
-    return values
-
-  def save() -> None:
-    nonlocal saved
-    if step != saved:
-      store.save(step, state, {
-          'clock': clock.record(), 'position': {'step': step, 'fingerprint': fingerprint}})
-      saved = step
-
-  try:
-    with Interrupt() as interrupt, mixture.train_batches(
-        mix, **data, start_step=step, threads=config.threads,
-        process_index=jax.process_index(), process_count=jax.process_count()) as batches:
-      if step < config.steps:
-        say('compiles the training step')
-      while step < config.steps and not interrupt.asked:
-        batch = parallel.put_batch(mesh, next(batches))
-        state, metrics = train_step(state, batch)
-        step += 1
-        window.append((step, metrics))
-        if len(window) > MAX_IN_FLIGHT:
-          jax.block_until_ready(window[-1 - MAX_IN_FLIGHT])
-        if clock.running:
-          clock.tick(images_per_step)
-        else:  # The first step compiles; the clock counts from its end on.
-          jax.block_until_ready(metrics)
-          say(f'the first step took {duration(time.perf_counter() - started)}')
-          clock.steps, clock.images = step, clock.images + images_per_step
-          clock.resume()
-
-        last = step == config.steps
-        due = {name: every and (step % every == 0 or last) for name, every in (
-            ('log', config.log_every), ('save', config.checkpoint_every),
-            ('eval', config.eval_every or config.steps))}
-        if any(due.values()):
-          values = log()  # Nothing is saved before it is known to be finite.
-          clock.pause()
-          if values:
-            writer.write(step, values)
-            say(metrics_lib.progress_line(
-                values, clock=clock, steps=config.steps, images_per_step=images_per_step))
-          if due['save']:
-            save()
-          if due['eval']:
-            results = evaluate(
-                state, embed, mesh=mesh, tasks=classes, data_dir=config.data_dir,
-                image_size=model.image_size, batch_size=config.eval_batch,
-                threads=config.threads)
-            writer.write(step, results)
-            say(f'step {step}  held-out accuracy: ' + ' '.join(
-                f"{name} {results[f'eval/{name}/accuracy']:.1%}" for name in classes))
-          clock.resume()
-      if interrupt.asked:
-        log()
-        save()
-        store.finish()
-        say(f'saved step {step}; run the same command again to go on')
-        raise KeyboardInterrupt
-    store.finish()
-    return _report(workdir, config, tasks, clock=clock, parameters=parameters)
-  finally:
-    writer.close()
-    store.close()
+          'config.optimizer.learning_rate, with another --workdir') from None
+  return _report(workdir, config, tasks, clock=clock, parameters=parameters)
 
 
 def _report(workdir: pathlib.Path, config: TrainConfig, tasks, *, clock: Clock,

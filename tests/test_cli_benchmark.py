@@ -1,0 +1,48 @@
+"""`painformer benchmark` through its real entry point."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def painformer(*args):
+  return subprocess.run([sys.executable, '-m', 'painformer_jax', *args],
+                        capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize('work', [
+    ['forward'], pytest.param(['forward', 'train'], marks=pytest.mark.slow)])
+def test_measures_every_variant(tmp_path, work):
+  out = tmp_path / 'speed.json'
+  done = painformer('benchmark', '--model', 'painformer_nano', '--batch', '2',
+                    '--rounds', '2', '--json', str(out), '--work', *work)
+  assert done.returncode == 0, done.stderr
+  rows = json.loads(out.read_text())['measurements']
+  assert [(r['variant']['work'], r['variant']['gate'], r['variant']['depthwise'])
+          for r in rows] == [(w, g, d) for w in work
+                             for g, d in (('fft', 'auto'), ('dft', 'auto'), ('fft', 'conv'))]
+  for row in rows:
+    assert row['images_per_second'] > 0 and row['temporary_bytes'] > 0
+  # The first row of each kind of work is what the others are compared to.
+  assert all(r['ratio'] == 1 for r in rows[::3])
+  # The products of the written-out transform are arithmetic that the FFT saves.
+  flops = {tuple(r['variant'].values())[:3]: r['flops_per_image'] for r in rows}
+  assert flops[work[0], 'dft', 'auto'] > flops[work[0], 'fft', 'auto']
+  if 'train' in work:
+    assert flops['train', 'fft', 'auto'] > 2 * flops['forward', 'fft', 'auto']
+  assert 'images/s' in done.stdout and 'painformer_nano' in done.stdout
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--model', 'painformer_nono'], 'did you mean painformer_nano'),
+    (['--batch', '0'], 'at least 1'),
+    (['--json', 'no/such/folder/x.json'], 'no such folder'),
+    (['--work', 'backward'], 'invalid choice'),
+])
+def test_bad_input_is_one_line(args, message):
+  done = painformer('benchmark', *args)
+  assert done.returncode == 2
+  assert done.stderr.startswith('painformer: ') and message in done.stderr
+  assert done.stderr.count('\n') == 1
