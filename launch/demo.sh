@@ -9,10 +9,10 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 
-config=demo.py size=96 name=demo
+config=configs/demo.py size=96 name=demo
 case "${1:-}" in
   '') ;;
-  --full) config=demo_full.py size=224 name=demo_full ;;
+  --full) config=configs/demo.py:painformer size=224 name=demo-full ;;
   *) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
 
@@ -21,6 +21,6 @@ cd "$root"
 runs=${RUNS:-runs}
 painformer() { "$venv/bin/python" -m painformer_jax "$@"; }
 painformer data demo --data-dir "$runs/data-$size" --image-size "$size"
-painformer pretrain --config "configs/$config" --workdir "$runs/$name" \
+painformer pretrain --config "$config" --workdir "$runs/$name" \
   "--config.data_dir=$runs/data-$size"
 painformer report "$runs/$name"
