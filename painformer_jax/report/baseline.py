@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from painformer_jax.errors import import_extra
-from painformer_jax.report.probe import Interval, wilson
+from painformer_jax.report import pca
+from painformer_jax.report.interval import Interval, accuracy_interval
 
 COMPONENTS = 60
 
@@ -40,14 +41,15 @@ def pixel_baseline(train: np.ndarray, train_label: np.ndarray, *,
   Raises:
     InputError: scikit-learn is not installed.
   """
-  decomposition = import_extra('sklearn.decomposition', extra='demo')
-  from sklearn.neighbors import KNeighborsClassifier
+  neighbors = import_extra('sklearn.neighbors', extra='demo')
+  from threadpoolctl import threadpool_limits
   rows, queries = (np.float64(a.reshape(len(a), -1)) for a in (train, test))
-  components = min(COMPONENTS, *rows.shape)
-  pca = decomposition.PCA(components, svd_solver='full').fit(rows)
-  nearest = KNeighborsClassifier(1, algorithm='brute').fit(
-      pca.transform(rows), train_label)
-  correct = int((nearest.predict(pca.transform(queries)) == test_label).sum())
+  # A second thread would mostly wait, and slow down whatever else runs.
+  with threadpool_limits(1):
+    components = pca.fit(rows, COMPONENTS)
+    nearest = neighbors.KNeighborsClassifier(1, algorithm='brute').fit(
+        components.project(rows), train_label)
+    correct = nearest.predict(components.project(queries)) == test_label
   return Baseline(
-      accuracy=correct / len(test_label), interval=wilson(correct, len(test_label)),
-      size=train.shape[1], components=components)
+      accuracy=float(correct.mean()), interval=accuracy_interval(correct, test_label),
+      size=train.shape[1], components=len(components.axes))

@@ -78,5 +78,5 @@ def _merge(run: Run, results: Results, *, page: pathlib.Path, seconds: float) ->
           'images_per_second': results.images_per_second,
           'curves': figures.CURVES, 'embeddings_figure': figures.SCATTER,
           'embeddings': {t.name: f'{FOLDER}/{t.name}.npz' for t in results.tasks},
-          'page': str(page.resolve()), 'embedded_images': results.embedded_images,
+          'page': str(page), 'embedded_images': results.embedded_images,
           'embed_seconds': results.embed_seconds, 'seconds': seconds}})

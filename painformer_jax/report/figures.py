@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from painformer_jax.errors import import_extra
+from painformer_jax.report import pca
 from painformer_jax.report.embeddings import TaskArrays
 from painformer_jax.report.probe import chance
 from painformer_jax.report.run_folder import Run
@@ -102,13 +103,8 @@ def _project(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarra
   """[n, width], [m, width] -> [m, 2] and the shares of variance of the two."""
   mean, std = train.mean(0), train.std(0)
   std = np.where(std > 0, std, 1)
-  _, values, components = np.linalg.svd((train - mean) / std, full_matrices=False)
-  # Signs are the solver's whim: the largest weight of each counts as positive.
-  components = components[:2]
-  largest = np.abs(components).argmax(1)
-  components *= np.sign(components[np.arange(2), largest])[:, None]
-  variance = values**2
-  return (test - mean) / std @ components.T, variance[:2] / max(variance.sum(), 1e-12)
+  components = pca.fit(np.float64((train - mean) / std), 2)
+  return components.project((test - mean) / std), components.shares
 
 
 def _column(rows: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:

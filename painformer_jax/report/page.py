@@ -8,7 +8,7 @@ from painformer_jax.report.results import Results, TaskResult
 from painformer_jax.report.terminal import percent
 
 _STYLE = '''
-:root { --probe: #1f5fa8; --head: #6f9bd1; --pixels: #c8501e; --untrained: #9a9a9a; }
+:root { --probe: #5b9bd8; --head: #a9c8e8; --pixels: #dd7d4f; --untrained: #b5b5b5; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 60rem; padding: 1rem; color: #1c1c1c; background: #fff;
   font: 16px/1.5 system-ui, sans-serif; }
@@ -27,18 +27,23 @@ th:first-child, td:first-child, th:last-child, td:last-child { text-align: left;
 .tasks { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
 .tasks section { break-inside: avoid; }
 .tasks svg { width: 100%; height: auto; display: block; }
-dt { font-weight: 600; }
+dt { font-weight: 600; overflow-wrap: anywhere; break-after: avoid; }
 dd { margin: 0 0 .5rem; overflow-wrap: anywhere; }
+@media (min-width: 40rem) {
+  dl.terms { display: grid; grid-template-columns: 6rem 1fr; }
+}
 figure { margin: 1rem 0; }
 figure .wide img { min-width: 42rem; width: 100%; height: auto; display: block; }
 figcaption { color: #555; font-size: .875rem; }
 @media print {
-  body { max-width: none; padding: 0; font-size: 11px; }
+  html { font-size: 11px; }
+  body { max-width: none; padding: 0; font-size: 1rem; }
+  dl.terms { display: grid; grid-template-columns: 6rem 1fr; }
+  h2 { break-after: avoid; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-  table { font-size: .8rem; }
   .wide { overflow: visible; }
   .tasks { grid-template-columns: repeat(3, 1fr); }
-  figure .wide img { min-width: 0; max-height: 23cm; width: auto; max-width: 100%; }
+  figure .wide img { min-width: 0; max-height: 22cm; width: auto; max-width: 100%; }
   figure, tr { break-inside: avoid; }
 }
 '''
@@ -60,7 +65,7 @@ def html_page(results: Results, *, curves: bytes, scatter: bytes) -> str:
     results: from `measure`.
     curves, scatter: PNG files.
   """
-  facts = [wording.effort(results), wording.own_effort(results)]
+  facts = [wording.model(results), wording.effort(results), wording.own_effort(results)]
   return '\n'.join([
       '<!DOCTYPE html>', '<html lang="en">', '<head>', '<meta charset="utf-8">',
       '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -75,7 +80,7 @@ def html_page(results: Results, *, curves: bytes, scatter: bytes) -> str:
       '<div class="tasks">', *(_chart(task) for task in results.tasks), '</div>',
       '<p class="note">Bars: accuracy from 0 to 100 %; the line on the probe\'s bar is '
       'its 95 % interval, the dotted line is chance.</p>',
-      '<dl>', *(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>'
+      '<dl class="terms">', *(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>'
                 for term, text in wording.methods(results).items()), '</dl>',
       '<h2>Training</h2>', _figure(curves, _CURVES),
       '<h2>Embeddings</h2>', _figure(scatter, _SCATTER),
@@ -91,7 +96,7 @@ def _paragraphs(texts: list[str], *, kind: str = '') -> list[str]:
 def _table(results: Results) -> str:
   unbalanced = any(task.unbalanced for task in results.tasks)
   head = ['task', 'probe', '95 %', *(['F1'] if unbalanced else []), 'head', 'pixels',
-          'untrained', 'chance', 'images', 'the probe is']
+          'untrained', 'chance', 'images', 'worth', 'the probe is']
   rows = ['<tr>' + ''.join(f'<th scope="col">{cell}</th>' for cell in head) + '</tr>']
   for task in results.tasks:
     interval = task.probe.interval
@@ -100,7 +105,7 @@ def _table(results: Results) -> str:
              f'{percent(interval.low)}&ndash;{percent(interval.high)}', *f1,
              percent(task.head_accuracy), percent(task.pixels.accuracy),
              percent(task.untrained.accuracy), percent(task.chance), f'{task.n_test:,}',
-             task.verdict]
+             f'{task.probe.interval.count:,.0f}', task.verdict]
     rows.append(f'<tr class="{task.verdict.split()[0]}">'
                 + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>')
   return ('<div class="wide"><table>' + '\n'.join(rows) + '</table></div>\n'

@@ -1,12 +1,12 @@
 """How well embeddings tell classes apart: a linear probe and its uncertainty."""
 
 import dataclasses
-import math
 import warnings
 
 import numpy as np
 
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.errors import import_extra
+from painformer_jax.report.interval import Interval, accuracy_interval
 
 # Inverse strengths of the penalty to choose from, and how many parts of the
 # training split vote on them.
@@ -14,14 +14,6 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 FOLDS = 5
 # A class of twice another's size lets accuracy hide what happens to the other.
 UNBALANCED_RATIO = 1.5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Interval:
-  """A 95 % interval of an accuracy."""
-
-  low: float
-  high: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,8 +51,8 @@ def linear_probe(train: np.ndarray, train_label: np.ndarray, *,
     test_label: [m] int.
 
   Raises:
-    InputError: one class alone in the training split, or scikit-learn is not
-      installed.
+    InputError: scikit-learn is not installed.
+    ValueError: the training split holds one class alone.
   """
   linear_model = import_extra('sklearn.linear_model', extra='demo')
   from sklearn import metrics, model_selection, pipeline, preprocessing
@@ -76,7 +68,7 @@ def linear_probe(train: np.ndarray, train_label: np.ndarray, *,
   counts = np.bincount(train_label)
   counts = counts[counts > 0]
   if len(counts) < 2:
-    raise InputError('all training images of a task are of one class: nothing to probe')
+    raise ValueError('all training images are of one class')
   folds = min(FOLDS, int(counts.min()))
   # The matrices are small: threads would cost more than they bring.
   with threadpool_limits(1), warnings.catch_warnings():
@@ -90,26 +82,13 @@ def linear_probe(train: np.ndarray, train_label: np.ndarray, *,
           classifier(s), train, train_label, cv=parts).mean() for s in STRENGTHS]
       strength = STRENGTHS[int(np.argmax(scores))]  # The strongest penalty on a tie.
     predicted = classifier(strength).fit(train, train_label).predict(test)
-  correct = int((predicted == test_label).sum())
+  correct = predicted == test_label
   return Probe(
-      accuracy=correct / len(test_label), interval=wilson(correct, len(test_label)),
+      accuracy=float(correct.mean()), interval=accuracy_interval(correct, test_label),
       macro_f1=float(metrics.f1_score(
           test_label, predicted, labels=np.unique(test_label), average='macro',
           zero_division=0)),
       strength=strength, folds=folds)
-
-
-def wilson(correct: int, count: int, *, z: float = 1.959964) -> Interval:
-  """Wilson's score interval of a share; z = 1.96 is 95 %.
-
-  Unlike the normal approximation it stays in [0, 1] and is right for shares
-  near the ends (Wilson, JASA 1927).
-  """
-  share, z2 = correct / count, z * z
-  middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-  half = z / (1 + z2 / count) * math.sqrt(
-      share * (1 - share) / count + z2 / (4 * count * count))
-  return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half))
 
 
 def chance(label: np.ndarray) -> float:

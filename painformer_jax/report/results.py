@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from painformer_jax.errors import InputError
 from painformer_jax.models import functional, heads
 from painformer_jax.report import data_notes
 from painformer_jax.report.baseline import Baseline, pixel_baseline
@@ -60,6 +61,7 @@ class TaskResult:
         'classes': self.classes, 'modality': self.modality,
         'description': self.description, 'licence': self.licence,
         'n_train': self.n_train, 'n_test': self.n_test,
+        'n_test_effective': self.probe.interval.count,
         'probe_accuracy': self.probe.accuracy, 'probe_interval': interval(self.probe),
         'probe_macro_f1': self.probe.macro_f1, 'probe_verdict': self.verdict,
         'probe_strength': self.probe.strength, 'probe_folds': self.probe.folds,
@@ -134,13 +136,18 @@ def measure(run: Run, embedded: Embedded, *, say: Callable[[str], None]) -> Resu
 def _task(run: Run, name: str, arrays: TaskArrays) -> TaskResult:
   train, test, task = arrays['train'], arrays['test'], run.tasks[name]
   labels = dict(train_label=train.label, test_label=test.label)
+  try:
+    probe = linear_probe(train.embedding, test=test.embedding, **labels)
+    untrained = linear_probe(train.untrained, test=test.untrained, **labels)
+  except ValueError as error:
+    raise InputError(
+        f"task '{name}' cannot be probed: {error}; prepare it with more") from error
   logits = np.asarray(heads.logits(run.heads, name, test.embedding))
   return TaskResult(
       name=name, description=task.description, licence=task.licence,
       modality=task.modality, split=data_notes.split_note(task),
       classes=len(task.classes), n_train=len(train.label), n_test=len(test.label),
-      probe=linear_probe(train.embedding, test=test.embedding, **labels),
-      untrained=linear_probe(train.untrained, test=test.untrained, **labels),
+      probe=probe, untrained=untrained,
       pixels=pixel_baseline(train.grey, test=test.grey, **labels),
       head_accuracy=float((logits.argmax(-1) == test.label).mean()),
       chance=chance(test.label), unbalanced=is_unbalanced(test.label))

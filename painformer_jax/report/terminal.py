@@ -19,7 +19,7 @@ def text_page(results: Results, *, files: Mapping[str, object]) -> str:
     files: kind of file -> where it was written.
   """
   facts = [wording.headline(results), wording.unfinished(results),
-           wording.effort(results), wording.own_effort(results)]
+           wording.model(results), wording.effort(results), wording.own_effort(results)]
   return '\n'.join([
       *(textwrap.fill(fact, WIDTH) for fact in facts if fact),
       '', textwrap.fill(results.data, WIDTH),
@@ -47,11 +47,13 @@ def _entry(term: str, text: str) -> str:
 
 
 def _table(tasks: Sequence[TaskResult]) -> str:
-  header = ['task', 'probe', '95 %', 'head', 'pixels', 'untrained', 'chance', 'images']
+  header = ['task', 'probe', '95 %', 'head', 'pixels', 'untrained', 'chance', 'images',
+            'worth']
   rows = [[_cut(t.name), percent(t.probe.accuracy),
            f'{percent(t.probe.interval.low)}-{percent(t.probe.interval.high)}',
            percent(t.head_accuracy), percent(t.pixels.accuracy),
-           percent(t.untrained.accuracy), percent(t.chance), f'{t.n_test:,}']
+           percent(t.untrained.accuracy), percent(t.chance), f'{t.n_test:,}',
+           f'{t.probe.interval.count:,.0f}']
           for t in tasks]
   if any(task.unbalanced for task in tasks):
     header.insert(3, 'F1')

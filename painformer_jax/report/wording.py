@@ -7,10 +7,14 @@ from painformer_jax.training.clock import duration
 
 
 def headline(results: Results) -> str:
-  """What was trained and how far it is."""
-  return (f'{results.title}: {results.model}, {results.image_size} x '
-          f'{results.image_size} pixels, {results.parameters:,} parameters; '
-          f'step {results.step:,} of {results.steps:,}')
+  """Which run, and how far it is."""
+  return f'{results.title}: step {results.step:,} of {results.steps:,}'
+
+
+def model(results: Results) -> str:
+  """What was trained."""
+  return (f'{results.model}, {results.image_size} x {results.image_size} pixels, '
+          f'{results.parameters:,} parameters.')
 
 
 def unfinished(results: Results) -> str:
@@ -64,20 +68,21 @@ def methods(results: Results) -> dict[str, str]:
   sizes = sorted({t.pixels.size for t in results.tasks})
   size = sizes[0] if sizes else GREY_SIZE
   folds = {t.probe.folds for t in results.tasks} | {t.untrained.folds for t in results.tasks}
-  spread = '-'.join(str(f) for f in sorted({min(folds), max(folds)}))
+  spread = ' to '.join(str(f) for f in sorted({min(folds), max(folds)}))
   explained = {
       'probe': 'accuracy on the test split of a logistic regression on frozen, '
                'standardised embeddings of the training split; its penalty is chosen '
-               f'by cross-validation ({spread} parts) inside the training split.',
-      '95 %': "Wilson's interval of the probe. It takes images as independent; those of "
-              'one person or recording are not, so the true interval is wider.',
+               f'by cross-validation (parts: {spread}) inside the training split.',
+      '95 %': "Wilson's interval of the probe, for as many images as the column worth says.",
       'head': "accuracy of the task's own head, as trained.",
       'pixels': f'baseline without a network: the first {COMPONENTS} principal components '
                 f'of the image in grey, {size} x {size} pixels, and the nearest '
                 'training image.',
       'untrained': 'the same probe on the same backbone before training, with the '
                    "seed of the run: what training adds is the probe minus this.",
-      'chance': 'of always naming the most frequent class of the test split.'}
+      'chance': 'of always naming the most frequent class of the test split.',
+      'worth': 'how many independent images the test images amount to: fewer where '
+               'neighbours, such as windows of one recording, are right or wrong together.'}
   if any(t.unbalanced for t in results.tasks):
     explained['F1'] = ("mean of the classes' F1 scores of the probe, where the test "
                        'classes differ in size by more than half.')
