@@ -127,6 +127,14 @@ class CheckpointStore:
           'the same command again') from error
 
 
+def latest_step(folder: str | pathlib.Path) -> int | None:
+  """Step of the newest whole checkpoint in a folder that may not be there."""
+  if not pathlib.Path(folder).is_dir():
+    return None
+  # Checkpoints that are still being written have longer names.
+  return max(ocp.utils.checkpoint_steps(folder), default=None)
+
+
 def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
   """The newest checkpoint's parameters and statistics, as host arrays.
 
@@ -142,11 +150,10 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
     InputError: there is no whole checkpoint, or it is damaged.
   """
   folder = pathlib.Path(folder).absolute()
-  # Checkpoints that are still being written have longer names.
-  steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
-  if not steps:
+  step = latest_step(folder)
+  if step is None:
     raise InputError(f'{folder} holds no finished checkpoint yet')
-  path = epath.Path(folder / str(max(steps)) / _STATE)
+  path = epath.Path(folder / str(step) / _STATE)
   reader = ocp.PyTreeCheckpointHandler()
   try:
     with _quiet():
@@ -156,13 +163,13 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
           lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
       found = reader.restore(path, args=ocp.args.PyTreeRestore(
           item=wanted, restore_args=restore_args, partial_restore=True))
-    _, checksums = _opened(_read_json(folder, max(steps)))
+    _, checksums = _opened(_read_json(folder, step))
     _compare(_checksums(found), checksums)
   except Exception as error:  # Orbax raises many kinds for damaged files.
     raise InputError(_damaged(path, error)) from error
   finally:
     reader.close()
-  return max(steps), found
+  return step, found
 
 
 def read_record(folder: str | pathlib.Path, step: int) -> dict:

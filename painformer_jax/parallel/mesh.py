@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from painformer_jax import path_rules
@@ -85,6 +86,37 @@ def put_batch(mesh: Mesh, batch: Mapping):
   return jax.tree.map(
       lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)),
       batch)
+
+
+def put_whole(mesh: Mesh, rows: np.ndarray) -> jax.Array:
+  """Rows that every process holds in full -> a global array split over devices."""
+  return jax.make_array_from_callback(
+      rows.shape, batch_sharding(mesh), lambda index: rows[index])
+
+
+def join_processes() -> None:
+  """Makes this one of several processes that see one another's devices.
+
+  Raises:
+    InputError: nothing says where the others are, or they do not answer.
+  """
+  try:
+    jax.distributed.initialize()
+  except (ValueError, RuntimeError) as error:
+    raise InputError(
+        f'--distributed: the processes do not find each other ({error}); start them '
+        'with SLURM, Open MPI, Kubernetes or on a TPU pod') from error
+
+
+def is_main() -> bool:
+  """Whether this process is the one that writes a run's files."""
+  return jax.process_index() == 0
+
+
+def wait_for_all(purpose: str) -> None:
+  """Returns once every process has come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(purpose)
 
 
 def check_rows(mesh: Mesh, rows: Mapping[str, int]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from painformer_jax.data import augment
 from painformer_jax.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
@@ -139,41 +140,83 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> TrainConfig
   """
   if isinstance(config, ml_collections.ConfigDict):
     config = config.to_dict()
-  tree = dict(config)
-  tasks = {name: _build(TaskConfig, task, where=f'config.tasks.{name}')
-           for name, task in dict(tree.pop('tasks', {})).items()}
-  optimizer = _build(OptimizerConfig, tree.pop('optimizer', {}), where='config.optimizer')
-  result = _build(TrainConfig, {**tree, 'tasks': tasks, 'optimizer': optimizer},
-                  where='config')
+  tree = _values(TrainConfig, config, where='config')
+  tree['tasks'] = {
+      name: TaskConfig(**_values(TaskConfig, task, where=f'config.tasks.{name}'))
+      for name, task in tree['tasks'].items()}
+  if 'optimizer' in tree:
+    tree['optimizer'] = OptimizerConfig(
+        **_values(OptimizerConfig, tree['optimizer'], where='config.optimizer'))
+  tree['model'] = _model_values(tree['model'])
+  result = TrainConfig(**tree)
   _check(result)
   return result
 
 
-def _build(kind, values: Mapping, *, where: str):
-  fields = {f.name: f for f in dataclasses.fields(kind)}
+def _values(kind, values: Mapping, *, where: str) -> dict[str, Any]:
+  """The fields of a dataclass out of a table, each of the right type."""
   if not isinstance(values, Mapping):
     raise InputError(f'{where} is {values!r}, not a table of fields')
-  for name in values:
-    if name not in fields:
-      near = difflib.get_close_matches(name, fields, n=1)
-      hint = f'; did you mean {near[0]}?' if near else ''
-      raise InputError(f'{where} has no field {name!r}{hint} (known: {", ".join(fields)})')
-  converted = {}
+  fields = {f.name: f for f in dataclasses.fields(kind)}
+  _known(values, fields, where=where)
   for name, field in fields.items():
-    if name not in values:
-      if field.default is dataclasses.MISSING:
-        raise InputError(f'{where}.{name} is missing')
-      continue
-    value = values[name]
-    if field.type is float and isinstance(value, int) and not isinstance(value, bool):
-      value = float(value)
-    if field.type in (int, float, str) and type(value) is not field.type:
-      raise InputError(f'{where}.{name} is {value!r}, not of type {field.type.__name__}')
-    if typing.get_origin(field.type) is Literal and value not in typing.get_args(field.type):
-      raise InputError(
-          f'{where}.{name} is {value!r}: one of {", ".join(typing.get_args(field.type))}')
-    converted[name] = value
-  return kind(**converted)
+    if name not in values and field.default is dataclasses.MISSING:
+      raise InputError(f'{where}.{name} is missing')
+  return {name: _typed(value, fields[name].type, where=f'{where}.{name}')
+          for name, value in values.items()}
+
+
+def _model_values(values: Mapping) -> dict[str, Any]:
+  """'name' and fields of PainFormerConfig, each of the right type and size."""
+  if 'name' not in values:
+    raise InputError("config.model needs a 'name', one of: "
+                     + ', '.join(registry.list_models()))
+  fields = {f.name: f.type for f in dataclasses.fields(PainFormerConfig)}
+  del fields['num_classes']  # Heads belong to the tasks.
+  fields = {'name': str, **fields}
+  _known(values, fields, where='config.model')
+  result = {name: _typed(value, fields[name], where=f'config.model.{name}')
+            for name, value in values.items()}
+  for name, value in result.items():
+    sizes = value if isinstance(value, tuple) else (value,)
+    least = 0 if name == 'post_blocks' else 1
+    if any(type(size) is int and size < least for size in sizes):
+      raise InputError(f'config.model.{name} is {value!r}, below {least}')
+  return result
+
+
+def _known(names, fields, *, where: str) -> None:
+  for name in names:
+    if name not in fields:
+      raise InputError(f'{where} has no field {name!r}{_hint(name, fields)}')
+
+
+def _hint(name, known) -> str:
+  near = difflib.get_close_matches(str(name), known, n=1)
+  meant = f'; did you mean {near[0]}?' if near else ''
+  return f'{meant} (known: {", ".join(known)})'
+
+
+def _typed(value, kind, *, where: str):
+  """The value as that type; whole numbers serve as floats, lists as tuples."""
+  origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+  if origin is Literal:
+    if value not in arguments:
+      raise InputError(f'{where} is {value!r}{_hint(value, arguments)}')
+    return value
+  if origin is tuple:
+    if not isinstance(value, (list, tuple)):
+      raise InputError(f'{where} is {value!r}, not a list')
+    return tuple(_typed(part, arguments[0], where=where) for part in value)
+  if origin is Mapping:
+    if not isinstance(value, Mapping):
+      raise InputError(f'{where} is {value!r}, not a table of fields')
+    return value
+  if kind is float and type(value) is int:
+    return float(value)
+  if kind in (int, float, str) and type(value) is not kind:
+    raise InputError(f'{where} is {value!r}, not of type {kind.__name__}')
+  return value
 
 
 def _check(config: TrainConfig) -> None:
@@ -185,9 +228,14 @@ def _check(config: TrainConfig) -> None:
       raise InputError(f'config.{name} is {getattr(config, name)}, below {least}')
   if not config.tasks:
     raise InputError('config.tasks is empty: name at least one prepared task')
-  if not isinstance(config.model, Mapping) or 'name' not in config.model:
-    raise InputError("config.model needs a 'name', one of: "
-                     + ', '.join(registry.list_models()))
+  for name, task in config.tasks.items():
+    if task.rows < 1:
+      raise InputError(f'config.tasks.{name}.rows is {task.rows}, below 1')
+    if not 0 <= task.weight < float('inf'):
+      raise InputError(f'config.tasks.{name}.weight is {task.weight}, below 0 or not finite')
+    if task.augment not in augment.POLICIES:
+      raise InputError(f'config.tasks.{name}.augment is {task.augment!r}'
+                       + _hint(task.augment, augment.POLICIES))
   if not 0 <= config.label_smoothing < 1:
     raise InputError(f'config.label_smoothing is {config.label_smoothing}, not in [0, 1)')
   optimizer = config.optimizer
@@ -198,12 +246,27 @@ def _check(config: TrainConfig) -> None:
   for name in ('learning_rate', 'weight_decay', 'clip_norm', 'final_ratio'):
     if not 0 <= getattr(optimizer, name) < float('inf'):
       raise InputError(f'config.optimizer.{name} is {getattr(optimizer, name)}, below 0 or not finite')
-  config.model_config()
+  for name in ('b1', 'b2'):
+    if not 0 <= getattr(optimizer, name) < 1:
+      raise InputError(f'config.optimizer.{name} is {getattr(optimizer, name)}, not in [0, 1)')
+  try:
+    config.model_config()
+  except InputError as error:
+    raise InputError(f'config.model: {error}') from error
 
 
 def changed_fields(config: TrainConfig, stored: Mapping) -> list[str]:
-  """Fields, as 'name: stored -> now', in which a run differs from its record."""
-  now = json.loads(config.to_json())
-  return [f'{name}: {json.dumps(stored.get(name))} -> {json.dumps(now.get(name))}'
-          for name in sorted(now.keys() | stored.keys())
-          if name not in TrainConfig.RESUMABLE and now.get(name) != stored.get(name)]
+  """Fields, as 'path: stored -> now', in which a run differs from its record."""
+  now, before = (dict(_leaves(tree)) for tree in (json.loads(config.to_json()), stored))
+  return [f'{path}: {before.get(path, "not there")} -> {now.get(path, "not there")}'
+          for path in sorted(now.keys() | before.keys())
+          if path.split('.')[0] not in TrainConfig.RESUMABLE
+          and now.get(path) != before.get(path)]
+
+
+def _leaves(tree: Mapping, prefix: str = ''):
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from _leaves(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', json.dumps(value)

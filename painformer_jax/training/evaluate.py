@@ -15,7 +15,8 @@ _logits = jax.jit(heads.logits, static_argnames='task')
 
 def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
              tasks: Mapping[str, int], data_dir: str, image_size: int,
-             batch_size: int, threads: int) -> dict[str, float]:
+             batch_size: int, threads: int,
+             stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
   """Runs every task's 'test' split through the backbone and the task's head.
 
   Args:
@@ -27,6 +28,7 @@ def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
     image_size: in pixels.
     batch_size: rounded up to a multiple of the devices.
     threads: that read and decode.
+    stop: asked before each batch; where it answers True, nothing is returned.
 
   Returns:
     'eval/<task>/accuracy' and 'eval/<task>/loss' (cross-entropy without label
@@ -42,7 +44,9 @@ def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
         task, 'test', data_dir=data_dir, image_size=image_size,
         batch_size=batch_size, threads=threads) as batches:
       for batch in batches:
-        embedding = embed(arrays, parallel.put_batch(mesh, batch['image']))
+        if stop():
+          return None
+        embedding = embed(arrays, parallel.put_whole(mesh, batch['image']))
         logits = np.asarray(_logits(head_arrays, task=task, embedding=embedding))
         logits, labels = logits[batch['mask']], batch['label'][batch['mask']]
         correct.append(logits.argmax(-1) == labels)

@@ -40,7 +40,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       the end report.json.
 
   Returns:
-    What report.json holds.
+    What report.json holds; {} in the processes that do not write.
 
   Raises:
     InputError: a task, weights or a checkpoint that do not fit.
@@ -94,7 +94,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       window = metrics_lib.Window(record['window'])
       evaluation_due = record['evaluation_due']
       say(f'goes on from step {step} of {workdir}')
-    writer = metrics_lib.MetricsWriter(workdir, start_step=step)
+    writer = metrics_lib.MetricsWriter(
+        workdir, start_step=step, enabled=parallel.is_main())
     closing.callback(writer.close)
 
     parameters = functional.count_parameters(model)
@@ -191,6 +192,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       raise metrics_lib.NonFiniteLoss(
           f'{error}; the last good state is the {good} in {workdir}: lower '
           'config.optimizer.learning_rate, with another --workdir') from None
+  if not parallel.is_main():
+    return {}
   return _report(workdir, config, tasks, clock=clock, parameters=parameters)
 
 

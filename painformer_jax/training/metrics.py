@@ -5,41 +5,83 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
-from tensorboardX import SummaryWriter
+import numpy as np
+from clu import metrics as clu_metrics
 
 from painformer_jax.errors import InputError
 from painformer_jax.training.clock import Clock, duration
+from painformer_jax.training.event_file import EventFile
 
 
 class NonFiniteLoss(InputError):
   """The loss is no number any more; says the step and the tasks."""
 
 
-def reduce(window: Sequence[tuple[int, Mapping]], *, total: str = 'loss') -> dict[str, float]:
-  """Averages the clu metrics of several steps, asserting that all are finite.
+class Window:
+  """Figures of the steps since the last row, averaged over them.
 
   Args:
-    window: (step, {name: clu.metrics.Average}) in order.
-    total: name of the value to look at beside the tasks' losses.
-
-  Raises:
-    NonFiniteLoss: names the first step and the tasks whose loss is not finite.
+    record: of a window that an interrupted run left, see `record`.
   """
-  window = jax.device_get(list(window))
-  merged = {}
-  for step, metrics in window:
-    values = {name: float(metric.compute()) for name, metric in metrics.items()}
-    bad = [name for name, value in values.items()
-           if name.endswith('/loss') and not math.isfinite(value)]
-    if bad or not math.isfinite(values[total]):
-      tasks = ', '.join(name.split('/')[1] for name in bad) or 'none of its own'
-      raise NonFiniteLoss(f'the loss of step {step} is not finite (tasks: {tasks})')
-    for name, metric in metrics.items():
-      merged[name] = merged[name].merge(metric) if name in merged else metric
-  return {name: float(metric.compute()) for name, metric in merged.items()}
+
+  def __init__(self, record: Mapping[str, list[float]] | None = None):
+    # The types are those of the compiled step, so that sums come out the same.
+    self._merged = {
+        name: clu_metrics.Average(
+            total=np.float32(total),
+            count=np.int32(count) if isinstance(count, int) else np.float32(count))
+        for name, (total, count) in (record or {}).items()}
+    self._pending = []
+
+  def add(self, step: int, metrics: Mapping[str, clu_metrics.Average], *,
+          in_flight: int) -> None:
+    """Takes a step's metrics, which may still be in the making.
+
+    Waits until no more than `in_flight` steps are.
+    """
+    self._pending.append((step, metrics))
+    if len(self._pending) > in_flight:
+      jax.block_until_ready(self._pending[-1 - in_flight][1])
+
+  def check(self) -> None:
+    """Asserts that all figures of all steps are finite.
+
+    Raises:
+      NonFiniteLoss: names the first step where one is not, and the tasks.
+    """
+    pending, self._pending = jax.device_get(self._pending), []
+    for step, metrics in pending:
+      _assert_finite(step, metrics)
+      for name, metric in metrics.items():
+        before = self._merged.get(name)
+        self._merged[name] = before.merge(metric) if before else metric
+
+  def averages(self) -> dict[str, float]:
+    """The averages; the window is empty afterwards."""
+    self.check()
+    merged, self._merged = self._merged, {}
+    return {name: float(metric.compute()) for name, metric in sorted(merged.items())}
+
+  def record(self) -> dict[str, list[float]]:
+    """What a checkpoint keeps, so that the next row comes out the same."""
+    self.check()
+    return {name: [metric.total.item(), metric.count.item()]
+            for name, metric in self._merged.items()}
+
+
+def _assert_finite(step: int, metrics: Mapping[str, clu_metrics.Average]) -> None:
+  bad = [name for name, metric in metrics.items() if not math.isfinite(metric.compute())]
+  if not bad:
+    return
+  tasks = [name.split('/')[1] for name in bad if name.endswith('/loss')]
+  if tasks or 'loss' in bad:
+    what = f'the loss of step {step} is not finite (tasks: {", ".join(tasks) or "none"})'
+  else:
+    what = f'the loss of step {step} is finite, but not its {" and ".join(bad)}'
+  raise NonFiniteLoss(what)
 
 
 class MetricsWriter:
@@ -51,32 +93,46 @@ class MetricsWriter:
   Args:
     workdir: gets metrics.jsonl and TensorBoard event files.
     start_step: the step that the run (re)starts from.
+    enabled: False in processes that are not to write.
+
+  Raises:
+    InputError: they cannot be written; also by `write`.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, start_step: int):
+  def __init__(self, workdir: str | pathlib.Path, *, start_step: int, enabled: bool = True):
+    self._enabled = enabled
+    if not enabled:
+      return
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
-    _truncate(self._path, start_step)
-    self._file = self._path.open('a')
-    self._events = SummaryWriter(
-        logdir=str(pathlib.Path(workdir) / 'tensorboard'),
-        purge_step=start_step + 1 if start_step else None)
+    try:
+      _truncate(self._path, start_step)
+      self._file = self._path.open('a')
+      self._events = EventFile(self._path.parent / 'tensorboard', start_step=start_step)
+    except OSError as error:
+      raise InputError(_cannot_write(self._path, error)) from error
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """One line and one event each; flushed, so that a kill loses nothing."""
+    """One line and one event; flushed, so that a kill loses nothing."""
+    if not self._enabled:
+      return
     try:
       self._file.write(json.dumps({'step': step, **values}) + '\n')
       self._file.flush()
-      for name, value in values.items():
-        self._events.add_scalar(name, value, step)
-      self._events.flush()
+      self._events.write(step, values)
     except OSError as error:
-      raise InputError(
-          f'cannot write to {self._path}: {error.strerror}; make room, then run '
-          'the same command again') from error
+      raise InputError(_cannot_write(self._path, error)) from error
 
   def close(self) -> None:
-    self._file.close()
-    self._events.close()
+    for file in (self._file, self._events) if self._enabled else ():
+      try:
+        file.close()
+      except OSError:
+        pass  # What is still buffered could not be written, as was said before.
+
+
+def _cannot_write(path: pathlib.Path, error: OSError) -> str:
+  return (f'cannot write to {path.parent}: {error.strerror}; make room, then run '
+          'the same command again')
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
@@ -109,16 +165,18 @@ def _truncate(path: pathlib.Path, last_step: int) -> None:
 def progress_line(values: Mapping[str, float], *, clock: Clock, steps: int,
                   images_per_step: int) -> str:
   """One readable line: where the run stands, its losses, its rate and ETA."""
-  rate = values['images_per_second']
+  rate = values.get('images_per_second', 0.0)
   eta = duration(clock.remaining(steps, images_per_step=images_per_step, rate=rate))
   tasks = ' '.join(
       f"{name.split('/')[1]} {values[name.replace('/accuracy', '/loss')]:.3f}/{value:.0%}"
       for name, value in sorted(values.items())
       if name.startswith('task/') and name.endswith('/accuracy'))
   return (f'step {clock.steps}/{steps}  loss {values["loss"]:.3f}  '
-          f'{rate:.1f} images/s  eta {eta}  loss/accuracy: {tasks}')
+          + (f'{rate:.1f} images/s  ' if rate else '')
+          + f'eta {eta}  loss/accuracy: {tasks}')
 
 
 def say(message: str) -> None:
-  """A line for the person who watches, on standard error."""
-  print(message, file=sys.stderr, flush=True)
+  """A line for the person who watches, on standard error; one process speaks."""
+  if jax.process_index() == 0:
+    print(message, file=sys.stderr, flush=True)

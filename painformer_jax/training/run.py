@@ -9,6 +9,7 @@ import platform
 import jax
 
 from painformer_jax.errors import InputError
+from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.config import TrainConfig, changed_fields
 
 
@@ -23,27 +24,55 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
   record = workdir / 'config.json'
   try:
     if record.exists():
-      changed = changed_fields(config, json.loads(record.read_text()))
+      changed = changed_fields(config, _read_record(record))
       if changed:
         raise InputError(
             f'{workdir} holds a run of another configuration '
             f'({"; ".join(changed)}): take another --workdir, or the first configuration')
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and any(p != _temporary(record) for p in workdir.iterdir()):
       raise InputError(f'{workdir} is not empty and holds no run: take another --workdir')
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(record, json.loads(config.to_json()))
-  except json.JSONDecodeError as error:
-    raise InputError(f'{record} is damaged: remove {workdir} or take another') from error
+    parallel.wait_for_all('configuration compared')
+    if parallel.is_main():
+      workdir.mkdir(parents=True, exist_ok=True)
+      write_json(record, json.loads(config.to_json()))
+    parallel.wait_for_all('configuration written')
   except OSError as error:
     raise InputError(f'{workdir} cannot be used: {error.strerror}') from error
   return workdir
 
 
+def _read_record(path: pathlib.Path) -> dict:
+  try:
+    stored = json.loads(path.read_text())
+  except ValueError:
+    stored = None
+  if not isinstance(stored, dict):
+    raise InputError(f'{path} is damaged: take another --workdir')
+  return stored
+
+
 def write_json(path: pathlib.Path, value) -> None:
-  """Writes JSON under a temporary name first, so that readers see it whole."""
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + '\n')
-  os.replace(temporary, path)
+  """Writes JSON, see `write_text`."""
+  write_text(path, json.dumps(value, indent=2, sort_keys=True))
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a file under a temporary name first, so that readers see it whole.
+
+  Raises:
+    InputError: it cannot be written, such as on a full disk.
+  """
+  try:
+    _temporary(path).write_text(text + '\n')
+    os.replace(_temporary(path), path)
+  except OSError as error:
+    raise InputError(
+        f'{path} cannot be written: {error.strerror}; mend that, then run the '
+        'same command again') from error
+
+
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(path.name + '.tmp')
 
 
 def environment() -> dict:

@@ -46,8 +46,13 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
 
   A batch is {task: {'image': uint8 [rows, size, size, 3], 'label': int32
   [rows]}}, rows split over the devices. Metrics are clu averages by name:
-  'loss', 'gradient_norm', 'task/<name>/loss', 'task/<name>/accuracy',
-  'task/<name>/log_variance' (learned weights).
+  'loss', 'gradient_norm' (before clipping), 'parameter_norm' (after the update;
+  with the others it is finite only if all of the new state is),
+  'task/<name>/loss', 'task/<name>/accuracy', 'task/<name>/log_variance'
+  (learned weights).
+
+  The devices change float rounding, and with stochastic depth which rows drop
+  a branch: rows are numbered in the order in which they lie on the devices.
   """
   tasks = list(plan.rows)
   partition = parallel.PerDevice(mesh) if mesh.size > 1 else None
@@ -75,7 +80,9 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     (loss, (stats, task_losses, correct)), gradients = jax.value_and_grad(
         loss_function, has_aux=True)(state.params, state.stats, batch, key)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    values = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients)}
+    params = optax.apply_updates(state.params, updates)
+    values = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients),
+              'parameter_norm': optax.tree.norm(params)}
     for task in tasks:
       values[f'task/{task}/loss'] = task_losses[task]
       values[f'task/{task}/accuracy'] = correct[task]
@@ -83,8 +90,7 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
         values[f'task/{task}/log_variance'] = state.params[f'{LOG_VARIANCE}/{task}']
     metrics = {name: clu_metrics.Average.from_model_output(v) for name, v in values.items()}
     state = state.replace(
-        step=state.step + 1, params=optax.apply_updates(state.params, updates),
-        stats=stats, opt_state=opt_state)
+        step=state.step + 1, params=params, stats=stats, opt_state=opt_state)
     return state, metrics
 
   return jax.jit(
