@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Iterable
 
 from flax import nnx
 
@@ -15,6 +16,11 @@ def list_models() -> list[str]:
   return list(PRESETS)
 
 
+def _hint(name: str, known: Iterable[str]) -> str:
+  near = difflib.get_close_matches(name, known, n=1)
+  return f'; did you mean {near[0]}?' if near else ''
+
+
 def preset(name: str) -> Preset:
   """The preset of that name.
 
@@ -22,9 +28,8 @@ def preset(name: str) -> Preset:
     InputError: there is none.
   """
   if name not in PRESETS:
-    near = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f'; did you mean {near[0]}?' if near else ''
-    raise InputError(f'no model {name!r}{hint} (known: {", ".join(PRESETS)})')
+    raise InputError(
+        f'no model {name!r}{_hint(name, PRESETS)} (known: {", ".join(PRESETS)})')
   return PRESETS[name]
 
 
@@ -37,7 +42,8 @@ def make_config(name: str, **overrides) -> PainFormerConfig:
   config = preset(name).config
   known = {field.name for field in dataclasses.fields(config)}
   for field in overrides.keys() - known:
-    raise InputError(f'model {name} has no field {field!r} (known: {", ".join(sorted(known))})')
+    raise InputError(f'model {name} has no field {field!r}{_hint(field, known)} '
+                     f'(known: {", ".join(sorted(known))})')
   try:
     return dataclasses.replace(config, **overrides)
   except ValueError as error:

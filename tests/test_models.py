@@ -1,0 +1,412 @@
+"""Presets, precision, stochastic depth, initial values, importing."""
+
+import dataclasses
+import functools
+import math
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import painformer_jax as pj
+import reference
+import torch_names
+from conftest import environment
+from painformer_jax.errors import InputError
+from painformer_jax.models import functional
+from painformer_jax.models.config import PRESETS, PainFormerConfig
+from painformer_jax.models.layers import DropPath, trunc_normal
+from painformer_jax.models.painformer import PainFormer
+from painformer_jax.models.registry import create, make_config
+
+# Preset -> learned values without a head, and with one of 1000 classes. A
+# preset without a row fails.
+PARAMETERS = {
+    'painformer': (19_596_704, 19_757_704),  # published: 19.60 M
+    'painformer_figure': (19_322_528, 19_483_528),
+    'painformer_small': (1_648_240, 1_809_240),
+    'painformer_nano': (40_904, 73_904),
+}
+
+
+def images(batch=8, size=32, seed=0):
+  return np.random.default_rng(seed).standard_normal((batch, size, size, 3), np.float32)
+
+
+def drawn(config, seed=0):
+  """Arrays that fit a config, by the rule of the reference vectors.
+
+  Drawing them with NumPy spares the tests the compilation of each shape.
+  """
+  arrays = {}
+  for path, a in functional.abstract_variables(config).items():
+    name = path.replace('/mean', '/running_mean').replace('/var', '/running_var')
+    if a.dtype == jnp.int32:
+      name = 'num_batches_tracked'
+    shape = a.shape[::-1] if path.endswith('kernel') else a.shape
+    value = reference.array(name, shape, seed)
+    arrays[path] = value.T if path.endswith('kernel') else value
+  return {path: jnp.asarray(value) for path, value in arrays.items()}
+
+
+# Compiling is nearly all of the time here; the results are the same.
+jit = functools.partial(
+    jax.jit, compiler_options={'xla_llvm_disable_expensive_passes': True})
+
+
+@functools.cache
+def compiled(config, **options):
+  return jit(lambda arrays, x: functional.from_variables(config, arrays)(x, **options))
+
+
+def run(config, arrays, x, **options):
+  """What a model gives in evaluation mode."""
+  return jax.device_get(compiled(config, **options)(arrays, x))
+
+
+NANO = make_config('painformer_nano', num_classes=5)
+
+
+@pytest.fixture(scope='module')
+def arrays():
+  return drawn(NANO)
+
+
+# --- presets -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', pj.list_models())
+def test_parameter_count(name):
+  assert name in PARAMETERS, f'{name} has no row in the table'
+  bare, headed = PARAMETERS[name]
+  assert functional.count_parameters(make_config(name)) == bare
+  assert functional.count_parameters(make_config(name, num_classes=1000)) == headed
+  assert PRESETS[name].parameters == bare
+  assert PRESETS[name].config.num_classes == 0
+  assert PRESETS[name].evidence
+
+
+def test_table_has_no_stale_rows():
+  assert PARAMETERS.keys() == set(pj.list_models())
+
+
+@pytest.mark.parametrize('classes, tensors', [(0, 373), (1000, 375)])
+def test_arrays_are_those_of_the_release(classes, tensors):
+  config = make_config('painformer', num_classes=classes)
+  wanted = {
+      torch_names.path(name, len(shape)): torch_names.array(name, np.empty(shape)).shape
+      for name, shape in reference.manifest().items()
+      if classes or not name.startswith('head.')}
+  actual = {path: a.shape for path, a in functional.abstract_variables(config).items()}
+  assert actual == wanted and len(actual) == tensors
+
+
+def test_unknown_names_get_a_hint():
+  with pytest.raises(InputError, match='did you mean painformer_small'):
+    create('painformer_smal')
+  with pytest.raises(InputError, match='known: painformer, painformer_figure'):
+    create('zebra')
+  with pytest.raises(InputError, match="no field 'images_size'; did you mean image_size"):
+    create('painformer_nano', images_size=64)
+
+
+@pytest.mark.parametrize('field, value', [
+    ('gate', 'fourier'), ('dtype', 'float16'), ('depthwise', 'fast'),
+    ('gate_precision', 'low'), ('drop_path_rate', 1.0), ('image_size', 16),
+    ('mixers', ('s', 's', 'a')), ('mixers', ('s', 's', 'x', 'a')),
+    ('mixers', ('s', '', 'a', 'a')), ('heads', (1, 2, 5, 4))])
+def test_bad_field_is_named(field, value):
+  with pytest.raises(InputError, match='painformer_nano') as caught:
+    make_config('painformer_nano', **{field: value})
+  assert {'heads': 'heads'}.get(field, field) in str(caught.value)
+  with pytest.raises(ValueError):
+    PainFormerConfig(**{field: value if field != 'heads' else (2, 4, 7, 16)})
+
+
+# --- what a model returns ----------------------------------------------------
+
+
+def test_output_and_what_is_only_given_on_request(arrays):
+  plain = run(NANO, arrays, images())
+  assert plain.embedding.shape == (8, 32) and plain.tokens.shape == (8, 1, 32)
+  assert plain.logits.shape == (8, 5)
+  assert plain.attention is None and plain.stages is None
+  full = run(NANO, arrays, images(), attention=True, stages=True)
+  assert [m.shape for m in full.attention] == [(8, 3, 4, 4), (8, 4, 1, 1)]
+  assert [s.shape for s in full.stages] == [
+      (8, 8, 8, 8), (8, 4, 4, 16), (8, 2, 2, 24), (8, 1, 1, 32)]
+  np.testing.assert_allclose(full.embedding, plain.embedding, atol=1e-6)
+  np.testing.assert_array_equal(full.stages[-1].reshape(8, 1, 32), full.tokens)
+
+
+def test_no_head_no_logits_and_the_same_embedding(arrays):
+  bare = {path: value for path, value in arrays.items() if 'head' not in path}
+  output = run(make_config('painformer_nano'), bare, images())
+  assert output.logits is None
+  wanted = run(NANO, arrays, images()).embedding
+  np.testing.assert_allclose(output.embedding, wanted, atol=1e-6)
+
+
+def test_an_image_s_embedding_does_not_depend_on_its_neighbours(arrays):
+  others = images(seed=1)
+  others[3] = images()[3]
+  first, second = (run(NANO, arrays, x).embedding for x in (images(), others))
+  np.testing.assert_allclose(first[3], second[3], atol=1e-6)
+  assert np.abs(first[4] - second[4]).max() > 1e-3
+
+
+def test_attention_maps_of_the_figure_start_in_stage_1():
+  config = make_config('painformer_figure', image_size=32)
+  output = jax.eval_shape(
+      lambda arrays, x: functional.from_variables(config, arrays)(x, attention=True),
+      functional.abstract_variables(config), jnp.zeros((1, 32, 32, 3)))
+  assert len(output.attention) == ''.join(config.mixers).count('a') == 18
+  assert output.attention[0].shape == (1, 2, 64, 64)
+
+
+@pytest.mark.parametrize('shape', [(2, 31, 32, 3), (2, 32, 32, 1), (32, 32, 3), (2, 3, 32, 32)])
+def test_wrong_image_shape_is_an_error_that_names_both(arrays, shape):
+  model = functional.from_variables(NANO, arrays)
+  with pytest.raises(ValueError, match=r'\[batch, 32, 32, 3\]') as caught:
+    model(np.zeros(shape, np.float32))
+  assert str(shape) in str(caught.value)
+
+
+def test_from_variables_wants_exactly_the_right_paths(arrays):
+  renamed = dict(arrays)
+  renamed['block9/0/bias'] = renamed.pop('norm1/bias')
+  with pytest.raises(KeyError, match='block9/0/bias, norm1/bias'):
+    functional.from_variables(NANO, renamed)
+
+
+def test_size_that_is_not_a_multiple_of_32():
+  config = make_config('painformer_nano', image_size=50)
+  output = run(config, drawn(config), images(size=50), stages=True)
+  assert [s.shape[1] for s in output.stages] == [13, 7, 4, 2]
+  assert [config.grid(stage) for stage in range(4)] == [13, 7, 4, 2]
+  assert np.isfinite(output.embedding).all()
+
+
+# --- precision and ways of computing -----------------------------------------
+
+
+@pytest.mark.parametrize('overrides', [
+    {'gate': 'dft'}, {'depthwise': 'shift'}, {'depthwise': 'conv'}], ids=str)
+def test_every_way_of_computing_gives_the_same(arrays, overrides):
+  config = make_config('painformer_nano', num_classes=5, **overrides)
+  wanted = run(NANO, arrays, images())
+  actual = run(config, arrays, images())
+  np.testing.assert_allclose(actual.embedding, wanted.embedding, atol=1e-5)
+  np.testing.assert_allclose(actual.logits, wanted.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize('gate', ['fft', 'dft'])
+def test_bfloat16_keeps_float32_parameters_and_comes_near(arrays, gate):
+  config = make_config('painformer_nano', num_classes=5, gate=gate,
+                       gate_precision='default', dtype='bfloat16')
+  dtypes = {path: a.dtype for path, a in functional.abstract_variables(config).items()}
+  assert {str(d) for path, d in dtypes.items() if 'count' not in path} == {'float32'}
+  wanted = run(NANO, arrays, images())
+  actual = run(config, arrays, images(), attention=True)
+  assert actual.embedding.dtype == actual.tokens.dtype == jnp.bfloat16
+  assert actual.logits.dtype == np.float32
+  assert {m.dtype for m in actual.attention} == {np.dtype('float32')}
+  for name in 'embedding', 'tokens':
+    a, b = (np.asarray(getattr(o, name), np.float32) for o in (actual, wanted))
+    assert 0 < np.abs(a - b).max() <= 0.05 * np.abs(b).max()
+
+
+def test_training_in_bfloat16_gives_float32_gradients_near_the_exact_ones(arrays):
+  # The grouped convolution compiles soonest.
+  exact = make_config('painformer_nano', num_classes=5, depthwise='conv')
+  half = dataclasses.replace(exact, dtype='bfloat16')
+  learned = functional.parameter_paths(half)
+  parameters = {k: v for k, v in arrays.items() if k in learned}
+  statistics = {k: v for k, v in arrays.items() if k not in learned}
+
+  def gradient(config):
+    def loss(parameters):
+      output, _ = functional.apply_train(config, {**parameters, **statistics}, images())
+      return jnp.square(output.logits).mean()
+    return jit(jax.grad(loss))(parameters)
+
+  wanted, actual = gradient(exact), gradient(half)
+  assert {str(g.dtype) for g in actual.values()} == {'float32'}
+  norm = math.sqrt(sum(float(jnp.sum(g * g)) for g in wanted.values()))
+  error = math.sqrt(sum(float(jnp.sum((actual[k] - wanted[k]) ** 2)) for k in wanted))
+  assert 0 < error < 0.1 * norm
+
+
+# --- stochastic depth --------------------------------------------------------
+
+
+def test_drop_path_drops_whole_samples_at_its_rate():
+  drop = DropPath(0.3)
+  x = jnp.ones((20_000, 2, 3))
+  y = np.asarray(drop(x, jax.random.key(0)))
+  kept = y[:, 0, 0] != 0
+  assert abs(kept.mean() - 0.7) < 4 * math.sqrt(0.3 * 0.7 / len(x))
+  np.testing.assert_allclose(y[kept], 1 / 0.7, rtol=1e-6)
+  assert not y[~kept].any()
+  drop.eval()
+  assert drop(x, None) is x
+
+
+def test_rates_rise_linearly_over_the_blocks():
+  config = make_config(
+      'painformer_nano', mixers=('ss', 'ss', 'aaa', 'a'), drop_path_rate=0.7)
+  model = nnx.eval_shape(lambda: PainFormer(config, rngs=nnx.Rngs(0)))
+  blocks = [b for n in range(1, 5) for b in getattr(model, f'block{n}')]
+  np.testing.assert_allclose([b.drop_path.rate for b in blocks],
+                             np.linspace(0, 0.7, 8), atol=1e-7)
+
+
+def test_stochastic_depth_follows_its_key_and_stops_in_evaluation(arrays):
+  config = make_config('painformer_nano', num_classes=5, drop_path_rate=0.5)
+
+  @jit
+  def train(key):
+    return functional.apply_train(config, arrays, images(), key=key)[0].embedding
+
+  first = train(jax.random.key(1))
+  np.testing.assert_array_equal(first, train(jax.random.key(1)))
+  assert np.abs(first - train(jax.random.key(2))).max() > 1e-3
+  with pytest.raises(ValueError, match='key='):
+    jax.eval_shape(lambda: functional.apply_train(config, arrays, images()))
+  np.testing.assert_array_equal(
+      run(config, arrays, images()).embedding, run(NANO, arrays, images()).embedding)
+
+
+# --- initial values ----------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def fresh():
+  return create('painformer', num_classes=1000, seed=1)
+
+
+def test_initial_values_have_the_release_s_statistics(fresh):
+  checked = set()
+  for path, value in functional.variables(fresh).items():
+    value = np.asarray(value)
+    module, leaf = path.rsplit('/', 1)
+    if leaf in ('bias', 'mean', 'count'):
+      assert not value.any(), path
+      checked.add('zero')
+      continue
+    if leaf in ('scale', 'var'):
+      assert (value == 1).all(), path
+      checked.add('one')
+      continue
+    if leaf == 'complex_weight':
+      deviation = 0.02
+    elif 'dwconv' in module:
+      deviation = math.sqrt(2 / 9)
+    elif value.ndim == 4:
+      deviation = math.sqrt(2 / (value.shape[0] * value.shape[1] * value.shape[3]))
+    else:
+      deviation = 0.02
+    # Five standard errors of a deviation and of a mean.
+    assert abs(value.std() / deviation - 1) < 5 / math.sqrt(2 * value.size), path
+    assert abs(value.mean()) < 5 * deviation / math.sqrt(value.size), path
+    assert 2.5 < np.abs(value).max() / deviation < 6, f'{path} is cut off or has strays'
+    checked.add(deviation)
+  assert len(checked) == 9  # zeros, ones, 0.02, depthwise and five shapes of kernels
+
+
+def test_linear_layers_start_without_strays():
+  # One in eight million did, when the bounds were beyond float32's reach.
+  values = trunc_normal(jax.random.key(0), (64, 2 ** 20), jnp.float32)
+  assert 0.09 < jnp.abs(values).max() <= 0.1
+
+
+def test_seed_decides_the_initial_values(fresh):
+  same, again, other = (functional.variables(model) for model in (
+      fresh, create('painformer', num_classes=1000, seed=1),
+      create('painformer', num_classes=1000, seed=2)))
+  for path, value in same.items():
+    np.testing.assert_array_equal(value, again[path])
+    if path.endswith('kernel'):
+      assert np.abs(value - other[path]).max() > 0
+
+
+def test_create_starts_in_evaluation_with_the_arrays_it_announces(fresh):
+  assert fresh.patch_embed1.bn1.use_running_average
+  real, abstract = functional.variables(fresh), functional.abstract_variables(fresh.config)
+  assert {k: (a.shape, a.dtype) for k, a in abstract.items()} == {
+      k: (a.shape, a.dtype) for k, a in real.items()}
+  statistics = real.keys() - functional.parameter_paths(fresh.config)
+  assert {path.rsplit('/', 1)[1] for path in statistics} == {'mean', 'var', 'count'}
+  assert len(statistics) == 9
+
+
+def test_shapes_are_had_without_computing_values():
+  # In a process of its own, since the answer is kept once it is known.
+  done = python('''
+import jax
+from painformer_jax.models import functional
+from painformer_jax.models.registry import make_config
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event) if 'compile' in event else None)
+functional.count_parameters(make_config('painformer_nano'))
+print([event for event in compiled if 'backend' in event])
+''')
+  assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr
+
+
+# --- importing ---------------------------------------------------------------
+
+
+def python(code):
+  return subprocess.run([sys.executable, '-W', 'error', '-c', code], text=True,
+                        capture_output=True, env=environment(JAX_PLATFORMS='cpu'))
+
+
+def test_bare_import_is_silent_and_pulls_in_nothing():
+  done = python(
+      'import sys; before = set(sys.modules); import painformer_jax; '
+      'new = {m.split(".")[0] for m in set(sys.modules) - before}; '
+      'print(sorted(new - sys.stdlib_module_names))')
+  assert (done.returncode, done.stdout, done.stderr) == (0, "['painformer_jax']\n", '')
+
+
+BLOCKED = '''
+import sys
+
+class Block:
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in ('torch', 'tensorflow'):
+      raise ModuleNotFoundError(f'{name} is blocked', name=name)
+
+sys.meta_path.insert(0, Block())
+try:
+  import torch
+except ModuleNotFoundError:
+  pass
+else:
+  raise SystemExit('the block does not work')
+'''
+
+
+def test_everything_public_resolves_without_torch_and_tensorflow():
+  # Warnings of other packages at import are theirs; ours are errors.
+  done = python(BLOCKED + '''
+import warnings
+warnings.resetwarnings()
+warnings.filterwarnings('error', module='painformer_jax')
+import painformer_jax as pj
+for name in pj.__all__:
+  getattr(pj, name)
+assert set(pj.__all__) <= set(dir(pj))
+''')
+  assert (done.returncode, done.stderr) == (0, '')
+
+
+def test_unknown_attribute_is_an_attribute_error():
+  with pytest.raises(AttributeError, match='no attribute .embedd.'):
+    pj.embedd
