@@ -1,0 +1,99 @@
+"""Images to embeddings, in memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from painformer_jax.models import functional
+from painformer_jax.models.config import PainFormerConfig, Preset
+from painformer_jax.models.painformer import PainFormer
+
+
+def preprocess(images, *, image_size: int = 224, mean=Preset.mean, std=Preset.std) -> jax.Array:
+  """What the release does to an image before the model.
+
+  Args:
+    images: [batch, height, width, 3] uint8 RGB, of any height and width.
+    image_size: side of the result; images are squashed to it, not cropped.
+    mean, std: of each channel, for values in [0, 1]; VGGFace2's by default.
+
+  Returns:
+    [batch, image_size, image_size, 3] float32. Resizing is bilinear with
+    antialiasing and rounds to whole levels, as torchvision does on Pillow
+    images; single pixels may differ from it by a level.
+
+  Raises:
+    ValueError: another shape or dtype.
+  """
+  _check(images)
+  images = jnp.asarray(images)
+  batch, height, width, _ = images.shape
+  x = images.astype(jnp.float32)
+  if (height, width) != (image_size, image_size):
+    x = jax.image.resize(
+        x, (batch, image_size, image_size, 3), method='linear', antialias=True)
+    x = jnp.clip(jnp.round(x), 0, 255)
+  return (x / 255 - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def embed(model: PainFormer, images, *, batch_size: int = 32) -> np.ndarray:
+  """Embeddings of any number of images.
+
+  Args:
+    model: from `load` or `create`; its head, if any, is not used.
+    images: [batch, height, width, 3] uint8 RGB, of any height and width.
+    batch_size: how many run at once. The last ones are filled up, so that one
+      compiled program serves all.
+
+  Returns:
+    [batch, 160] float32 (the model's last width).
+
+  Raises:
+    ValueError: another shape or dtype, or a batch size below 1.
+  """
+  _check(images)
+  if batch_size < 1:
+    raise ValueError(f'batch_size is {batch_size}, below 1')
+  embedder = Embedder(model, batch_size=min(batch_size, max(len(images), 1)))
+  parts = [embedder(np.asarray(images[start:start + embedder.batch_size]))
+           for start in range(0, len(images), embedder.batch_size)]
+  width = model.config.embedding_width
+  return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+
+
+class Embedder:
+  """A model compiled for batches of one size, whatever comes.
+
+  Args:
+    model: from `load` or `create`.
+    batch_size: rows of the compiled program.
+  """
+
+  def __init__(self, model: PainFormer, *, batch_size: int):
+    self.batch_size = batch_size
+    self._config = model.config
+    self._arrays = functional.variables(model)
+
+  def __call__(self, images: np.ndarray) -> np.ndarray:
+    """[up to batch_size, height, width, 3] uint8 -> [the same, width] float32."""
+    rows = len(images)
+    if rows < self.batch_size:
+      fill = np.zeros((self.batch_size - rows, *images.shape[1:]), np.uint8)
+      images = np.concatenate([images, fill])
+    return np.asarray(_embed(self._arrays, images, config=self._config))[:rows]
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _embed(arrays, images, *, config: PainFormerConfig):
+  model = functional.from_variables(config, arrays)
+  x = preprocess(images, image_size=config.image_size)
+  return model(x).embedding.astype(jnp.float32)
+
+
+def _check(images) -> None:
+  shape, dtype = np.shape(images), getattr(images, 'dtype', None)
+  if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
+    raise ValueError(
+        f'images are {dtype} {list(shape)}, not uint8 [batch, height, width, 3]')
