@@ -7,7 +7,7 @@ from painformer_jax.report import wording
 from painformer_jax.report.results import Results, TaskResult
 
 WIDTH = 100
-_NAME_WIDTH = 23  # Longer names are cut.
+_NAME_WIDTH = 32  # Longer names are cut.
 _TERM_WIDTH = 11
 
 
@@ -32,7 +32,7 @@ def text_page(results: Results, *, files: Mapping[str, object]) -> str:
 
 def _split_lines(tasks: Sequence[TaskResult]) -> list[str]:
   """'name  training + test images  how they differ', a line for each task."""
-  names = [_cut(task.name) for task in tasks]
+  names = [_cut(task.name, _NAME_WIDTH) for task in tasks]
   counts = [f'{task.n_train:,} + {task.n_test:,}' for task in tasks]
   starts = [f'{name:<{max(map(len, names))}}  {count:>{max(map(len, counts))}}  '
             for name, count in zip(names, counts)]
@@ -47,27 +47,26 @@ def _entry(term: str, text: str) -> str:
 
 
 def _table(tasks: Sequence[TaskResult]) -> str:
-  header = ['task', 'probe', '95 %', 'head', 'pixels', 'untrained', 'chance', 'images',
-            'worth']
-  rows = [[_cut(t.name), percent(t.probe.accuracy),
+  """A row for each task; names are cut to what the other columns leave."""
+  header = ['probe', '95 %', 'head', 'pixels', 'untrained', 'chance', 'worth']
+  rows = [[percent(t.probe.accuracy),
            f'{percent(t.probe.interval.low)}-{percent(t.probe.interval.high)}',
            percent(t.head_accuracy), percent(t.pixels.accuracy),
-           percent(t.untrained.accuracy), percent(t.chance), f'{t.n_test:,}',
-           f'{t.probe.interval.count:,.0f}']
-          for t in tasks]
+           percent(t.untrained.accuracy), percent(t.chance),
+           f'{t.probe.interval.count:,.0f}'] for t in tasks]
   if any(task.unbalanced for task in tasks):
-    header.insert(3, 'F1')
+    header.insert(2, 'F1')
     for row, task in zip(rows, tasks):
-      row.insert(3, percent(task.probe.macro_f1) if task.unbalanced else '-')
-  for row, task in zip(rows, tasks):
-    row.append(task.verdict)
-  lines = [header + [''], *rows]
-  widths = [max(map(len, column)) for column in zip(*lines)]
+      row.insert(2, percent(task.probe.macro_f1) if task.unbalanced else '-')
+  widths = [max(map(len, column)) for column in zip(header, *rows)]
+  figures = ['  '.join(f'{cell:>{w}}' for cell, w in zip(row, widths))
+             for row in [header, *rows]]
+  verdicts = ['', *(f'  {task.verdict}' for task in tasks)]
+  room = WIDTH - 2 - len(figures[0]) - max(map(len, verdicts))
+  names = ['task', *(_cut(task.name, room) for task in tasks)]
   return '\n'.join(
-      '  '.join([f'{line[0]:<{widths[0]}}',
-                 *(f'{cell:>{w}}' for cell, w in zip(line[1:-1], widths[1:-1])),
-                 line[-1]]).rstrip()
-      for line in lines)
+      f'{name:<{max(map(len, names))}}  {cells}{end}'
+      for name, cells, end in zip(names, figures, verdicts))
 
 
 def percent(share: float) -> str:
@@ -75,5 +74,5 @@ def percent(share: float) -> str:
   return f'{share * 100:.1f}'
 
 
-def _cut(name: str) -> str:
-  return name if len(name) < _NAME_WIDTH else name[:_NAME_WIDTH - 2] + '~'
+def _cut(name: str, width: int) -> str:
+  return name if len(name) <= width else name[:width - 1] + '~'
