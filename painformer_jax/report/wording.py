@@ -1,7 +1,6 @@
 """The sentences that the terminal and the page have in common."""
 
 from painformer_jax.report.baseline import COMPONENTS
-from painformer_jax.report.embeddings import GREY_SIZE
 from painformer_jax.report.results import Results
 from painformer_jax.training.clock import duration
 
@@ -65,8 +64,7 @@ def findings(results: Results) -> list[str]:
 
 def methods(results: Results) -> dict[str, str]:
   """Column -> how its figures came about."""
-  sizes = sorted({t.pixels.size for t in results.tasks})
-  size = sizes[0] if sizes else GREY_SIZE
+  size = results.tasks[0].pixels.size  # All tasks have the model's image size.
   folds = {t.probe.folds for t in results.tasks} | {t.untrained.folds for t in results.tasks}
   spread = ' to '.join(str(f) for f in sorted({min(folds), max(folds)}))
   explained = {
@@ -75,7 +73,7 @@ def methods(results: Results) -> dict[str, str]:
                f'by cross-validation (parts: {spread}) inside the training split.',
       '95 %': "Wilson's interval of the probe, for as many images as the column worth says.",
       'head': "accuracy of the task's own head, as trained.",
-      'pixels': f'baseline without a network: the first {COMPONENTS} principal components '
+      'pixels': f'baseline without a network: up to {COMPONENTS} principal components '
                 f'of the image in grey, {size} x {size} pixels, and the nearest '
                 'training image.',
       'untrained': 'the same probe on the same backbone before training, with the '
