@@ -85,11 +85,16 @@ def _time(capture, number: int, rate: float) -> float:
 
 
 def _open(path: str | os.PathLike) -> cv2.VideoCapture:
-  # FFmpeg would write its own lines about damaged files to standard error.
+  # FFmpeg and OpenCV would write lines of their own to standard error.
   os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
   if not os.path.isfile(path):
     raise InputError(f'{path} is not a file')
-  capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+  logging = cv2.utils.logging
+  level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # returns the former one
+  try:
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+  finally:
+    logging.setLogLevel(level)
   if not capture.isOpened():
     capture.release()
     raise InputError(f'{path} is not a readable video')
