@@ -1,0 +1,63 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from conftest import environment
+from painformer_jax.training.interrupt import Interrupt
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_only_asks(number):
+  before = [signal.getsignal(s) for s in Interrupt.SIGNALS]
+  with Interrupt() as interrupt:
+    assert not interrupt.stops_at(1)
+    os.kill(os.getpid(), number)
+    assert interrupt.asked and interrupt.stops_at(2)
+    assert [signal.getsignal(s) for s in Interrupt.SIGNALS] == before
+  assert [signal.getsignal(s) for s in Interrupt.SIGNALS] == before
+
+
+def test_the_second_signal_acts_at_once():
+  with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert interrupt.asked
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_sigterm_ends_the_process():
+  code = '''
+import os, signal
+from painformer_jax.training.interrupt import Interrupt
+with Interrupt() as interrupt:
+  os.kill(os.getpid(), signal.SIGTERM)
+  print(interrupt.asked, flush=True)
+  os.kill(os.getpid(), signal.SIGTERM)
+  print('still here')
+'''
+  done = subprocess.run([sys.executable, '-c', code], env=environment(JAX_PLATFORMS='cpu'),
+                        capture_output=True, text=True, check=False)
+  assert done.returncode == -signal.SIGTERM and done.stdout == 'True\n'
+
+
+def test_handlers_are_put_back_without_a_signal():
+  before = signal.getsignal(signal.SIGTERM)
+  with Interrupt():
+    assert signal.getsignal(signal.SIGTERM) != before
+  assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_outside_the_main_thread_it_does_nothing():
+  answers = []
+
+  def run():
+    with Interrupt() as interrupt:
+      answers.append(interrupt.stops_at(1))
+
+  thread = threading.Thread(target=run)
+  thread.start()
+  thread.join()
+  assert answers == [False]
