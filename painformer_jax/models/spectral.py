@@ -106,7 +106,8 @@ def resample(weight: np.ndarray | jax.Array, height: int, width: int) -> jax.Arr
     ring = jnp.fft.fftshift(weight, axes=0)
     ring = jnp.concatenate([ring, ring[:1]])
     frequency = np.fft.fftshift(np.fft.fftfreq(height))
-    ring = _interpolate(ring, frequency * h + h // 2)
+    # The new Nyquist row of an odd `h` lies half a row before the first: it wraps.
+    ring = _interpolate(ring, (frequency * h + h // 2) % h)
     weight = jnp.fft.ifftshift(ring, axes=0)
   if k != columns:
     line = jnp.moveaxis(weight, 1, 0)
