@@ -14,6 +14,10 @@ import sys
 
 import pytest
 
+# What CI also runs on a second Python: the seams to JAX, Flax, Grain and TFDS.
+CORE = ('test_models', 'test_spectral', 'test_key_map', 'test_torch_file', 'test_losses',
+        'test_mixture', 'test_inference', 'test_run_weights')
+
 TESTS = pathlib.Path(__file__).parent
 ROOT = TESTS.parent
 
@@ -81,6 +85,13 @@ def measured(record_property):
     assert error <= limit, f'{quantity}: {error:.2e} is above {limit:.0e}'
 
   return check
+
+
+def pytest_collection_modifyitems(items):
+  """Marks the tests of the modules in CORE."""
+  for item in items:
+    if item.path.stem in CORE:
+      item.add_marker(pytest.mark.core)
 
 
 def pytest_terminal_summary(terminalreporter):

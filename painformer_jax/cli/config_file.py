@@ -32,7 +32,7 @@ def load_config(file: str, *, overrides: Sequence[str] = ()) -> ml_collections.C
       raise InputError(f'unknown argument {override!r}: overrides are --config.KEY=VALUE')
   try:
     config = _parse(file)
-  except Exception as error:  # Whatever the user's own Python raises.
+  except (Exception, SystemExit) as error:  # Whatever the user's own Python raises.
     raise InputError(f'config {path}: {_innermost(error)}') from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise InputError(f'config {path}: get_config() must return a ConfigDict')

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 
 from painformer_jax import __version__
 from painformer_jax.errors import InputError
@@ -65,8 +66,7 @@ def main(argv: list[str] | None = None) -> int:
   parser = _parser(command if command in COMMANDS else None)
   args, args_overrides = parser.parse_known_args(argv)
   if args.command is None:
-    parser.print_help()
-    return 2
+    parser.error('name a command')
   if args_overrides and not args.takes_overrides:
     parser.error(f'unknown argument: {args_overrides[0]}')
   args.overrides = args_overrides
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     return args.run(args) or 0
   except InputError as error:
     if args.traceback:
-      raise
+      traceback.print_exc()
     print(f"painformer: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:

@@ -4,7 +4,8 @@ Two exact implementations of one function. `irfft2` of a freely gated spectrum
 depends on a convention, since the gate breaks the symmetry that the spectrum
 of a real signal has: the imaginary parts of the zero and Nyquist columns are
 dropped after the transform over the height. NumPy, PyTorch on CPUs and JAX on
-CPUs agree on that, and `gate_dft` states it for every backend.
+CPUs agree on that. GPU libraries have differed, so both implementations drop those
+parts themselves.
 """
 
 import functools
@@ -27,8 +28,19 @@ def gate_fft(x: jax.Array, weight: jax.Array) -> jax.Array:
   """
   spectrum = jnp.fft.rfft2(x.astype(jnp.float32), axes=(1, 2), norm='ortho')
   spectrum *= jax.lax.complex(weight[..., 0], weight[..., 1])
-  y = jnp.fft.irfft2(spectrum, s=x.shape[1:3], axes=(1, 2), norm='ortho')
-  return y.astype(x.dtype)
+  spectrum = jnp.fft.ifft(spectrum, axis=1, norm='ortho')
+  spectrum = jax.lax.complex(
+      spectrum.real, spectrum.imag * _has_mirror(x.shape[2])[:, None])
+  return jnp.fft.irfft(spectrum, n=x.shape[2], axis=2, norm='ortho').astype(x.dtype)
+
+
+def _has_mirror(width: int) -> np.ndarray:
+  """[width // 2 + 1] float32: 1 for columns that stand for their mirror image too.
+
+  The zero and the Nyquist column are their own mirror images.
+  """
+  columns = np.arange(width // 2 + 1)
+  return ((columns > 0) & (2 * columns != width)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=32)
@@ -39,11 +51,7 @@ def _matrices(height: int, width: int):
   angle_w = 2 * np.pi * np.outer(np.arange(width), columns) / width
   cos_h, sin_h = (f(angle_h) / np.sqrt(height) for f in (np.cos, np.sin))
   cos_w, sin_w = (f(angle_w) / np.sqrt(width) for f in (np.cos, np.sin))
-  # A column other than zero and Nyquist stands for its mirror image as well.
-  twice = np.full(len(columns), 2.0)
-  twice[0] = 1.0
-  if width % 2 == 0:
-    twice[-1] = 1.0
+  twice = 1 + _has_mirror(width)
   into = np.stack([cos_w, -sin_w], axis=-1)  # [width, columns, re/im]
   back = np.stack([cos_w * twice, -sin_w * twice], axis=-1)
   # Complex product as a real one: [re/im out, height out, re/im in, height in].

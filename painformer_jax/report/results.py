@@ -83,7 +83,9 @@ class Results:
     title: name of the run's folder.
     model, image_size, parameters: of the backbone.
     step, steps: of the checkpoint, and of the whole run.
-    images, train_seconds: of training up to the checkpoint.
+    images: of training up to the checkpoint.
+    train_seconds, images_per_second: of training steps alone, without
+      compilation, evaluation and checkpoints.
     initial_weights: what the backbone started from, '' for random values.
     devices: in words, where the run has recorded them.
     data: what the data is and is not.
@@ -99,6 +101,7 @@ class Results:
   steps: int
   images: int
   train_seconds: float
+  images_per_second: float
   initial_weights: str
   devices: str
   data: str
@@ -109,10 +112,6 @@ class Results:
   @property
   def finished(self) -> bool:
     return self.step >= self.steps
-
-  @property
-  def images_per_second(self) -> float:
-    return self.images / self.train_seconds if self.train_seconds else 0.0
 
 
 def measure(run: Run, embedded: Embedded, *, say: Callable[[str], None]) -> Results:
@@ -126,8 +125,10 @@ def measure(run: Run, embedded: Embedded, *, say: Callable[[str], None]) -> Resu
       title=run.folder.resolve().name, model=run.config.model['name'],
       image_size=run.model.image_size,
       parameters=functional.count_parameters(run.model),
-      step=run.step, steps=run.config.steps, images=run.clock.images,
-      train_seconds=run.clock.seconds, initial_weights=run.config.initial_weights,
+      step=run.step, steps=run.config.steps,
+      images=run.step * sum(run.config.rows.values()), train_seconds=run.clock.seconds,
+      images_per_second=run.clock.images / (run.clock.seconds or 1),
+      initial_weights=run.config.initial_weights,
       devices=_devices(run), data=data_notes.what_it_is(run.tasks),
       tasks=tuple(_task(run, name, embedded.tasks[name]) for name in run.tasks),
       embedded_images=embedded.images, embed_seconds=embedded.seconds)

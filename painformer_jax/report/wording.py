@@ -28,9 +28,9 @@ def effort(results: Results) -> str:
   """Images, time, speed and devices of the training."""
   start = results.initial_weights or 'random values'
   where = f' on {results.devices}' if results.devices else ''
-  return (f'Trained from {start} on {results.images:,} images in '
-          f'{duration(results.train_seconds)}, {results.images_per_second:.1f} '
-          f'images/s{where}.')
+  return (f'Trained from {start} on {results.images:,} images: '
+          f'{duration(results.train_seconds)} of pure training, '
+          f'{results.images_per_second:.1f} images/s{where}.')
 
 
 def own_effort(results: Results) -> str:

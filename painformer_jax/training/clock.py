@@ -9,9 +9,11 @@ class Clock:
   """Time and images of a run, over all its interruptions.
 
   Attributes:
-    steps, images: done so far, by all processes.
-    seconds: spent in training steps, input wait included; compilation,
-      evaluation and checkpoints are not.
+    steps: done so far.
+    images: of the steps whose time is counted, by all processes; the first
+      step after each start compiles and is not counted.
+    seconds: spent in those steps, input wait included; evaluation and
+      checkpoints are not.
   """
 
   steps: int = 0

@@ -143,7 +143,7 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> TrainConfig
   tree = _values(TrainConfig, config, where='config')
   tree['tasks'] = {
       name: TaskConfig(**_values(TaskConfig, task, where=f'config.tasks.{name}'))
-      for name, task in tree['tasks'].items()}
+      for name, task in sorted(tree['tasks'].items())}  # Their order is part of a run.
   if 'optimizer' in tree:
     tree['optimizer'] = OptimizerConfig(
         **_values(OptimizerConfig, tree['optimizer'], where='config.optimizer'))
@@ -233,6 +233,10 @@ def _check(config: TrainConfig) -> None:
       raise InputError(f'config.tasks.{name}.rows is {task.rows}, below 1')
     if not 0 <= task.weight < float('inf'):
       raise InputError(f'config.tasks.{name}.weight is {task.weight}, below 0 or not finite')
+    if task.weight != 1 and config.weighting != 'fixed':
+      raise InputError(
+          f"config.tasks.{name}.weight is {task.weight}, but weights are learned: set "
+          "config.weighting to 'fixed'")
     if task.augment not in augment.POLICIES:
       raise InputError(f'config.tasks.{name}.augment is {task.augment!r}'
                        + _hint(task.augment, augment.POLICIES))

@@ -1,7 +1,6 @@
 """Multi-task pre-training, read from top to bottom."""
 
 import contextlib
-import json
 import pathlib
 import time
 
@@ -99,7 +98,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       evaluation_due = record['evaluation_due']
       say(f'goes on from step {step} of {workdir}')
     writer = metrics_lib.MetricsWriter(
-        workdir, start_step=step, enabled=parallel.is_main())
+        workdir, start_step=step, evaluation_due=evaluation_due,
+        enabled=parallel.is_main())
     closing.callback(writer.close)
 
     parameters = functional.count_parameters(model)
@@ -166,7 +166,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         else:  # The first step compiles; the clock counts from its end on.
           jax.block_until_ready(metrics)
           say(f'the first step took {duration(time.perf_counter() - first_step_began)}')
-          clock.steps, clock.images = step, clock.images + images_per_step
+          clock.steps = step
           clock.resume()
 
         # Evaluated before saved: a checkpoint has its figures on record.
@@ -198,27 +198,6 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
           'config.optimizer.learning_rate, with another --workdir') from None
   if not parallel.is_main():
     return {}
-  return _report(workdir, config, tasks, clock=clock, parameters=parameters)
-
-
-def _report(workdir: pathlib.Path, config: TrainConfig, tasks, *, clock: Clock,
-            parameters: int) -> dict:
-  """Writes report.json: what the run reached, on what, in which time."""
-  rows = metrics_lib.read_metrics(workdir)
-  final = {k: v for row in rows if row['step'] == config.steps for k, v in row.items()}
-  report = {
-      'model': dict(config.model), 'backbone_parameters': parameters,
-      'steps': clock.steps, 'images': clock.images, 'train_seconds': clock.seconds,
-      'environment': run.environment(),
-      'tasks': {name: {
-          'classes': len(task.classes), 'modality': task.modality,
-          'train_images': task.sizes['train'], 'test_images': task.sizes['test'],
-          'train_loss': final[f'task/{name}/loss'],
-          'train_accuracy': final[f'task/{name}/accuracy'],
-          'test_accuracy': final[f'eval/{name}/accuracy']}
-          for name, task in tasks.items()}}
-  path = workdir / 'report.json'
-  if path.exists():  # A finished run, started once more: keep what was added.
-    report = {**json.loads(path.read_text()), **report}
-  run.write_json(path, report)
-  return report
+  return run.write_report(
+      workdir, config, tasks, rows=metrics_lib.read_metrics(workdir), clock=clock,
+      parameters=parameters)

@@ -93,19 +93,22 @@ class MetricsWriter:
   Args:
     workdir: gets metrics.jsonl and TensorBoard event files.
     start_step: the step that the run (re)starts from.
+    evaluation_due: whether the evaluation of that step is still to come, so
+      that a figure of it on record is dropped too.
     enabled: False in processes that are not to write.
 
   Raises:
     InputError: they cannot be written; also by `write`.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, start_step: int, enabled: bool = True):
+  def __init__(self, workdir: str | pathlib.Path, *, start_step: int,
+               evaluation_due: bool = False, enabled: bool = True):
     self._enabled = enabled
     if not enabled:
       return
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     try:
-      _truncate(self._path, start_step)
+      _truncate(self._path, start_step, drop_evaluation=evaluation_due)
       self._file = self._path.open('a')
       self._events = EventFile(self._path.parent / 'tensorboard', start_step=start_step)
     except OSError as error:
@@ -153,10 +156,12 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
   return rows
 
 
-def _truncate(path: pathlib.Path, last_step: int) -> None:
+def _truncate(path: pathlib.Path, last_step: int, *, drop_evaluation: bool) -> None:
   if not path.exists():
     return
-  kept = [row for row in read_metrics(path.parent) if row['step'] <= last_step]
+  kept = [row for row in read_metrics(path.parent) if row['step'] <= last_step
+          and not (drop_evaluation and row['step'] == last_step
+                   and any(name.startswith('eval/') for name in row))]
   temporary = path.with_suffix('.jsonl.tmp')
   temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
   os.replace(temporary, path)

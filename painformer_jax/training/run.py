@@ -5,11 +5,14 @@ import json
 import os
 import pathlib
 import platform
+from collections.abc import Mapping, Sequence
 
 import jax
 
+from painformer_jax.data.prepared import PreparedTask
 from painformer_jax.errors import InputError
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training.clock import Clock
 from painformer_jax.training.config import TrainConfig, changed_fields
 
 
@@ -47,8 +50,52 @@ def _read_record(path: pathlib.Path) -> dict:
   except ValueError:
     stored = None
   if not isinstance(stored, dict):
-    raise InputError(f'{path} is damaged: take another --workdir')
+    raise InputError(f'{path} is damaged: remove it, or take another --workdir')
   return stored
+
+
+def write_report(workdir: pathlib.Path, config: TrainConfig, tasks: Mapping[str, PreparedTask], *,
+                 rows: Sequence[Mapping], clock: Clock, parameters: int) -> dict:
+  """Writes report.json: what the run reached, on what, in which time.
+
+  A finished run that is started once more keeps the report it has, with what
+  `painformer report` added.
+
+  Args:
+    workdir: of the run.
+    config: of the run.
+    tasks: name -> prepared task.
+    rows: of metrics.jsonl.
+    clock: at the end.
+    parameters: of the backbone.
+
+  Raises:
+    InputError: the last step's figures are not in metrics.jsonl any more.
+  """
+  path = workdir / 'report.json'
+  if path.exists():
+    report = _read_record(path)
+    if report.get('steps') == config.steps:
+      return report
+  final = {k: v for row in rows if row['step'] == config.steps for k, v in row.items()}
+  try:
+    figures = {name: {
+        'classes': len(task.classes), 'modality': task.modality,
+        'train_images': task.sizes['train'], 'test_images': task.sizes['test'],
+        'train_loss': final[f'task/{name}/loss'],
+        'train_accuracy': final[f'task/{name}/accuracy'],
+        'test_accuracy': final[f'eval/{name}/accuracy']} for name, task in tasks.items()}
+  except KeyError as error:
+    raise InputError(
+        f'{workdir / "metrics.jsonl"} has lost {error} of step {config.steps}: the run is '
+        'trained, but no report can be made; train again in another --workdir') from None
+  report = {
+      'model': dict(config.model), 'backbone_parameters': parameters,
+      'steps': clock.steps, 'images': clock.steps * sum(config.rows.values()),
+      'train_seconds': clock.seconds,
+      'images_per_second': clock.images / (clock.seconds or 1), 'environment': environment(), 'tasks': figures}
+  write_json(path, report)
+  return report
 
 
 def write_json(path: pathlib.Path, value) -> None:
