@@ -1,6 +1,7 @@
 import dataclasses
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -383,6 +384,26 @@ def test_folders_laid_out_otherwise(tmp_path, make, message):
   make(tmp_path / 'source')
   with pytest.raises(InputError, match=message):
     folder_task(tmp_path / 'source', 'pets', image_size=8)
+
+
+@pytest.mark.parametrize('closed', ['', 'cat', 'cat/deeper'])
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch, closed):
+  photos(tmp_path)
+  photos(tmp_path / 'cat', classes=('deeper',))
+  closed = tmp_path / closed
+
+  def refusing(call):
+    def wrapped(path='.'):
+      if Path(path) == closed:
+        raise PermissionError(13, 'Permission denied', str(path))
+      return call(path)
+    return wrapped
+
+  # A superuser, such as that of many a container, may read any folder.
+  for name in ('listdir', 'scandir'):
+    monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+  with pytest.raises(InputError, match=f'^{closed} cannot be read: Permission denied$'):
+    folder_task(tmp_path, 'pets', image_size=8)
 
 
 @pytest.mark.parametrize('options,message', [

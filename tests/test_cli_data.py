@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -70,6 +72,10 @@ def test_prepare_then_check(tmp_path):
      'there is no folder nowhere'),
     (['data', 'prepare', 'folder', '--source', '.', '--name', 'x',
       '--image-size', '0'], '--image-size'),
+    (['data', 'prepare', 'folder', '--source', '.', '--name', 'x',
+      '--image-size', '200000'], '200000 is not a whole number from 1 to 4096'),
+    (['data', 'demo', '--image-size', 'big'],
+     'big is not a whole number from 1 to 4096'),
     (['data', 'check', '--data-dir', 'nowhere'], 'no data folder nowhere'),
     (['data', 'check', '--data-dir', '.'], 'no prepared task in .'),
 ])
@@ -83,6 +89,42 @@ def test_bad_usage(tmp_path, monkeypatch, capsys, args, message):
   assert status == 2
   assert message in error and error.startswith('painformer: ')
   assert len(error.splitlines()) == 1
+
+
+def prepare_pets(tmp_path, data_dir, **options):
+  return painformer(
+      'data', 'prepare', 'folder', '--source', tmp_path / 'pets', '--name', 'pets',
+      '--data-dir', data_dir, '--image-size', '64', '--encoding', 'png', **options)
+
+
+def test_a_data_folder_that_is_a_file(tmp_path):
+  photos(tmp_path / 'pets', count=2)
+  (tmp_path / 'data').write_text('a file')
+  line = assert_one_line(prepare_pets(tmp_path, tmp_path / 'data'))
+  assert f'{tmp_path}/data/pets cannot be written: Not a directory;' in line
+
+
+# At the first metadata, and in the middle of a file of records.
+@pytest.mark.parametrize('limit', [100, 20_000])
+def test_a_full_disk(tmp_path, limit):
+  """A limit on the size of files stands for it: writing fails the same way."""
+  photos(tmp_path / 'pets', count=20)
+  line = assert_one_line(prepare_pets(
+      tmp_path, tmp_path / 'data', preexec_fn=lambda: resource.setrlimit(
+          resource.RLIMIT_FSIZE, (limit, limit))))
+  assert f'{tmp_path}/data/pets cannot be written: ' in line
+  assert 'File too large; free some space' in line
+  assert [p.name for p in (tmp_path / 'data/pets').iterdir()] == ['.lock']
+  assert prepare_pets(tmp_path, tmp_path / 'data').returncode == 0
+
+
+def test_a_file_name_that_is_not_utf_8(tmp_path):
+  photos(tmp_path / 'pets', count=2)
+  os.rename(tmp_path / 'pets/cat/00.jpg',
+            os.fsencode(tmp_path / 'pets/cat') + b'/caf\xe9.jpg')
+  line = assert_one_line(prepare_pets(tmp_path, tmp_path / 'data'))
+  assert r"/pets/cat/caf\xe9.jpg' is not UTF-8; rename it" in line
+  assert not (tmp_path / 'data').exists()
 
 
 @pytest.mark.parametrize('args', [

@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+_MAX_IMAGE_SIZE = 4096
+
 EXAMPLE = 'painformer data check --data-dir runs/data'
 
 _EXAMPLES = {
@@ -115,8 +117,9 @@ def _action(choices, name, action, summary):
 def _add_common(parser, *, image_size):
   _add_data_dir(parser)
   parser.add_argument(
-      '--image-size', type=_positive, default=image_size, metavar='N',
-      help='side of the stored square images, pixels (default: %(default)s)')
+      '--image-size', type=_image_size, default=image_size, metavar='N',
+      help='side of the stored square images, pixels, at most '
+      f'{_MAX_IMAGE_SIZE} (default: %(default)s)')
 
 
 def _add_data_dir(parser):
@@ -125,8 +128,12 @@ def _add_data_dir(parser):
       help='where prepared tasks are kept (default: %(default)s)')
 
 
-def _positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is below 1')
+def _image_size(text: str) -> int:
+  try:
+    value = int(text)
+  except ValueError:
+    value = 0
+  if not 1 <= value <= _MAX_IMAGE_SIZE:
+    raise argparse.ArgumentTypeError(
+        f'{text} is not a whole number from 1 to {_MAX_IMAGE_SIZE}')
   return value

@@ -51,29 +51,32 @@ def store(
 
   Raises:
     InputError: the task or one of its examples is malformed (names it), another
-      process is storing the same task, or a task of that name is already there
-      and differs.
+      process is storing the same task, a task of that name is already there
+      and differs, or `data_dir` cannot be written (no space, no permission).
   """
   _check_declaration(task)
   home = Path(data_dir) / task.name
   final, work = home / VERSION, home / '.incomplete'
-  home.mkdir(parents=True, exist_ok=True)
+  with _written(home):
+    home.mkdir(parents=True, exist_ok=True)
   with _only_writer(home, task.name):
     if final.exists():
       prepared = open_task(data_dir, task.name)
       _check_unchanged(task, prepared)
       progress(f'{task.name}: already in {final}, skipped')
       return prepared
-    if work.exists():
-      progress(f'{task.name}: clearing what an interrupted run left')
-      shutil.rmtree(work)
-    work.mkdir()
+    with _written(home):
+      if work.exists():
+        progress(f'{task.name}: clearing what an interrupted run left')
+        shutil.rmtree(work)
+      work.mkdir()
     try:
       _write(task, work, progress)
+      with _written(home):
+        os.replace(work, final)
     except BaseException:
-      shutil.rmtree(work)
+      shutil.rmtree(work, ignore_errors=True)
       raise
-    os.replace(work, final)
   return open_task(data_dir, task.name)
 
 
@@ -94,9 +97,10 @@ def _write(task: TaskSource, folder: Path, progress: Progress) -> None:
           'key': tfds.features.Text(),
           'source': tfds.features.Text(),
       }))
-  writer = tfds.core.SequentialWriter(
-      info, EXAMPLES_PER_SHARD, file_format='array_record')
-  writer.initialize_splits(list(task.splits))
+  with _written(folder.parent):
+    writer = tfds.core.SequentialWriter(
+        info, EXAMPLES_PER_SHARD, file_format='array_record')
+    writer.initialize_splits(list(task.splits))
   meter = _Meter(task, progress)
   keys = set()
   digests = {}
@@ -106,15 +110,17 @@ def _write(task: TaskSource, folder: Path, progress: Progress) -> None:
     while chunk := list(itertools.islice(examples, EXAMPLES_PER_CALL)):
       for e in chunk:
         update_digest(digest, key=e.key, label=e.label, image=e.image)
-      writer.add_examples({split: [
-          {'image': e.image, 'label': e.label, 'key': e.key, 'source': e.source}
-          for e in chunk]})
+      with _written(folder.parent):
+        writer.add_examples({split: [
+            {'image': e.image, 'label': e.label, 'key': e.key, 'source': e.source}
+            for e in chunk]})
       meter.add(split, chunk)
     if split not in meter.images:
       raise InputError(f"task '{task.name}': split '{split}' has no image")
     digests[split] = digest.hexdigest()
   metadata['sha256'] = digests
-  writer.close_all()
+  with _written(folder.parent):
+    writer.close_all()
   meter.close()
 
 
@@ -221,10 +227,25 @@ def _check_unchanged(task: TaskSource, prepared: PreparedTask) -> None:
 @contextlib.contextmanager
 def _only_writer(home: Path, name: str):
   """Holds the task's lock, which the system frees even if we are killed."""
-  with open(home / '.lock', 'w') as file:
+  with _written(home):
+    file = open(home / '.lock', 'w')
+  with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       raise InputError(
           f"another process is storing task '{name}' in {home}") from error
     yield
+
+
+@contextlib.contextmanager
+def _written(home: Path):
+  """Tells of what keeps a folder from being written as InputError."""
+  try:
+    yield
+  # ArrayRecord reports a full disk as a RuntimeError of several clauses.
+  except (OSError, RuntimeError) as error:
+    reason = getattr(error, 'strerror', None) or str(error).split(';')[0]
+    raise InputError(
+        f'{home} cannot be written: {reason}; free some space, mend its '
+        'permissions or choose another data folder') from error

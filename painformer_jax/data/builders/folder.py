@@ -60,8 +60,9 @@ def folder_task(
     report: takes a line for each unreadable file.
 
   Raises:
-    InputError: the folder is not laid out so; while the examples are read,
-      more than 1 % of a split's files are unreadable.
+    InputError: the folder is not laid out so, it cannot be read, a name in it
+      is not UTF-8; while the examples are read, more than 1 % of a split's
+      files are unreadable.
   """
   source = Path(source)
   if encoding not in _ENCODERS:
@@ -69,22 +70,12 @@ def folder_task(
         f"no encoding '{encoding}', only {' and '.join(_ENCODERS)}")
   if not 0 < test_fraction < 1:
     raise InputError(f'the test fraction {test_fraction} is not between 0 and 1')
-  if not source.is_dir():
-    raise InputError(f'there is no folder {source}')
-  if (source / 'train').is_dir() or (source / 'test').is_dir():
-    classes, files = _split_folders(source)
-    how = 'split as by its train and test folders'
-  else:
-    classes = _folders(source)
-    if len(classes) < 2:
-      raise InputError(
-          f'{source} has {len(classes)} folders, needs one for each of 2 or more '
-          'classes, or train/ and test/ with these inside')
-    files = _hold_out(
-        _list_images(source, classes), fraction=test_fraction, seed=split_seed)
-    how = (f'{test_fraction:g} of the images of each class held out, by seed '
-           f'{split_seed}; images of one recording or person may be on both '
-           'sides')
+  try:
+    classes, files, how = _read_layout(
+        source, test_fraction=test_fraction, split_seed=split_seed)
+  except OSError as error:
+    raise InputError(
+        f'{error.filename or source} cannot be read: {error.strerror}') from error
   stored = f'JPEG of quality {JPEG_QUALITY}' if encoding == 'jpeg' else 'PNG'
   return TaskSource(
       name=name,
@@ -101,6 +92,27 @@ def folder_task(
               of, image_size=image_size, encode=_ENCODERS[encoding],
               report=report)
           for split, of in files.items()})
+
+
+def _read_layout(
+    source: Path, *, test_fraction: float, split_seed: int,
+) -> tuple[list[str], dict[str, list[_File]], str]:
+  """Class names, each split's files, and how the splits were made."""
+  if not source.is_dir():
+    raise InputError(f'there is no folder {source}')
+  if (source / 'train').is_dir() or (source / 'test').is_dir():
+    return *_split_folders(source), 'split as by its train and test folders'
+  classes = _folders(source)
+  if len(classes) < 2:
+    raise InputError(
+        f'{source} has {len(classes)} folders, needs one for each of 2 or more '
+        'classes, or train/ and test/ with these inside')
+  files = _hold_out(
+      _list_images(source, classes), fraction=test_fraction, seed=split_seed)
+  how = (f'{test_fraction:g} of the images of each class held out, by seed '
+         f'{split_seed}; images of one recording or person may be on both '
+         'sides')
+  return classes, files, how
 
 
 def _split_folders(source: Path) -> tuple[list[str], dict[str, list[_File]]]:
@@ -144,16 +156,33 @@ def _list_images(
   for name in classes if present is None else present:
     found = sorted(
         Path(root, file)
-        for root, _, names in os.walk(folder / name) for file in names
+        for root, _, names in os.walk(folder / name, onerror=_raise)
+        for file in names
         if file.lower().endswith(SUFFIXES) and not file.startswith('.'))
     if not found:
       raise InputError(
           f'{folder / name} has no image (looked for {", ".join(SUFFIXES)})')
+    for path in found:
+      _check_name(path)
     files += [
         _File(path=p, key=prefix + p.relative_to(folder).as_posix(),
               label=labels[name])
         for p in found]
   return files
+
+
+def _raise(error: OSError):
+  raise error
+
+
+def _check_name(path: Path) -> None:
+  """Refuses names that a record, whose text is UTF-8, could not give back."""
+  try:
+    str(path).encode()
+  except UnicodeEncodeError as error:
+    # Python holds bytes that are not UTF-8 as lone surrogates.
+    raise InputError(
+        f'the name {os.fsencode(path)!r} is not UTF-8; rename it') from error
 
 
 def _hold_out(
