@@ -47,8 +47,9 @@ def embed(model: PainFormer, images, *, batch_size: int = 32) -> np.ndarray:
   Args:
     model: from `load` or `create`; its head, if any, is not used.
     images: [batch, height, width, 3] uint8 RGB, of any height and width.
-    batch_size: how many run at once. The last ones are filled up, so that one
-      compiled program serves all.
+    batch_size: how many run at once, at most. The last ones are filled up, and
+      fewer images than this run as the next power of two, so that few compiled
+      programs serve all.
 
   Returns:
     [batch, 160] float32 (the model's last width).
@@ -59,7 +60,8 @@ def embed(model: PainFormer, images, *, batch_size: int = 32) -> np.ndarray:
   _check(images)
   if batch_size < 1:
     raise ValueError(f'batch_size is {batch_size}, below 1')
-  embedder = Embedder(model, batch_size=min(batch_size, max(len(images), 1)))
+  power = 1 << max(len(images) - 1, 0).bit_length()
+  embedder = Embedder(model, batch_size=min(batch_size, power))
   parts = [embedder(np.asarray(images[start:start + embedder.batch_size]))
            for start in range(0, len(images), embedder.batch_size)]
   width = model.config.embedding_width

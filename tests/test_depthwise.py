@@ -82,10 +82,12 @@ def over_devices():
   x, kernel = drawn(7, 7, batch=16)
 
   def value_and_gradients(x, kernel):
-    return jax.value_and_grad(lambda x, k: jnp.square(shifted(x, k)).sum(), (0, 1))(x, kernel)
+    return jax.value_and_grad(
+        lambda x, k: jnp.square(shifted(x, k)).sum(), (0, 1))(x, kernel)
 
   program = jax.jit(value_and_gradients, in_shardings=(rows, everywhere),
-                    out_shardings=(everywhere, (rows, everywhere))).lower(x, kernel).compile()
+                    out_shardings=(everywhere, (rows, everywhere)))
+  program = program.lower(x, kernel).compile()
   _, (_, actual) = program(jax.device_put(x, rows), jax.device_put(kernel, everywhere))
   _, (_, wanted) = jax.jit(value_and_gradients)(x, kernel)
   return {'gathers': program.as_text().count('all-gather'),

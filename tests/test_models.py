@@ -168,7 +168,8 @@ def test_attention_maps_of_the_figure_start_in_stage_1():
   assert output.attention[0].shape == (1, 2, 64, 64)
 
 
-@pytest.mark.parametrize('shape', [(2, 31, 32, 3), (2, 32, 32, 1), (32, 32, 3), (2, 3, 32, 32)])
+@pytest.mark.parametrize(
+    'shape', [(2, 31, 32, 3), (2, 32, 32, 1), (32, 32, 3), (2, 3, 32, 32)])
 def test_wrong_image_shape_is_an_error_that_names_both(arrays, shape):
   model = functional.from_variables(NANO, arrays)
   with pytest.raises(ValueError, match=r'\[batch, 32, 32, 3\]') as caught:
@@ -336,7 +337,8 @@ def test_seed_decides_the_initial_values(fresh):
 
 def test_create_starts_in_evaluation_with_the_arrays_it_announces(fresh):
   assert fresh.patch_embed1.bn1.use_running_average
-  real, abstract = functional.variables(fresh), functional.abstract_variables(fresh.config)
+  real = functional.variables(fresh)
+  abstract = functional.abstract_variables(fresh.config)
   assert {k: (a.shape, a.dtype) for k, a in abstract.items()} == {
       k: (a.shape, a.dtype) for k, a in real.items()}
   statistics = real.keys() - functional.parameter_paths(fresh.config)

@@ -56,7 +56,8 @@ def test_every_nth_frame_is_that_frame(tmp_path, every):
 def test_colours_are_rgb(tmp_path):
   path = str(tmp_path / 'a.avi')
   writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 25, (64, 48))
-  writer.write(np.broadcast_to(np.array([200, 20, 20], np.uint8), (48, 64, 3)))  # BGR: blue
+  blue = np.array([200, 20, 20], np.uint8)  # OpenCV's order: BGR
+  writer.write(np.broadcast_to(blue, (48, 64, 3)))
   writer.release()
   red, _, blue = next(video.frames(path)).image.mean((0, 1))
   assert blue > 150 > 80 > red
@@ -84,7 +85,8 @@ def damaged(tmp_path, kind):
   return path
 
 
-@pytest.mark.parametrize('kind', ['text', 'empty', 'no frames', 'truncated', 'folder', 'absent'])
+@pytest.mark.parametrize(
+    'kind', ['text', 'empty', 'no frames', 'truncated', 'folder', 'absent'])
 def test_unreadable_videos_are_named(tmp_path, kind):
   path = damaged(tmp_path, kind)
   with pytest.raises(InputError, match=str(path)) as caught:
