@@ -6,8 +6,9 @@ from scipy import ndimage
 from skimage import data
 
 from painformer_jax.data import augment
-from painformer_jax.data.batch import decode_rgb, decode_strictly, squash
+from painformer_jax.data.batch import decode_rgb, decode_strictly
 from painformer_jax.errors import InputError
+from painformer_jax.modalities.images import squash
 from tiny_tasks import encode
 
 

@@ -1,4 +1,4 @@
-"""Still images from files."""
+"""Still images: to 8-bit RGB, and to a square, by one rule wherever they come from."""
 
 import os
 
@@ -15,9 +15,7 @@ def read_image(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
   """One image file, as the release reads it.
 
   Args:
-    path: of any format that Pillow decodes; turned upright by its EXIF tag,
-      grey and palette images become RGB, transparency is dropped, 16-bit
-      images are scaled to 8 bits.
+    path: of any format that Pillow decodes; made RGB as `to_rgb` says.
     image_size: side of the result; the image is squashed, not cropped.
 
   Returns:
@@ -28,36 +26,59 @@ def read_image(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
   """
   try:
     with Image.open(path) as image:
-      image = ImageOps.exif_transpose(image)
-      if image.mode.startswith('I') or image.mode == 'F':
-        image = _to_8_bits(image)
-      return squash(image.convert('RGB'), image_size)
+      return squash(to_rgb(image), image_size)
   # Decoders raise errors of many kinds for damaged files.
   except Exception as error:
     raise InputError(f'{path} is not a readable image ({error})') from error
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+  """Turns an image of any kind upright, as its EXIF tag says, and to 8-bit RGB.
+
+  Grey and palette images become RGB, transparency is dropped. 16-bit grey (modes
+  'I;16...') is scaled from 0..65535. 32-bit integers and floats (modes 'I' and
+  'F', such as depth maps; Pillow reads 16-bit PGM as 'I') have no set range:
+  their own least and greatest finite value become 0 and 255, what is not finite
+  becomes 0, and an image of one value is black.
+
+  Raises:
+    ValueError: no pixel is finite; whatever Pillow's decoders raise on damage.
+  """
+  image = ImageOps.exif_transpose(image)
+  if image.mode.startswith('I;16'):
+    image = _to_8_bits(np.asarray(image), low=0, high=65535)
+  elif image.mode in ('I', 'F'):
+    values = np.asarray(image).astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+      raise ValueError('no pixel is finite')
+    low, high = values[finite].min(), values[finite].max()
+    image = _to_8_bits(np.where(finite, values, low), low=low, high=high)
+  return image.convert('RGB')
+
+
 def squash(image: Image.Image | np.ndarray, image_size: int) -> np.ndarray:
   """Resizes to a square as torchvision's Resize does: bilinear, antialiased.
 
+  Nothing is cropped. Training, reports and embedding all resize by this.
+
   Args:
-    image: Pillow image or [height, width, 3] uint8.
-    image_size: side of the square.
+    image: Pillow image, or [height, width, 3] or [height, width] uint8.
+    image_size: side of the square, pixels.
 
   Returns:
-    [image_size, image_size, 3] uint8.
+    [image_size, image_size, 3] uint8, or without the last axis where `image` is
+    grey; an array that has the size already is returned as it is.
   """
   if isinstance(image, np.ndarray):
+    if image.shape[:2] == (image_size, image_size):
+      return image
     image = Image.fromarray(image)
   if image.size != (image_size, image_size):
     image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
   return np.asarray(image)
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-  """Scales 16-bit levels to 0..255; wider ones by their own range."""
-  values = np.asarray(image).astype(np.float64)
-  low, high = (0, 65535) if values.max() <= 65535 and values.min() >= 0 else (
-      values.min(), values.max())
-  scaled = (values - low) / max(high - low, 1e-12) * 255
+def _to_8_bits(values: np.ndarray, *, low: float, high: float) -> Image.Image:
+  scaled = (values.astype(np.float64) - low) * (255 / (high - low or 1))
   return Image.fromarray(np.round(scaled).astype(np.uint8))

@@ -12,8 +12,8 @@ import numpy as np
 
 from painformer_jax.checkpoints.atomic import write_atomically
 from painformer_jax.data import mixture
-from painformer_jax.data.batch import squash
 from painformer_jax.errors import InputError
+from painformer_jax.modalities.images import squash
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel

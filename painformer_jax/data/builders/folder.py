@@ -10,9 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from painformer_jax.data.batch import decode_strictly, squash
+from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.example import Example, TaskSource
 from painformer_jax.errors import InputError
+from painformer_jax.modalities.images import squash
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 JPEG_QUALITY = 95

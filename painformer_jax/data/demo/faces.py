@@ -10,6 +10,7 @@ from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import LFW, ORL
 from painformer_jax.data.demo.split import Span
 from painformer_jax.data.example import Example
+from painformer_jax.modalities.images import squash
 
 ORL_PEOPLE = 40
 # With images 1-5 for training and 6-10 for testing, 60 principal components
@@ -34,7 +35,7 @@ def orl_examples(root: Path, split: str, *, image_size: int) -> Iterator[Example
       grey = cv2.imread(str(root / ORL.folder / name), cv2.IMREAD_GRAYSCALE)
       yield Example(
           key=f's{person:02}/{number:02}', label=person - 1,
-          image=encode_png(_resize(grey, image_size)),
+          image=encode_png(squash(grey, image_size)),
           source=str(Span(recording=f'ORL s{person}/{number}')))
 
 
@@ -48,13 +49,5 @@ def lfw_examples(root: Path, split: str, *, image_size: int) -> Iterator[Example
     grey = np.rint(patches[index] * 255).astype(np.uint8)
     yield Example(
         key=f'{index:03}', label=int(index < _LFW_FACES),
-        image=encode_png(_resize(grey, image_size)),
+        image=encode_png(squash(grey, image_size)),
         source=str(Span(recording=f'lfw_subset {index}')))
-
-
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-  """Stretched to a square, as the released code does with its input."""
-  smaller = size < min(image.shape[:2])
-  return cv2.resize(
-      image, (size, size),
-      interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
