@@ -1,0 +1,173 @@
+"""Training in small: a model that compiles quickly, and runs of the command line.
+
+The compiler takes most of the time of a short run. Runs share a folder of
+compiled programs, which changes no result (`test_training_resume` compares).
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from conftest import ROOT, environment
+from painformer_jax.models import registry
+from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training.config import OptimizerConfig, defaults
+from painformer_jax.training.optimizer import make_optimizer
+from painformer_jax.training.state import initial_state
+from painformer_jax.training.step import StepPlan, make_train_step
+from tiny_tasks import store_tiny
+
+# Two stages of painformer_nano, with everything that it is made of.
+SMALL_MODEL = dict(
+    widths=(8, 16), mixers=('s', 'a'), heads=(1, 2), mlp_ratios=(2, 2), image_size=16,
+    stem_width=4)
+
+# Code that is made quickly and runs slowly.
+QUICK_COMPILE = '--xla_backend_optimization_level=0'
+
+TASKS = {'alpha': 3, 'beta': 2}
+
+
+def shared_folder(tmp_path_factory) -> pathlib.Path:
+  """The prepared tiny tasks (in data/) and compiled programs of a test session."""
+  folder = tmp_path_factory.getbasetemp() / 'training'
+  if not folder.exists():
+    folder.mkdir()
+    for name, classes in TASKS.items():
+      store_tiny(folder / 'data', name, train=24, test=7, classes=classes, image_size=32)
+  return folder
+
+
+def small_config(data_dir, **fields):
+  """A ConfigDict for a run of the small model on the tiny tasks."""
+  config = defaults('painformer_nano')
+  config.model.update(SMALL_MODEL)
+  config.data_dir = str(data_dir)
+  config.tasks = {name: dict(rows=8, augment='face') for name in TASKS}
+  config.steps = 6
+  config.optimizer.learning_rate = 1e-3
+  config.log_every = 2
+  config.checkpoint_every = 3
+  config.eval_batch = 8
+  config.update(fields)
+  return config
+
+
+class SmallStep:
+  """A compiled training step of the small model: 8 rows of alpha, 16 of beta.
+
+  Attributes:
+    plan: what it was made from.
+    state: first state, on the host: values at random, quicker than the model's.
+  """
+
+  rows = {'alpha': 8, 'beta': 16}
+
+  def __init__(self, *, devices=None, weights=None, optimizer=None, **model):
+    preset, self._mesh = registry.preset('painformer_nano'), parallel.data_mesh(devices)
+    self.plan = StepPlan(
+        model=registry.make_config('painformer_nano', **SMALL_MODEL, **model), rows=self.rows,
+        weights=weights, label_smoothing=0.1, mean=preset.mean, std=preset.std)
+    optimizer = make_optimizer(
+        optimizer or OptimizerConfig(learning_rate=1e-3), steps=10)
+    self.state = jax.tree_util.tree_map_with_path(_fill, jax.eval_shape(
+        lambda: initial_state(self.plan.model, classes=TASKS, optimizer=optimizer, seed=0,
+                              learned_weighting=weights is None)))
+    self._shardings = parallel.shardings(self._mesh, self.state)
+    step = make_train_step(self.plan, optimizer, self._mesh, state_shardings=self._shardings)
+    self._step = step.lower(self.state, self._placed(self.batch(0))).compile(
+        compiler_options={'xla_backend_optimization_level': 0})
+
+  def batch(self, number: int) -> dict:
+    """A batch on the host: noise, and labels at random."""
+    rng, size = np.random.default_rng(number), self.plan.model.image_size
+    return {task: {'image': rng.integers(0, 256, (rows, size, size, 3), np.uint8),
+                   'label': rng.integers(0, TASKS[task], rows, np.int32)}
+            for task, rows in self.rows.items()}
+
+  def __call__(self, state, batch):
+    """Makes a step; returns the new state and the metrics' values."""
+    state, metrics = self._step(
+        jax.device_put(state, self._shardings), self._placed(batch))
+    return state, {name: float(metric.compute()) for name, metric in metrics.items()}
+
+  def program(self) -> str:
+    return self._step.as_text()
+
+  def _placed(self, batch):
+    return parallel.put_batch(self._mesh, batch)
+
+
+def _fill(path, leaf):
+  name = jax.tree_util.keystr(path)
+  if not name.startswith(('.params', '.stats')):
+    return np.zeros(leaf.shape, leaf.dtype)
+  value = np.random.default_rng(list(name.encode())).normal(scale=0.1, size=leaf.shape)
+  if name.endswith(("scale']", "var']")):
+    value = 1 + abs(value)
+  return value.astype(leaf.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CommandLine:
+  """`painformer pretrain` on configs/tiny.py and the tiny tasks.
+
+  Attributes:
+    folder: from `shared_folder`.
+    devices: that a CPU pretends to be.
+    overrides: of the configuration, by key.
+    flags: XLA_FLAGS.
+  """
+
+  folder: pathlib.Path
+  devices: int = 1
+  overrides: dict = dataclasses.field(default_factory=dict)
+  flags: str = ''
+  cache: bool = True
+
+  def arguments(self, workdir, *more) -> list[str]:
+    tasks = ','.join(TASKS)
+    return [sys.executable, '-m', 'painformer_jax', 'pretrain', '--config',
+            f'{ROOT}/configs/tiny.py:{tasks}', '--workdir', str(workdir),
+            f'--config.data_dir={self.folder / "data"}',
+            *(f'--config.{key}={value}' for key, value in self.overrides.items()), *more]
+
+  def environment(self) -> dict[str, str]:
+    cache = {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'compiled'),
+             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'} if self.cache else {}
+    return environment(
+        JAX_PLATFORMS='cpu', PYTHONUNBUFFERED='1',
+        XLA_FLAGS=f'--xla_force_host_platform_device_count={self.devices} {self.flags}',
+        **cache)
+
+  def run(self, workdir, *more, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        self.arguments(workdir, *more), env=self.environment(), capture_output=True,
+        text=True, timeout=600, check=False, **options)
+
+  def start(self, workdir, *more) -> subprocess.Popen:
+    return subprocess.Popen(
+        self.arguments(workdir, *more), env=self.environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True)
+
+
+def rows(workdir) -> list[dict]:
+  """The rows of metrics.jsonl without what depends on the time of day."""
+  found = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  return [{k: v for k, v in row.items() if k != 'images_per_second'} for row in found]
+
+
+def assert_bad_input(done, *parts: str) -> str:
+  """The contract for bad input: status 2, one line at the end, no traceback."""
+  assert done.returncode == 2, done.stderr
+  lines = done.stderr.splitlines()
+  assert [line for line in lines if line.startswith('painformer: ')] == lines[-1:], lines
+  assert 'Traceback' not in done.stderr and done.stdout == ''
+  for part in parts:
+    assert part in lines[-1], lines[-1]
+  return lines[-1]
