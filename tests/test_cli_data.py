@@ -14,6 +14,7 @@ from painformer_jax.data.builders import base
 from painformer_jax.data.check import check_task, check_tasks
 from painformer_jax.data.demo import fetch, tasks
 from painformer_jax.data.demo.fetch import default_cache_dir, require
+from painformer_jax.data.demo.split import Span
 from painformer_jax.data.prepared import list_tasks, open_task
 from painformer_jax.errors import InputError
 from test_builders import photos, shards
@@ -140,7 +141,7 @@ def test_help_has_an_example(capsys, args):
 def test_traceback_may_stand_at_the_end(tmp_path):
   result = painformer(
       'data', 'check', '--data-dir', tmp_path / 'no', '--traceback')
-  assert result.returncode == 1 and 'Traceback' in result.stderr
+  assert result.returncode == 2 and 'Traceback' in result.stderr
 
 
 # The check.
@@ -225,7 +226,31 @@ def test_labels_out_of_range(tmp_path):
 # The demo corpus.
 
 
-def test_demo_fetches_and_stores_every_task(tmp_path, monkeypatch):
+def of_recordings(task, *, train='day', test='night'):
+  """The task with spans as sources: a second each, of one recording a split."""
+  def examples(split, recording):
+    for i, example in enumerate(task.splits[split]()):
+      yield dataclasses.replace(example, source=str(Span(
+          recording=recording, channel='ecg', start=i, stop=i + 1)))
+  return dataclasses.replace(task, splits={
+      'train': lambda: examples('train', train),
+      'test': lambda: examples('test', test)})
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'test': 'day'}, 'two/test: day, ecg, 0.000-1.000 s is not apart from one/train: '),
+    ({'train': 'night'}, 'one/test: night, ecg, 0.000-1.000 s is not apart from two/')])
+def test_demo_stores_nothing_where_splits_overlap(
+    tmp_path, monkeypatch, capsys, change, message):
+  monkeypatch.setattr(fetch, 'fetch', lambda cache, *, progress: cache)
+  monkeypatch.setattr(tasks, 'demo_tasks', lambda cache, *, image_size: [
+      of_recordings(tiny_task('one')), of_recordings(tiny_task('two'), **change)])
+  assert main(['data', 'demo', '--data-dir', str(tmp_path / 'data')]) == 2
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / 'data').exists()
+
+
+def test_demo_fetches_and_stores_every_task(tmp_path, monkeypatch, capsys):
   calls = []
 
   def fetch_(cache, *, progress):
@@ -235,16 +260,18 @@ def test_demo_fetches_and_stores_every_task(tmp_path, monkeypatch):
 
   def demo_tasks(cache, *, image_size):
     calls.append(('tasks', cache, image_size))
-    return [tiny_task('one', image_size=image_size), tiny_task('two')]
+    return [of_recordings(tiny_task('one', image_size=image_size)),
+            of_recordings(tiny_task('two'))]
 
   monkeypatch.setattr(fetch, 'fetch', fetch_)
   monkeypatch.setattr(tasks, 'demo_tasks', demo_tasks)
   demo = ['data', 'demo', '--data-dir', str(tmp_path / 'data')]
   assert main([*demo, '--cache', 'here', '--image-size', '24']) == 0
-  assert main(demo) == 2, 'stored in 112 pixels what was stored in 24'
+  assert main(demo) == 2, 'stored in 96 pixels what was stored in 24'
   assert calls == [('fetch', 'here'), ('tasks', tmp_path / 'cache', 24),
-                   ('fetch', None), ('tasks', tmp_path / 'cache', 112)]
+                   ('fetch', None), ('tasks', tmp_path / 'cache', 96)]
   assert list_tasks(tmp_path / 'data') == ['one', 'two']
+  assert 'what the 2 demo tasks test on is apart' in capsys.readouterr().err
 
 
 @pytest.mark.demo_corpus

@@ -362,7 +362,7 @@ def test_no_cache_says_what_to_do(tmp_path):
 
 def test_image_size(made_up):
   (task, *_) = demo_tasks(made_up)
-  assert decode(next(iter(task.splits['test']())).image).shape == (112, 112, 3)
+  assert decode(next(iter(task.splits['test']())).image).shape == (96, 96, 3)
   with pytest.raises(InputError, match='at least 8 pixels, not 4'):
     demo_tasks(made_up, image_size=4)
 

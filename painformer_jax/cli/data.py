@@ -4,6 +4,7 @@ import argparse
 import sys
 
 _MAX_IMAGE_SIZE = 4096
+_DEMO_GAP = 10  # Seconds between training and test windows of a recording.
 
 EXAMPLE = 'painformer data check --data-dir runs/data'
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--cache', metavar='DIR',
       help='where downloads are kept (default: $PAINFORMER_CACHE, or '
       'painformer_jax in your cache folder)')
-  _add_common(demo, image_size=112)
+  _add_common(demo, image_size=96)
 
   prepare = _action(
       actions, 'prepare', None, 'turn a dataset folder into ArrayRecord files')
@@ -64,9 +65,13 @@ def run(args: argparse.Namespace) -> int | None:
 
 def _demo(args):
   from painformer_jax.data.builders.base import store
-  from painformer_jax.data.demo import fetch, tasks
+  from painformer_jax.data.demo import fetch, split, tasks
   cache = fetch.fetch(args.cache, progress=_say)
-  for task in tasks.demo_tasks(cache, image_size=args.image_size):
+  found = tasks.demo_tasks(cache, image_size=args.image_size)
+  split.check_disjoint(found, gap=_DEMO_GAP)
+  _say(f'checked: what the {len(found)} demo tasks test on is apart from all that '
+       f'they train on, by {_DEMO_GAP} s or more within a recording')
+  for task in found:
     store(task, args.data_dir, progress=_say)
 
 

@@ -28,7 +28,7 @@ _BIOSIGNAL_SPLIT = (
 
 
 def demo_tasks(
-    cache_dir: str | os.PathLike, *, image_size: int = 112,
+    cache_dir: str | os.PathLike, *, image_size: int = 96,
 ) -> list[TaskSource]:
   """The tasks, made from the cache anew at each reading.
 
