@@ -25,4 +25,4 @@ def import_extra(module: str, *, extra: str):
       raise
     raise InputError(
         f"this needs the package {module.split('.')[0]}: "
-        f"pip install 'painformer_jax[{extra}]'") from error
+        f"pip install '.[{extra}]' in the clone of painformer_jax") from error

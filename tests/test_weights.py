@@ -1,6 +1,7 @@
 """The weights folder."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -59,6 +60,32 @@ def test_replaces_weights_and_empty_folders(folder, variables, tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ['empty', 'w']
 
 
+@pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'No space left')])
+@pytest.mark.parametrize('call', [1, 2])
+def test_an_interruption_between_the_replacements(
+    folder, variables, monkeypatch, error, call):
+  """Before each of the two, the old folder stays or comes back whole."""
+  calls, replace = [], os.replace
+
+  def interrupted(source, target):
+    calls.append(target)
+    if len(calls) == call:
+      raise error
+    replace(source, target)
+
+  monkeypatch.setattr(os, 'replace', interrupted)
+  with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else InputError):
+    weights.save_weights(
+        folder, {path: 0 * a for path, a in variables.items()},
+        config=CONFIG, source=SOURCE)
+  monkeypatch.setattr(os, 'replace', replace)
+  assert len(calls) >= call
+  assert [p.name for p in folder.parent.iterdir()] == ['w']
+  loaded = weights.load_weights(folder).variables
+  for path, array in variables.items():
+    np.testing.assert_array_equal(loaded[path], array)
+
+
 def test_never_overwrites_other_things(tmp_path, variables):
   (tmp_path / 'thesis').mkdir()
   (tmp_path / 'thesis' / 'chapter1').write_text('words')
@@ -111,7 +138,7 @@ def rewrite(folder, **changes):
 
 @pytest.mark.parametrize('changes,message', [
     ({'format': 'something else'}, 'its format is unknown'),
-    ({'version': 99}, 'newer painformer_jax'),
+    ({'version': 99}, r'newer painformer_jax .format 99.; upgrade painformer_jax$'),
     ({'version': 'x'}, 'is damaged'),
     ({'config': None}, 'is damaged'),
     ({'config': 3}, 'config is no dict'),

@@ -90,14 +90,16 @@ def save_weights(
     os.replace(partial, target)
   except (OSError, ValueError) as error:
     # Orbax's storage layer reports a full disk as a ValueError.
-    if retired.exists() and not target.exists():
-      os.replace(retired, target)
     raise InputError(
         f'{folder} cannot be written: {_first_line(error)}; free some space '
         'or choose another place') from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(retired, ignore_errors=True)
+    # Whatever stops us between the two replacements, the old folder comes back.
+    if target.exists():
+      shutil.rmtree(retired, ignore_errors=True)
+    elif retired.exists():
+      os.replace(retired, target)
 
 
 def check_target(folder: str | os.PathLike) -> None:
@@ -162,7 +164,7 @@ def _describe(folder: pathlib.Path) -> dict:
   if version > _VERSION:
     raise InputError(
         f'{folder} was written by a newer painformer_jax (format {version}); '
-        'upgrade: pip install -U painformer_jax')
+        'upgrade painformer_jax')
   return description
 
 
