@@ -8,6 +8,7 @@ import pytest
 
 import reference
 import torch_names
+from painformer_jax.checkpoints import key_map
 from painformer_jax.checkpoints.convert import (
     ConversionError, convert, export, infer)
 from painformer_jax.checkpoints.torch_file import TorchCheckpoint
@@ -73,6 +74,25 @@ def test_released_checkpoint(released):
   for name in ('missing', 'unexpected', 'initialised', 'skipped', 'non_finite'):
     assert getattr(report, name) == []
   assert report.misshapen == {}
+
+
+def test_a_name_under_two_rules_is_refused(nano, monkeypatch):
+  monkeypatch.setattr(key_map, 'RULES', (
+      *key_map.RULES, key_map.Rule('norm{n}.weight', 'other{n}/scale', 'as_is')))
+  with pytest.raises(InputError, match=(
+      r'^norm1\.weight falls under 2 rules of the conversion: '
+      r'norm\{n\}\.weight, norm\{n\}\.weight$')):
+    convert(checkpoint(nano), source='x')
+
+
+def test_a_name_under_no_rule_is_refused(nano, monkeypatch):
+  """What the table does not know has no place, even where the model has one."""
+  rules = [r for r in key_map.RULES if r.torch != 'norm{n}.weight']
+  monkeypatch.setattr(key_map, 'matches', lambda key, matches=key_map.matches: [
+      m for m in matches(key) if m.rule in rules])
+  with pytest.raises(ConversionError, match='norm1.weight') as caught:
+    convert(checkpoint(nano), source='x')
+  assert caught.value.report.unexpected == [f'norm{n}.weight' for n in (1, 2, 3, 4)]
 
 
 def test_order_in_the_file_does_not_matter(released):

@@ -101,7 +101,8 @@ def convert(checkpoint: TorchCheckpoint, *, source: str,
   Raises:
     ConversionError: a name is missing, unexpected or misshapen and not
       allowed; the message lists every one.
-    InputError: `allow_missing` is no regular expression.
+    InputError: `allow_missing` is no regular expression, or a name falls under
+      several rules of the table.
   """
   tensors = checkpoint.tensors
   allowed = _allowed(allow_missing)
@@ -113,11 +114,12 @@ def convert(checkpoint: TorchCheckpoint, *, source: str,
       name: fault for name, array in tensors.items() if name in expected
       and (fault := _fault(array, expected[name]))}
   missing = [name for name in expected if name not in tensors]
-  unexpected = [name for name in tensors if name not in expected]
-  variables = {
-      path: _ours(tensors[match.name], match)
-      for path, match in targets.items()
-      if match.name in tensors and match.name not in misshapen}
+  sources = {name: key_map.to_ours(name) for name in tensors}
+  known = {name: match for name, match in sources.items()
+           if match is not None and match.name in abstract}
+  unexpected = [name for name in tensors if name not in known]
+  variables = {match.name: _ours(tensors[name], match)
+               for name, match in known.items() if name not in misshapen}
   initialised = [
       name for name in expected
       if (name in missing or name in misshapen) and allowed(name)]

@@ -145,11 +145,25 @@ def _pattern(template: str) -> re.Pattern:
 
 
 def matches(key: str) -> list[Match]:
-  """Every rule that a released name falls under: one, or none."""
+  """Every rule that a released name falls under; one or none if all is well."""
   found = ((rule, _pattern(rule.torch).fullmatch(key)) for rule in RULES)
   return [
       Match(rule.ours.format(**m.groupdict()), rule, m.groupdict())
       for rule, m in found if m]
+
+
+def to_ours(key: str) -> Match | None:
+  """This package's name of a released array, None where no rule knows it.
+
+  Raises:
+    InputError: several rules do, so that none is to be trusted.
+  """
+  found = matches(key)
+  if len(found) > 1:
+    raise InputError(
+        f'{key} falls under {len(found)} rules of the conversion: '
+        f'{", ".join(match.rule.torch for match in found)}')
+  return found[0] if found else None
 
 
 def to_torch(path: str) -> Match:
