@@ -249,8 +249,9 @@ def test_damaged_files(place, report):
   (place / 'damaged/config.json').write_text(json.dumps(other))
   assert 'does not have the arrays' in _error(report('damaged'))
   (place / 'damaged/config.json').write_text(config)
-  (place / 'damaged/report.json').write_text('{')
-  assert 'report.json is damaged' in _error(report('damaged'))
+  for content in ('{', '[]', '3', 'null'):
+    (place / 'damaged/report.json').write_text(content)
+    assert 'report.json is damaged' in _error(report('damaged'))
 
 
 def test_data_gone_or_changed(place, report):

@@ -245,7 +245,8 @@ def _results(*tasks, **changes):
   return Results(**{
       'title': 'demo', 'model': 'painformer_nano', 'image_size': 32,
       'parameters': 40_904, 'step': 600, 'steps': 600, 'images': 33_600,
-      'train_seconds': 400.0, 'initial_weights': '', 'devices': '1 x cpu',
+      'train_seconds': 400.0, 'images_per_second': 84.0, 'initial_weights': '',
+      'devices': '1 x cpu',
       'data': data_notes.what_it_is([t.name for t in tasks]), 'tasks': tasks,
       'embedded_images': 4560, 'embed_seconds': 30.0, **changes})
 
@@ -260,6 +261,14 @@ def test_findings_name_what_is_unwelcome():
   assert re.search(r'^Pixels do as well or better: easy \(', text, re.M)
   assert re.search(r'^Untrained does as well or better: inborn \(', text, re.M)
   assert 'good' not in text
+
+
+def test_what_untrained_means_depends_on_the_start():
+  scratch = wording.methods(_results(_task('good')))['untrained']
+  assert 'before training' in scratch and 'random' not in scratch
+  tuned = wording.methods(_results(_task('good'), initial_weights='w.pth'))['untrained']
+  assert 'random values' in tuned and 'not on w.pth' in tuned
+  assert 'before training' not in tuned
 
 
 def test_findings_of_a_run_without_fault():
@@ -293,7 +302,7 @@ def test_terminal_page_fits_a_hundred_columns(names, title, split, unbalanced, c
 def test_terminal_page_says_what_was_run():
   text = terminal.text_page(_results(_task('coin', probe=0.52)), files={'page': 'r.html'})
   assert text.startswith('demo: step 600 of 600\npainformer_nano, 32 x 32 pixels, 40,904')
-  assert '33,600 images in 6m40s, 84.0 images/s on 1 x cpu.' in text
+  assert '33,600 images: 6m40s of pure training, 84.0 images/s on 1 x cpu.' in text
   assert re.search(r'^coin +52\.0 +42\.3-61\.5 +65\.0 +60\.0 +55\.0 +50\.0 +100  at chance$',
                    text, re.M)
   assert 'UNFINISHED' not in text

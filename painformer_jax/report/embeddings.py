@@ -33,7 +33,8 @@ class SplitArrays:
 
   Attributes:
     embedding: [n, width] float32, by the run's backbone.
-    untrained: [n, width] float32, by the same backbone before any training.
+    untrained: [n, width] float32, by a backbone of the same shape with the
+      random values of the run's seed, whatever weights the run began from.
     grey: [n, size, size] uint8, the images in grey, GREY_SIZE pixels wide or
       the width that the model sees where that is less.
     label: [n] int32.

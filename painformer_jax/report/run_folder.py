@@ -105,7 +105,10 @@ def read_report(folder: pathlib.Path) -> dict:
   """
   path = folder / REPORT
   try:
-    return json.loads(path.read_text()) if path.exists() else {}
+    report = json.loads(path.read_text()) if path.exists() else {}
+    if not isinstance(report, dict):
+      raise ValueError('not a JSON object')
+    return report
   except (OSError, ValueError) as error:
     raise InputError(f'{path} is damaged ({error}): remove it') from error
 

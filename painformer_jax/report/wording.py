@@ -62,6 +62,15 @@ def findings(results: Results) -> list[str]:
                    'untrained backbone.']
 
 
+def _untrained(results: Results) -> str:
+  if results.initial_weights:
+    return ('the same probe on a backbone of the same shape with random values, by the '
+            f'seed of the run, not on {results.initial_weights}, which it began from: '
+            'the probe minus this is what those weights and the training add together.')
+  return ('the same probe on the same backbone before training, with the seed of the '
+          'run: what training adds is the probe minus this.')
+
+
 def methods(results: Results) -> dict[str, str]:
   """Column -> how its figures came about."""
   size = results.tasks[0].pixels.size  # All tasks have the model's image size.
@@ -76,8 +85,7 @@ def methods(results: Results) -> dict[str, str]:
       'pixels': f'baseline without a network: up to {COMPONENTS} principal components '
                 f'of the image in grey, {size} x {size} pixels, and the nearest '
                 'training image.',
-      'untrained': 'the same probe on the same backbone before training, with the '
-                   "seed of the run: what training adds is the probe minus this.",
+      'untrained': _untrained(results),
       'chance': 'of always naming the most frequent class of the test split.',
       'worth': 'how many independent images the test images amount to: fewer where '
                'neighbours, such as windows of one recording, are right or wrong together.'}
