@@ -219,7 +219,7 @@ def test_installed_source_is_copied(cache):
      'lacks skimage/data/none.npy: pip install --upgrade'),
     ({'members': (Member(path='skimage/data/brick.png', sha256='0' * 64),)},
      'brick.png has SHA-256'),
-    ({'module': 'no_such_module'}, r'painformer_jax\[demo\]')])
+    ({'module': 'no_such_module'}, r"pip install '\.\[demo\]' in the clone")])
 def test_installed_source_that_is_not_right(cache, fields, words):
   with pytest.raises(InputError, match=words):
     fetch(cache, sources=[replaced(LFW, **fields)])

@@ -1,6 +1,7 @@
 """Fetching the demo corpus: pinned, verified, cached, resumable."""
 
 import contextlib
+import fcntl
 import fnmatch
 import hashlib
 import os
@@ -194,11 +195,6 @@ def _sha256(path: Path) -> str:
 @contextlib.contextmanager
 def _locked(root: Path):
   """Lets one process at a time work on a cache; others wait."""
-  try:
-    import fcntl
-  except ImportError:  # Not on Windows.
-    yield
-    return
   with (root / '.lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     yield
