@@ -131,6 +131,27 @@ def test_each_step_is_there_once_after_restarts(tmp_path):
   assert read_scalars(tmp_path / 'tensorboard')['loss'] == [(5, 0.625)]
 
 
+def test_an_evaluation_that_is_due_again_is_there_once(tmp_path):
+  """Killed after it, with a checkpoint of that step from before it."""
+  def evaluated(start_step, **options):
+    writer = metrics.MetricsWriter(tmp_path, start_step=start_step, **options)
+    if not start_step:
+      writer.write(5, {'loss': 0.5})
+    writer.write(5, {'eval/a/loss': 1.0})
+    writer.close()
+
+  evaluated(0)
+  for _ in range(2):
+    evaluated(5, evaluation_due=True)
+    assert metrics.read_metrics(tmp_path) == [
+        {'step': 5, 'loss': 0.5}, {'step': 5, 'eval/a/loss': 1.0}]
+    assert read_scalars(tmp_path / 'tensorboard') == {
+        'loss': [(5, 0.5)], 'eval/a/loss': [(5, 1.0)]}
+  write(tmp_path, 5, 10)  # Not due: what is there stays.
+  assert read_scalars(tmp_path / 'tensorboard')['eval/a/loss'] == [(5, 1.0)]
+  assert len(metrics.read_metrics(tmp_path)) == 3
+
+
 def test_restarts_within_a_second_keep_their_own_files(tmp_path):
   for step in range(5):
     write(tmp_path, step, step + 1)

@@ -23,7 +23,7 @@ class EventFile:
   Args:
     folder: made on demand; TensorBoard reads its files in the order of their
       names, which is that of their making.
-    start_step: what older files of the folder say of later steps is void.
+    start_step: what older files of the folder say of it and later ones is void.
 
   Raises:
     OSError: the file cannot be written; also by `write`.
@@ -38,7 +38,7 @@ class EventFile:
     self._append(_text(3, 'brain.Event:2'))
     if restarted:
       session = _message(7, _number(1, _START))
-      self._append(_number(2, start_step + 1) + session)
+      self._append(_number(2, start_step) + session)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Adds one scalar a name."""

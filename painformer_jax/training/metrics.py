@@ -108,9 +108,12 @@ class MetricsWriter:
       return
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     try:
-      _truncate(self._path, start_step, drop_evaluation=evaluation_due)
+      kept = _truncate(self._path, start_step, drop_evaluation=evaluation_due)
       self._file = self._path.open('a')
       self._events = EventFile(self._path.parent / 'tensorboard', start_step=start_step)
+      for row in kept:
+        if row['step'] == start_step:
+          self._events.write(start_step, {k: v for k, v in row.items() if k != 'step'})
     except OSError as error:
       raise InputError(_cannot_write(self._path, error)) from error
 
@@ -156,15 +159,17 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
   return rows
 
 
-def _truncate(path: pathlib.Path, last_step: int, *, drop_evaluation: bool) -> None:
+def _truncate(path: pathlib.Path, last_step: int, *, drop_evaluation: bool) -> list[dict]:
+  """Drops rows; returns those that stay."""
   if not path.exists():
-    return
+    return []
   kept = [row for row in read_metrics(path.parent) if row['step'] <= last_step
           and not (drop_evaluation and row['step'] == last_step
                    and any(name.startswith('eval/') for name in row))]
   temporary = path.with_suffix('.jsonl.tmp')
   temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
   os.replace(temporary, path)
+  return kept
 
 
 def progress_line(values: Mapping[str, float], *, clock: Clock, steps: int,
