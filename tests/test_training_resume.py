@@ -16,7 +16,7 @@ from etils import epath
 
 from event_reader import read_scalars
 from painformer_jax.checkpoints import store
-from training_runs import QUICK_COMPILE, CommandLine, rows, shared_folder
+from training_runs import QUICK_COMPILE, SMALL_MODEL, CommandLine, rows, shared_folder
 
 # Saves, rows and evaluations fall on different steps, so that each is
 # interrupted between the others.
@@ -186,11 +186,6 @@ def test_killed_and_stopped_again_and_again(one_device, reference, tmp_path):
   assert status == -signal.SIGKILL
   assert f'goes on from step {stopped} of {workdir}' in messages
 
-  status, messages = interrupted(
-      one_device, workdir, row_at(workdir, newest_row(workdir) + 1), signal.SIGINT)
-  if status != 130:  # It was at its end.
-    assert status == 0, messages
-
   uninterrupted(one_device, workdir)
   assert_same_run(workdir, reference[0])
 
@@ -206,7 +201,9 @@ def test_a_finished_run_started_again_changes_nothing(one_device, reference):
 
 
 def test_killed_on_eight_devices(folder, tmp_path):
-  command = CommandLine(folder=folder, devices=8, overrides=OVERRIDES, flags=QUICK_COMPILE)
+  smaller = {f'model.{name}': str(value).replace(' ', '') for name, value in SMALL_MODEL.items()}
+  command = CommandLine(
+      folder=folder, devices=8, overrides=OVERRIDES | smaller, flags=QUICK_COMPILE)
   lines = uninterrupted(command, tmp_path / 'reference')
   assert '8 cpu device(s)' in lines[0]
   workdir = tmp_path / 'run'
@@ -248,7 +245,7 @@ def test_stopped_while_it_evaluates(folder, tmp_path):
   command = CommandLine(folder=folder, overrides=overrides)
   uninterrupted(command, tmp_path / 'reference')
   workdir = tmp_path / 'run'
-  status, messages = interrupted(command, workdir, row_at(workdir, 24), signal.SIGTERM)
+  status, messages = interrupted(command, workdir, row_at(workdir, 24), signal.SIGINT)
   assert status == 130, messages
   assert rows(workdir)[-1]['step'] == 24 and 'eval/alpha/loss' not in rows(workdir)[-1]
   uninterrupted(command, workdir)
