@@ -27,7 +27,7 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
   record = workdir / 'config.json'
   try:
     if record.exists():
-      changed = changed_fields(config, _read_record(record))
+      changed = changed_fields(config, _read_record(record, remedy='take another --workdir'))
       if changed:
         raise InputError(
             f'{workdir} holds a run of another configuration '
@@ -44,13 +44,13 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
   return workdir
 
 
-def _read_record(path: pathlib.Path) -> dict:
+def _read_record(path: pathlib.Path, *, remedy: str) -> dict:
   try:
     stored = json.loads(path.read_text())
   except ValueError:
     stored = None
   if not isinstance(stored, dict):
-    raise InputError(f'{path} is damaged: remove it, or take another --workdir')
+    raise InputError(f'{path} is damaged: {remedy}')
   return stored
 
 
@@ -74,7 +74,7 @@ def write_report(workdir: pathlib.Path, config: TrainConfig, tasks: Mapping[str,
   """
   path = workdir / 'report.json'
   if path.exists():
-    report = _read_record(path)
+    report = _read_record(path, remedy='remove it, then run the same command again')
     if report.get('steps') == config.steps:
       return report
   final = {k: v for row in rows if row['step'] == config.steps for k, v in row.items()}

@@ -1,0 +1,272 @@
+import copy
+import dataclasses
+import json
+
+import ml_collections
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from painformer_jax.errors import InputError
+from painformer_jax.models import registry
+from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.training import run
+from painformer_jax.training.config import (
+    OptimizerConfig, TaskConfig, TrainConfig, changed_fields, defaults, from_config_dict)
+
+
+def valid() -> dict:
+  return {
+      'model': {'name': 'painformer_nano', 'drop_path_rate': 0.1},
+      'tasks': {'a': {'rows': 8, 'augment': 'face'}, 'b': {'rows': 16}},
+      'data_dir': 'data', 'steps': 100, 'optimizer': {'learning_rate': 1e-3}}
+
+
+def changed(path, value):
+  """The valid configuration with one field set, or left out where it is `...`."""
+  tree = valid()
+  *parents, name = path.split('.')
+  node = tree
+  for parent in parents:
+    node = node.setdefault(parent, {})
+  if value is ...:
+    del node[name]
+  else:
+    node[name] = value
+  return tree
+
+
+def refusal(tree) -> str:
+  with pytest.raises(InputError) as error:
+    from_config_dict(tree)
+  assert len(str(error.value).splitlines()) == 1
+  return str(error.value)
+
+
+def test_a_valid_configuration_becomes_dataclasses():
+  config = from_config_dict(ml_collections.ConfigDict(valid()))
+  assert config == from_config_dict(valid())
+  assert config.tasks == {'a': TaskConfig(rows=8, augment='face'), 'b': TaskConfig(rows=16)}
+  assert config.optimizer == OptimizerConfig(learning_rate=1e-3)
+  assert config.rows == {'a': 8, 'b': 16}
+  assert config.model_config() == registry.make_config('painformer_nano', drop_path_rate=0.1)
+
+
+def test_the_record_on_disk_is_the_configuration():
+  """Lists in place of tuples, as in JSON, are the same."""
+  tree = valid()
+  tree['model'] |= {'widths': (8, 16), 'mixers': ('s', 'a'), 'heads': (1, 2),
+                    'mlp_ratios': (2, 2)}
+  config = from_config_dict(tree)
+  again = from_config_dict(json.loads(config.to_json()))
+  assert again == config and again.model_config() == config.model_config()
+  assert hash(again.model_config())
+  assert changed_fields(config, json.loads(config.to_json())) == []
+
+
+@pytest.mark.parametrize('name', registry.list_models())
+def test_defaults_are_a_configuration_for_every_model(name):
+  config = defaults(name)
+  config.steps, config.tasks = 10, {'a': {'rows': 8}}
+  checked = from_config_dict(config)
+  assert checked.model_config() == registry.make_config(name, num_classes=0)
+  assert checked.optimizer == OptimizerConfig()
+
+
+@pytest.mark.parametrize('path,message', [
+    ('stepz', "config has no field 'stepz'; did you mean steps? (known: model, tasks, "),
+    ('log_evry', "config has no field 'log_evry'; did you mean log_every?"),
+    ('zzz', "config has no field 'zzz' (known: "),
+    ('model.imagesize', "config.model has no field 'imagesize'; did you mean image_size?"),
+    ('model.num_classes', "config.model has no field 'num_classes'"),
+    ('tasks.a.row', "config.tasks.a has no field 'row'; did you mean rows?"),
+    ('optimizer.learning_rat',
+     "config.optimizer has no field 'learning_rat'; did you mean learning_rate?"),
+    ('optimizer.zzz', "config.optimizer has no field 'zzz' (known: learning_rate, "),
+])
+def test_an_unknown_field_is_named(path, message):
+  assert message in refusal(changed(path, 1))
+
+
+@pytest.mark.parametrize('path,message', [
+    ('steps', 'config.steps is missing'), ('data_dir', 'config.data_dir is missing'),
+    ('tasks', 'config.tasks is missing'), ('model', 'config.model is missing'),
+    ('model.name', "config.model needs a 'name', one of: painformer, "),
+    ('tasks.b.rows', 'config.tasks.b.rows is missing'),
+])
+def test_a_missing_field_is_named(path, message):
+  assert message in refusal(changed(path, ...))
+
+
+WRONG = {
+    int: [1.5, '3', None, True, [1]], float: ['1', None, False, [1.0]],
+    str: [1, None, ['a']], dict: [1, 'a', None, ['a']]}
+
+
+def wrong_types():
+  """Every field of every table with values of all wrong types."""
+  for prefix, kind in (('', TrainConfig), ('optimizer.', OptimizerConfig), ('tasks.b.', TaskConfig),
+                       ('model.', PainFormerConfig)):
+    for field in dataclasses.fields(kind):
+      if field.type in WRONG and field.name != 'num_classes':
+        yield from ((prefix + field.name, value) for value in WRONG[field.type])
+  for path in ('model', 'tasks', 'optimizer', 'tasks.a'):
+    yield from ((path, value) for value in WRONG[dict])
+  yield from (('model.widths', 8), ('model.widths', (8, 'x')), ('model.mixers', ('s', 1)),
+              ('model.heads', (1, 2.0, 3, 4)), ('model.name', 5), ('weighting', 3))
+
+
+@pytest.mark.parametrize('path,value', list(wrong_types()))
+def test_a_value_of_another_type_is_named(path, value):
+  message = refusal(changed(path, value))
+  assert message.startswith(f'config.{path} is ')
+
+
+def test_numbers_of_either_kind_serve_as_floats():
+  config = from_config_dict(changed('optimizer.learning_rate', 1))
+  assert type(config.optimizer.learning_rate) is float
+
+
+@pytest.mark.parametrize('path,value,message', [
+    ('steps', 0, 'config.steps is 0, below 1'),
+    ('seed', -1, 'config.seed is -1, below 0'),
+    ('log_every', 0, 'config.log_every is 0, below 1'),
+    ('checkpoint_every', 0, 'config.checkpoint_every is 0, below 1'),
+    ('keep_checkpoints', 0, 'config.keep_checkpoints is 0, below 1'),
+    ('eval_every', -1, 'config.eval_every is -1, below 0'),
+    ('eval_batch', 0, 'config.eval_batch is 0, below 1'),
+    ('threads', 0, 'config.threads is 0, below 1'),
+    ('label_smoothing', 1.0, 'config.label_smoothing is 1.0, not in [0, 1)'),
+    ('label_smoothing', float('nan'), 'config.label_smoothing is nan'),
+    ('weighting', 'uncertain', "config.weighting is 'uncertain'; did you mean uncertainty? "
+     '(known: uncertainty, fixed)'),
+    ('tasks', {}, 'config.tasks is empty'),
+    ('tasks.a.rows', 0, 'config.tasks.a.rows is 0, below 1'),
+    ('tasks.a.augment', 'faces',
+     "config.tasks.a.augment is 'faces'; did you mean face? (known: none, face, "),
+    ('optimizer.warmup_steps', 100, 'config.optimizer.warmup_steps is 100, not in [0, 100)'),
+    ('optimizer.warmup_steps', -1, 'config.optimizer.warmup_steps is -1'),
+    ('optimizer.learning_rate', -1e-3, 'config.optimizer.learning_rate is -0.001, below 0'),
+    ('optimizer.learning_rate', float('inf'), 'config.optimizer.learning_rate is inf'),
+    ('optimizer.weight_decay', float('nan'), 'config.optimizer.weight_decay is nan'),
+    ('optimizer.clip_norm', -1.0, 'config.optimizer.clip_norm is -1.0'),
+    ('optimizer.final_ratio', -0.1, 'config.optimizer.final_ratio is -0.1'),
+    ('optimizer.b1', 1.0, 'config.optimizer.b1 is 1.0, not in [0, 1)'),
+    ('optimizer.b2', -0.5, 'config.optimizer.b2 is -0.5, not in [0, 1)'),
+    ('model.name', 'painformer_nan', "config.model: no model 'painformer_nan'; did you mean "
+     'painformer_nano?'),
+    ('model.image_size', 8, 'config.model: model painformer_nano: image_size 8 is below 32'),
+    ('model.drop_path_rate', 1.0, 'config.model: model painformer_nano: drop_path_rate 1.0'),
+    ('model.dtype', 'bfloat61', "config.model.dtype is 'bfloat61'; did you mean bfloat16?"),
+    ('model.gate', 'ftt', "config.model.gate is 'ftt'; did you mean fft? (known: fft, dft)"),
+    ('model.heads', (1, 2, 0, 4), 'config.model.heads is (1, 2, 0, 4), below 1'),
+    ('model.stem_width', -8, 'config.model.stem_width is -8, below 1'),
+    ('model.widths', (8, 16), 'config.model: model painformer_nano: mixers has 4 entries for 2'),
+])
+def test_a_value_out_of_range_is_named(path, value, message):
+  assert message in refusal(changed(path, value))
+
+
+def test_a_weight_is_for_fixed_weighting():
+  tree = changed('tasks.a.weight', 0.5)
+  assert "config.tasks.a.weight is 0.5, but weights are learned: set config.weighting to" in (
+      refusal(tree))
+  assert from_config_dict(tree | {'weighting': 'fixed'}).tasks['a'].weight == 0.5
+  tree['tasks']['a']['weight'] = -1.0
+  assert 'config.tasks.a.weight is -1.0' in refusal(tree | {'weighting': 'fixed'})
+
+
+TEXT = st.text('aé."', max_size=3)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner,
+                                                                max_size=2), max_leaves=4)
+PATHS = ['model', 'tasks', 'steps', 'optimizer', 'weighting', 'tasks.a', 'tasks.a.rows',
+         'model.name', 'model.widths', 'model.dtype', 'optimizer.b1', 'data_dir', 'threads']
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(PATHS), JSON)
+def test_anything_else_is_one_line_or_fits(path, value):
+  try:
+    from_config_dict(changed(path, copy.deepcopy(value)))
+  except InputError as error:
+    assert str(error).startswith('config') and len(str(error).splitlines()) == 1
+
+
+# What may change when a run goes on.
+
+
+def test_every_field_is_decided_upon():
+  """A new field must be put on one side: it decides the result, or it does not."""
+  decisive = {'model', 'tasks', 'steps', 'optimizer', 'seed', 'weighting', 'label_smoothing',
+              'initial_weights'}
+  assert decisive | TrainConfig.RESUMABLE == {f.name for f in dataclasses.fields(TrainConfig)}
+  assert not decisive & TrainConfig.RESUMABLE
+
+
+@pytest.mark.parametrize('path,value,difference', [
+    ('steps', 200, 'steps: 100 -> 200'),
+    ('seed', 1, 'seed: 0 -> 1'),
+    ('optimizer.learning_rate', 2e-3, 'optimizer.learning_rate: 0.001 -> 0.002'),
+    ('tasks.a.rows', 16, 'tasks.a.rows: 8 -> 16'),
+    ('tasks.a.augment', 'none', 'tasks.a.augment: "face" -> "none"'),
+    ('model.drop_path_rate', 0.2, 'model.drop_path_rate: 0.1 -> 0.2'),
+    ('model.gate', 'dft', 'model.gate: not there -> "dft"'),
+    ('label_smoothing', 0.1, 'label_smoothing: 0.0 -> 0.1'),
+    ('weighting', 'fixed', 'weighting: "uncertainty" -> "fixed"'),
+])
+def test_what_changed_is_named(path, value, difference, tmp_path):
+  run.open_workdir(tmp_path / 'run', from_config_dict(valid()))
+  with pytest.raises(InputError) as error:
+    run.open_workdir(tmp_path / 'run', from_config_dict(changed(path, value)))
+  assert str(error.value) == (
+      f'{tmp_path}/run holds a run of another configuration ({difference}): take another '
+      '--workdir, or the first configuration')
+
+
+def test_fields_that_leave_the_result_alone_may_change(tmp_path):
+  run.open_workdir(tmp_path / 'run', from_config_dict(valid()))
+  values = {'data_dir': 'elsewhere', 'log_every': 3, 'eval_every': 5, 'checkpoint_every': 7,
+            'keep_checkpoints': 9, 'threads': 4, 'eval_batch': 6}
+  assert values.keys() == TrainConfig.RESUMABLE
+  run.open_workdir(tmp_path / 'run', from_config_dict(valid() | values))
+  record = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert {name: record[name] for name in values} == values
+
+
+def test_the_order_of_tasks_changes_nothing():
+  tree = valid()
+  tree['tasks'] = dict(reversed(tree['tasks'].items()))
+  config = from_config_dict(tree)
+  assert config.to_json() == from_config_dict(valid()).to_json()
+  assert list(config.tasks) == ['a', 'b']
+
+
+# Folders.
+
+
+def test_a_folder_that_holds_something_else(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('')
+  with pytest.raises(InputError, match='is not empty and holds no run: take another --workdir'):
+    run.open_workdir(tmp_path, from_config_dict(valid()))
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_a_run_killed_while_it_made_its_folder_can_begin_again(tmp_path):
+  (tmp_path / 'config.json.tmp').write_text('{"mod')
+  run.open_workdir(tmp_path, from_config_dict(valid()))
+  assert [p.name for p in tmp_path.iterdir()] == ['config.json']
+
+
+@pytest.mark.parametrize('content', ['', '{"mod', '[]', '3'])
+def test_a_damaged_record(tmp_path, content):
+  (tmp_path / 'config.json').write_text(content)
+  with pytest.raises(InputError, match='config.json is damaged: take another --workdir'):
+    run.open_workdir(tmp_path, from_config_dict(valid()))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for workdir in (tmp_path / 'file', tmp_path / 'file' / 'run'):
+    with pytest.raises(InputError, match='cannot be used: Not a directory'):
+      run.open_workdir(workdir, from_config_dict(valid()))
