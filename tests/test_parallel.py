@@ -132,17 +132,6 @@ def test_batches_are_split_over_the_devices(on_mesh):
   assert on_mesh['put'] == [[2, 2]] * 8
 
 
-def all_on_mesh():
-  return {'interleave': interleave_on_mesh(), 'per device': per_device_on_mesh(),
-          'put': put_on_mesh()}
-
-
-@pytest.fixture(scope='module')
-def on_mesh(on_devices):
-  """What the functions above find on eight devices."""
-  return on_devices(8, all_on_mesh)
-
-
 # The training step.
 
 
@@ -176,9 +165,16 @@ def train(devices, gate):
           'statistics': sum(a.size for a in state.stats.values())}
 
 
-def train_on_mesh():
-  return {'one': train(jax.devices()[:1], 'fft'), 'fft': train(jax.devices(), 'fft'),
-          'dft': train(jax.devices(), 'dft')}
+def all_on_mesh():
+  """What the functions above find on eight devices, in one process."""
+  return {'interleave': interleave_on_mesh(), 'per device': per_device_on_mesh(),
+          'put': put_on_mesh(), 'one': train(jax.devices()[:1], 'fft'),
+          'fft': train(jax.devices(), 'fft'), 'dft': train(jax.devices(), 'dft')}
+
+
+@pytest.fixture(scope='module')
+def on_mesh(on_devices):
+  return on_devices(8, all_on_mesh)
 
 
 def test_collectives_are_found_in_program_text():
@@ -191,16 +187,10 @@ def test_collectives_are_found_in_program_text():
   assert collectives(text) == {'all-gather': 960, 'all-reduce': 29, 'collective-permute': 4}
 
 
-@pytest.fixture(scope='module')
-def trained(on_devices):
-  """What `train_on_mesh` finds."""
-  return on_devices(8, train_on_mesh)
-
-
 @pytest.mark.parametrize('gate', ['fft', 'dft'])
-def test_eight_devices_train_as_one(gate, trained, measured):
+def test_eight_devices_train_as_one(gate, on_mesh, measured):
   """The same losses, and only gradients and statistics go between devices."""
-  one_device, eight = trained['one'], trained[gate]
+  one_device, eight = on_mesh['one'], on_mesh[gate]
   assert one_device['collectives'] == {}
   for number, (one, many) in enumerate(zip(one_device['losses'], eight['losses'], strict=True)):
     assert one.keys() == many.keys()

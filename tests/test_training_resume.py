@@ -16,7 +16,7 @@ from etils import epath
 
 from event_reader import read_scalars
 from painformer_jax.checkpoints import store
-from training_runs import QUICK_COMPILE, SMALL_MODEL, CommandLine, rows, shared_folder
+from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
 # Saves, rows and evaluations fall on different steps, so that each is
 # interrupted between the others.
@@ -168,7 +168,7 @@ def test_it_learns_what_can_be_learned(reference):
   assert last['task/alpha/log_variance'] != 0
 
 
-def test_killed_and_stopped_again_and_again(one_device, reference, tmp_path):
+def test_killed_and_then_stopped(one_device, reference, tmp_path):
   """Also: the same seed twice, with and without a cache of compiled programs."""
   workdir = tmp_path / 'run'
   status, _ = interrupted(one_device, workdir, saving(workdir, 5), signal.SIGKILL)
@@ -181,29 +181,14 @@ def test_killed_and_stopped_again_and_again(one_device, reference, tmp_path):
   assert lines[-2] == f'saved step {stopped}; run the same command again to go on'
   assert 8 <= stopped < 24 and store.latest_step(workdir / 'checkpoints') == stopped
 
-  status, messages = interrupted(
-      one_device, workdir, row_at(workdir, stopped // 4 * 4 + 4), signal.SIGKILL)
-  assert status == -signal.SIGKILL
-  assert f'goes on from step {stopped} of {workdir}' in messages
-
-  uninterrupted(one_device, workdir)
+  lines = uninterrupted(one_device, workdir)
+  assert lines[0] == f'goes on from step {stopped} of {workdir}'
   assert_same_run(workdir, reference[0])
 
 
-def test_a_finished_run_started_again_changes_nothing(one_device, reference):
-  workdir, _ = reference
-  report = (workdir / 'report.json').read_text()
-  before = (workdir / 'metrics.jsonl').read_text(), state_of(workdir)[0]
-  lines = uninterrupted(one_device, workdir)
-  assert lines[0] == f'goes on from step 24 of {workdir}' and len(lines) == 2
-  assert ((workdir / 'metrics.jsonl').read_text(), state_of(workdir)[0]) == before
-  assert (workdir / 'report.json').read_text() == report
-
-
 def test_killed_on_eight_devices(folder, tmp_path):
-  smaller = {f'model.{name}': str(value).replace(' ', '') for name, value in SMALL_MODEL.items()}
   command = CommandLine(
-      folder=folder, devices=8, overrides=OVERRIDES | smaller, flags=QUICK_COMPILE)
+      folder=folder, devices=8, overrides=OVERRIDES | SMALL_OVERRIDES, flags=QUICK_COMPILE)
   lines = uninterrupted(command, tmp_path / 'reference')
   assert '8 cpu device(s)' in lines[0]
   workdir = tmp_path / 'run'

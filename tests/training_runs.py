@@ -4,6 +4,7 @@ The compiler takes most of the time of a short run. Runs share a folder of
 compiled programs, which changes no result (`test_training_resume` compares).
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -12,10 +13,13 @@ import sys
 
 import jax
 import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from conftest import ROOT, environment
 from painformer_jax.models import registry
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training import loop
 from painformer_jax.training.config import OptimizerConfig, defaults
 from painformer_jax.training.optimizer import make_optimizer
 from painformer_jax.training.state import initial_state
@@ -30,6 +34,10 @@ SMALL_MODEL = dict(
 # Code that is made quickly and runs slowly.
 QUICK_COMPILE = '--xla_backend_optimization_level=0'
 
+# The same for the command line.
+SMALL_OVERRIDES = {
+    f'model.{name}': str(value).replace(' ', '') for name, value in SMALL_MODEL.items()}
+
 TASKS = {'alpha': 3, 'beta': 2}
 
 
@@ -41,6 +49,41 @@ def shared_folder(tmp_path_factory) -> pathlib.Path:
     for name, classes in TASKS.items():
       store_tiny(folder / 'data', name, train=24, test=7, classes=classes, image_size=32)
   return folder
+
+
+@contextlib.contextmanager
+def quick_training(folder: pathlib.Path):
+  """In this process too: code that is made quickly, and shared between runs."""
+  before = {name: getattr(jax.config, name) for name in (
+      'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')}
+  jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  compilation_cache.reset_cache()
+  try:
+    with pytest.MonkeyPatch.context() as patch:
+      for name in ('make_train_step', 'make_embed_step'):
+        patch.setattr(loop, name, _quickly(getattr(loop, name)))
+      yield
+  finally:
+    for name, value in before.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def _quickly(make):
+  """Changes a maker of jitted functions, each for arguments of one shape."""
+  def made(*args, **kwargs):
+    function, compiled = make(*args, **kwargs), []
+
+    def call(*args):
+      if not compiled:
+        compiled.append(function.lower(*args).compile(
+            compiler_options={'xla_backend_optimization_level': 0}))
+      return compiled[0](*args)
+
+    return call
+
+  return made
 
 
 def small_config(data_dir, **fields):
@@ -122,6 +165,7 @@ class CommandLine:
     devices: that a CPU pretends to be.
     overrides: of the configuration, by key.
     flags: XLA_FLAGS.
+    cache: whether compiled programs are shared.
   """
 
   folder: pathlib.Path
@@ -131,9 +175,8 @@ class CommandLine:
   cache: bool = True
 
   def arguments(self, workdir, *more) -> list[str]:
-    tasks = ','.join(TASKS)
     return [sys.executable, '-m', 'painformer_jax', 'pretrain', '--config',
-            f'{ROOT}/configs/tiny.py:{tasks}', '--workdir', str(workdir),
+            f'{ROOT}/configs/tiny.py:{",".join(TASKS)}', '--workdir', str(workdir),
             f'--config.data_dir={self.folder / "data"}',
             *(f'--config.{key}={value}' for key, value in self.overrides.items()), *more]
 
@@ -145,10 +188,10 @@ class CommandLine:
         XLA_FLAGS=f'--xla_force_host_platform_device_count={self.devices} {self.flags}',
         **cache)
 
-  def run(self, workdir, *more, **options) -> subprocess.CompletedProcess:
+  def run(self, workdir, *more) -> subprocess.CompletedProcess:
     return subprocess.run(
         self.arguments(workdir, *more), env=self.environment(), capture_output=True,
-        text=True, timeout=600, check=False, **options)
+        text=True, timeout=600, check=False)
 
   def start(self, workdir, *more) -> subprocess.Popen:
     return subprocess.Popen(
@@ -164,9 +207,9 @@ def rows(workdir) -> list[dict]:
 
 def assert_bad_input(done, *parts: str) -> str:
   """The contract for bad input: status 2, one line at the end, no traceback."""
-  assert done.returncode == 2, done.stderr
+  assert done.returncode == 2, done.stderr[-2000:]
   lines = done.stderr.splitlines()
-  assert [line for line in lines if line.startswith('painformer: ')] == lines[-1:], lines
+  assert [line for line in lines if line.startswith('painformer: ')] == lines[-1:], lines[-9:]
   assert 'Traceback' not in done.stderr and done.stdout == ''
   for part in parts:
     assert part in lines[-1], lines[-1]

@@ -9,6 +9,7 @@ import pathlib
 import re
 import sys
 import time
+import traceback
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -50,8 +51,9 @@ class CheckpointStore:
 
   def __init__(self, folder: str | pathlib.Path, *, keep: int = 2):
     folder = pathlib.Path(folder).absolute()
+    self._failed = False
     self._silence = contextlib.ExitStack()
-    self._silence.enter_context(_without_logs('absl'))
+    self._silence.enter_context(_quiet())
     try:
       folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
@@ -112,15 +114,19 @@ class CheckpointStore:
 
   def close(self) -> None:
     """Ends the background work; `finish` says whether it went well."""
-    # A save that failed was reported, or something else went wrong before.
-    with self._silence, contextlib.suppress(OSError, ValueError):
-      self._manager.close()
+    with self._silence:
+      # A save that failed was reported, or something else went wrong before.
+      with contextlib.suppress(OSError, ValueError):
+        self._manager.close()
+      if self._failed:
+        gc.collect()  # Of futures with errors that nobody asked for.
 
   @contextlib.contextmanager
   def _failures(self):
     try:
       yield
     except (OSError, ValueError) as error:  # Its storage layer raises ValueError.
+      self._failed = True
       raise InputError(
           f'a checkpoint could not be written to {self._manager.directory}: '
           f'{_reason(error)}; the ones before it are whole: make room, then run '
@@ -236,37 +242,42 @@ def _opened(sealed: Mapping) -> tuple[dict, dict[str, int]]:
   return record, checksums
 
 
-# Messages. Orbax raises an error once its threads have printed it, page by page.
-
-
-@contextlib.contextmanager
-def _without_logs(name: str):
-  """Drops what Orbax logs, or what is logged about it."""
-  def other(log: logging.LogRecord) -> bool:
-    return 'orbax' not in log.pathname and 'orbax' not in log.getMessage()
-
-  logger = logging.getLogger(name)
-  logger.addFilter(other)
-  try:
-    yield
-  finally:
-    logger.removeFilter(other)
+# Messages. What Orbax raises its threads have printed before, page by page.
 
 
 @contextlib.contextmanager
 def _quiet():
-  """Drops what is printed about the coroutines that a failed read abandons."""
-  hook = sys.unraisablehook
-  with _without_logs('absl'), _without_logs('asyncio'):
-    sys.unraisablehook = lambda _: None
-    try:
-      yield
-    except Exception:
-      gc.collect()
-      time.sleep(0.2)  # Reads that are still under way end in this time.
-      raise
-    finally:
-      sys.unraisablehook = hook
+  """Drops what is printed of errors in Orbax, its threads and coroutines.
+
+  In here an error of theirs is raised, or waits for the next call.
+  """
+  def of_others(log: logging.LogRecord) -> bool:
+    return not _OF_ORBAX(f'{log.pathname} {log.getMessage()}')
+
+  def hook(unraisable):
+    trace = traceback.extract_tb(unraisable.exc_traceback)
+    if not _OF_ORBAX(' '.join([repr(unraisable.object), *(f.filename for f in trace)])):
+      previous(unraisable)
+
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  previous, sys.unraisablehook = sys.unraisablehook, hook
+  for logger in loggers:
+    logger.addFilter(of_others)
+  try:
+    yield
+  except Exception:
+    gc.collect()
+    time.sleep(0.2)  # Reads that are still under way end in this time.
+    raise
+  finally:
+    sys.unraisablehook = previous
+    for logger in loggers:
+      logger.removeFilter(of_others)
+
+
+# Where messages come from or what they are about: Orbax, the storage library
+# below it, the event loops that run both.
+_OF_ORBAX = re.compile(r'orbax|tensorstore|OCDBT|asyncio').search
 
 
 def _damaged(path: epath.Path, error: Exception) -> str:
