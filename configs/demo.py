@@ -23,12 +23,12 @@ def get_config(model: str = 'painformer_small') -> ConfigDict:
       stimulus_rest=dict(rows=4, augment='signal'),
       tapping_rest=dict(rows=4, augment='signal'),
   )
-  config.steps = 400
+  config.steps = 500
   config.optimizer.learning_rate = 1e-3
   config.optimizer.warmup_steps = 30
   config.optimizer.weight_decay = 0.05
   config.label_smoothing = 0.1
   config.log_every = 20
-  config.eval_every = 200
+  config.eval_every = 250
   config.checkpoint_every = 100
   return config
