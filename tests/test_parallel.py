@@ -1,4 +1,8 @@
 import re
+import signal
+import socket
+import subprocess
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +14,8 @@ from jax.sharding import AxisType, PartitionSpec
 from painformer_jax.errors import InputError
 from painformer_jax.models import spectral
 from painformer_jax.parallel import mesh as parallel
-from training_runs import SmallStep
+from training_runs import (
+    QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, SmallStep, rows, shared_folder)
 
 SIZES = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
@@ -207,3 +212,74 @@ def test_eight_devices_train_as_one(gate, on_mesh, measured):
   gradients = eight['parameters'] + eight['filters'] * {'fft': -0.5, 'dft': 1}[gate]
   extra = eight['collectives']['all-reduce'] - gradients
   assert 0 < extra < 4 * eight['statistics'] + 100, extra
+
+
+# Several processes, that find each other as under Open MPI.
+
+
+OVERRIDES = {'steps': 12, 'log_every': 3, 'checkpoint_every': 5, 'eval_every': 6,
+             'model.drop_path_rate': 0.2, **SMALL_OVERRIDES}
+
+
+def start_two(command, workdir):
+  """Two processes of one device each, on the loopback."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = str(free.getsockname()[1])
+  return [subprocess.Popen(
+      command.arguments(workdir, '--distributed'), stderr=subprocess.PIPE, text=True,
+      env=command.environment() | {
+          'OMPI_MCA_orte_hnp_uri': '1234.0;tcp://127.0.0.1:1', 'JAX_COORDINATOR_PORT': port,
+          'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_RANK': str(rank),
+          'OMPI_COMM_WORLD_LOCAL_RANK': str(rank)}) for rank in range(2)]
+
+
+def finish(processes):
+  messages = [process.communicate(timeout=600)[1] for process in processes]
+  return [process.returncode for process in processes], messages
+
+
+def assert_near(found, expected):
+  assert [row['step'] for row in found] == [row['step'] for row in expected]
+  for row, other in zip(found, expected):
+    assert row.keys() == other.keys()
+    for name, value in row.items():
+      assert value == pytest.approx(other[name], abs=2e-3 if 'norm' in name else 1e-4), name
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path, tmp_path_factory):
+  """The same figures as one process with two devices; one of the two writes."""
+  folder = shared_folder(tmp_path_factory)
+  alone = CommandLine(folder=folder, devices=2, overrides=OVERRIDES, flags=QUICK_COMPILE)
+  done = alone.run(tmp_path / 'alone')
+  assert done.returncode == 0, done.stderr
+  two = CommandLine(folder=folder, overrides=OVERRIDES, flags=QUICK_COMPILE, cache=False)
+  statuses, messages = finish(start_two(two, tmp_path / 'two'))
+  assert statuses == [0, 0], messages
+  assert 'step 12/12' in messages[0] and 'step ' not in messages[1]
+  assert_near(rows(tmp_path / 'two'), rows(tmp_path / 'alone'))
+  assert {p.name for p in (tmp_path / 'two').iterdir()} == {
+      p.name for p in (tmp_path / 'alone').iterdir()}
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path, tmp_path_factory):
+  """As when a cloud takes one machine back. What is saved goes on alone."""
+  folder = shared_folder(tmp_path_factory)
+  command = CommandLine(folder=folder, overrides=OVERRIDES | {'steps': 400, 'log_every': 20},
+                        flags=QUICK_COMPILE)
+  workdir = tmp_path / 'run'
+  processes = start_two(command, workdir)
+  while not (workdir / 'metrics.jsonl').exists() or not (workdir / 'metrics.jsonl').read_text():
+    time.sleep(0.05)
+    assert all(process.poll() is None for process in processes), finish(processes)
+  processes[1].send_signal(signal.SIGTERM)
+  statuses, messages = finish(processes)
+  assert statuses == [130, 130], messages
+  saved = int(re.search(r'saved step (\d+); run', messages[0])[1])
+  assert 6 <= saved < 400
+  done = command.run(workdir, '--config.checkpoint_every=200')
+  assert done.returncode == 0, done.stderr
+  assert f'goes on from step {saved} of {workdir}' in done.stderr
+  assert [row['step'] for row in rows(workdir) if 'loss' in row] == list(range(20, 401, 20))
