@@ -309,7 +309,6 @@ def test_an_absurd_learning_rate(folder, tmp_path):
 @pytest.mark.parametrize('name,message', [
     ('task/beta/loss', r'the loss of step 5 is not finite \(tasks: beta\)'),
     ('gradient_norm', 'the loss of step 5 is finite, but not its gradient_norm'),
-    ('parameter_norm', 'the loss of step 5 is finite, but not its parameter_norm'),
 ])
 def test_nothing_is_saved_after_a_figure_that_is_not_finite(
     name, message, data, tmp_path, monkeypatch):

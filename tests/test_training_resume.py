@@ -1,7 +1,8 @@
 """Runs of the command line that are killed, or asked to stop, and go on.
 
 However often that happens, the run ends with the bits of one that was left
-alone: every array of the last checkpoint, every row of metrics.jsonl.
+alone: every array of the last checkpoint, every row of metrics.jsonl. The quick
+tests train two stages of painformer_nano, the slow ones all of it.
 """
 
 import random
@@ -109,7 +110,8 @@ def uninterrupted(command, workdir):
 
 @pytest.fixture(scope='module')
 def one_device(folder):
-  return CommandLine(folder=folder, overrides=OVERRIDES, flags=QUICK_COMPILE)
+  return CommandLine(
+      folder=folder, overrides=OVERRIDES | SMALL_OVERRIDES, flags=QUICK_COMPILE)
 
 
 @pytest.fixture(scope='module')
@@ -124,7 +126,7 @@ def test_a_run_says_what_it_does(reference):
   """Its lines, and no word of the libraries under it."""
   workdir, lines = reference
   assert lines[0] == (
-      'painformer_nano: 40,904 parameters in the backbone, 41,071 in all (parameters.txt); '
+      'painformer_nano: 7,892 parameters in the backbone, 7,979 in all (parameters.txt); '
       '2 tasks, 16 images a step, 1 cpu device(s)')
   assert lines[1] == 'compiles the training step'
   assert lines[2].startswith('the first step took ')
@@ -134,7 +136,7 @@ def test_a_run_says_what_it_does(reference):
     assert ('images/s  eta ' in line) == ('/24' in line)
     assert ('held-out accuracy: alpha ' in line) != ('/24' in line)
   overview = (workdir / 'parameters.txt').read_text()
-  assert 'backbone/patch_embed1' in overview and 'Total: 41,071' in overview
+  assert 'backbone/patch_embed1' in overview and 'Total: 7,979' in overview
 
 
 def test_rows_of_metrics(reference):
@@ -203,7 +205,7 @@ def test_killed_on_eight_devices(folder, tmp_path):
 def test_killed_at_any_moment(devices, folder, tmp_path):
   """Fourteen kills: around every checkpoint, and at random, from the start on.
 
-  Code is compiled as it is for users here.
+  The model is painformer_nano, compiled as it is for users.
   """
   command = CommandLine(folder=folder, devices=devices, overrides=OVERRIDES)
   uninterrupted(command, tmp_path / 'reference')
