@@ -1,0 +1,110 @@
+"""DigiFace-1M: 1.22 M rendered faces of 110,000 people who do not exist.
+
+    SOURCE/<identity>/0.png                              or, as the archives unpack,
+    SOURCE/subjects_0-1999_72_imgs/<identity>/0.png
+
+Identities have 72 images (0 to 9999) or 5 (100000 and above). The release
+makes no split; a share of each identity's images is held out (reconstructed).
+"""
+
+import os
+from pathlib import Path
+
+from painformer_jax.data.builders.image_files import (
+    ImageReader, Report, StoredAs, check_fraction, counted, key_of, list_files,
+    named, require_folder, split_by, unreadable)
+from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.errors import InputError
+
+# What the names of the eight archives add up to.
+PEOPLE = 109_999
+LICENCE = 'DigiFace-1M: non-commercial research (Microsoft)'
+
+
+def digiface_task(
+    source: str | Path,
+    name: str = 'digiface',
+    *,
+    image_size: int = 224,
+    short_side: int = 0,
+    encoding: str = 'jpeg',
+    test_fraction: float = 0.05,
+    split_seed: int = 0,
+    report: Report = print,
+) -> TaskSource:
+  """Lists DigiFace-1M as one class per identity, named by its folder.
+
+  An identity is a folder that holds images, at any depth below the source.
+
+  Args:
+    source: the folder that the archives were unpacked in.
+    name: the task's name.
+    image_size, short_side, encoding: see `image_files.StoredAs`.
+    test_fraction: share of each identity's images held out, one at least.
+    split_seed: of the hold-out.
+    report: takes a line for each thing that is not as in the release.
+
+  Raises:
+    InputError: the folder is not laid out so, cannot be read, or two folders
+      have the same identity.
+  """
+  stored = StoredAs(
+      image_size=image_size, short_side=short_side, encoding=encoding)
+  check_fraction(test_fraction)
+  source = require_folder(source)
+  try:
+    keys = list_files(source)
+  except OSError as error:
+    raise unreadable(source, error) from error
+  by_identity = _group(source, keys, report)
+  classes = tuple(sorted(by_identity, key=_in_number_order))
+  if len(classes) != PEOPLE:
+    report(f"{name}: {counted(len(classes), 'identity')} found; the release has "
+           f'{PEOPLE:,}')
+  items = []
+  for label, identity in enumerate(classes):
+    items += [Item(key=key, label=label)
+              for key in sorted(by_identity[identity], key=_in_number_order)]
+  return TaskSource(
+      name=name,
+      classes=classes,
+      modality='face',
+      description=(
+          f'Which of {len(classes)} rendered people (DigiFace-1M). Closed set: '
+          f'the same people in both splits; {test_fraction:g} of the images of '
+          f'each, one at least, held out, by seed {split_seed} (reconstructed); '
+          f'their accessories are on both sides. Images are {stored}.'),
+      licence=LICENCE,
+      splits=split_by(items, key_of, fraction=test_fraction, seed=split_seed),
+      read=ImageReader(root=str(source), stored=stored),
+      settings=str(stored))
+
+
+def _group(source: Path, keys: list[str], report: Report) -> dict[str, list[str]]:
+  """Identity -> keys of its images."""
+  by_identity, folders, loose = {}, {}, []
+  for key in keys:
+    folder = os.path.dirname(key)
+    if not folder:
+      loose.append(key)
+      continue
+    identity = os.path.basename(folder)
+    if folders.setdefault(identity, folder) != folder:
+      raise InputError(
+          f"{source}: identity '{identity}' is in two folders, "
+          f'{folders[identity]} and {folder}; an identity of the release is in '
+          'one, so a part was unpacked twice or renamed: remove one')
+    by_identity.setdefault(identity, []).append(key)
+  if loose:
+    report(f"left out: {counted(len(loose), 'image')} outside a folder: {named(loose)}")
+  if len(by_identity) < 2:
+    raise InputError(
+        f'{source} has {len(by_identity)} folders with images; expected one for '
+        'each identity, such as 0/0.png')
+  return by_identity
+
+
+def _in_number_order(name: str) -> tuple:
+  """Sorts '9' before '10' and '9.png' before '10.png'."""
+  stem = os.path.splitext(os.path.basename(name))[0]
+  return (0, int(stem), name) if stem.isdecimal() else (1, 0, name)

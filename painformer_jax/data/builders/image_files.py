@@ -1,0 +1,343 @@
+"""What the readers of image datasets share: listing, holding out, reading."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from painformer_jax.data.batch import decode_strictly
+from painformer_jax.data.example import Item
+from painformer_jax.errors import InputError
+from painformer_jax.modalities.images import squash
+
+SUFFIXES = ('.jpg', '.jpeg', '.png')
+JPEG_QUALITY = 95
+# Images that an index names and that are not there are left out up to this
+# share of the index (and one at least).
+MAX_MISSING = 0.01
+# How many names a report gives before it says how many more there are.
+NAMED = 3
+
+Report = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+  """A rectangle in an image, in pixels from its upper left corner."""
+
+  x: float
+  y: float
+  width: float
+  height: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredAs:
+  """What becomes of an image before it is stored.
+
+  Attributes:
+    image_size: side of the square that images are squashed to, pixels.
+    short_side: instead of that, images keep their proportions and are shrunk
+      until the shorter side has so many pixels; smaller ones stay as they are,
+      since enlarging adds bytes and nothing to see. 0 for the square.
+    encoding: 'jpeg' (quality 95) or 'png' (exact, larger).
+  """
+
+  image_size: int = 224
+  short_side: int = 0
+  encoding: str = 'jpeg'
+
+  def __post_init__(self):
+    if self.encoding not in _ENCODERS:
+      raise InputError(f"no encoding '{self.encoding}', only "
+                       f"{' and '.join(_ENCODERS)}")
+    if self.image_size < 1 or self.short_side < 0:
+      raise InputError(
+          f'image size {self.image_size} and short side {self.short_side} must be '
+          'positive (a short side of 0 leaves it to the image size)')
+
+  def __str__(self) -> str:
+    size = (f'shrunk to {self.short_side} pixels on the shorter side'
+            if self.short_side else
+            f'squashed to {self.image_size} x {self.image_size} pixels')
+    kind = f'JPEG of quality {JPEG_QUALITY}' if self.encoding == 'jpeg' else 'PNG'
+    return f'{size}, stored as {kind}'
+
+  def encode(self, rgb: np.ndarray) -> bytes:
+    """Sizes and encodes an image, uint8 [height, width, 3], RGB."""
+    if self.short_side:
+      rgb = _shrink(rgb, self.short_side)
+    else:
+      rgb = squash(rgb, self.image_size)
+    return _ENCODERS[self.encoding](rgb)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageReader:
+  """Reads `root`/<key> of an item; a `Box` as its detail is cut out first.
+
+  What of a box lies outside the image is left away; where nothing remains, the
+  whole image is taken.
+
+  Attributes:
+    root: the folder that keys are relative to.
+    stored: what becomes of the image.
+  """
+
+  root: str
+  stored: StoredAs
+
+  def __call__(self, item: Item) -> bytes:
+    """Returns the encoded image.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is no image, or a damaged one.
+    """
+    with open(os.path.join(self.root, item.key), 'rb') as file:
+      image = decode_strictly(file.read())
+    if item.detail is not None:
+      image = _cut(image, item.detail)
+    return self.stored.encode(image)
+
+
+def list_files(
+    folder: str | Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[str]:
+  """Files at any depth below a folder, as sorted paths relative to it.
+
+  Suffixes count in any case. Hidden files and folders are left out, links are
+  followed.
+
+  Raises:
+    OSError: a folder cannot be read.
+    InputError: a name is not UTF-8.
+  """
+  found = []
+  _collect(str(folder), '', tuple(suffixes), found)
+  found.sort()
+  return found
+
+
+def list_folders(folder: str | Path) -> list[str]:
+  """Names of the folders in a folder, sorted, without hidden ones."""
+  with os.scandir(folder) as entries:
+    return sorted(
+        e.name for e in entries if e.is_dir() and not e.name.startswith('.'))
+
+
+def find_child(folder: str | Path, *names: str) -> Path | None:
+  """The file or folder of one of these names in a folder, in any case.
+
+  Earlier names come first, and of one name the exact spelling.
+  """
+  folder = Path(folder)
+  if not folder.is_dir():
+    return None
+  there = sorted(os.listdir(folder))
+  for name in names:
+    if name in there:
+      return folder / name
+    for other in there:
+      if other.casefold() == name.casefold():
+        return folder / other
+  return None
+
+
+class FileIndex:
+  """The files below a folder, found by their path in any case."""
+
+  def __init__(self, folder: str | Path, *, suffixes: Sequence[str] = SUFFIXES):
+    """Lists the folder, see `list_files`."""
+    self._paths = list_files(folder, suffixes=suffixes)
+    self._by_folded = {path.casefold(): path for path in self._paths}
+    # The exact spelling wins where two differ in case alone.
+    self._exact = frozenset(self._paths)
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._paths)
+
+  def find(self, path: str) -> str | None:
+    """The path as it is spelt on disk, or None."""
+    path = os.path.normpath(path.replace('\\', '/'))
+    return path if path in self._exact else self._by_folded.get(path.casefold())
+
+
+@dataclasses.dataclass(kw_only=True)
+class Missing:
+  """Counts what an index names and the disk has not.
+
+  Attributes:
+    what: names the index in messages.
+    limit: share of the index's rows that may be missing, and one at least.
+  """
+
+  what: str
+  limit: float = MAX_MISSING
+  count: int = 0
+  first: list[str] = dataclasses.field(default_factory=list)
+
+  def __post_init__(self):
+    if not 0 <= self.limit <= 1:
+      raise InputError(
+          f'the share that may be missing, {self.limit}, is not from 0 to 1')
+
+  def add(self, name: str) -> None:
+    self.count += 1
+    if len(self.first) < NAMED:
+      self.first.append(name)
+
+  def close(self, rows: int, report: Report) -> None:
+    """Reports what is missing of `rows`; InputError where it is too much."""
+    if not self.count:
+      return
+    line = (f'{self.count:,} of {counted(rows, "file")} that {self.what} names are '
+            f'missing: {named(self.first, self.count)}')
+    if self.count > max(1, self.limit * rows):
+      raise InputError(
+          f'{line}; complete the copy, or allow more (--max-missing, '
+          f'now {self.limit:g})')
+    report(f'left out: {line}')
+
+
+def named(names: Sequence[str], count: int | None = None) -> str:
+  """The first few names, and how many more there are."""
+  count = len(names) if count is None else count
+  shown = ', '.join(str(n) for n in names[:NAMED])
+  return f'{shown} and {count - NAMED:,} more' if count > NAMED else shown
+
+
+def counted(count: int, noun: str) -> str:
+  """'1 image', '2 images', '1,000 identities'."""
+  if count != 1:
+    noun = f'{noun[:-1]}ies' if noun.endswith('y') else f'{noun}s'
+  return f'{count:,} {noun}'
+
+
+def hold_out(units: Iterable[str], *, fraction: float, seed: int) -> frozenset[str]:
+  """Picks `fraction` of the units by a hash of the seed and each unit's name.
+
+  At least one where there are two or more, never all. Which are picked depends
+  on neither their order nor the machine.
+  """
+  units = sorted(set(units), key=lambda unit: hashlib.blake2b(
+      f'{seed}/{unit}'.encode(), digest_size=8).digest())
+  count = min(max(1, round(fraction * len(units))), len(units) - 1)
+  return frozenset(units[:max(0, count)])
+
+
+def check_fraction(fraction: float) -> None:
+  """Raises InputError for a share to hold out that is not in (0, 1)."""
+  if not 0 < fraction < 1:
+    raise InputError(f'the test fraction {fraction} is not between 0 and 1')
+
+
+def split_by(
+    items: Sequence[Item], unit: Callable[[Item], str], *, fraction: float,
+    seed: int,
+) -> dict[str, list[Item]]:
+  """Holds out units of each class; a unit's items stay together.
+
+  Args:
+    items: in the order they are to be stored.
+    unit: what is held out whole: the item's key, or a recording, or a person.
+    fraction: share of each class's units.
+    seed: of the choice.
+
+  Returns:
+    'train' and 'test', in the order of `items`.
+  """
+  units = {}
+  for item in items:
+    units.setdefault(item.label, set()).add(unit(item))
+  held = {label: hold_out(of, fraction=fraction, seed=seed)
+          for label, of in units.items()}
+  splits = {'train': [], 'test': []}
+  for item in items:
+    splits['test' if unit(item) in held[item.label] else 'train'].append(item)
+  return splits
+
+
+def key_of(item: Item) -> str:
+  """An item's key: the unit of a hold-out by image."""
+  return item.key
+
+
+def require_folder(source: str | Path) -> Path:
+  """`source` as a path; InputError where it is no folder."""
+  source = Path(source)
+  if not source.is_dir():
+    raise InputError(f'there is no folder {source}')
+  return source
+
+
+def unreadable(source: str | Path, error: OSError) -> InputError:
+  """What to raise where listing a dataset fails."""
+  return InputError(
+      f'{error.filename or source} cannot be read: {error.strerror or error}')
+
+
+def _collect(
+    root: str, below: str, suffixes: tuple[str, ...], found: list[str]) -> None:
+  with os.scandir(f'{root}/{below}' if below else root) as entries:
+    for entry in entries:
+      name = entry.name
+      if name.startswith('.'):
+        continue
+      path = f'{below}/{name}' if below else name
+      if name.lower().endswith(suffixes) and entry.is_file():
+        if not path.isascii():
+          _check_name(path)
+        found.append(path)
+      elif entry.is_dir():
+        _collect(root, path, suffixes, found)
+
+
+def _check_name(path: str) -> None:
+  """Refuses names that a record, whose text is UTF-8, could not give back."""
+  try:
+    path.encode()
+  except UnicodeEncodeError as error:
+    # Python holds bytes that are not UTF-8 as lone surrogates.
+    raise InputError(
+        f'the name {os.fsencode(path)!r} is not UTF-8; rename it') from error
+
+
+def _cut(image: np.ndarray, box: Box) -> np.ndarray:
+  height, width = image.shape[:2]
+  left, top = max(0, round(box.x)), max(0, round(box.y))
+  right = min(width, round(box.x + box.width))
+  bottom = min(height, round(box.y + box.height))
+  if right <= left or bottom <= top:
+    return image
+  return np.ascontiguousarray(image[top:bottom, left:right])
+
+
+def _shrink(rgb: np.ndarray, short_side: int) -> np.ndarray:
+  height, width = rgb.shape[:2]
+  if min(height, width) <= short_side:
+    return rgb
+  scale = short_side / min(height, width)
+  size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+  return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
+
+
+def _encode_jpeg(rgb: np.ndarray) -> bytes:
+  return cv2.imencode(
+      '.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
+      [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def _encode_png(rgb: np.ndarray) -> bytes:
+  return cv2.imencode(
+      '.png', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+_ENCODERS = {'jpeg': _encode_jpeg, 'png': _encode_png}

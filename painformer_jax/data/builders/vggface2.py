@@ -1,0 +1,141 @@
+"""VGGFace2: 3.31 M photographs of 9,131 people, as closed-set identification.
+
+    SOURCE/{train,test}/n000001/0001_01.jpg
+    SOURCE/identity_meta.csv     optional; also in SOURCE/meta/
+
+The dataset's own folders hold different people (8,631 and 500), for
+verification. Here all are classes of one task and a share of each person's
+images is held out: how PainFormer's authors split them is not public, this is
+reconstructed.
+"""
+
+import re
+from pathlib import Path
+
+from painformer_jax.data.builders.image_files import (
+    ImageReader, Report, StoredAs, check_fraction, counted, find_child, key_of,
+    list_files, list_folders, named, require_folder, split_by, unreadable)
+from painformer_jax.data.builders.tables import read_rows
+from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.errors import InputError
+
+PEOPLE = 9131
+LICENCE = ('VGGFace2: non-commercial research; photographs found on the web, '
+           'rights remain with their owners')
+_IDENTITY = re.compile(r'n\d+', re.IGNORECASE)
+_META_COLUMNS = ('Class_ID', 'Name', 'Sample_Num', 'Flag', 'Gender')
+
+
+def vggface2_task(
+    source: str | Path,
+    name: str = 'vggface2',
+    *,
+    image_size: int = 224,
+    short_side: int = 0,
+    encoding: str = 'jpeg',
+    test_fraction: float = 0.05,
+    split_seed: int = 0,
+    report: Report = print,
+) -> TaskSource:
+  """Lists VGGFace2 as one class per identity, named by its folder ('n000001').
+
+  Names of people are not kept: they are not unique. Where `identity_meta.csv`
+  is there, the identities it lists are compared with those found.
+
+  Args:
+    source: the folder that has train/ and test/, or one of them.
+    name: the task's name.
+    image_size, short_side, encoding: see `image_files.StoredAs`.
+    test_fraction: share of each identity's images held out, one at least.
+    split_seed: of the hold-out.
+    report: takes a line for each thing that is not as in the release.
+
+  Raises:
+    InputError: the folder is not laid out so, or cannot be read.
+  """
+  stored = StoredAs(
+      image_size=image_size, short_side=short_side, encoding=encoding)
+  check_fraction(test_fraction)
+  source = require_folder(source)
+  try:
+    by_identity = _list_identities(source, report)
+    _check_against_meta(source, by_identity, report)
+  except OSError as error:
+    raise unreadable(source, error) from error
+  classes = tuple(sorted(by_identity))
+  if len(classes) != PEOPLE:
+    report(f"{name}: {counted(len(classes), 'identity')} found; the release has "
+           f'{PEOPLE:,}')
+  items = []
+  for label, identity in enumerate(classes):
+    items += [Item(key=key, label=label) for key in sorted(by_identity[identity])]
+  return TaskSource(
+      name=name,
+      classes=classes,
+      modality='face',
+      description=(
+          f'Which of {len(classes)} people, from photographs (VGGFace2, loosely '
+          'cropped faces). Closed set: the same people in both splits; '
+          f'{test_fraction:g} of the images of each held out, by seed '
+          f'{split_seed} (reconstructed). Images are {stored}.'),
+      licence=LICENCE,
+      splits=split_by(items, key_of, fraction=test_fraction, seed=split_seed),
+      read=ImageReader(root=str(source), stored=stored),
+      settings=str(stored))
+
+
+def _list_identities(source: Path, report: Report) -> dict[str, list[str]]:
+  """Identity -> keys of its images, of both folders together."""
+  by_identity = {}
+  strangers, empty = [], []
+  parts = [p for p in (find_child(source, 'train'), find_child(source, 'test')) if p]
+  if not parts:
+    raise InputError(
+        f'{source} has neither train/ nor test/; name the folder that holds '
+        'train/n000001/... and test/n000001/...')
+  for part in parts:
+    for folder in list_folders(part):
+      if not _IDENTITY.fullmatch(folder):
+        strangers.append(f'{part.name}/{folder}')
+        continue
+      files = list_files(part / folder)
+      if files:
+        by_identity.setdefault(folder.lower(), []).extend(
+            f'{part.name}/{folder}/{file}' for file in files)
+      else:
+        empty.append(f'{part.name}/{folder}')
+  if strangers:
+    report(f"left out: {counted(len(strangers), 'folder')} not named as an "
+           f'identity: {named(strangers)}')
+  if empty:
+    report(f"left out: {counted(len(empty), 'identity')} without an image: "
+           f'{named(empty)}')
+  if len(by_identity) < 2:
+    raise InputError(
+        f"{source} has {counted(len(by_identity), 'identity')} with images; "
+        'expected folders such as train/n000001')
+  return by_identity
+
+
+def _check_against_meta(
+    source: Path, by_identity: dict[str, list[str]], report: Report) -> None:
+  """Reports identities and images that identity_meta.csv lists otherwise."""
+  folders = (source, find_child(source, 'meta'))
+  found = [p for f in folders if f and (p := find_child(f, 'identity_meta.csv'))]
+  if not found:
+    return
+  listed = {}
+  for row in read_rows(found[0], required=('Class_ID',), header=_META_COLUMNS):
+    listed[row.required('Class_ID').lower()] = row.number('Sample_Num')
+  absent = sorted(set(listed) - set(by_identity))
+  unknown = sorted(set(by_identity) - set(listed))
+  fewer = sorted(
+      identity for identity, count in listed.items()
+      if count is not None and 0 < len(by_identity.get(identity, ())) < count)
+  for what, names in (
+      ('that it lists without a folder', absent),
+      ('that it does not list', unknown),
+      ('with fewer images than it says', fewer)):
+    if names:
+      report(f"{found[0].name}: {counted(len(names), 'identity')} {what}: "
+             f'{named(names)}')
