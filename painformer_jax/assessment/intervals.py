@@ -145,6 +145,18 @@ def sign_flip(differences: np.ndarray, *, flips: int = RESAMPLES, seed: int = 0)
   return float(((np.abs(signs @ values) >= limit).sum() + 1) / (flips + 1))
 
 
+def shuffle_test(score: float, shuffled: np.ndarray) -> float:
+  """One-sided p of a score beside those of runs whose labels were shuffled.
+
+  Args:
+    score: of the run with the true labels.
+    shuffled: float [runs], from `protocols.shuffle_labels` with as many seeds; 19
+      are the fewest that can give 0.05.
+  """
+  shuffled = np.asarray(shuffled, np.float64)
+  return float((1 + (shuffled >= score).sum()) / (1 + shuffled.size))
+
+
 def _by_seed(counts: np.ndarray) -> np.ndarray:
   """[seeds, subjects, classes, classes], float64."""
   counts = np.asarray(counts, np.float64)

@@ -234,7 +234,13 @@ def time_block_folds(
 
 
 def shuffle_labels(labels: np.ndarray, subjects: np.ndarray, *, seed: int) -> np.ndarray:
-  """The labels, dealt anew within each subject: what is learned of them is chance."""
+  """The labels, dealt anew within each subject: what is learned of them is chance.
+
+  One shuffled run says little. All folds of a leave-one-out share most of their
+  training samples, so they err to the same side: single runs scatter about chance
+  nearly twice as far as their samples, or an interval over subjects, would have it.
+  Take several seeds, their mean, and `intervals.shuffle_test`.
+  """
   labels, generator = np.array(labels), np.random.default_rng(seed)
   for person in np.unique(subjects):
     own = np.flatnonzero(np.asarray(subjects) == person)
