@@ -7,7 +7,6 @@ import os
 import pathlib
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ from painformer_jax.inference import Embedder
 from painformer_jax.modalities import images, video
 from painformer_jax.models.painformer import PainFormer
 from painformer_jax.npz import NpzWriter
-from painformer_jax.training.clock import duration
+from painformer_jax.progress import Meter
 
 _BATCHES_AHEAD = 3
 
@@ -105,7 +104,7 @@ def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str
              'source': ((), str), 'frame': ((), np.int64), 'time': ((), np.float64)}
   embedder = Embedder(model, batch_size=batch_size)
   with NpzWriter(out, columns) as writer:
-    progress = _Progress(files, every=every, say=say)
+    meter = Meter(_count(files, every=every), say)
 
     def report(problem: str) -> None:
       problems.append(problem)
@@ -117,7 +116,7 @@ def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str
           embedding=embedder(np.stack([row.image for row in batch])),
           source=[row.source for row in batch], frame=[row.frame for row in batch],
           time=[row.time for row in batch])
-      progress.update(writer.rows)
+      meter.add(len(batch))
     if not writer.rows:
       raise InputError(
           f'nothing to embed: none of the {len(files)} files could be read; {out} was not written')
@@ -190,21 +189,7 @@ def _ahead(batches: Iterator) -> Iterator:
     thread.join()
 
 
-class _Progress:
-  """Says every few seconds how far, how fast and how long still."""
-
-  INTERVAL = 5.0
-
-  def __init__(self, files: Sequence[str], *, every: int, say: Callable[[str], None]):
-    self._total = sum(
-        max(1, -(-video.count_frames(f) // every)) if _is_video(f) else 1 for f in files)
-    self._say = say
-    self._start = self._last = time.monotonic()
-
-  def update(self, rows: int) -> None:
-    now = time.monotonic()
-    if now - self._last >= self.INTERVAL:
-      self._last = now
-      rate = rows / (now - self._start)
-      left = max(self._total - rows, 0) / rate
-      self._say(f'{rows} of {self._total} images  {rate:.1f} images/s  eta {duration(left)}')
+def _count(files: Sequence[str], *, every: int) -> int:
+  """How many rows the files will make, as far as their headers say."""
+  return sum(
+      max(1, -(-video.count_frames(f) // every)) if _is_video(f) else 1 for f in files)

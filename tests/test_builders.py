@@ -19,11 +19,11 @@ from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import base, folder
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.folder import folder_task
-from painformer_jax.data.example import Example
 from painformer_jax.data.prepared import list_tasks, open_task
 from painformer_jax.errors import InputError
 from painformer_jax.modalities.images import read_image
-from tiny_tasks import encode, store_tiny, tiny_image, tiny_task
+from tiny_tasks import (
+    encode, examples_of, store_tiny, tiny_image, tiny_task, with_examples)
 
 QUIET = {'progress': lambda line: None}
 
@@ -33,7 +33,7 @@ def shards(prepared, split='train'):
 
 
 def records_of(task, split='train'):
-  return [(e.key, e.label, e.image) for e in task.splits[split]()]
+  return [(e.key, e.label, e.image) for e in examples_of(task, split)]
 
 
 def stored_of(prepared, split='train'):
@@ -46,8 +46,7 @@ def stored_of(prepared, split='train'):
 
 
 def test_what_is_stored_is_what_was_given(tmp_path, monkeypatch):
-  monkeypatch.setattr(base, 'EXAMPLES_PER_SHARD', 5)
-  monkeypatch.setattr(base, 'EXAMPLES_PER_CALL', 3)
+  monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 5)
   task = tiny_task(train=12, test=5)
   prepared = store(task, tmp_path, **QUIET)
   assert len(shards(prepared)) == 3
@@ -82,7 +81,8 @@ def test_own_parsing_agrees_with_tfds(tmp_path):
       (prepared.records('train')[i] for i in range(12)), theirs, strict=True):
     assert ours == {
         'image': other['image'], 'label': other['label'],
-        'key': other['key'].decode(), 'source': other['source'].decode()}
+        'key': other['key'].decode(), 'source': other['source'].decode(),
+        'identity': other['identity'].decode()}
 
 
 def test_any_record_can_be_read_alone(tmp_path):
@@ -103,11 +103,11 @@ def test_storing_twice_writes_once(tmp_path):
 
 
 @pytest.mark.parametrize('change,what', [
-    ({'image_size': 20}, 'image size'),
+    ({'image_size': 20}, 'settings'),
     ({'classes': 4}, 'classes'),
     ({'modality': 'face'}, 'modality'),
     ({'test': 0}, 'splits'),
-    ({'train': 9}, 'first test example'),
+    ({'train': 9}, 'images'),
 ])
 def test_another_task_of_the_same_name_is_refused(tmp_path, change, what):
   store_tiny(tmp_path)
@@ -115,35 +115,152 @@ def test_another_task_of_the_same_name_is_refused(tmp_path, change, what):
     store_tiny(tmp_path, **change)
 
 
-def test_a_kill_leaves_nothing_half_written(tmp_path):
-  """SIGKILL in the middle: not visible; the next run clears up and completes."""
+def test_a_kill_keeps_what_is_finished(tmp_path, monkeypatch):
+  """SIGKILL in the third shard: not visible; the next run goes on with the third."""
   script = textwrap.dedent(f'''
       import dataclasses, os, signal, sys
       sys.path.insert(0, {str(Path(__file__).parent)!r})
-      from painformer_jax.data.builders import base, folder
+      from painformer_jax.data.builders import base
       from tiny_tasks import tiny_task
-      base.EXAMPLES_PER_SHARD = base.EXAMPLES_PER_CALL = 4
+      base.IMAGES_PER_SHARD = 10
       task = tiny_task(train=50)
-      def examples():
-        for i, example in enumerate(task.splits['train']()):
-          if i == 30:
-            os.kill(os.getpid(), signal.SIGKILL)
-          yield example
-      base.store(dataclasses.replace(task, splits={{'train': examples}}),
-                 {str(tmp_path / 'data')!r})
+      def read(item):
+        if item.key == '27':
+          os.kill(os.getpid(), signal.SIGKILL)
+        return task.read(item)
+      base.store(dataclasses.replace(task, read=read), {str(tmp_path / 'data')!r}, threads=1)
       ''')
   run = subprocess.run([sys.executable, '-c', script], capture_output=True)
   assert run.returncode == -signal.SIGKILL, run.stderr
-  assert list((tmp_path / 'data/tiny/.incomplete').iterdir())
+  there = {p.name for p in (tmp_path / 'data/tiny/.incomplete').iterdir()}
+  assert there >= {'train-00000.json', 'train-00001.json'} and 'train-00002.json' not in there
   assert list_tasks(tmp_path / 'data') == []
   with pytest.raises(InputError, match="no task 'tiny'"):
     open_task(tmp_path / 'data', 'tiny')
 
-  said = []
-  resumed = store(tiny_task(train=50), tmp_path / 'data', progress=said.append)
-  assert 'interrupted run' in said[0]
+  monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)
+  task, said, read = tiny_task(train=50), [], []
+  resumed = store(dataclasses.replace(task, read=lambda i: read.append(i.key) or task.read(i)),
+                  tmp_path / 'data', progress=said.append)
+  assert 'goes on' in said[0] and '20 images are stored' in said[0]
+  assert sorted(read, key=int) == [str(i) for i in range(20, 55)]
   assert not (tmp_path / 'data/tiny/.incomplete').exists()
   assert resumed.sha256 == store_tiny(tmp_path / 'other', train=50).sha256
+  assert {p.name for p in resumed.path.iterdir()} == {
+      p.name for p in (tmp_path / 'other/tiny/1.1.0').iterdir()}
+
+
+@pytest.mark.parametrize('change', [{'image_size': 20}, {'classes': 2}])
+def test_shards_of_another_listing_are_not_kept(tmp_path, monkeypatch, change):
+  monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)
+
+  def stop(item):
+    if item.key == '27':
+      raise KeyboardInterrupt
+    return task.read(item)
+
+  task = tiny_task(train=50)
+  with pytest.raises(KeyboardInterrupt):
+    store(dataclasses.replace(task, read=stop), tmp_path, threads=1, **QUIET)
+  assert list((tmp_path / 'tiny/.incomplete').glob('*.json'))
+  said = []
+  prepared = store(tiny_task(train=50, **change), tmp_path, progress=said.append)
+  assert 'cleared' in said[0]
+  assert stored_of(prepared) == records_of(tiny_task(train=50, **change))
+
+
+def test_killed_between_the_names(tmp_path, monkeypatch):
+  """Finished files that have got their final names already are written again."""
+  monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)
+  replace, calls = os.replace, []
+
+  def dies(source, target):
+    if 'array_record-' in str(target):
+      calls.append(target)
+      if len(calls) == 3:
+        raise KeyboardInterrupt
+    replace(source, target)
+
+  monkeypatch.setattr(base.os, 'replace', dies)
+  with pytest.raises(KeyboardInterrupt):
+    store_tiny(tmp_path, train=50)
+  monkeypatch.setattr(base.os, 'replace', replace)
+  prepared = store_tiny(tmp_path, train=50)
+  assert stored_of(prepared) == records_of(tiny_task(train=50))
+  assert prepared.sha256 == store_tiny(tmp_path / 'other', train=50).sha256
+
+
+@pytest.mark.parametrize('threads', [1, 3, 16])
+def test_threads_change_nothing(tmp_path, threads, monkeypatch):
+  monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)
+  prepared = store(tiny_task(train=50), tmp_path, threads=threads, **QUIET)
+  assert stored_of(prepared) == records_of(tiny_task(train=50))
+  assert prepared.shards == {'train': (10,) * 5, 'test': (5,)}
+
+
+# What cannot be read.
+
+
+def with_junk(*keys, train=40):
+  return with_examples(tiny_task(), train=[
+      dataclasses.replace(e, image=b'junk') if e.key in keys else e
+      for e in examples_of(tiny_task(train=train))])
+
+
+def test_unreadable_images_are_left_out_and_listed(tmp_path):
+  said = []
+  prepared = store(
+      with_junk('3', '30'), tmp_path, max_unreadable=0.05, progress=said.append)
+  assert prepared.sizes == {'train': 38}
+  assert [r[0] for r in stored_of(prepared)] == [
+      str(i) for i in range(40) if i not in (3, 30)]
+  assert sum(line.startswith('skipped: ') for line in said) == 2
+  assert '2 left out' in said[-1]
+  listed = (prepared.path / 'skipped.txt').read_text().splitlines()
+  assert [line.split(':')[0] for line in listed] == ['3', '30']
+  again = store(with_junk('3', '30'), tmp_path, max_unreadable=0.05, **QUIET)
+  assert again.sizes == prepared.sizes
+
+
+@pytest.mark.parametrize('share,bad,fits', [
+    (0.0, 1, False), (0.001, 1, True), (0.001, 2, False), (0.1, 4, True), (0.1, 5, False)])
+def test_the_limit_of_unreadable_images(tmp_path, share, bad, fits):
+  task = with_junk(*(str(i) for i in range(bad)))
+  if fits:
+    assert store(task, tmp_path, max_unreadable=share, **QUIET).sizes['train'] == 40 - bad
+  else:
+    with pytest.raises(InputError, match='not a readable image'):
+      store(task, tmp_path, max_unreadable=share, **QUIET)
+    assert list_tasks(tmp_path) == []
+
+
+def test_the_limit_counts_what_an_interrupted_run_skipped(tmp_path, monkeypatch):
+  monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)
+  task = with_junk('3', '33')
+
+  def stop(item):
+    if item.key == '25':
+      raise KeyboardInterrupt
+    return item.detail
+
+  with pytest.raises(KeyboardInterrupt):
+    store(dataclasses.replace(task, read=stop), tmp_path, max_unreadable=0.03,
+          threads=1, **QUIET)
+  with pytest.raises(InputError, match='more than 3.00% of the 40 images'):
+    store(task, tmp_path, max_unreadable=0.03, **QUIET)
+
+
+def test_a_shard_without_a_readable_image(tmp_path, monkeypatch):
+  monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)
+  with pytest.raises(InputError, match="none of the 10 images from '10' on"):
+    store(with_junk(*(str(i) for i in range(10, 20))), tmp_path, max_unreadable=0.5, **QUIET)
+
+
+def test_identities_are_stored(tmp_path):
+  examples = [dataclasses.replace(e, identity=f'person {e.label}')
+              for e in examples_of(tiny_task())]
+  prepared = store(with_examples(tiny_task(), train=examples), tmp_path, **QUIET)
+  assert prepared.records('train')[4]['identity'] == 'person 1'
 
 
 def test_two_writers_at_once(tmp_path):
@@ -156,41 +273,38 @@ def test_two_writers_at_once(tmp_path):
 
 
 def test_progress_tells_the_rate(tmp_path, monkeypatch):
-  monkeypatch.setattr(base, 'SECONDS_BETWEEN_REPORTS', 0.0)
-  monkeypatch.setattr(base, 'EXAMPLES_PER_CALL', 4)
+  monkeypatch.setattr('painformer_jax.progress.SECONDS_BETWEEN_LINES', 0.0)
   said = []
   store(tiny_task(), tmp_path, progress=said.append)
-  assert said[0].startswith('tiny: 4 train images')
+  assert said[0].startswith('tiny: 2 of 17 images  ')
   assert 'stored 12 train + 5 test images' in said[-1]
-  assert all('images/s' in line for line in said)
+  assert all('images/s  eta ' in line for line in said[:-1])
 
 
-def with_examples(*examples, **changes):
-  return dataclasses.replace(
-      tiny_task(), splits={'train': lambda: iter(examples)}, **changes)
+def of_examples(*examples, **changes):
+  return dataclasses.replace(with_examples(tiny_task(), train=examples), **changes)
 
 
 def example(**changes):
-  sound = next(iter(tiny_task().splits['train']()))
-  return dataclasses.replace(sound, **changes)
+  return dataclasses.replace(examples_of(tiny_task())[0], **changes)
 
 
 @pytest.mark.parametrize('task,message', [
-    (with_examples(example(), example(key='bad one', image=b'junk')),
+    (of_examples(example(), example(key='bad one', image=b'junk')),
      r"'tiny', split 'train', example 'bad one' \(tiny, image 0\): not a readable"),
-    (with_examples(example(image=example().image[:300])), 'not a readable image'),
-    (with_examples(example(label=3)), 'label 3 is outside 0 to 2'),
-    (with_examples(example(label=-1)), 'label -1 is outside'),
-    (with_examples(example(), example()), "example '0' .* occurs twice"),
-    (with_examples(), "split 'train' has no image"),
-    (with_examples(example(), name='Not-a-name'), 'no name for a task'),
-    (with_examples(example(), name='../up'), 'no name for a task'),
-    (with_examples(example(), classes=('a',)), 'has 1 class'),
-    (with_examples(example(), classes=('a', 'a')), 'occurs twice'),
-    (with_examples(example(), classes=('a', ' b')), "' b' is no name for a class"),
-    (with_examples(example(), classes=('a', 'b\nc')), 'no name for a class'),
+    (of_examples(example(image=example().image[:300])), 'not a readable image'),
+    (of_examples(example(label=3)), 'label 3 is outside 0 to 2'),
+    (of_examples(example(label=-1)), 'label -1 is outside'),
+    (of_examples(example(), example()), "example '0': its key occurs twice"),
+    (of_examples(), "split 'train' has no image"),
+    (of_examples(example(), name='Not-a-name'), 'no name for a task'),
+    (of_examples(example(), name='../up'), 'no name for a task'),
+    (of_examples(example(), classes=('a',)), 'has 1 class'),
+    (of_examples(example(), classes=('a', 'a')), 'occurs twice'),
+    (of_examples(example(), classes=('a', ' b')), "' b' is no name for a class"),
+    (of_examples(example(), classes=('a', 'b\nc')), 'no name for a class'),
     (dataclasses.replace(tiny_task(), splits={}), 'has no split'),
-    (dataclasses.replace(tiny_task(), splits={'a b': tuple}),
+    (dataclasses.replace(tiny_task(), splits={'a b': ()}),
      'no name for a split'),
 ])
 def test_malformed_tasks(tmp_path, task, message):
@@ -255,180 +369,3 @@ def test_a_damaged_record_is_named(tmp_path):
   with pytest.raises(InputError, match="split 'train': record 20 of 40 is damaged"):
     records[20]
   assert records[19]['key'] == '19'
-
-
-# Folders of images.
-
-
-def photos(root, *, classes=('cat', 'dog'), count=10, size=(40, 30)):
-  for label, name in enumerate(classes):
-    for i in range(count):
-      path = root / name / f'{i:02}.jpg'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      image = tiny_image(name, i, label=label, classes=2, image_size=max(size))
-      path.write_bytes(encode(image[:size[0], :size[1]], '.jpg'))
-  return root
-
-
-def keys(task, split):
-  return [e.key for e in task.splits[split]()]
-
-
-def test_folder_with_train_and_test(tmp_path):
-  photos(tmp_path / 'train')
-  photos(tmp_path / 'test', count=3, classes=('dog',))
-  (tmp_path / 'train/.hidden').mkdir()
-  (tmp_path / 'train/cat/notes.txt').write_text('no image')
-  (tmp_path / 'train/cat/deeper').mkdir()
-  (tmp_path / 'train/cat/00.jpg').rename(tmp_path / 'train/cat/deeper/00.JPG')
-  task = folder_task(tmp_path, 'pets', image_size=24)
-  assert task.classes == ('cat', 'dog')
-  assert len(keys(task, 'train')) == 20
-  assert 'train/cat/deeper/00.JPG' in keys(task, 'train')
-  assert keys(task, 'test') == [f'test/dog/{i:02}.jpg' for i in range(3)]
-  assert {e.label for e in task.splits['test']()} == {1}
-  prepared = store(task, tmp_path / 'data', **QUIET)
-  assert prepared.sizes == {'train': 20, 'test': 3}
-  record = prepared.records('test')[0]
-  assert decode_rgb(record['image']).shape == (24, 24, 3)
-  assert record['source'] == str(tmp_path / 'test/dog/00.jpg')
-
-
-def test_hold_out_is_by_class_seeded_and_stated(tmp_path):
-  photos(tmp_path, count=10)
-  photos(tmp_path, classes=('rare',), count=2)
-  photos(tmp_path, classes=('single',), count=1)
-
-  def split(**options):
-    task = folder_task(tmp_path, 'pets', image_size=8, **options)
-    return task, keys(task, 'train'), keys(task, 'test')
-
-  task, train, test = split(test_fraction=0.3)
-  assert not set(train) & set(test)
-  assert len(train) + len(test) == 23
-  held = [k.split('/')[0] for k in test]
-  assert {c: held.count(c) for c in task.classes} == {
-      'cat': 3, 'dog': 3, 'rare': 1, 'single': 0}
-  assert '0.3 of the images of each class' in task.description
-  assert split(test_fraction=0.3)[2] == test
-  assert split(test_fraction=0.3, split_seed=1)[2] != test
-
-
-def test_folder_images_are_resized_once_and_exact_as_png(tmp_path):
-  photos(tmp_path, size=(40, 30))
-  exact, lossy = (
-      {e.key: decode_rgb(e.image) for e in folder_task(
-          tmp_path, 'pets', image_size=16, encoding=encoding).splits['train']()}
-      for encoding in ('png', 'jpeg'))
-  key = next(iter(exact))
-  np.testing.assert_array_equal(
-      exact[key], read_image(tmp_path / key, image_size=16))
-  difference = np.abs(lossy[key].astype(int) - exact[key])
-  assert 0 < difference.mean() < 12
-
-
-@pytest.mark.parametrize('kind', ['rotated', '16 bit', 'grey', 'transparent'])
-def test_unusual_images(tmp_path, kind):
-  photos(tmp_path, count=2)
-  left_to_right = np.tile(np.linspace(0, 255, 32, dtype=np.uint8), (32, 1))
-  path = tmp_path / 'cat/00.png'
-  if kind == 'rotated':
-    exif = Image.Exif()
-    exif[0x0112] = 3  # To be turned by 180 degrees.
-    Image.fromarray(left_to_right[:, ::-1]).save(path, exif=exif)
-  elif kind == '16 bit':
-    Image.fromarray(left_to_right.astype(np.uint16) * 257).save(path)
-  elif kind == 'grey':
-    Image.fromarray(left_to_right).save(path)
-  else:
-    rgb = np.dstack([left_to_right] * 3 + [np.full_like(left_to_right, 255)])
-    Image.fromarray(rgb).save(path)
-  task = folder_task(tmp_path, 'pets', image_size=32, encoding='png')
-  image = next(
-      decode_rgb(e.image) for split in ('train', 'test')
-      for e in task.splits[split]() if e.key == 'cat/00.png')
-  np.testing.assert_array_equal(image, np.dstack([left_to_right] * 3))
-
-
-def test_a_few_unreadable_files_are_listed_and_skipped(tmp_path):
-  photos(tmp_path / 'train', count=100, size=(8, 8))
-  photos(tmp_path / 'test', count=1)
-  (tmp_path / 'train/cat/07.jpg').write_bytes(b'junk')
-  whole = (tmp_path / 'train/dog/03.jpg').read_bytes()
-  (tmp_path / 'train/dog/03.jpg').write_bytes(whole[:len(whole) // 2])
-  said = []
-  task = folder_task(tmp_path, 'pets', image_size=8, report=said.append)
-  prepared = store(task, tmp_path / 'data', **QUIET)
-  assert prepared.sizes['train'] == 198
-  assert [line.split(':')[0] for line in said] == [
-      f'skipped {tmp_path}/train/cat/07.jpg',
-      f'skipped {tmp_path}/train/dog/03.jpg']
-  (tmp_path / 'train/dog/04.jpg').write_bytes(b'')
-  with pytest.raises(InputError, match='more than 1% of the 200.*dog/04.jpg'):
-    store(task, tmp_path / 'other', **QUIET)
-  assert list_tasks(tmp_path / 'other') == []
-
-
-@pytest.mark.parametrize('make,message', [
-    (lambda f: None, 'there is no folder'),
-    (lambda f: f.mkdir(), 'has 0 folders'),
-    (lambda f: photos(f, classes=('cat',)), 'has 1 folders'),
-    (lambda f: photos(f / 'train'), 'no folder test/'),
-    (lambda f: photos(f / 'test'), 'no folder train/'),
-    (lambda f: (photos(f), (f / 'empty').mkdir()), 'empty has no image'),
-    (lambda f: (photos(f / 'train'), photos(f / 'test', classes=('cow',))),
-     'classes that train/ has not: cow'),
-])
-def test_folders_laid_out_otherwise(tmp_path, make, message):
-  make(tmp_path / 'source')
-  with pytest.raises(InputError, match=message):
-    folder_task(tmp_path / 'source', 'pets', image_size=8)
-
-
-@pytest.mark.parametrize('closed', ['', 'cat', 'cat/deeper'])
-def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch, closed):
-  photos(tmp_path)
-  photos(tmp_path / 'cat', classes=('deeper',))
-  closed = tmp_path / closed
-
-  def refusing(call):
-    def wrapped(path='.'):
-      if Path(path) == closed:
-        raise PermissionError(13, 'Permission denied', str(path))
-      return call(path)
-    return wrapped
-
-  # A superuser, such as that of many a container, may read any folder.
-  for name in ('listdir', 'scandir'):
-    monkeypatch.setattr(os, name, refusing(getattr(os, name)))
-  with pytest.raises(InputError, match=f'^{closed} cannot be read: Permission denied$'):
-    folder_task(tmp_path, 'pets', image_size=8)
-
-
-@pytest.mark.parametrize('options,message', [
-    ({'encoding': 'webp'}, "no encoding 'webp', only jpeg and png"),
-    ({'test_fraction': 0.0}, 'test fraction'),
-    ({'test_fraction': 1.0}, 'test fraction'),
-])
-def test_folder_options_out_of_range(tmp_path, options, message):
-  with pytest.raises(InputError, match=message):
-    folder_task(photos(tmp_path), 'pets', image_size=8, **options)
-
-
-def test_the_first_example_comes_before_the_rest_is_read(
-    tmp_path, monkeypatch):
-  """What a repeated `store` asks for must not cost a pass over the folder."""
-  photos(tmp_path, count=100, size=(8, 8))
-  task = folder_task(tmp_path, 'pets', image_size=8)
-  read = []
-
-  def slow(encoded):
-    read.append(encoded)
-    time.sleep(0.01)
-    return np.zeros((8, 8, 3), np.uint8)
-
-  monkeypatch.setattr(folder, 'decode_strictly', slow)
-  examples = iter(task.splits['train']())
-  assert isinstance(next(examples), Example)
-  examples.close()
-  assert len(read) < 80

@@ -11,14 +11,16 @@ import pytest
 
 from painformer_jax.cli.main import main
 from painformer_jax.data.builders import base
+from painformer_jax.data.builders import shards as shards_lib
 from painformer_jax.data.check import check_task, check_tasks
 from painformer_jax.data.demo import fetch, tasks
 from painformer_jax.data.demo.fetch import default_cache_dir, require
 from painformer_jax.data.demo.split import Span
 from painformer_jax.data.prepared import list_tasks, open_task
 from painformer_jax.errors import InputError
-from test_builders import photos, shards
-from tiny_tasks import store_tiny, tiny_task
+from test_builders import shards
+from test_readers_folder import photos
+from tiny_tasks import examples_of, store_tiny, tiny_task, with_examples
 
 
 def painformer(*args, **options):
@@ -154,13 +156,12 @@ def by_split(reports):
 def test_leakage_and_repeats(tmp_path):
   """Equal pixels count, whatever the key or the encoding."""
   task = tiny_task(train=6, test=3)
-  train, test = (list(task.splits[s]()) for s in ('train', 'test'))
+  train, test = (examples_of(task, s) for s in ('train', 'test'))
   again = [dataclasses.replace(e, key=f'again {e.key}') for e in train]
   other_file = dataclasses.replace(again[1], image=reencoded(again[1].image))
   assert other_file.image != again[1].image
-  base.store(dataclasses.replace(task, splits={
-      'train': lambda: [*train, again[0]],
-      'test': lambda: [*test, other_file, again[2]]}),
+  base.store(
+      with_examples(task, train=[*train, again[0]], test=[*test, other_file, again[2]]),
       tmp_path, progress=lambda line: None)
   reports = by_split(check_tasks(tmp_path))
   train, test = reports['tiny', 'train'], reports['tiny', 'test']
@@ -195,11 +196,11 @@ def test_damage_is_found_in_every_task(tmp_path, monkeypatch):
   # A split file gone.
   shards(store_tiny(tmp_path, 'gone'), 'test')[0].unlink()
   # Images that are none.
-  monkeypatch.setattr(base, 'decode_strictly', lambda encoded: None)
+  monkeypatch.setattr(shards_lib, 'decode_strictly', lambda encoded: None)
   task = tiny_task('spoiled', train=6, test=0)
-  base.store(dataclasses.replace(task, splits={'train': lambda: [
+  base.store(with_examples(task, train=[
       dataclasses.replace(e, image=b'junk') if int(e.key) else e
-      for e in task.splits['train']()]}), tmp_path, progress=lambda line: None)
+      for e in examples_of(task)]), tmp_path, progress=lambda line: None)
 
   reports = by_split(check_tasks(tmp_path))
   assert all(not r.problems for r in reports.values() if r.task == 'sound')
@@ -228,13 +229,12 @@ def test_labels_out_of_range(tmp_path):
 
 def of_recordings(task, *, train='day', test='night'):
   """The task with spans as sources: a second each, of one recording a split."""
-  def examples(split, recording):
-    for i, example in enumerate(task.splits[split]()):
-      yield dataclasses.replace(example, source=str(Span(
-          recording=recording, channel='ecg', start=i, stop=i + 1)))
+  def items(split, recording):
+    return [dataclasses.replace(item, source=str(Span(
+        recording=recording, channel='ecg', start=i, stop=i + 1)))
+            for i, item in enumerate(task.splits[split])]
   return dataclasses.replace(task, splits={
-      'train': lambda: examples('train', train),
-      'test': lambda: examples('test', test)})
+      'train': items('train', train), 'test': items('test', test)})
 
 
 @pytest.mark.parametrize('change, message', [

@@ -19,7 +19,7 @@ from tiny_tasks import encode, store_tiny
 from painformer_jax.checkpoints.store import restore_arrays
 from painformer_jax.cli import main
 from painformer_jax.data.builders.base import store
-from painformer_jax.data.example import Example, TaskSource
+from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import open_task
 from painformer_jax.models import functional, registry
 from painformer_jax.training.state import BACKBONE, group
@@ -41,16 +41,17 @@ def get_config():
 
 def _coin_task(train=30, test=60) -> TaskSource:
   """Noise whose label nothing tells; a class of twice the other's size."""
-  def examples(start, stop):
+  def items(start, stop):
     for i in range(start, stop):
       rng = np.random.default_rng([1, i])
-      yield Example(key=f'c{i}', image=encode(rng.integers(0, 256, (32, 32, 3), np.uint8)),
-                    label=int(rng.random() < 1 / 3), source=f'coin {i}')
+      image = encode(rng.integers(0, 256, (32, 32, 3), np.uint8))
+      yield Item(key=f'c{i}', label=int(rng.random() < 1 / 3), source=f'coin {i}',
+                 detail=image)
   return TaskSource(
       name='coin', classes=('heads', 'tails'), modality='noise',
       description='Heads or <tails>, from noise.', licence='CC0',
-      splits={'train': lambda: examples(0, train),
-              'test': lambda: examples(train, train + test)})
+      splits={'train': list(items(0, train)), 'test': list(items(train, train + test))},
+      read=lambda item: item.detail)
 
 
 def _painformer(*arguments, cwd):

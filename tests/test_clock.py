@@ -1,7 +1,8 @@
 import pytest
 
 from painformer_jax.training import clock as clock_lib
-from painformer_jax.training.clock import Clock, duration
+from painformer_jax.progress import duration
+from painformer_jax.training.clock import Clock
 
 
 @pytest.fixture

@@ -21,8 +21,9 @@ from painformer_jax.data.demo.sources import (
     BIOSIGNALS, LFW, ORL, PYPHYSIO, SOURCES, SYSTOLE)
 from painformer_jax.data.demo.split import Span, check_disjoint
 from painformer_jax.data.demo.tasks import demo_tasks
-from painformer_jax.data.example import Example, TaskSource
+from painformer_jax.data.example import TaskSource
 from painformer_jax.errors import InputError
+from tiny_tasks import Example, examples_of, with_examples
 
 # name: modality, classes, train, test
 TASKS = {
@@ -140,7 +141,7 @@ def corpus(request):
   """Tasks by name, and their examples by name and split."""
   tasks = demo_tasks(request.getfixturevalue(request.param), image_size=SIZE)
   examples = {
-      (task.name, split): list(task.splits[split]())
+      (task.name, split): examples_of(task, split)
       for task in tasks for split in task.splits}
   return tasks, examples
 
@@ -191,14 +192,12 @@ class TestTasks:
   def test_the_same_again(self, corpus):
     tasks, examples = corpus
     for task in (tasks[1], tasks[2], tasks[5]):
-      assert list(task.splits['test']()) == examples[task.name, 'test']
+      assert examples_of(task, 'test') == examples[task.name, 'test']
 
   def test_nothing_tested_on_was_trained_on(self, corpus):
     tasks, examples = corpus
-    made = lambda name, split: lambda: examples[name, split]
     check_disjoint(gap=10, tasks=[
-        dataclasses.replace(task, splits={
-            split: made(task.name, split) for split in task.splits})
+        with_examples(task, **{split: examples[task.name, split] for split in task.splits})
         for task in tasks])
 
   def test_spans_lie_where_the_description_says(self, corpus):
@@ -266,7 +265,8 @@ def test_windows_are_cut_where_they_say(made_up):
   ecg = signals.read_channel(made_up, 'pyphysio medical', 'ecg')
   assert len(ecg) == 120 * 512
   chosen = [w for w in windows if w.span.channel == 'ecg']
-  for window, samples in signals.cut(made_up, chosen):
+  for window in chosen:
+    samples = signals.samples(made_up, window)
     first = round(window.span.start * 512)
     np.testing.assert_array_equal(samples, ecg[None, first:first + 2816])
 
@@ -275,8 +275,8 @@ def test_a_channel_may_be_turned_over(made_up):
   turned = [w for w in signals.biosignal_windows('train') if w.sign == -1]
   assert {w.span.channel for w in turned} == {'channel_9'}
   upright = [dataclasses.replace(w, sign=1) for w in turned]
-  for (_, a), (_, b) in zip(signals.cut(made_up, turned),
-                            signals.cut(made_up, upright)):
+  for one, other in zip(turned, upright):
+    a, b = signals.samples(made_up, one), signals.samples(made_up, other)
     np.testing.assert_array_equal(a, -b)
 
 
@@ -284,7 +284,7 @@ def test_a_window_past_the_end_is_not_cut_short(made_up):
   window = signals.Window(label=0, span=Span(
       recording='pyphysio medical', channel='ecg', start=118, stop=123.5))
   with pytest.raises(InputError, match='118.000-123.500 s ends before'):
-    list(signals.cut(made_up, [window]))
+    signals.samples(made_up, window)
 
 
 def test_every_segment_is_long_and_in_one_split():
@@ -319,12 +319,13 @@ def test_not_a_span(text):
 class TestCheckDisjoint:
 
   def task(self, train, test, name='t'):
-    make = lambda sources: lambda: [
+    make = lambda sources: [
         Example(key=s, image=(image or s).encode(), label=0, source=s)
         for s, _, image in (source.partition('=') for source in sources)]
-    return TaskSource(
-        name=name, classes=('a',), modality='m', description='', licence='',
-        splits={'train': make(train), 'test': make(test)})
+    task = TaskSource(
+        name=name, classes=('a',), modality='m', description='', licence='', splits={},
+        read=lambda item: item.detail)
+    return with_examples(task, train=make(train), test=make(test))
 
   @pytest.mark.parametrize('train, test, gap', [
       ('r, a, 0.000-5.000 s', 'r, a, 5.000-9.000 s', 0),
@@ -362,7 +363,7 @@ def test_no_cache_says_what_to_do(tmp_path):
 
 def test_image_size(made_up):
   (task, *_) = demo_tasks(made_up)
-  assert decode(next(iter(task.splits['test']())).image).shape == (96, 96, 3)
+  assert decode(task.read(task.splits['test'][0])).shape == (96, 96, 3)
   with pytest.raises(InputError, match='at least 8 pixels, not 4'):
     demo_tasks(made_up, image_size=4)
 
@@ -391,13 +392,13 @@ class TestReal:
 
   def test_pixels_name_nine_in_ten_people(self, real):
     orl = demo_tasks(real)[0]
-    found = pca_neighbour(*(list(orl.splits[s]()) for s in ('train', 'test')))
+    found = pca_neighbour(*(examples_of(orl, s) for s in ('train', 'test')))
     assert abs(found - 0.900) <= 0.015
 
   def test_pixels_tell_biosignals_apart(self, real):
     waveforms = demo_tasks(real, image_size=28)[2]
     found = pca_neighbour(
-        *(list(waveforms.splits[s]()) for s in ('train', 'test')))
+        *(examples_of(waveforms, s) for s in ('train', 'test')))
     # Chance is 0.2; at 0.95 the split would be suspect.
     assert 0.45 < found < 0.95
 

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from painformer_jax.data import mixture
 from painformer_jax.data.batch import decode_rgb
-from painformer_jax.data.builders import base
+from painformer_jax.data.builders import base, shards
 from painformer_jax.data.mixture import (
     TaskRows, eval_batches, fingerprint, train_batches)
 from painformer_jax.data.prepared import open_task
 from painformer_jax.errors import InputError
-from tiny_tasks import encode, store_tiny, tiny_image, tiny_task
+from tiny_tasks import (
+    encode, examples_of, store_tiny, tiny_image, tiny_task, with_examples)
 
 SIZES = (1, 2, 3, 7, 13, 40)
 # One task smaller than its rows, one larger, one of a different policy.
@@ -232,15 +233,11 @@ def wait_until(condition, seconds=10):
 
 def spoiled(tmp_path, monkeypatch, image):
   """A stored task whose example '4' is not an image, past the checks."""
-  monkeypatch.setattr(base, 'decode_strictly', lambda encoded: None)
+  monkeypatch.setattr(shards, 'decode_strictly', lambda encoded: None)
   task = tiny_task('spoiled')
-  def examples():
-    for example in task.splits['train']():
-      bad = example.key == '4'
-      yield dataclasses.replace(example, image=image) if bad else example
-  base.store(
-      dataclasses.replace(task, splits={'train': examples}), tmp_path,
-      progress=lambda line: None)
+  examples = [dataclasses.replace(e, image=image) if e.key == '4' else e
+              for e in examples_of(task)]
+  base.store(with_examples(task, train=examples), tmp_path, progress=lambda line: None)
 
 
 @pytest.mark.parametrize('image', [b'', b'junk', encode(

@@ -91,7 +91,7 @@ def test_an_unknown_field_is_named(path, message):
     ('steps', 'config.steps is missing'), ('data_dir', 'config.data_dir is missing'),
     ('tasks', 'config.tasks is missing'), ('model', 'config.model is missing'),
     ('model.name', "config.model needs a 'name', one of: painformer, "),
-    ('tasks.b.rows', 'config.tasks.b.rows is missing'),
+    ('tasks.b.rows', 'config.tasks.b.rows is 0, below 1: name the rows of every task, or a'),
 ])
 def test_a_missing_field_is_named(path, message):
   assert message in refusal(changed(path, ...))
@@ -142,7 +142,13 @@ def test_numbers_of_either_kind_serve_as_floats():
     ('tasks', {}, 'config.tasks is empty'),
     ('tasks.a.rows', 0, 'config.tasks.a.rows is 0, below 1'),
     ('tasks.a.augment', 'faces',
-     "config.tasks.a.augment is 'faces'; did you mean face? (known: none, face, "),
+     "config.tasks.a.augment: "),
+    ('tasks.a.epochs', -1, 'config.tasks.a.epochs is -1, below 0'),
+    ('tasks.a.share', 2.0, "config.tasks.a.share is 2.0: set config.shares to 'explicit'"),
+    ('batch', 24, 'config.tasks.a.rows is 8, but config.batch is divided among the tasks'),
+    ('batch', -1, 'config.batch is -1, below 0'),
+    ('rows_multiple', 0, 'config.rows_multiple is 0, below 1'),
+    ('shares', 'fair', "config.shares is 'fair' (known: equal, proportional, "),
     ('optimizer.warmup_steps', 100, 'config.optimizer.warmup_steps is 100, not in [0, 100)'),
     ('optimizer.warmup_steps', -1, 'config.optimizer.warmup_steps is -1'),
     ('optimizer.learning_rate', -1e-3, 'config.optimizer.learning_rate is -0.001, below 0'),
@@ -199,7 +205,7 @@ def test_anything_else_is_one_line_or_fits(path, value):
 def test_every_field_is_decided_upon():
   """A new field must be put on one side: it decides the result, or it does not."""
   decisive = {'model', 'tasks', 'steps', 'optimizer', 'seed', 'weighting', 'label_smoothing',
-              'initial_weights'}
+              'initial_weights', 'batch', 'shares', 'temperature', 'rows_multiple'}
   assert decisive | TrainConfig.RESUMABLE == {f.name for f in dataclasses.fields(TrainConfig)}
   assert not decisive & TrainConfig.RESUMABLE
 
@@ -270,3 +276,30 @@ def test_a_folder_that_cannot_be_made(tmp_path):
   for workdir in (tmp_path / 'file', tmp_path / 'file' / 'run'):
     with pytest.raises(InputError, match='cannot be used: Not a directory'):
       run.open_workdir(workdir, from_config_dict(valid()))
+
+
+def divided(**changes):
+  return from_config_dict(changed('tasks', {'a': {}, 'b': {}}) | {'batch': 24, **changes})
+
+
+@pytest.mark.parametrize('changes,rows', [
+    ({}, {'a': 12, 'b': 12}), ({'shares': 'proportional'}, {'a': 6, 'b': 18}),
+    ({'shares': 'proportional', 'rows_multiple': 4}, {'a': 8, 'b': 16}),
+    ({'shares': 'temperature', 'temperature': 2.0}, {'a': 9, 'b': 15}),
+    ({'shares': 'explicit', 'tasks': {'a': {'share': 0.5}, 'b': {'share': 2.5}}},
+     {'a': 4, 'b': 20}),
+])
+def test_a_batch_is_divided(changes, rows):
+  config = divided(**changes)
+  assert config.rows == {'a': 0, 'b': 0}
+  assert config.with_rows({'a': 100, 'b': 300}).rows == rows
+
+
+def test_a_batch_that_cannot_be_divided():
+  with pytest.raises(InputError, match='config.batch: a batch of 24 rows cannot be divided'):
+    divided(rows_multiple=16).with_rows({'a': 1, 'b': 1})
+
+
+def test_rows_that_are_named_stay():
+  config = from_config_dict(changed('steps', 100))
+  assert config.with_rows({}) is config

@@ -1,10 +1,13 @@
 """Small prepared tasks for tests: images that can be told apart and learned."""
 
+import dataclasses
+import functools
+
 import cv2
 import numpy as np
 
 from painformer_jax.data.builders.base import store
-from painformer_jax.data.example import Example, TaskSource
+from painformer_jax.data.example import Item, TaskSource
 
 
 def encode(rgb: np.ndarray, suffix: str = '.png') -> bytes:
@@ -38,21 +41,47 @@ def tiny_task(
   Example i of the training split has key 'i', those of the test split go on
   from there; its label is i modulo `classes`.
   """
-  def examples(start, stop):
-    for i in range(start, stop):
-      image = tiny_image(
-          name, i, label=i % classes, classes=classes, image_size=image_size)
-      yield Example(
-          key=str(i), image=encode(image, suffix), label=i % classes,
-          source=f'{name}, image {i}')
+  def items(start, stop):
+    return [Item(key=str(i), label=i % classes, source=f'{name}, image {i}', detail=i)
+            for i in range(start, stop)]
 
-  splits = {'train': lambda: examples(0, train)}
+  splits = {'train': items(0, train)}
   if test:
-    splits['test'] = lambda: examples(train, train + test)
+    splits['test'] = items(train, train + test)
   return TaskSource(
       name=name, classes=tuple(f'class {i}' for i in range(classes)),
       modality=modality, description=f'Noise in {classes} levels of brightness.',
-      licence='CC0', splits=splits)
+      licence='CC0', splits=splits, settings=f'{image_size} pixels, {suffix}',
+      read=functools.partial(_read_tiny, name, classes, image_size, suffix))
+
+
+def _read_tiny(name, classes, image_size, suffix, item: Item) -> bytes:
+  return encode(tiny_image(name, item.detail, label=item.label, classes=classes,
+                           image_size=image_size), suffix)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """An item with its image."""
+  key: str
+  image: bytes
+  label: int
+  source: str
+  identity: str = ''
+
+
+def examples_of(task: TaskSource, split: str = 'train') -> list[Example]:
+  return [Example(key=i.key, image=task.read(i), label=i.label, source=i.source,
+                  identity=i.identity) for i in task.splits[split]]
+
+
+def with_examples(task: TaskSource, **splits) -> TaskSource:
+  """The task with these examples in its splits."""
+  return dataclasses.replace(
+      task, read=lambda item: item.detail,
+      splits={name: [Item(key=e.key, label=e.label, source=e.source,
+                          identity=e.identity, detail=e.image) for e in examples]
+              for name, examples in splits.items()})
 
 
 def store_tiny(data_dir, name: str = 'tiny', **options):

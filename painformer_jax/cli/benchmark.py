@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   import dataclasses
   import pathlib
-  import sys
 
   from painformer_jax import benchmark
   from painformer_jax.errors import InputError
+  from painformer_jax.progress import say
   from painformer_jax.training.run import environment, write_json
 
   if args.batch < 1 or args.rounds < 1:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     raise InputError(f'--json {args.json}: there is no such folder')
   measurements = benchmark.benchmark(
       args.model, batch=args.batch, rounds=args.rounds, work=args.work, dtype=args.dtype,
-      progress=lambda line: print(line, file=sys.stderr, flush=True))
+      progress=say)
   where = environment()
   print(f'{args.model}, batch {args.batch}, {args.dtype}, {where["devices"]} '
         f'{where["device_kind"]} device(s), jax {where["jax"]}; ratio: speed over the '

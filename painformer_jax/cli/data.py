@@ -1,7 +1,6 @@
-"""`painformer data`: fetch the demo corpus, prepare datasets, check them."""
+"""`painformer data`: fetch the demo corpus; prepare, check and look at datasets."""
 
 import argparse
-import sys
 
 _MAX_IMAGE_SIZE = 4096
 _DEMO_GAP = 10  # Seconds between training and test windows of a recording.
@@ -10,10 +9,10 @@ EXAMPLE = 'painformer data check --data-dir runs/data'
 
 _EXAMPLES = {
     'demo': 'painformer data demo --data-dir runs/data',
-    'prepare': 'painformer data prepare folder --help',
-    'folder': ('painformer data prepare folder --source photos '
-               '--name my_task --data-dir runs/data'),
+    'prepare': 'painformer data prepare vggface2 --source VGGFace2 --data-dir runs/data',
+    'page': 'painformer data page vggface2',
     'check': EXAMPLE,
+    'preview': 'painformer data preview my_task --augment paper --out my_task.png',
 }
 
 
@@ -26,89 +25,175 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--cache', metavar='DIR',
       help='where downloads are kept (default: $PAINFORMER_CACHE, or '
       'painformer_jax in your cache folder)')
-  _add_common(demo, image_size=96)
+  demo.add_argument(
+      '--image-size', type=_image_size, default=96, metavar='N',
+      help='side of the stored square images, pixels (default: %(default)s)')
+  _add_data_dir(demo)
 
-  prepare = _action(
-      actions, 'prepare', None, 'turn a dataset folder into ArrayRecord files')
-  readers = _choices(prepare, 'READER')
-  folder = _action(
-      readers, 'folder', _prepare_folder,
-      'SOURCE/{train,test}/CLASS/*.jpg or .png, or SOURCE/CLASS/* with a part '
-      'held out')
-  folder.add_argument('--source', required=True, metavar='DIR')
-  folder.add_argument('--name', required=True, help='name of the task')
-  folder.add_argument(
-      '--encoding', choices=('jpeg', 'png'), default='jpeg',
-      help='how images are stored (default: %(default)s, quality 95)')
-  folder.add_argument(
-      '--test-fraction', type=float, default=0.2, metavar='X',
-      help='share of each class held out for testing where SOURCE has no train '
-      'and test folders (default: %(default)s)')
-  folder.add_argument(
-      '--split-seed', type=int, default=0, metavar='N',
-      help='of the choice of what is held out (default: %(default)s)')
-  folder.add_argument(
-      '--modality', default='image', help='kind of input, such as face')
-  folder.add_argument(
-      '--licence', default='not stated', help='terms of the images')
-  _add_common(folder, image_size=224)
+  _add_readers(_action(
+      actions, 'prepare', None, 'turn a dataset folder into ArrayRecord files'))
+
+  page = _action(
+      actions, 'page', _page, 'how to get a dataset, how it must lie, what preparing '
+      'it costs')
+  page.add_argument('name', nargs='?', metavar='NAME',
+                    help='a page; all are listed without it')
 
   check = _action(
       actions, 'check', _check, 'read every prepared record; report what is '
-      'unreadable, mislabelled, repeated or shared by two splits')
+      'unreadable, mislabelled, repeated or shared by two splits, and what is there '
+      'of the 14-task corpus')
+  check.add_argument('--threads', type=int, metavar='N', help=_THREADS)
   _add_data_dir(check)
+
+  preview = _action(
+      actions, 'preview', _preview, 'draw a sheet of images as training sees them')
+  preview.add_argument('tasks', nargs='*', metavar='TASK',
+                       help='prepared tasks (default: all)')
+  preview.add_argument('--augment', metavar='POLICY',
+                       help='policy or chain of operations (default: by modality)')
+  preview.add_argument('--images', type=int, default=4, metavar='N',
+                       help='images of each task (default: %(default)s)')
+  preview.add_argument('--seed', type=int, default=0, metavar='N',
+                       help='of the choice and the augmentation')
+  preview.add_argument('--out', default='preview.png', metavar='FILE.png')
+  _add_data_dir(preview)
 
 
 def run(args: argparse.Namespace) -> int | None:
   return args.action(args)
 
 
+_THREADS = 'that read and decode (default: one a core)'
+
+
+def _add_readers(prepare) -> None:
+  from painformer_jax.data.builders.catalog import READERS
+  readers = _choices(prepare, 'READER')
+  for name, reader in READERS.items():
+    parser = _action(readers, name, _prepare, reader.summary, example=(
+        f'painformer data prepare {name} --source DIR --data-dir runs/data'
+        + ('' if reader.task else ' --name my_task')
+        + f'\n\nhow to get the data, expected tree, time and disk:\n'
+        f'  painformer data page {reader.page}'))
+    parser.set_defaults(reader=name)
+    parser.add_argument('--source', required=True, metavar='PATH',
+                        help="the dataset's folder" if name != 'manifest' else
+                        'the list: .csv, .tsv or .parquet')
+    parser.add_argument(
+        '--name', required=reader.task is None, default=reader.task,
+        help='name of the task' + (f' (default: {reader.task})' if reader.task else ''))
+    for option in reader.options:
+      kind = _image_size if option.name == 'image_size' else option.type
+      text = option.help.replace('%', '%%')
+      if option.default != '':
+        text += ' (default: %(default)s)'
+      parser.add_argument(
+          option.flag, dest=option.name, type=kind, default=option.default,
+          choices=option.choices, help=text,
+          metavar=None if option.choices else {int: 'N', float: 'X'}.get(option.type, 'TEXT'))
+    parser.add_argument(
+        '--max-unreadable', type=float, default=0.01, metavar='X',
+        help='share of a split that may be unreadable and is left out '
+        '(default: %(default)s)')
+    parser.add_argument('--threads', type=int, metavar='N', help=_THREADS)
+    parser.add_argument(
+        '--beam', nargs='?', const='', metavar='OPTIONS',
+        help="write shards with Apache Beam, with its options in one text, such as "
+        "'--runner=FlinkRunner --flink_master=host:8081'; source and data folder must "
+        'be shared by all workers')
+    _add_data_dir(parser)
+
+
 def _demo(args):
   from painformer_jax.data.builders.base import store
   from painformer_jax.data.demo import fetch, split, tasks
-  cache = fetch.fetch(args.cache, progress=_say)
+  from painformer_jax.progress import say
+  cache = fetch.fetch(args.cache, progress=say)
   found = tasks.demo_tasks(cache, image_size=args.image_size)
   split.check_disjoint(found, gap=_DEMO_GAP)
-  _say(f'checked: what the {len(found)} demo tasks test on is apart from all that '
-       f'they train on, by {_DEMO_GAP} s or more within a recording')
+  say(f'checked: what the {len(found)} demo tasks test on is apart from all that '
+      f'they train on, by {_DEMO_GAP} s or more within a recording')
   for task in found:
-    store(task, args.data_dir, progress=_say)
+    store(task, args.data_dir, progress=say)
 
 
-def _prepare_folder(args):
+def _prepare(args):
+  import os
+  import shlex
+
   from painformer_jax.data.builders.base import store
-  from painformer_jax.data.builders.folder import folder_task
-  task = folder_task(
-      args.source, args.name, image_size=args.image_size,
-      encoding=args.encoding, test_fraction=args.test_fraction,
-      split_seed=args.split_seed, modality=args.modality, licence=args.licence,
-      report=_say)
-  store(task, args.data_dir, progress=_say)
+  from painformer_jax.data.builders.beam import store_with_beam
+  from painformer_jax.data.builders.catalog import READERS
+  from painformer_jax.errors import InputError
+  from painformer_jax.progress import say
+  reader = READERS[args.reader]
+  if args.threads is not None and args.threads < 1:
+    raise InputError('--threads must be at least 1')
+  if os.path.exists(args.source):
+    say(f'{args.name}: lists {args.source}')
+  task = reader.build(
+      args.source, name=args.name, report=say,
+      **{option.name: getattr(args, option.name) for option in reader.options})
+  settings = dict(progress=say, max_unreadable=args.max_unreadable)
+  if args.beam is None:
+    store(task, args.data_dir, threads=args.threads, **settings)
+  else:
+    store_with_beam(task, args.data_dir, options=shlex.split(args.beam),
+                    threads=args.threads or 1, **settings)
+
+
+def _page(args):
+  from painformer_jax.data.builders.catalog import PAGES
+  from painformer_jax.errors import InputError
+  pages = {path.stem: path for path in sorted(PAGES.glob('*.md'))}
+  if args.name is None:
+    for name, path in pages.items():
+      print(f'{name:18} {path.read_text().splitlines()[0].lstrip("# ")}')
+  elif args.name in pages:
+    print(pages[args.name].read_text(), end='')
+  else:
+    raise InputError(f"no page '{args.name}', only {', '.join(pages)}")
 
 
 def _check(args):
-  from painformer_jax.data import check
+  from painformer_jax.data import check, corpus
+  from painformer_jax.data.prepared import list_tasks, open_task
   from painformer_jax.errors import InputError
-  reports = check.check_tasks(args.data_dir, progress=_say)
+  from painformer_jax.progress import say
+  if args.threads is not None and args.threads < 1:
+    raise InputError('--threads must be at least 1')
+  reports = check.check_tasks(args.data_dir, progress=say, threads=args.threads)
   print(check.table(reports))
+  unopened = {r.task for r in reports if r.split == '-'}
+  names = {task.name for task in corpus.CORPUS} & set(list_tasks(args.data_dir)) - unopened
+  if names:
+    print()
+    print(corpus.table(corpus.compare(
+        {name: open_task(args.data_dir, name) for name in names})))
   wrong = [f'{r.task} {r.split}' for r in reports if r.problems]
   if wrong:
     raise InputError(
         f"{len(wrong)} of {len(reports)} splits are unsound: {', '.join(wrong)}")
 
 
-def _say(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
+def _preview(args):
+  from painformer_jax.data import preview
+  from painformer_jax.data.prepared import list_tasks
+  preview.write_contact_sheet(
+      args.out, data_dir=args.data_dir, tasks=args.tasks or list_tasks(args.data_dir),
+      augment=args.augment, images=args.images, seed=args.seed)
+  print(args.out)
 
 
 def _choices(parser, metavar):
   return parser.add_subparsers(metavar=metavar, required=True)
 
 
-def _action(choices, name, action, summary):
+def _action(choices, name, action, summary, *, example=None):
   parser = choices.add_parser(
       name, help=summary, description=summary[0].upper() + summary[1:] + '.',
-      epilog=f'example:\n  {_EXAMPLES[name]}',
+      epilog=f'example:\n  {example or _EXAMPLES[name]}',
       formatter_class=argparse.RawDescriptionHelpFormatter)
   # As on `painformer data` itself, so that it may stand at the end of the line.
   parser.add_argument(
@@ -117,14 +202,6 @@ def _action(choices, name, action, summary):
   if action:
     parser.set_defaults(action=action)
   return parser
-
-
-def _add_common(parser, *, image_size):
-  _add_data_dir(parser)
-  parser.add_argument(
-      '--image-size', type=_image_size, default=image_size, metavar='N',
-      help='side of the stored square images, pixels, at most '
-      f'{_MAX_IMAGE_SIZE} (default: %(default)s)')
 
 
 def _add_data_dir(parser):

@@ -19,12 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  import sys
-
   from painformer_jax.checkpoints.load import read_weights
   from painformer_jax.embed_files import embed_files
   from painformer_jax.errors import InputError
   from painformer_jax.models import functional
+  from painformer_jax.progress import say
 
   if args.batch_size < 1 or args.every < 1:
     raise InputError('--batch-size and --every must be at least 1')
@@ -33,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
   summary = embed_files(
       model, args.inputs, args.out, batch_size=args.batch_size, every=args.every,
       description=f'{stored.source.model} {stored.source.name} {stored.source.sha256}'.strip(),
-      say=lambda line: print(line, file=sys.stderr, flush=True))
+      say=say)
   print(f'{args.out}: {summary.rows} embeddings from {summary.files} files')
   if summary.problems:
     raise InputError(

@@ -1,19 +1,25 @@
 """Verifies prepared tasks: every record, every image, duplicates, leakage."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
+import os
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.prepared import (
-    PreparedTask, list_tasks, open_task, update_digest)
+    PreparedTask, Records, list_tasks, open_task, split_sha256, update_digest)
 from painformer_jax.errors import InputError
+from painformer_jax.progress import Meter
 
 # How many keys a message names before it says how many more there are.
 NAMED = 3
+# Records looked at for whom they show, when people are in two splits.
+MAX_NAMED = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,8 @@ class SplitReport:
     split: name of the split.
     images: number of records.
     classes: number of classes that occur.
+    identities: number of people (or animals, recordings) that occur, where they
+      are stored.
     image_sizes: 'height x width' -> how many images have it, in pixels.
     repeats: images that equal an earlier one of the split, pixel by pixel.
     leaked: images that equal one of a split stored before this one.
@@ -35,6 +43,7 @@ class SplitReport:
   split: str
   images: int
   classes: int
+  identities: int
   image_sizes: dict[str, int]
   repeats: int
   leaked: int
@@ -43,10 +52,11 @@ class SplitReport:
 
 @dataclasses.dataclass(kw_only=True)
 class _Scan:
-  """One pass over a split; hashes are 64 bits, so that millions fit."""
+  """One pass over records in a row; hashes are 64 bits, so that millions fit."""
 
   pixels: np.ndarray
   keys: np.ndarray
+  identities: np.ndarray
   labels: Counter
   image_sizes: Counter
   sha256: str
@@ -54,7 +64,9 @@ class _Scan:
 
 
 def check_tasks(
-    data_dir: str | Path, *, progress=lambda line: None) -> list[SplitReport]:
+    data_dir: str | Path, *, progress: Callable[[str], None] = lambda line: None,
+    threads: int | None = None,
+) -> list[SplitReport]:
   """Checks every task in `data_dir`, see `check_task`.
 
   Raises:
@@ -67,54 +79,88 @@ def check_tasks(
   for name in names:
     progress(f'checking {name}')
     try:
-      reports += check_task(open_task(data_dir, name))
+      reports += check_task(
+          open_task(data_dir, name), progress=progress, threads=threads)
     except InputError as error:
       reports.append(SplitReport(
-          task=name, split='-', images=0, classes=0, image_sizes={}, repeats=0,
-          leaked=0, problems=(str(error),)))
+          task=name, split='-', images=0, classes=0, identities=0, image_sizes={},
+          repeats=0, leaked=0, problems=(str(error),)))
   return reports
 
 
-def check_task(task: PreparedTask) -> list[SplitReport]:
+def check_task(
+    task: PreparedTask, *, progress: Callable[[str], None] = lambda line: None,
+    threads: int | None = None,
+) -> list[SplitReport]:
   """Reads every record of a task.
 
   A split is unsound if a record or image cannot be read, a label is out of
   range, a key occurs twice, the records are not those that were stored, or an
-  image of it is in an earlier split too. Repeats inside a split are counted but
-  may be honest: two flat windows of a signal look alike.
+  image or an identity of it is in an earlier split too. Repeats inside a split
+  are counted but may be honest: two flat windows of a signal look alike.
+
+  Args:
+    task: the task.
+    progress: takes lines of text to show.
+    threads: that read and decode, each a shard; by default one a core.
   """
-  scans = {split: _scan(task, split) for split in task.sizes}
+  meter = Meter(sum(task.sizes.values()), progress, prefix=f'{task.name}: ')
+  scans = {}
+  with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    for split in task.sizes:
+      records = task.records(split)
+      ends = np.cumsum(task.shards[split])
+      parts = []
+      for part in pool.map(
+          lambda span: _scan(records, *span), zip(ends - task.shards[split], ends)):
+        meter.add(len(part.keys))
+        parts.append(part)
+      scans[split] = _joined(parts)
   return [_report(task, split, scans) for split in scans]
 
 
-def _scan(task: PreparedTask, split: str) -> _Scan:
-  records = task.records(split)
+def _scan(records: Records, start: int, stop: int) -> _Scan:
   scan = _Scan(
-      pixels=np.zeros(len(records), np.uint64),
-      keys=np.zeros(len(records), np.uint64),
+      pixels=np.zeros(stop - start, np.uint64), keys=np.zeros(stop - start, np.uint64),
+      identities=np.zeros(stop - start, np.uint64),
       labels=Counter(), image_sizes=Counter(), sha256='', broken=[])
   digest = hashlib.sha256()
-  for i in range(len(records)):
+  for place, i in enumerate(range(start, stop)):
+    # Unequal to all others, so that what is broken counts as no duplicate.
+    nothing = _hash64(f'{records.split} {i}'.encode())
     try:
       record = records[i]
     except InputError as error:
       scan.broken.append(str(error))
-      # Unequal to all others, so that it counts as no duplicate.
-      scan.pixels[i] = scan.keys[i] = _hash64(f'{split} {i}'.encode())
+      scan.pixels[place] = scan.keys[place] = nothing
       continue
     update_digest(digest, **{k: record[k] for k in ('key', 'label', 'image')})
-    scan.keys[i] = _hash64(record['key'].encode())
+    scan.keys[place] = _hash64(record['key'].encode())
     scan.labels[record['label']] += 1
+    if record['identity']:
+      scan.identities[place] = _hash64(record['identity'].encode())
     try:
       image = decode_strictly(record['image'])
     except ValueError as error:
       scan.broken.append(f"example '{record['key']}': {error}")
-      scan.pixels[i] = _hash64(f'{split} {i}'.encode())
+      scan.pixels[place] = nothing
       continue
     scan.image_sizes[f'{image.shape[0]} x {image.shape[1]}'] += 1
-    scan.pixels[i] = _hash64(str(image.shape).encode() + image.tobytes())
+    scan.pixels[place] = _hash64(str(image.shape).encode() + image.tobytes())
   scan.sha256 = digest.hexdigest()
   return scan
+
+
+def _joined(parts: Sequence[_Scan]) -> _Scan:
+  """The shards of a split as one."""
+  return _Scan(
+      pixels=np.concatenate([p.pixels for p in parts]),
+      keys=np.concatenate([p.keys for p in parts]),
+      identities=np.concatenate([p.identities for p in parts]),
+      labels=sum((p.labels for p in parts), Counter()),
+      image_sizes=sum((p.image_sizes for p in parts), Counter()),
+      sha256=split_sha256([p.sha256 for p in parts]),
+      broken=[line for p in parts for line in p.broken])
 
 
 def _report(
@@ -145,9 +191,17 @@ def _report(
   )) if earlier else np.array([], int)
   problem(f"leakage, images that are in {' or '.join(earlier)} too",
           leaked.size, keys(leaked))
+  identities = np.setdiff1d(scan.identities, [0])
+  shared = np.flatnonzero(np.isin(scan.identities, np.intersect1d(
+      identities, np.concatenate([scans[s].identities for s in earlier])
+  ))) if earlier else np.array([], int)
+  people = sorted({records[i]['identity'] for i in shared[:MAX_NAMED]})
+  problem(f"identities that are in {' or '.join(earlier)} too",
+          np.unique(scan.identities[shared]).size, people)
   return SplitReport(
       task=task.name, split=split, images=len(records),
-      classes=len(scan.labels), image_sizes=dict(scan.image_sizes),
+      classes=len(scan.labels), identities=identities.size,
+      image_sizes=dict(scan.image_sizes),
       repeats=_repeats(scan.pixels).size, leaked=leaked.size,
       problems=tuple(problems))
 

@@ -1,25 +1,31 @@
 """What a dataset's reader hands to the builder that stores it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
-  """One labelled image.
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+  """One labelled image that a reader has found, not yet read.
 
   Attributes:
-    key: unique within the task and stable between runs.
-    image: an encoded PNG or JPEG, RGB or grey.
+    key: unique within the task and stable between runs, such as a file's path
+      below the dataset's folder.
     label: index into the task's classes.
-    source: where it came from, for people: a file, or a recording and a span
-      of seconds.
+    source: where it comes from, for people: a file, or a recording and a span
+      of seconds; '' where the key says it.
+    identity: the person (or animal, or recording) it shows, where that is known
+      and is not the class: no identity may be in two splits. '' otherwise.
+    detail: whatever else the task's `read` needs; can be pickled.
   """
 
   key: str
-  image: bytes
   label: int
-  source: str
+  source: str = ''
+  identity: str = ''
+  detail: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +39,15 @@ class TaskSource:
     description: one paragraph: what is told from what, and how the split was
       made.
     licence: terms of the recordings.
-    splits: split name -> a function that yields the split's examples anew at
-      each call. 'train' and 'test' share no recording and no span of time
-      unless the description says so.
+    splits: split name -> the split's items, in the order they are stored.
+      'train' and 'test' share no recording and no span of time unless the
+      description says so.
+    read: reads one item: an encoded PNG or JPEG, RGB or grey. Raises ValueError
+      or OSError where the item cannot be read, which is then skipped and counted.
+      Called from several threads at once; can be pickled where a task is
+      prepared on several machines.
+    settings: what decides the images beside the items, such as their size: a
+      stored task of other settings is another task.
   """
 
   name: str
@@ -43,4 +55,15 @@ class TaskSource:
   modality: str
   description: str
   licence: str
-  splits: Mapping[str, Callable[[], Iterable[Example]]]
+  splits: Mapping[str, Sequence[Item]]
+  read: Callable[[Item], bytes]
+  settings: str = ''
+
+
+def listing_sha256(items: Sequence[Item], *, settings: str) -> str:
+  """Hex SHA-256 of which images a list names, in which order, drawn how."""
+  digest = hashlib.sha256(f'{settings}\n'.encode())
+  for item in items:
+    digest.update(
+        f'{len(item.key)}:{item.key}:{item.label}:{item.identity}\n'.encode())
+  return digest.hexdigest()

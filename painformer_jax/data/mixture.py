@@ -1,7 +1,7 @@
 """Batches of several tasks at once, a pure function of the seed and the step.
 
-Every task has its own endless stream: its training records in a new order each
-epoch, no record twice in an epoch. Row r of a task's `rows` in step s is element
+Every task has its own stream: its training records in a new order each epoch, no
+record twice in an epoch, endless or for a number of epochs. Row r of a task's `rows` in step s is element
 s * rows + r of that stream, augmented with a generator seeded by that number.
 So neither the number of threads or processes, nor the other tasks, nor a restart
 changes what a step holds, and starting at any step costs nothing.
@@ -20,7 +20,7 @@ from grain.experimental import ZipMapDataset
 
 from painformer_jax.data import augment
 from painformer_jax.data.batch import decode_rgb
-from painformer_jax.data.prepared import Records, open_task
+from painformer_jax.data.prepared import PreparedTask, Records, open_task
 from painformer_jax.errors import InputError
 
 # Grain takes an endless dataset for one of sys.maxsize elements, and zips only
@@ -35,12 +35,15 @@ class TaskRows:
   Attributes:
     name: of a prepared task.
     rows: rows of the global batch, the same in every step.
-    augment: name of an augmentation policy, see `augment.POLICIES`.
+    augment: an augmentation policy, see `data.augment`.
+    epochs: how often the task's images are gone through; 0 for without end. The
+      mixture ends with the last full batch of the first task to end.
   """
 
   name: str
   rows: int
   augment: str = 'none'
+  epochs: int = 0
 
 
 class Batches(Iterator):
@@ -84,8 +87,9 @@ def train_batches(
     process_count: int = 1,
     threads: int | None = None,
     prefetch: int | None = None,
+    extra: Sequence[str] = (),
 ) -> Batches:
-  """Endless training batches of all the tasks, from `start_step` on.
+  """Training batches of all the tasks, from `start_step` on.
 
   Args:
     tasks: what every batch is made of; their order changes nothing.
@@ -99,10 +103,13 @@ def train_batches(
     threads: threads that decode, each a whole step; by default one a core, 16
       at most.
     prefetch: steps held ready or in the making; by default threads + 2.
+    extra: further fields of the records to carry along: 'key', 'source',
+      'identity' ([rows / process_count] str).
 
   Returns:
     An iterator over {task name: {'image': [rows / process_count, size, size, 3]
-    uint8 RGB, 'label': [rows / process_count] int32}}, C-contiguous.
+    uint8 RGB, 'label': [rows / process_count] int32}}, C-contiguous. It ends
+    only where a task has `epochs`.
 
   Raises:
     InputError: no task, a task twice or not there, rows that the processes
@@ -115,23 +122,32 @@ def train_batches(
   if not 0 <= process_index < process_count:
     raise InputError(
         f'process {process_index} of {process_count} does not exist')
+  end = steps_available(tasks, data_dir=data_dir) or MAX_STEPS
   streams = {}
   for task in tasks:
     if task.rows % process_count:
       raise InputError(
           f"task '{task.name}' has {task.rows} rows in a batch, which "
           f'{process_count} processes cannot share evenly')
-    records = open_task(data_dir, task.name).records('train')
-    blocks = _stream(records, task, image_size=image_size, seed=seed).batch(
-        task.rows // process_count, drop_remainder=True)
+    blocks = _stream(
+        open_task(data_dir, task.name), task, image_size=image_size, seed=seed,
+        extra=extra).batch(task.rows // process_count, drop_remainder=True)
     # Block s * count + p holds just the rows of process p in step s.
     streams[task.name] = blocks[
         process_index + start_step * process_count:
-        MAX_STEPS * process_count:process_count]
+        end * process_count:process_count]
   names = tuple(streams)
   dataset = ZipMapDataset(list(streams.values())).map(
       lambda parts: dict(zip(names, parts)))
   return Batches(dataset, threads=threads, prefetch=prefetch)
+
+
+def steps_available(tasks: Sequence[TaskRows], *, data_dir: str | Path) -> int | None:
+  """Steps until the first task has had its `epochs`; None where none has any."""
+  ends = [
+      task.epochs * open_task(data_dir, task.name).sizes['train'] // task.rows
+      for task in tasks if task.epochs]
+  return min(ends, default=None)
 
 
 def eval_batches(
@@ -198,18 +214,24 @@ def fingerprint(
 
 
 def _stream(
-    records: Records, task: TaskRows, *, image_size: int, seed: int,
+    prepared: PreparedTask, task: TaskRows, *, image_size: int, seed: int,
+    extra: Sequence[str],
 ) -> grain.MapDataset:
-  """The task's endless stream of {'image', 'label'}, by number."""
+  """The task's endless stream of {'image', 'label', ...}, by number."""
+  records = prepared.records('train')
+
+  def decode(record):
+    return _decoded(records, record, image_size) | {name: record[name] for name in extra}
+
   # Shuffled before it is repeated: each epoch is a permutation of its own.
   stream = grain.MapDataset.source(records).shuffle(
       seed=_derived_seed(seed, task.name, 'order')).repeat()
   if task.augment == 'none':
-    return stream.map(lambda record: _decoded(records, record, image_size))
+    return stream.map(decode)
   change = augment.policy(task.augment)
 
   def decode_and_change(record, rng):
-    element = _decoded(records, record, image_size)
+    element = decode(record)
     return element | {'image': change(element['image'], rng)}
 
   # Before any slicing, so that Grain seeds by the element's number in the
@@ -249,6 +271,8 @@ def _check(tasks: Sequence[TaskRows], *, image_size: int, seed: int) -> None:
     if task.rows < 1:
       raise InputError(
           f"task '{task.name}' has {task.rows} rows in a batch, needs at least 1")
+    if task.epochs < 0:
+      raise InputError(f"task '{task.name}' has {task.epochs} epochs, below 0")
     augment.policy(task.augment)
   if image_size < 1:
     raise InputError(f'the image size, {image_size}, is below 1')

@@ -6,8 +6,9 @@
 """
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -16,15 +17,15 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from painformer_jax.errors import InputError
 
-FEATURES = ('image', 'label', 'key', 'source')
+FEATURES = ('image', 'label', 'key', 'source', 'identity')
 HOW_TO_PREPARE = '`painformer data prepare --help` says how to prepare one'
 
 
 class Records:
   """One split, by number: `records[i]` is a dict of what is stored.
 
-  Keys: `image` (bytes, an encoded PNG or JPEG), `label` (int), `key` and
-  `source` (str). Safe to read from many threads.
+  Keys: `image` (bytes, an encoded PNG or JPEG), `label` (int), `key`, `source`
+  and `identity` (str). Safe to read from many threads.
   """
 
   def __init__(self, task: str, split: str, raw):
@@ -46,6 +47,7 @@ class Records:
           'label': features['label'].int64_list.value[0],
           'key': features['key'].bytes_list.value[0].decode(),
           'source': features['source'].bytes_list.value[0].decode(),
+          'identity': features['identity'].bytes_list.value[0].decode(),
       }
     except (RuntimeError, DecodeError, IndexError, UnicodeDecodeError) as error:
       raise InputError(
@@ -66,7 +68,11 @@ class PreparedTask:
     description: what is told from what, and how the split was made.
     licence: terms of the recordings.
     sizes: split name -> number of images.
-    sha256: split name -> SHA-256 over its records (key, label, image) in order.
+    shards: split name -> how many records each of its files holds.
+    sha256: split name -> SHA-256 over those of its shards, each over the records
+      (key, label, image) in order.
+    settings: what decided the images beside the source's files.
+    listing: shard -> SHA-256 of which images it was to hold.
   """
 
   name: str
@@ -76,7 +82,10 @@ class PreparedTask:
   description: str
   licence: str
   sizes: Mapping[str, int]
+  shards: Mapping[str, tuple[int, ...]]
   sha256: Mapping[str, str]
+  settings: str
+  listing: Mapping[str, str]
 
   def records(self, split: str) -> Records:
     """The split's records, by number.
@@ -133,7 +142,9 @@ def open_task(data_dir: str | Path, name: str) -> PreparedTask:
         description=metadata['description'],
         licence=metadata['licence'],
         sizes={s: split.num_examples for s, split in info.splits.items()},
-        sha256=metadata['sha256'])
+        shards={s: tuple(split.shard_lengths) for s, split in info.splits.items()},
+        sha256=metadata['sha256'], settings=metadata['settings'],
+        listing=metadata['listing'])
     files = [Path(f) for s in info.splits.values() for f in s.filepaths]
   except Exception as error:
     # Whatever TFDS and the JSON reader raise on mangled metadata, it is the
@@ -153,6 +164,11 @@ def open_task(data_dir: str | Path, name: str) -> PreparedTask:
 def update_digest(digest, *, key: str, label: int, image: bytes) -> None:
   """Adds one record to the SHA-256 that `PreparedTask.sha256` speaks of."""
   digest.update(f'{len(key)}:{key}:{label}:{len(image)}:'.encode() + image)
+
+
+def split_sha256(shards: Sequence[str]) -> str:
+  """SHA-256 of a split from those of its shards, in order."""
+  return hashlib.sha256('\n'.join(shards).encode()).hexdigest()
 
 
 def _builder(path: Path) -> tfds.core.DatasetBuilder:

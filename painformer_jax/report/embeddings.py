@@ -17,14 +17,13 @@ from painformer_jax.modalities.images import squash
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.progress import Meter
 from painformer_jax.report.run_folder import Run
-from painformer_jax.training.clock import duration
 from painformer_jax.training.step import make_embed_step
 
 FOLDER = 'embeddings'
 SPLITS = ('train', 'test')
 GREY_SIZE = 32  # Side of the pictures that the baseline on pixels sees.
-SECONDS_BETWEEN_LINES = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ def embed_tasks(run: Run, *, say: Callable[[str], None]) -> Embedded:
       raise InputError(f'{folder} cannot be made: {error.strerror}') from error
     say(f'embeds {images:,} images of {len(missing)} tasks, with the backbone of '
         f'step {run.step} and with the untrained one')
-    embedder, meter = _Embedder(run), _Meter(images, say)
+    embedder, meter = _Embedder(run), Meter(images, say)
     for name in missing:
       found[name] = {split: embedder.split(name, split, meter) for split in SPLITS}
       _write(folder / f'{name}.npz', found[name], origins[name])
@@ -130,7 +129,7 @@ class _Embedder:
     self._untrained = jax.device_put(
         untrained_backbone(run.model, run.config.seed), place)
 
-  def split(self, task: str, split: str, meter: '_Meter') -> SplitArrays:
+  def split(self, task: str, split: str, meter: Meter) -> SplitArrays:
     run, columns = self._run, {f.name: [] for f in dataclasses.fields(SplitArrays)}
     with mixture.eval_batches(
         task, split, data_dir=run.data_dir, image_size=run.model.image_size,
@@ -159,25 +158,6 @@ def _grey(images: np.ndarray) -> np.ndarray:
   """[n, size, size, 3] uint8 RGB -> [n, side, side] uint8, side <= GREY_SIZE."""
   side = min(GREY_SIZE, images.shape[1])
   return np.stack([cv2.cvtColor(squash(i, side), cv2.COLOR_RGB2GRAY) for i in images])
-
-
-class _Meter:
-  """Says now and then how far it is, how fast it goes, when it will end."""
-
-  def __init__(self, total: int, say: Callable[[str], None]):
-    self._total, self._say = total, say
-    self._done, self._start, self._said = 0, None, time.monotonic()
-
-  def add(self, images: int) -> None:
-    self._done += images
-    now = time.monotonic()
-    if self._start is None:  # The first batch compiles: the rate is that after it.
-      self._start, self._first = now, self._done
-    elif now - self._said >= SECONDS_BETWEEN_LINES:
-      self._said = now
-      rate = (self._done - self._first) / (now - self._start)
-      self._say(f'embedded {self._done:,}/{self._total:,} images  {rate:.1f} images/s  '
-                f'eta {duration((self._total - self._done) / rate)}')
 
 
 def _write(path: pathlib.Path, arrays: TaskArrays, origin: str) -> None:

@@ -65,17 +65,3 @@ class Clock:
   def record(self) -> dict:
     """What a checkpoint keeps."""
     return {'steps': self.steps, 'images': self.images, 'seconds': self.seconds}
-
-
-def duration(seconds: float) -> str:
-  """'47s', '3m12s', '5h07m', '2d04h'; '?' where unknown."""
-  if seconds != seconds or seconds == float('inf'):
-    return '?'
-  seconds = int(seconds)
-  if seconds < 60:
-    return f'{seconds}s'
-  if seconds < 3600:
-    return f'{seconds // 60}m{seconds % 60:02d}s'
-  if seconds < 86400:
-    return f'{seconds // 3600}h{seconds % 3600 // 60:02d}m'
-  return f'{seconds // 86400}d{seconds % 86400 // 3600:02d}h'

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import ml_collections
 
-from painformer_jax.data import augment
+from painformer_jax.data import augment, proportions
 from painformer_jax.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
@@ -25,12 +25,17 @@ class TaskConfig:
   """One task of the mixture.
 
   Attributes:
-    rows: how many rows of every global batch are its own.
-    augment: policy of `data.augment`.
+    rows: how many rows of every global batch are its own; 0 for its share of
+      `TrainConfig.batch`.
+    share: of the batch, beside the other tasks', where `shares` is 'explicit'.
+    epochs: how often its images are gone through at most; 0 for without end.
+    augment: policy of `data.augment`, a name or a chain of operations.
     weight: factor on its loss where `weighting` is 'fixed'.
   """
 
-  rows: int
+  rows: int = 0
+  share: float = 1.0
+  epochs: int = 0
   augment: str = 'none'
   weight: float = 1.0
 
@@ -66,6 +71,12 @@ class TrainConfig:
     tasks: task name -> its share of the batch.
     data_dir: folder of the prepared tasks.
     steps: length of the run.
+    batch: rows of the global batch, divided among the tasks by `shares`; 0 where
+      every task names its rows.
+    shares: the rule of division, see `data.proportions`.
+    temperature: of the rule 'temperature'.
+    rows_multiple: each task's rows are a multiple of this, such as the number of
+      devices.
     seed: of initial values, stochastic depth and the order of samples.
     weighting: 'uncertainty' learns e^{-w} L + w; 'fixed' takes tasks' weights.
     label_smoothing: of every task's cross-entropy.
@@ -82,6 +93,10 @@ class TrainConfig:
   data_dir: str
   steps: int
   optimizer: OptimizerConfig = OptimizerConfig()
+  batch: int = 0
+  shares: proportions.Shares = 'equal'
+  temperature: float = 2.0
+  rows_multiple: int = 1
   seed: int = 0
   weighting: Literal['uncertainty', 'fixed'] = 'uncertainty'
   label_smoothing: float = 0.0
@@ -106,6 +121,28 @@ class TrainConfig:
   @property
   def rows(self) -> dict[str, int]:
     return {name: task.rows for name, task in self.tasks.items()}
+
+  def with_rows(self, sizes: Mapping[str, int]) -> 'TrainConfig':
+    """The config with every task's rows set.
+
+    Args:
+      sizes: task -> number of its training images.
+
+    Raises:
+      InputError: the batch cannot be divided so.
+    """
+    if not self.batch:
+      return self
+    try:
+      rows = proportions.rows_of_batch(
+          {name: sizes[name] for name in self.tasks}, self.batch, shares=self.shares,
+          temperature=self.temperature, multiple=self.rows_multiple,
+          explicit={name: task.share for name, task in self.tasks.items()})
+    except InputError as error:
+      raise InputError(f'config.batch: {error}') from error
+    return dataclasses.replace(self, tasks={
+        name: dataclasses.replace(task, rows=rows[name])
+        for name, task in self.tasks.items()})
 
   def to_json(self) -> str:
     return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
@@ -222,24 +259,37 @@ def _typed(value, kind, *, where: str):
 def _check(config: TrainConfig) -> None:
   """Raises InputError for values that no run could use."""
   at_least = {'steps': 1, 'eval_batch': 1, 'log_every': 1, 'checkpoint_every': 1,
-              'keep_checkpoints': 1, 'threads': 1, 'eval_every': 0, 'seed': 0}
+              'keep_checkpoints': 1, 'threads': 1, 'eval_every': 0, 'seed': 0,
+              'batch': 0, 'rows_multiple': 1}
   for name, least in at_least.items():
     if getattr(config, name) < least:
       raise InputError(f'config.{name} is {getattr(config, name)}, below {least}')
   if not config.tasks:
     raise InputError('config.tasks is empty: name at least one prepared task')
   for name, task in config.tasks.items():
-    if task.rows < 1:
-      raise InputError(f'config.tasks.{name}.rows is {task.rows}, below 1')
+    if config.batch and task.rows:
+      raise InputError(
+          f'config.tasks.{name}.rows is {task.rows}, but config.batch is divided among the '
+          'tasks: set one of them to 0')
+    if task.rows < 1 and not config.batch:
+      raise InputError(
+          f'config.tasks.{name}.rows is {task.rows}, below 1: name the rows of every task, '
+          'or a config.batch to divide')
+    if task.epochs < 0:
+      raise InputError(f'config.tasks.{name}.epochs is {task.epochs}, below 0')
+    if task.share != 1 and config.shares != 'explicit':
+      raise InputError(
+          f"config.tasks.{name}.share is {task.share}: set config.shares to 'explicit'")
     if not 0 <= task.weight < float('inf'):
       raise InputError(f'config.tasks.{name}.weight is {task.weight}, below 0 or not finite')
     if task.weight != 1 and config.weighting != 'fixed':
       raise InputError(
           f"config.tasks.{name}.weight is {task.weight}, but weights are learned: set "
           "config.weighting to 'fixed'")
-    if task.augment not in augment.POLICIES:
-      raise InputError(f'config.tasks.{name}.augment is {task.augment!r}'
-                       + _hint(task.augment, augment.POLICIES))
+    try:
+      augment.policy(task.augment)
+    except InputError as error:
+      raise InputError(f'config.tasks.{name}.augment: {error}') from error
   if not 0 <= config.label_smoothing < 1:
     raise InputError(f'config.label_smoothing is {config.label_smoothing}, not in [0, 1)')
   optimizer = config.optimizer

@@ -13,9 +13,10 @@ from painformer_jax.data import mixture, prepared
 from painformer_jax.errors import InputError
 from painformer_jax.models import functional, registry
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.progress import duration
 from painformer_jax.training import metrics as metrics_lib
 from painformer_jax.training import run
-from painformer_jax.training.clock import Clock, duration
+from painformer_jax.training.clock import Clock
 from painformer_jax.training.config import TrainConfig
 from painformer_jax.training.evaluate import evaluate
 from painformer_jax.training.interrupt import Interrupt
@@ -51,15 +52,22 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
   """
   # Everything that can be wrong is looked at before any work starts.
   mesh = parallel.data_mesh()
-  parallel.check_rows(mesh, config.rows)
   tasks = {name: prepared.open_task(config.data_dir, name) for name in config.tasks}
+  config = config.with_rows({name: task.sizes['train'] for name, task in tasks.items()})
+  parallel.check_rows(mesh, config.rows)
   for task in tasks.values():
     task.records('test')
   classes = {name: len(task.classes) for name, task in tasks.items()}
   model = config.model_config()
   preset = registry.preset(config.model['name'])
-  mix = [mixture.TaskRows(name=name, rows=task.rows, augment=task.augment)
+  mix = [mixture.TaskRows(
+      name=name, rows=task.rows, augment=task.augment, epochs=task.epochs)
          for name, task in config.tasks.items()]
+  end = mixture.steps_available(mix, data_dir=config.data_dir)
+  if end is not None and end < config.steps:
+    raise InputError(
+        f'config.steps is {config.steps}, but the first task to end its epochs does so '
+        f'after {end} steps')
   data = dict(data_dir=config.data_dir, image_size=model.image_size, seed=config.seed)
   fingerprint = mixture.fingerprint(mix, **data)
   backbone, started = None, store_lib.latest_step(pathlib.Path(workdir, 'checkpoints'))

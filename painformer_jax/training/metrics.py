@@ -4,15 +4,16 @@ import json
 import math
 import os
 import pathlib
-import sys
 from collections.abc import Mapping
 
 import jax
 import numpy as np
 from clu import metrics as clu_metrics
 
+from painformer_jax import progress
 from painformer_jax.errors import InputError
-from painformer_jax.training.clock import Clock, duration
+from painformer_jax.progress import duration
+from painformer_jax.training.clock import Clock
 from painformer_jax.training.event_file import EventFile
 
 
@@ -189,4 +190,4 @@ def progress_line(values: Mapping[str, float], *, clock: Clock, steps: int,
 def say(message: str) -> None:
   """A line for the person who watches, on standard error; one process speaks."""
   if jax.process_index() == 0:
-    print(message, file=sys.stderr, flush=True)
+    progress.say(message)

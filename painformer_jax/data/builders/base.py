@@ -1,176 +1,250 @@
 """Stores a task as a TFDS dataset in ArrayRecord files, without TensorFlow.
 
 TFDS's usual builder (`GeneratorBasedBuilder`) holds a split in memory and, past
-1 GB, spills it through TensorFlow's file system, which is not installed here.
-Its `SequentialWriter` streams instead, in the order the reader yields; the
-mixture shuffles at reading time. It writes ArrayRecord with a group size of 1,
-so that any record can be read alone.
+1 GB, spills it through TensorFlow's file system, which is not installed here; a
+killed build begins anew. Here a split is cut into shards of a few thousand
+images, each written whole (`shards.py`) by this process or by many machines
+(`beam.py`), and TFDS's metadata is put beside them when all are there. The
+mixture shuffles at reading time, so images stay in the order of the listing.
 """
 
 import contextlib
 import fcntl
-import hashlib
-import itertools
+import math
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from painformer_jax.data.batch import decode_strictly
-from painformer_jax.data.example import Example, TaskSource
-from painformer_jax.data.prepared import (
-    PreparedTask, open_task, update_digest)
+from painformer_jax.data.builders.shards import (
+    Shard, WrittenShard, finished_shard, write_shard, written)
+from painformer_jax.data.example import Item, TaskSource, listing_sha256
+from painformer_jax.data.prepared import PreparedTask, open_task, split_sha256
 from painformer_jax.errors import InputError
+from painformer_jax.progress import Meter
 
 # Of the layout on disk, not of a task's content.
-VERSION = '1.0.0'
-EXAMPLES_PER_SHARD = 8192
-# The writer rewrites the dataset's metadata after every call.
-EXAMPLES_PER_CALL = 256
-SECONDS_BETWEEN_REPORTS = 2.0
+VERSION = '1.1.0'
+# Some 100 MB at 224 pixels: small enough to lose, large enough for a disk.
+IMAGES_PER_SHARD = 4096
 
 Progress = Callable[[str], None]
 
 
 def store(
     task: TaskSource, data_dir: str | Path, *, progress: Progress = print,
+    max_unreadable: float = 0.0, threads: int | None = None,
 ) -> PreparedTask:
   """Writes a task to `data_dir`/<name>/<version>/, or finds it there.
 
   Every image is decoded once, strictly. What is written becomes visible under
-  its name only when it is complete; what an interrupted run left is cleared.
+  its name only when it is complete. Shards that an interrupted run finished are
+  kept, if they are of the same images and settings.
 
   Args:
     task: what to store.
     data_dir: where prepared tasks live; made if it is not there.
     progress: takes lines of text to show: rates, sizes, what was skipped.
+    max_unreadable: share of a split that may be unreadable and is left out (one
+      image at least), in [0, 1); 0 for none at all.
+    threads: that read and decode; by default one a core.
 
   Raises:
-    InputError: the task or one of its examples is malformed (names it), another
-      process is storing the same task, a task of that name is already there
-      and differs, or `data_dir` cannot be written (no space, no permission).
+    InputError: the task or one of its items is malformed (names it), too many
+      are unreadable, another process is storing the same task, a task of that
+      name is already there and differs, or `data_dir` cannot be written (no
+      space, no permission).
   """
-  _check_declaration(task)
-  home = Path(data_dir) / task.name
-  final, work = home / VERSION, home / '.incomplete'
-  with _written(home):
-    home.mkdir(parents=True, exist_ok=True)
-  with _only_writer(home, task.name):
-    if final.exists():
-      prepared = open_task(data_dir, task.name)
-      _check_unchanged(task, prepared)
-      progress(f'{task.name}: already in {final}, skipped')
-      return prepared
-    with _written(home):
-      if work.exists():
-        progress(f'{task.name}: clearing what an interrupted run left')
-        shutil.rmtree(work)
-      work.mkdir()
-    try:
-      _write(task, work, progress)
-      with _written(home):
-        os.replace(work, final)
-    except BaseException:
-      shutil.rmtree(work, ignore_errors=True)
-      raise
+  shards = plan_shards(task)
+  with opened(task, shards, data_dir, progress=progress) as work:
+    if work is None:
+      progress(f'{task.name}: already in {data_dir}, skipped')
+      return open_task(data_dir, task.name)
+    done = {s.name: finished_shard(s, work) for s in shards}
+    kept = sum(w.records + len(w.skipped) for w in done.values() if w)
+    if kept:
+      progress(f'{task.name}: goes on where an interrupted run stopped, '
+               f'{kept:,} images are stored')
+    total = sum(len(s.items) for s in shards)
+    meter = Meter(total, progress, prefix=f'{task.name}: ', done=kept)
+    allowance = Allowance(task, max_unreadable=max_unreadable, progress=progress)
+    for shard in shards:
+      if found := done[shard.name]:
+        allowance.add(shard.split, len(found.skipped))
+        continue
+      done[shard.name] = write_shard(
+          shard, work, read=task.read, threads=threads or os.cpu_count() or 1,
+          wrote=meter.add, skip=lambda item, reason, split=shard.split: (
+              allowance.skip(split, item, reason)))
+    finish(task, shards, done, work, progress=progress)
   return open_task(data_dir, task.name)
 
 
-def _write(task: TaskSource, folder: Path, progress: Progress) -> None:
-  metadata = tfds.core.MetadataDict(
-      modality=task.modality, description=task.description,
-      licence=task.licence)
+def plan_shards(task: TaskSource) -> list[Shard]:
+  """Checks a task's declaration and items, and cuts its splits into shards.
+
+  Raises:
+    InputError: something in it is malformed; names it.
+  """
+  _check_declaration(task)
+  _check_items(task)
+  shards = []
+  for split, items in task.splits.items():
+    count = math.ceil(len(items) / IMAGES_PER_SHARD)
+    for index in range(count):
+      part = items[index * len(items) // count:(index + 1) * len(items) // count]
+      shards.append(Shard(
+          split=split, index=index, items=part,
+          listing=listing_sha256(part, settings=task.settings)))
+  return shards
+
+
+@contextlib.contextmanager
+def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *,
+           progress: Progress):
+  """The folder to write a task's shards to; None if the task is stored already.
+
+  Holds the task's lock. What is there of another listing or other settings is
+  cleared; a folder in which no shard is finished does not stay.
+
+  Raises:
+    InputError: see `store`.
+  """
+  home = Path(data_dir) / task.name
+  final, work = home / VERSION, home / '.incomplete'
+  with written(home):
+    home.mkdir(parents=True, exist_ok=True)
+  with _only_writer(home, task.name):
+    if final.exists():
+      _check_unchanged(task, shards, open_task(data_dir, task.name))
+      yield None
+      return
+    try:
+      with written(home):
+        _open_work(task, shards, work, progress)
+      yield work
+    except BaseException:
+      if work.exists() and not any(work.glob('*.json*')):
+        shutil.rmtree(work, ignore_errors=True)
+      raise
+    if work.exists():
+      with written(home):
+        os.replace(work, final)
+
+
+def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path,
+               progress: Progress) -> None:
+  """Makes the folder, or keeps what another run of the same task wrote."""
+  known = {f'{s.name}.json': s for s in shards}
+  if work.exists():
+    kept = 0
+    for path in work.iterdir():
+      shard = known.get(path.with_suffix('.json').name)
+      if shard is not None and finished_shard(shard, work):
+        kept += 1
+      else:
+        path.unlink() if not path.is_dir() else shutil.rmtree(path)
+    if not kept:
+      progress(f'{task.name}: cleared what an interrupted run left')
+  work.mkdir(exist_ok=True)
+
+
+class Allowance:
+  """Counts what is unreadable, and gives up where it is too much."""
+
+  def __init__(self, task: TaskSource, *, max_unreadable: float, progress: Progress):
+    if not 0 <= max_unreadable < 1:
+      raise InputError(
+          f'the share of unreadable images, {max_unreadable}, is not in [0, 1)')
+    self._share = max_unreadable
+    self._task, self._progress = task, progress
+    self._count = dict.fromkeys(task.splits, 0)
+
+  def add(self, split: str, count: int) -> None:
+    self._count[split] += count
+
+  def skip(self, split: str, item: Item, reason: str) -> None:
+    """Counts one.
+
+    Raises:
+      InputError: it is one too many.
+    """
+    self.add(split, 1)
+    total = len(self._task.splits[split])
+    source = f' ({item.source})' if item.source else ''
+    where = f"task '{self._task.name}', split '{split}', example '{item.key}'{source}: {reason}"
+    if not self._share:
+      raise InputError(where)
+    if self._count[split] > max(1, self._share * total):
+      raise InputError(
+          f'more than {self._share:.2%} of the {total:,} images of the split are '
+          f'unreadable, the last: {where}')
+    self._progress(f'skipped: {where}')
+
+
+def finish(task: TaskSource, shards: Sequence[Shard],
+           done: Mapping[str, WrittenShard], work: Path, *, progress: Progress) -> None:
+  """Gives finished shards their final names, and writes TFDS's metadata.
+
+  Raises:
+    InputError: a split or a shard has no readable image, the folder cannot be
+      written.
+  """
+  counts = {split: [s for s in shards if s.split == split] for split in task.splits}
+  for shard in shards:
+    if not done[shard.name].records:
+      raise InputError(
+          f"task '{task.name}', split '{shard.split}': none of the {len(shard.items):,} "
+          f"images from '{shard.items[0].key}' on can be read")
   info = tfds.core.DatasetInfo(
       builder=tfds.core.DatasetIdentity(
           name=task.name, version=tfds.core.Version(VERSION),
-          data_dir=str(folder), module_name=__name__),
+          data_dir=str(work), module_name=__name__),
       description=task.description,
       license=task.licence,
-      metadata=metadata,
+      metadata=tfds.core.MetadataDict(
+          modality=task.modality, description=task.description,
+          licence=task.licence, settings=task.settings,
+          listing={s.name: s.listing for s in shards},
+          sha256={split: split_sha256([done[s.name].sha256 for s in of])
+                  for split, of in counts.items()}),
       features=tfds.features.FeaturesDict({
           'image': tfds.features.Image(shape=(None, None, 3)),
           'label': tfds.features.ClassLabel(names=list(task.classes)),
           'key': tfds.features.Text(),
           'source': tfds.features.Text(),
+          'identity': tfds.features.Text(),
       }))
-  with _written(folder.parent):
-    writer = tfds.core.SequentialWriter(
-        info, EXAMPLES_PER_SHARD, file_format='array_record')
-    writer.initialize_splits(list(task.splits))
-  meter = _Meter(task, progress)
-  keys = set()
-  digests = {}
-  for split in task.splits:
-    digest = hashlib.sha256()
-    examples = _checked(task, split, keys)
-    while chunk := list(itertools.islice(examples, EXAMPLES_PER_CALL)):
-      for e in chunk:
-        update_digest(digest, key=e.key, label=e.label, image=e.image)
-      with _written(folder.parent):
-        writer.add_examples({split: [
-            {'image': e.image, 'label': e.label, 'key': e.key, 'source': e.source}
-            for e in chunk]})
-      meter.add(split, chunk)
-    if split not in meter.images:
-      raise InputError(f"task '{task.name}': split '{split}' has no image")
-    digests[split] = digest.hexdigest()
-  metadata['sha256'] = digests
-  with _written(folder.parent):
-    writer.close_all()
-  meter.close()
-
-
-class _Meter:
-  """Tells how many images were stored and how quickly."""
-
-  def __init__(self, task: TaskSource, progress: Progress):
-    self.images = {}
-    self._bytes = 0
-    self._task = task
-    self._progress = progress
-    self._start = self._told = time.monotonic()
-
-  def add(self, split: str, examples: Sequence[Example]) -> None:
-    self.images[split] = self.images.get(split, 0) + len(examples)
-    self._bytes += sum(len(e.image) for e in examples)
-    if time.monotonic() - self._told > SECONDS_BETWEEN_REPORTS:
-      self._told = time.monotonic()
-      self._progress(f'{self._task.name}: {self}')
-
-  def close(self) -> None:
-    self._progress(
-        f'{self._task.name}: stored {self}, {len(self._task.classes)} classes')
-
-  def __str__(self):
-    rate = sum(self.images.values()) / (time.monotonic() - self._start)
-    counts = ' + '.join(f'{n:,} {split}' for split, n in self.images.items())
-    return f'{counts} images, {self._bytes / 1e6:.1f} MB, {rate:,.0f} images/s'
-
-
-def _checked(
-    task: TaskSource, split: str, keys: set[bytes]) -> Iterator[Example]:
-  """Yields the split's examples, each found sound; fills `keys`."""
-  for example in task.splits[split]():
-    where = (f"task '{task.name}', split '{split}', example '{example.key}' "
-             f'({example.source})')
-    if not 0 <= example.label < len(task.classes):
-      raise InputError(
-          f'{where}: label {example.label} is outside 0 to '
-          f'{len(task.classes) - 1}')
-    # Eight bytes a key: a task may have millions.
-    digest = hashlib.blake2b(example.key.encode(), digest_size=8).digest()
-    if digest in keys:
-      raise InputError(f'{where}: its key occurs twice in the task')
-    keys.add(digest)
-    try:
-      decode_strictly(example.image)
-    except ValueError as error:
-      raise InputError(f'{where}: {error}') from error
-    yield example
+  splits = []
+  with written(work.parent):
+    skipped = [f'{key}: {reason}' for s in shards
+               for key, reason in done[s.name].skipped.items()]
+    if skipped:
+      (work / 'skipped.txt').write_text('\n'.join(skipped) + '\n')
+    for split, of in counts.items():
+      template = tfds.core.ShardedFileTemplate(
+          data_dir=str(work), dataset_name=task.name, split=split,
+          filetype_suffix='array_record')
+      splits.append(tfds.core.SplitInfo(
+          name=split, shard_lengths=[done[s.name].records for s in of],
+          num_bytes=sum(done[s.name].bytes for s in of), filename_template=template))
+    info.set_file_format('array_record')
+    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.write_to_directory(str(work))
+    # Last, since a run that is killed before goes on from the names above.
+    for split, of in zip(splits, counts.values()):
+      for shard, path in zip(of, split.filepaths, strict=True):
+        os.replace(work / f'{shard.name}.array_record', work / Path(path).name)
+    for shard in shards:
+      (work / f'{shard.name}.json').unlink()
+  images = ' + '.join(f'{s.num_examples:,} {s.name}' for s in splits)
+  size = sum(s.num_bytes for s in splits) / 1e6
+  left_out = f', {len(skipped)} left out' if skipped else ''
+  progress(f'{task.name}: stored {images} images, {size:,.1f} MB, '
+           f'{len(task.classes):,} classes{left_out}')
 
 
 def _check_declaration(task: TaskSource) -> None:
@@ -197,37 +271,43 @@ def _check_declaration(task: TaskSource) -> None:
           'has spaces around it or spans lines')
 
 
-def _check_unchanged(task: TaskSource, prepared: PreparedTask) -> None:
-  """Raises InputError where what is stored is not what `task` says or yields.
+def _check_items(task: TaskSource) -> None:
+  keys = set()
+  for split, items in task.splits.items():
+    if not len(items):
+      raise InputError(f"task '{task.name}': split '{split}' has no image")
+    for item in items:
+      where = f"task '{task.name}', split '{split}', example '{item.key}'"
+      if not 0 <= item.label < len(task.classes):
+        raise InputError(
+            f'{where}: label {item.label} is outside 0 to {len(task.classes) - 1}')
+      if item.key in keys:
+        raise InputError(f'{where}: its key occurs twice in the task')
+      keys.add(item.key)
 
-  Compares what is declared, and the first example of every split by key, label
-  and size in pixels (not by bytes: encoders change between releases).
-  """
+
+def _check_unchanged(
+    task: TaskSource, shards: Sequence[Shard], prepared: PreparedTask) -> None:
+  """Raises InputError where what is stored is not what `task` says or lists."""
   differs = [
-      field for field in ('classes', 'modality', 'description', 'licence')
+      field for field in ('classes', 'modality', 'description', 'licence', 'settings')
       if getattr(task, field) != getattr(prepared, field)]
   if set(task.splits) != set(prepared.sizes):
     differs.append('splits')
-  for split in set(task.splits) & set(prepared.sizes):
-    first = next(iter(task.splits[split]()), None)
-    stored = prepared.records(split)[0]
-    if first is None or (first.key, first.label) != (
-        stored['key'], stored['label']):
-      differs.append(f'first {split} example')
-    elif (decode_strictly(first.image).shape
-          != decode_strictly(stored['image']).shape):
-      differs.append('image size')
+  elif ('settings' not in differs
+        and {s.name: s.listing for s in shards} != dict(prepared.listing)):
+    differs.append('images')
   if differs:
     raise InputError(
         f"{prepared.path} holds another '{task.name}' (it differs in: "
-        f"{', '.join(sorted(set(differs)))}); delete it to store this one, or "
+        f"{', '.join(sorted(differs))}); delete it to store this one, or "
         'use another data folder')
 
 
 @contextlib.contextmanager
 def _only_writer(home: Path, name: str):
   """Holds the task's lock, which the system frees even if we are killed."""
-  with _written(home):
+  with written(home):
     file = open(home / '.lock', 'w')
   with file:
     try:
@@ -236,16 +316,3 @@ def _only_writer(home: Path, name: str):
       raise InputError(
           f"another process is storing task '{name}' in {home}") from error
     yield
-
-
-@contextlib.contextmanager
-def _written(home: Path):
-  """Tells of what keeps a folder from being written as InputError."""
-  try:
-    yield
-  # ArrayRecord reports a full disk as a RuntimeError of several clauses.
-  except (OSError, RuntimeError) as error:
-    reason = getattr(error, 'strerror', None) or str(error).split(';')[0]
-    raise InputError(
-        f'{home} cannot be written: {reason}; free some space, mend its '
-        'permissions or choose another data folder') from error

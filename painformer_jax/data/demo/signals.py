@@ -7,7 +7,8 @@ chosen by kind of signal would give the kind away.
 
 import bz2
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -154,32 +155,31 @@ def read_onsets(root: Path) -> list[float]:
   return (np.flatnonzero(codes) / rate).tolist()
 
 
+# A few long channels: neighbouring windows mostly need the same ones.
+@functools.lru_cache(maxsize=8)
 def read_channel(root: Path, recording: str, channel: str) -> np.ndarray:
   """One channel at 512 Hz, float64 [n], in the units of the file."""
   package, name = recording.split(' ')
   values, rate = _READERS[package](root, name, channel)
-  return resample(values, rate, to=RATE)
+  values = resample(values, rate, to=RATE)
+  values.setflags(write=False)
+  return values
 
 
-def cut(root: Path, windows: Sequence[Window]) -> Iterator[
-    tuple[Window, np.ndarray]]:
-  """Each window with its samples, float64 [channels, 2816].
+def samples(root: Path, window: Window) -> np.ndarray:
+  """A window's samples, float64 [channels, 2816].
 
-  Channels are read once, so windows are best in the order of the recordings.
+  Raises:
+    InputError: the recording ends before the window does.
   """
-  name, values = None, None
-  for window in windows:
-    span = window.span
-    if name != (span.recording, span.channel):
-      name = span.recording, span.channel
-      values = [read_channel(root, span.recording, channel)
-                for channel in span.channel.split('+')]
-    first = round(span.start * RATE)
-    length = round(WINDOW * RATE)
-    samples = np.stack([v[first:first + length] for v in values])
-    if samples.shape[1] != length:
-      raise InputError(f'{span} ends before the window does')
-    yield window, window.sign * samples
+  span = window.span
+  first, length = round(span.start * RATE), round(WINDOW * RATE)
+  found = np.stack([
+      read_channel(root, span.recording, channel)[first:first + length]
+      for channel in span.channel.split('+')])
+  if found.shape[1] != length:
+    raise InputError(f'{span} ends before the window does')
+  return window.sign * found
 
 
 def _span(recording: str, channel: str, start: float) -> Span:

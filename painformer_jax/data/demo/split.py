@@ -69,11 +69,11 @@ def check_disjoint(tasks: Sequence[TaskSource], *, gap: float = 0.0):
   images = {'train': {}, 'test': {}}
   for task in tasks:
     for split in spans:
-      for example in task.splits[split]():
-        where = f'{task.name}/{split}: {example.source}'
-        span = Span.parse(example.source)
+      for item in task.splits[split]:
+        where = f'{task.name}/{split}: {item.source}'
+        span = Span.parse(item.source)
         spans[split][span.recording].append((span, where))
-        images[split][example.image] = where
+        images[split][task.read(item)] = where
   for recording, tested in spans['test'].items():
     for test, test_where in tested:
       for train, train_where in spans['train'].get(recording, ()):

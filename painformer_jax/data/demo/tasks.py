@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from painformer_jax.data.demo.fetch import require
 from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import (
     BIOSIGNALS, LFW, ORL, PYPHYSIO, SYSTOLE)
-from painformer_jax.data.example import Example, TaskSource
+from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.errors import InputError
 from painformer_jax.modalities.biosignal import (
     SpectrogramConfig, WaveformConfig, spectrogram_image,
@@ -30,7 +30,7 @@ _BIOSIGNAL_SPLIT = (
 def demo_tasks(
     cache_dir: str | os.PathLike, *, image_size: int = 96,
 ) -> list[TaskSource]:
-  """The tasks, made from the cache anew at each reading.
+  """The tasks, whose images are made from the cache at each reading.
 
   Args:
     cache_dir: what `fetch` returned.
@@ -46,16 +46,29 @@ def demo_tasks(
   if image_size < 8:
     raise InputError(f'image_size must be at least 8 pixels, not {image_size}')
   root = require(cache_dir)
+  waveform = WaveformConfig(height=image_size, width=image_size)
+  spectrogram = SpectrogramConfig(height=image_size, width=image_size)
+  onsets, recording = signals.read_onsets(root), fnirs.read_recording(root)
+
+  def windows(split: str) -> list[Item]:
+    return _window_items(signals.biosignal_windows(split))
+
+  def read_window(draw: Callable[[np.ndarray], np.ndarray]) -> Callable[[Item], bytes]:
+    return functools.partial(_read_window, root, draw)
+
+  task = functools.partial(_task, settings=f'{image_size} x {image_size} pixels, PNG')
+
   return [
-      TaskSource(
+      task(
+          faces.orl_items, functools.partial(faces.read_orl, root, image_size),
           name='orl_identity', modality='face', licence=ORL.licence,
           classes=tuple(f's{n}' for n in range(1, faces.ORL_PEOPLE + 1)),
           description=(
               'Which of 40 people, from grey photographs (ORL). Closed set: '
               'the same people in both splits; images 1-5 of each for '
-              'training, 6-10 for testing.'),
-          splits=_splits(faces.orl_examples, root, image_size)),
-      TaskSource(
+              'training, 6-10 for testing.')),
+      task(
+          faces.lfw_items, functools.partial(faces.read_lfw, root, image_size),
           name='lfw_face', modality='face', licence=LFW.licence,
           classes=faces.LFW_CLASSES,
           description=(
@@ -63,26 +76,28 @@ def demo_tasks(
               'the subset of LFW that scikit-image carries): even ones for '
               'training, odd ones for testing. Whether a person or a '
               'photograph is on both sides is not known. Many patches without '
-              'a face show the black border of a photograph.'),
-          splits=_splits(faces.lfw_examples, root, image_size)),
-      TaskSource(
+              'a face show the black border of a photograph.')),
+      task(
+          windows, read_window(lambda s: waveform_image(s[0], waveform)),
           name='biosignal_waveform', modality='waveform',
           classes=signals.BIOSIGNAL_CLASSES, licence=_licences(
               BIOSIGNALS, SYSTOLE, PYPHYSIO),
           description=(
               'Which biosignal, from its waveform, stretched to the height of '
-              f'the image. {_BIOSIGNAL_SPLIT}'),
-          splits=_splits(_biosignal_waveforms, root, image_size)),
-      TaskSource(
+              f'the image. {_BIOSIGNAL_SPLIT}')),
+      task(
+          windows, read_window(
+              lambda s: spectrogram_image(s[0], signals.RATE, spectrogram)),
           name='biosignal_spectrogram', modality='spectrogram',
           classes=signals.BIOSIGNAL_CLASSES, licence=_licences(
               BIOSIGNALS, SYSTOLE, PYPHYSIO),
           description=(
               'Which biosignal, from its power density, 0-256 Hz, 60 dB down '
               'from the peak, below which most of the noise lies: the '
-              f'windows of biosignal_waveform. {_BIOSIGNAL_SPLIT}'),
-          splits=_splits(_biosignal_spectrograms, root, image_size)),
-      TaskSource(
+              f'windows of biosignal_waveform. {_BIOSIGNAL_SPLIT}')),
+      task(
+          lambda split: _window_items(signals.stimulus_windows(onsets, split)),
+          read_window(lambda s: stacked_waveform_image(s, waveform)),
           name='stimulus_rest', modality='waveform',
           classes=signals.STIMULUS_CLASSES, licence=SYSTOLE.licence,
           description=(
@@ -91,9 +106,10 @@ def demo_tasks(
               'stacked as three waveforms; one person, windows of 5.5 s, '
               'overlapping within a split. Four of six series of pictures '
               'train, two test, with the rest beside them; 10 s at least lie '
-              'between.'),
-          splits=_splits(_stimulus_waveforms, root, image_size)),
-      TaskSource(
+              'between.')),
+      task(
+          functools.partial(_tapping_items, recording), functools.partial(
+              _read_series, lambda s: waveform_image(s, waveform)),
           name='tapping_rest', modality='fnirs',
           classes=fnirs.TAPPING_CLASSES, licence=PYPHYSIO.licence,
           description=(
@@ -101,61 +117,34 @@ def demo_tasks(
               'fNIRS channel as a waveform; one person, windows of 8 s: 2-10 s '
               'after tapping begins, or 12 s after at least. The first 576 s '
               'train, the last 278 s test, 10 s lie between; each is '
-              'converted and filtered (0.01-0.2 Hz) alone.'),
-          splits=_splits(_tapping_waveforms, root, image_size)),
+              'converted and filtered (0.01-0.2 Hz) alone.')),
   ]
 
 
-def _splits(
-    make: Callable[..., Iterator[Example]], root: Path, image_size: int,
-) -> dict[str, Callable[[], Iterator[Example]]]:
-  return {
-      split: functools.partial(make, root, split, image_size=image_size)
-      for split in ('train', 'test')}
+def _task(items: Callable[[str], list[Item]], read: Callable[[Item], bytes],
+          **declaration) -> TaskSource:
+  return TaskSource(
+      **declaration, splits={split: items(split) for split in ('train', 'test')},
+      read=read)
 
 
 def _licences(*sources) -> str:
   return '; '.join(f'{s.package}: {s.licence}' for s in sources)
 
 
-def _biosignal_waveforms(
-    root: Path, split: str, *, image_size: int) -> Iterator[Example]:
-  config = WaveformConfig(height=image_size, width=image_size)
-  return _window_examples(
-      root, signals.biosignal_windows(split),
-      lambda samples: waveform_image(samples[0], config))
+def _window_items(windows: list[signals.Window]) -> list[Item]:
+  return [Item(key=str(w.span), label=w.label, source=str(w.span), detail=w)
+          for w in windows]
 
 
-def _biosignal_spectrograms(
-    root: Path, split: str, *, image_size: int) -> Iterator[Example]:
-  config = SpectrogramConfig(height=image_size, width=image_size)
-  return _window_examples(
-      root, signals.biosignal_windows(split),
-      lambda samples: spectrogram_image(samples[0], signals.RATE, config))
+def _tapping_items(recording: fnirs.Recording, split: str) -> list[Item]:
+  return [Item(key=str(span), label=label, source=str(span), detail=series)
+          for span, label, series in fnirs.tapping_windows(recording, split)]
 
 
-def _stimulus_waveforms(
-    root: Path, split: str, *, image_size: int) -> Iterator[Example]:
-  config = WaveformConfig(height=image_size, width=image_size)
-  return _window_examples(
-      root, signals.stimulus_windows(signals.read_onsets(root), split),
-      lambda samples: stacked_waveform_image(samples, config))
+def _read_window(root: Path, draw: Callable[[np.ndarray], np.ndarray], item: Item) -> bytes:
+  return encode_png(draw(signals.samples(root, item.detail)))
 
 
-def _window_examples(
-    root: Path, windows: list[signals.Window],
-    draw: Callable[[np.ndarray], np.ndarray]) -> Iterator[Example]:
-  for window, samples in signals.cut(root, windows):
-    yield Example(
-        key=str(window.span), image=encode_png(draw(samples)),
-        label=window.label, source=str(window.span))
-
-
-def _tapping_waveforms(
-    root: Path, split: str, *, image_size: int) -> Iterator[Example]:
-  config = WaveformConfig(height=image_size, width=image_size)
-  recording = fnirs.read_recording(root)
-  for span, label, series in fnirs.tapping_windows(recording, split):
-    yield Example(
-        key=str(span), image=encode_png(waveform_image(series, config)),
-        label=label, source=str(span))
+def _read_series(draw: Callable[[np.ndarray], np.ndarray], item: Item) -> bytes:
+  return encode_png(draw(item.detail))

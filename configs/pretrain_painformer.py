@@ -1,0 +1,48 @@
+"""The full pre-training: 14 tasks at once, 10.9 M samples, 200 epochs.
+
+Published: the tasks are trained simultaneously, on 10.9 M samples. Reconstructed:
+which tasks they are (`painformer_jax/data/corpus.py`), equal shares of a batch of
+126 = 14 x 9, learned uncertainty weights, AdamW at 2e-5 with weight decay 0.1 and a
+cosine, 200 epochs; label smoothing, warm-up and augmentation are those of the closest
+recipe that the same authors published.
+
+Prepare every task first (`painformer data prepare --help`); `painformer data check`
+says what is missing.
+
+Cost: 17.3 M steps of 126 images. The arithmetic is 36.5 GFLOP an image, 8.0e19 FLOP in
+all. Not run: the datasets are not public, so no time and no accuracy are known.
+
+On more than one device, take rows that they can share, for instance on 16:
+--config.batch=1792 --config.rows_multiple=16 --config.steps=1216517, and choose the
+learning rate anew.
+"""
+
+from ml_collections import ConfigDict
+
+from painformer_jax.data import corpus
+from painformer_jax.training.config import defaults
+
+EPOCHS = 200
+WARMUP_EPOCHS = 20
+
+
+def get_config(model: str = 'painformer') -> ConfigDict:
+  """The configuration, by default for the released shape."""
+  config = defaults(model)
+  config.model.dtype = 'bfloat16'
+  config.tasks = corpus.task_configs()
+  config.batch = 126
+  config.shares = 'equal'
+  epoch = corpus.PUBLISHED_SAMPLES / config.batch
+  config.steps = round(EPOCHS * epoch)
+  config.optimizer.learning_rate = 2e-5
+  config.optimizer.weight_decay = 0.1
+  config.optimizer.warmup_steps = round(WARMUP_EPOCHS * epoch)
+  config.weighting = 'uncertainty'
+  config.label_smoothing = 0.15
+  config.log_every = 100
+  config.eval_every = round(epoch)
+  config.checkpoint_every = 5000
+  config.keep_checkpoints = 3
+  config.threads = 16
+  return config

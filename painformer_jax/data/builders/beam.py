@@ -1,0 +1,78 @@
+"""Stores a task with Apache Beam: many machines, one shard each at a time.
+
+The same shards as `base.store` writes alone, byte for byte. `data_dir` must be a
+folder that the machine that starts the pipeline and all workers see under one
+name (NFS, Lustre, Filestore), and so must the dataset's folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from painformer_jax.data.builders.base import (
+    Allowance, Progress, finish, opened, plan_shards)
+from painformer_jax.data.builders.shards import finished_shard, write_shard
+from painformer_jax.data.example import TaskSource
+from painformer_jax.data.prepared import PreparedTask, open_task
+from painformer_jax.errors import InputError, import_extra
+
+
+def store_with_beam(
+    task: TaskSource, data_dir: str | Path, *, options: Sequence[str] = (),
+    progress: Progress = print, max_unreadable: float = 0.0, threads: int = 1,
+) -> PreparedTask:
+  """`base.store`, by a Beam pipeline.
+
+  Args:
+    task: what to store; its `read` and items are sent to the workers.
+    data_dir: as for `base.store`, on storage that all workers share.
+    options: for Beam, such as '--runner=DataflowRunner'; by default the pipeline
+      runs in this process.
+    progress: takes lines of text to show.
+    max_unreadable: share of a split that may be unreadable.
+    threads: of each worker.
+
+  Raises:
+    InputError: as `base.store`; Beam is not installed; the pipeline failed.
+  """
+  beam = import_extra('apache_beam', extra='beam')
+  pipeline_options = import_extra(
+      'apache_beam.options.pipeline_options', extra='beam').PipelineOptions
+  shards = plan_shards(task)
+  with opened(task, shards, data_dir, progress=progress) as work:
+    if work is None:
+      progress(f'{task.name}: already in {data_dir}, skipped')
+      return open_task(data_dir, task.name)
+    todo = [s for s in shards if finished_shard(s, work) is None]
+    progress(f'{task.name}: {len(todo):,} of {len(shards):,} shards to write')
+    read, folder = task.read, str(Path(work).absolute())
+
+    def write(shard):
+      write_shard(shard, Path(folder), read=read, threads=threads)
+
+    try:
+      with beam.Pipeline(options=pipeline_options(list(options))) as pipeline:
+        # Reshuffled, so that runners do not fuse all shards onto one worker.
+        (pipeline | beam.Create(todo) | beam.Reshuffle() | beam.Map(write))
+    except Exception as error:
+      # Runners wrap what workers raise in exceptions of their own.
+      raise InputError(
+          f"task '{task.name}': the pipeline failed: {_last_line(error)}; finished shards "
+          'are kept, the same command goes on') from error
+    done = {s.name: finished_shard(s, work) for s in shards}
+    absent = [name for name, result in done.items() if result is None]
+    if absent:
+      raise InputError(
+          f"task '{task.name}': {len(absent)} shards are not in {work}, the first "
+          f'{absent[0]}: do all workers see that folder under this name?')
+    allowance = Allowance(task, max_unreadable=max_unreadable, progress=progress)
+    for shard in shards:
+      items = {item.key: item for item in shard.items}
+      for key, reason in done[shard.name].skipped.items():
+        allowance.skip(shard.split, items[key], reason)
+    finish(task, shards, done, work, progress=progress)
+  return open_task(data_dir, task.name)
+
+
+def _last_line(error: Exception) -> str:
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,196 @@
+"""One ArrayRecord file of a task, written whole or not at all.
+
+A shard is the unit of work: what is finished survives a kill, and shards may be
+written by different machines. Beside NAME.array_record stands NAME.json, written
+last, which says what the shard holds.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from array_record.python import array_record_module
+from tensorflow_datasets.proto import tf_example_pb2
+
+from painformer_jax.data.batch import decode_strictly
+from painformer_jax.data.example import Item
+from painformer_jax.data.prepared import update_digest
+from painformer_jax.errors import InputError
+
+# A group of one record, so that any record can be read alone.
+_WRITER_OPTIONS = 'group_size:1'
+# Images read ahead of the writer, for each thread.
+_AHEAD = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shard:
+  """What to write: some of a split's items.
+
+  Attributes:
+    split: name of the split.
+    index: of the shard within the split.
+    items: of the shard, in the order they are stored.
+    listing: `example.listing_sha256` of the items.
+  """
+
+  split: str
+  index: int
+  items: Sequence[Item]
+  listing: str
+
+  @property
+  def name(self) -> str:
+    return f'{self.split}-{self.index:05}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WrittenShard:
+  """What is in a finished shard.
+
+  Attributes:
+    listing: of the items it was made from.
+    records: how many images it holds.
+    bytes: their size, encoded.
+    sha256: over the records (key, label, image) in order.
+    skipped: key -> reason, of each item that could not be read.
+  """
+
+  listing: str
+  records: int
+  bytes: int
+  sha256: str
+  skipped: Mapping[str, str]
+
+
+def write_shard(
+    shard: Shard,
+    folder: Path,
+    *,
+    read: Callable[[Item], bytes],
+    threads: int,
+    wrote: Callable[[int], None] = lambda images: None,
+    skip: Callable[[Item, str], None] = lambda item, reason: None,
+) -> WrittenShard:
+  """Reads a shard's items and writes those that are sound.
+
+  Args:
+    shard: what to write.
+    folder: gets SHARD.array_record and SHARD.json.
+    read: reads one item; called from several threads.
+    threads: that read, decode and encode.
+    wrote: called after each image, with 1.
+    skip: called for each item that cannot be read; may raise to give up.
+
+  Raises:
+    InputError: the folder cannot be written.
+  """
+  target = folder / f'{shard.name}.array_record'
+  temporary = target.with_suffix('.tmp')
+  digest, records, size, skipped = hashlib.sha256(), 0, 0, {}
+  with written(folder.parent):
+    writer = array_record_module.ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
+  try:
+    for item, image in _read_ahead(shard.items, read, threads=threads):
+      if isinstance(image, Exception):
+        reason = getattr(image, 'strerror', None) or str(image) or type(image).__name__
+        skip(item, reason)
+        skipped[item.key] = reason
+        continue
+      with written(folder.parent):
+        writer.write(_record(item, image))
+      update_digest(digest, key=item.key, label=item.label, image=image)
+      records += 1
+      size += len(image)
+      wrote(1)
+    with written(folder.parent):
+      writer.close()
+  except BaseException:
+    # A writer left open complains when it is collected.
+    try:
+      writer.close()
+    except RuntimeError:
+      pass
+    temporary.unlink(missing_ok=True)
+    raise
+  result = WrittenShard(
+      listing=shard.listing, records=records, bytes=size, sha256=digest.hexdigest(),
+      skipped=skipped)
+  with written(folder.parent):
+    os.replace(temporary, target)
+    _write_sidecar(folder / f'{shard.name}.json', result)
+  return result
+
+
+def finished_shard(shard: Shard, folder: Path) -> WrittenShard | None:
+  """What an earlier run wrote of this shard; None if it must be written (again)."""
+  try:
+    result = WrittenShard(**json.loads((folder / f'{shard.name}.json').read_text()))
+  except (OSError, ValueError, TypeError):
+    return None
+  there = (folder / f'{shard.name}.array_record').is_file()
+  return result if there and result.listing == shard.listing else None
+
+
+@contextlib.contextmanager
+def written(home: Path):
+  """Tells of what keeps a folder from being written as InputError."""
+  try:
+    yield
+  # ArrayRecord reports a full disk as a RuntimeError of several clauses.
+  except (OSError, RuntimeError) as error:
+    reason = getattr(error, 'strerror', None) or str(error).split(';')[0]
+    raise InputError(
+        f'{home} cannot be written: {reason}; free some space, mend its '
+        'permissions or choose another data folder') from error
+
+
+def _write_sidecar(path: Path, result: WrittenShard) -> None:
+  temporary = path.with_suffix('.json.tmp')
+  temporary.write_text(json.dumps(dataclasses.asdict(result)))
+  os.replace(temporary, path)
+
+
+def _record(item: Item, image: bytes) -> bytes:
+  """The record as TFDS writes it: a serialized tf.train.Example."""
+  example = tf_example_pb2.Example()
+  feature = example.features.feature
+  feature['image'].bytes_list.value.append(image)
+  feature['label'].int64_list.value.append(item.label)
+  feature['key'].bytes_list.value.append(item.key.encode())
+  feature['source'].bytes_list.value.append((item.source or item.key).encode())
+  feature['identity'].bytes_list.value.append(item.identity.encode())
+  return example.SerializeToString(deterministic=True)
+
+
+def _read_ahead(
+    items: Sequence[Item], read: Callable[[Item], bytes], *, threads: int,
+) -> Iterator[tuple[Item, bytes | Exception]]:
+  """Items with their images, or what is wrong with them, in order."""
+  def sound(item: Item) -> bytes | Exception:
+    try:
+      image = read(item)
+      decode_strictly(image)
+      return image
+    except (OSError, ValueError, InputError) as error:
+      return error
+
+  pool = concurrent.futures.ThreadPoolExecutor(threads)
+  waiting = collections.deque()
+  try:
+    for item in items:
+      waiting.append((item, pool.submit(sound, item)))
+      if len(waiting) > threads * _AHEAD:
+        first, image = waiting.popleft()
+        yield first, image.result()
+    while waiting:
+      first, image = waiting.popleft()
+      yield first, image.result()
+  finally:
+    pool.shutdown(cancel_futures=True)

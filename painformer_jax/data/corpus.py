@@ -1,0 +1,180 @@
+"""The 14 tasks that PainFormer was pre-trained on, as a table.
+
+That there were 14 tasks of 10.9 M samples, trained at once, is in the paper's
+abstract (evidence 'V', as is the model). Which ones is reconstructed: the face
+rows are supported by sibling papers of the same authors ('S'), the biosignal rows
+by a sibling model's block of 4.4 M samples; the division into tasks, and most
+counts, are recalled and unverified ('M').
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from painformer_jax.data.prepared import PreparedTask
+
+# Published samples of all tasks together.
+PUBLISHED_SAMPLES = 10_900_000
+# Counts here are rounded to two or three digits.
+ROUNDING = 0.02
+
+Evidence = Literal['V', 'S', 'M']
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusTask:
+  """One of the 14.
+
+  Attributes:
+    name: of the task once it is prepared.
+    samples: about how many images, training and test together.
+    classes: how many.
+    modality: kind of input, as it is stored with the prepared task.
+    dataset: full name of the dataset.
+    reader: of `painformer data prepare READER`.
+    page: of painformer_jax/data/pages, without its suffix.
+    licence: terms, in a few words.
+    access: whom to ask.
+    augment: policy of `data.augment` in the full run (reconstructed).
+    evidence: how well the row is known: 'V' read in the release or the paper's
+      abstract, 'S' reported by another source, 'M' recalled, unverified.
+  """
+
+  name: str
+  samples: int
+  classes: int
+  modality: str
+  dataset: str
+  reader: str
+  page: str
+  licence: str
+  access: str
+  augment: str
+  evidence: Evidence
+
+
+_RESEARCH = 'research only, by agreement'
+
+
+def _biosignal(name, samples, classes, modality, dataset, page, access) -> CorpusTask:
+  return CorpusTask(
+      name=name, samples=samples, classes=classes, modality=modality, dataset=dataset,
+      reader='manifest', page=page, licence='as its owners state', access=access,
+      augment='spectrogram' if modality == 'spectrogram' else 'signal', evidence='M')
+
+
+_EEG = ('EEG-BST-SZ', 'eeg_bst_sz', 'the authors of EEG-BST-SZ')
+_EMG = ('Silent-EMG', 'silent_emg', 'the authors of Silent-EMG')
+_ECG = ('ECG-HBC', 'ecg_hbc', 'the authors of ECG-HBC')
+
+CORPUS: tuple[CorpusTask, ...] = (
+    CorpusTask(
+        name='vggface2', samples=3_310_000, classes=9_131, modality='face',
+        dataset='VGGFace2', reader='vggface2', page='vggface2',
+        licence='research; the official download has ended',
+        access='Visual Geometry Group, University of Oxford', augment='paper', evidence='S'),
+    CorpusTask(
+        name='digiface', samples=1_220_000, classes=110_000, modality='face',
+        dataset='DigiFace-1M', reader='digiface', page='digiface',
+        licence='non-commercial research', access='Microsoft (github.com/microsoft/DigiFace1M)',
+        augment='paper', evidence='S'),
+    CorpusTask(
+        name='speakingfaces_rgb', samples=760_000, classes=142, modality='face',
+        dataset='SpeakingFaces, RGB', reader='speakingfaces-rgb', page='speakingfaces',
+        licence='CC BY 4.0, by request', access='ISSAI, Nazarbayev University',
+        augment='paper', evidence='S'),
+    CorpusTask(
+        name='speakingfaces_thermal', samples=760_000, classes=142, modality='thermal',
+        dataset='SpeakingFaces, thermal', reader='speakingfaces-thermal',
+        page='speakingfaces', licence='CC BY 4.0, by request',
+        access='ISSAI, Nazarbayev University', augment='thermal', evidence='S'),
+    CorpusTask(
+        name='affectnet', samples=400_000, classes=8, modality='face', dataset='AffectNet',
+        reader='affectnet', page='affectnet', licence=_RESEARCH,
+        access='M. H. Mahoor, University of Denver', augment='paper', evidence='S'),
+    CorpusTask(
+        name='rafdb_basic', samples=15_000, classes=7, modality='face',
+        dataset='RAF-DB, basic expressions', reader='rafdb-basic', page='rafdb',
+        licence=_RESEARCH, access='W. Deng, BUPT (whdeng.cn)', augment='paper', evidence='S'),
+    CorpusTask(
+        name='rafdb_compound', samples=4_000, classes=11, modality='face',
+        dataset='RAF-DB, compound expressions', reader='rafdb-compound', page='rafdb',
+        licence=_RESEARCH, access='W. Deng, BUPT (whdeng.cn)', augment='paper', evidence='S'),
+    CorpusTask(
+        name='compound_fee_db', samples=6_000, classes=26, modality='face',
+        dataset='Compound FEE-DB', reader='manifest', page='compound_fee_db',
+        licence=_RESEARCH, access='A. M. Martinez, Ohio State University',
+        augment='paper', evidence='S'),
+    _biosignal('eeg_bst_sz_waveform', 1_500_000, 2, 'waveform', *_EEG),
+    _biosignal('eeg_bst_sz_psd', 1_500_000, 2, 'spectrogram', *_EEG),
+    _biosignal('silent_emg_waveform', 190_000, 8, 'waveform', *_EMG),
+    _biosignal('silent_emg_psd', 190_000, 8, 'spectrogram', *_EMG),
+    _biosignal('ecg_hbc_waveform', 450_000, 5, 'waveform', *_ECG),
+    _biosignal('ecg_hbc_psd', 450_000, 5, 'spectrogram', *_ECG),
+)
+
+
+def task_configs() -> dict[str, dict]:
+  """The corpus as `config.tasks`: every task with its augmentation."""
+  return {task.name: {'augment': task.augment} for task in CORPUS}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+  """A task of the corpus beside what is prepared of it.
+
+  Attributes:
+    task: row of the table.
+    samples: prepared images, all splits; 0 where the task is not there.
+    classes: of the prepared task; 0 where it is not there.
+    verdict: 'as published' (within rounding), 'missing', or what differs.
+  """
+
+  task: CorpusTask
+  samples: int
+  classes: int
+  verdict: str
+
+
+def compare(prepared: Mapping[str, PreparedTask]) -> list[Comparison]:
+  """Holds prepared tasks against the table, in the table's order."""
+  found = []
+  for task in CORPUS:
+    there = prepared.get(task.name)
+    samples = sum(there.sizes.values()) if there else 0
+    classes = len(there.classes) if there else 0
+    if there is None:
+      verdict = 'missing'
+    else:
+      differs = []
+      if classes != task.classes:
+        differs.append(f'{classes:,} classes, not {task.classes:,}')
+      if abs(samples / task.samples - 1) > ROUNDING:
+        differs.append(f'{samples / task.samples:.1%} of the samples')
+      if there.modality != task.modality:
+        differs.append(f"modality '{there.modality}', not '{task.modality}'")
+      verdict = ', '.join(differs) or 'as published'
+    found.append(Comparison(task=task, samples=samples, classes=classes, verdict=verdict))
+  return found
+
+
+def table(comparisons: Sequence[Comparison]) -> str:
+  """The comparisons as lines of text, with totals beside the published ones."""
+  rows = [('corpus task', 'samples', 'published', 'classes', 'published', 'known', 'verdict')]
+  for c in comparisons:
+    rows.append((c.task.name, f'{c.samples:,}', f'{c.task.samples:,}', f'{c.classes:,}',
+                 f'{c.task.classes:,}', c.task.evidence, c.verdict))
+  there = sum(c.samples > 0 for c in comparisons)
+  rows.append((
+      f'{there} of {len(CORPUS)}', f'{sum(c.samples for c in comparisons):,}',
+      f'{sum(t.samples for t in CORPUS):,}', '', '', '',
+      f'paper, all tasks: {PUBLISHED_SAMPLES / 1e6:.1f} M'))
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  right = (1, 2, 3, 4)
+  lines = ['  '.join(cell.rjust(width) if i in right else cell.ljust(width)
+                     for i, (cell, width) in enumerate(zip(row, widths))).rstrip()
+           for row in rows]
+  lines.append(
+      'known: V read in the release or abstract, S reported by another source, M recalled, '
+      'unverified; which 14 tasks is reconstructed, so totals need not agree')
+  return '\n'.join(lines)
