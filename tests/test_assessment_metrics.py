@@ -4,13 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from painformer_jax.assessment import intervals, metrics
+from painformer_jax.assessment.fold_batches import Fold
 from painformer_jax.assessment.metrics import Predictions
+from painformer_jax.assessment.protocols import leave_one_subject_out
 from painformer_jax.errors import InputError
 
 
@@ -96,6 +99,37 @@ class TestPredictions:
     with pytest.raises(InputError, match='x is predicted twice'):
       Predictions(sample=['x', 'x'], subject=['a', 'a'], label=[0, 1],
                   probability=[[1, 0], [0, 1]])
+
+
+class TestGather:
+
+  def test_back_in_the_order_of_the_samples(self):
+    rng = np.random.default_rng(0)
+    subject = np.array(list('abcabcabd'))
+    label = rng.integers(0, 3, 9)
+    truth = rng.normal(size=(2, 9, 3)).astype(np.float32)
+    folds = leave_one_subject_out(subject, exclude=('d',))
+    found = metrics.gather(folds, [truth[:, f.test] for f in folds],
+                           sample=np.arange(9).astype(str), subject=subject, label=label)
+    assert len(found) == 2
+    for seed, p in enumerate(found):
+      assert p.sample.tolist() == list('01234567')
+      assert p.subject.tolist() == subject[:8].tolist()
+      np.testing.assert_array_equal(p.label, label[:8])
+      np.testing.assert_allclose(
+          p.probability, scipy.special.softmax(truth[seed, :8].astype(float), -1))
+
+  def test_large_logits(self):
+    fold = Fold(name='a', train=np.array([0]), test=np.array([1]))
+    found, = metrics.gather([fold], [np.array([[[1e4, -1e4]]])], sample=['x', 'y'],
+                            subject=['x', 'y'], label=[0, 1])
+    assert found.probability.tolist() == [[1, 0]]
+
+  def test_tested_twice(self):
+    folds = [Fold(name=n, train=np.array([0]), test=np.array([1])) for n in 'ab']
+    with pytest.raises(InputError, match='y is predicted twice'):
+      metrics.gather(folds, [np.zeros((1, 1, 2))] * 2, sample=['x', 'y'],
+                     subject=['x', 'y'], label=[0, 1])
 
 
 class TestCalibration:

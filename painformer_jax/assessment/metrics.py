@@ -6,11 +6,12 @@ resampled runs alike.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from painformer_jax.assessment.fold_batches import Fold
 from painformer_jax.errors import InputError
 
 
@@ -74,6 +75,36 @@ class Predictions:
     return np.stack([
         confusion(self.label[own], self.predicted[own], classes=self.classes)
         for person in self.subjects for own in [self.subject == person]])
+
+
+def gather(
+    folds: Sequence[Fold], logits: Sequence[np.ndarray], *, sample: np.ndarray,
+    subject: np.ndarray, label: np.ndarray,
+) -> tuple[Predictions, ...]:
+  """What all folds said of their test samples, together, one result a seed.
+
+  Args:
+    folds: of positions in the three arrays below.
+    logits: a fold -> real [seeds, test samples, classes], as `FitResult.logits`.
+    sample, subject: str [n].
+    label: int [n], true class.
+
+  Returns:
+    Predictions in the order of the samples; those in no test part are left out.
+
+  Raises:
+    InputError: a sample is tested in two folds.
+  """
+  positions = np.concatenate([np.asarray(fold.test) for fold in folds])
+  order = np.argsort(positions, kind='stable')
+  values = np.concatenate([np.asarray(l, np.float64) for l in logits], axis=1)[:, order]
+  positions = positions[order]
+  weights = np.exp(values - values.max(axis=-1, keepdims=True))
+  return tuple(
+      Predictions(sample=np.asarray(sample)[positions],
+                  subject=np.asarray(subject)[positions],
+                  label=np.asarray(label)[positions], probability=probability)
+      for probability in weights / weights.sum(axis=-1, keepdims=True))
 
 
 def confusion(label: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
