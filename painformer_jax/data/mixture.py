@@ -206,6 +206,7 @@ def fingerprint(
   parts = []
   for task in sorted(tasks, key=lambda t: t.name):
     prepared = open_task(data_dir, task.name)
+    _policy(task, prepared)
     parts.append(dataclasses.asdict(task) | {
         'size': len(prepared.records('train')),
         'sha256': prepared.sha256['train'], 'classes': prepared.classes})
@@ -228,7 +229,7 @@ def _stream(
       seed=_derived_seed(seed, task.name, 'order')).repeat()
   if task.augment == 'none':
     return stream.map(decode)
-  change = augment.policy(task.augment)
+  change = _policy(task, prepared)
 
   def decode_and_change(record, rng):
     element = decode(record)
@@ -238,6 +239,13 @@ def _stream(
   # stream and not by its place in this process.
   return stream.random_map(
       decode_and_change, seed=_derived_seed(seed, task.name, 'augment'))
+
+
+def _policy(task: TaskRows, prepared: PreparedTask) -> augment.Policy:
+  try:
+    return augment.policy(task.augment, modality=prepared.modality)
+  except InputError as error:
+    raise InputError(f"augmentation of task '{task.name}': {error}") from error
 
 
 def _decoded(records: Records, record: dict, image_size: int) -> dict:
