@@ -249,7 +249,7 @@ def silent_emg(root: Path, *, classes: int = 8) -> Path:
   return root
 
 
-def ecg_hbc(root: Path, *, beats: int = 4, samples: int = 128) -> Path:
+def ecg_hbc(root: Path, *, beats: int = 4, samples: int = 187) -> Path:
   """Beats as rows of a headerless CSV file and a Parquet manifest."""
   import pyarrow
   import pyarrow.parquet

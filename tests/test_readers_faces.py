@@ -70,6 +70,15 @@ def test_vggface2_meta_is_held_against_the_folders(tmp_path):
   assert any('1 identity with fewer images than it says: n000008' in s for s in said)
 
 
+def test_vggface2_meta_in_another_encoding(tmp_path):
+  layouts.vggface2(tmp_path)
+  path = tmp_path / 'identity_meta.csv'
+  path.write_bytes(path.read_text(encoding='utf-8').encode('latin-1'))
+  said = []
+  vggface2_task(tmp_path, report=said.append)
+  assert any('n999999' in line for line in said)
+
+
 def test_vggface2_without_meta_and_with_one_folder(tmp_path):
   layouts.vggface2(tmp_path)
   (tmp_path / 'identity_meta.csv').unlink()

@@ -299,7 +299,7 @@ def test_classes_are_sorted_or_given(tmp_path):
   task = manifest_task(tmp_path, 'mine', classes='100, 10,9,8', report=said.append)
   assert task.classes == ('100', '10', '9', '8')
   assert [i.label for i in task.splits['train']] == [1, 2, 0, 2]
-  assert said == ['manifest.csv: 1 classes without a row: 8']
+  assert said == ['manifest.csv: no row of 8']
   with pytest.raises(InputError, match="row 4: label '100' is not one of the classes"):
     quiet(tmp_path, classes='9,10')
 
@@ -349,7 +349,8 @@ def test_signals_are_drawn_as_the_paper_draws_them(tmp_path, representation):
   np.testing.assert_array_equal(decode_rgb(task.read(item)), expected)
   assert task.modality == (
       'waveform' if representation == 'waveform' else 'spectrogram')
-  assert pickle.loads(pickle.dumps(task.read))(item) == task.read(item)
+  read, same = pickle.loads(pickle.dumps((task.read, item)))
+  assert same == item and read(same) == task.read(item)
 
 
 def test_representations_are_different_tasks_of_the_same_rows(tmp_path):
@@ -358,8 +359,10 @@ def test_representations_are_different_tasks_of_the_same_rows(tmp_path):
       ('waveform', 64), ('psd', 64), ('psd', 32)))
   assert waveform.splits == psd.splits
   assert len({waveform.settings, psd.settings, shorter.settings}) == 3
-  assert waveform.read(everything(waveform)[0])[1:4] == b'PNG'
-  assert psd.read(everything(psd)[0])[:2] == b'\xff\xd8'
+  for task in (waveform, psd):
+    assert task.read(everything(task)[0])[:2] == b'\xff\xd8'
+  exact = quiet(tmp_path, encoding='png')
+  assert exact.read(everything(exact)[0])[1:4] == b'PNG'
 
 
 def test_a_signal_too_short_is_an_unreadable_one(tmp_path):
@@ -372,7 +375,7 @@ def test_rows_of_a_wide_table(tmp_path):
   task = quiet(layouts.ecg_hbc(tmp_path), rate=125.0, classes='N,S,V,F,Q')
   assert [i.label for i in task.splits['test']] == [n // 4 for n in range(20)]
   # The beat, without the label that ends the row.
-  assert len(read_span(str(tmp_path), task.splits['train'][3].detail)) == 128
+  assert len(read_span(str(tmp_path), task.splits['train'][3].detail)) == 187
 
 
 def test_the_rate_makes_another_task(tmp_path):
@@ -402,6 +405,9 @@ def test_missing_files_are_counted(tmp_path):
   with pytest.raises(InputError, match='2 of 4 files.*gone.jpg, gone2.jpg'):
     quiet(tmp_path)
   assert len(everything(quiet(tmp_path, max_missing=0.5))) == 2
+  manifest(tmp_path, 'path,label\ngone.jpg,x\n')
+  with pytest.raises(InputError, match='no row whose file is there'):
+    quiet(tmp_path)
 
 
 @pytest.mark.parametrize('text,message', [
@@ -415,7 +421,7 @@ def test_missing_files_are_counted(tmp_path):
     ('path,label,split\na.jpg,x,train\nb.jpg,y,\n', "row 3: 'split' is empty"),
     ('path,label,split\na.jpg,x,a b\n', "row 2: 'a b' is no name for a split"),
     ('path,label,split\na.jpg,x,test\nb.jpg,y,test\n', "no row of the split 'train'"),
-    ('path,label\na.jpg,x\nb.jpg,x\n', 'has 1 classes'),
+    ('path,label\na.jpg,x\nb.jpg,x\n', "has one class, 'x', needs 2"),
     ('path,label\na.jpg,x\nb.jpg,y\n', 'a single one of its rows'),
     ('path,label,identity\na.jpg,x,p\nb.jpg,y,p\n', 'a single one of its identities'),
     ('path,label\n', 'has no row'),

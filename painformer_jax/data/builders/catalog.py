@@ -176,10 +176,7 @@ READERS: dict[str, Reader] = {
             Option(name='classes', type=str, default='',
                    help='names in the order of the labels, separated by commas; '
                    'else those found, sorted'),
-            _IMAGE_SIZE, _SHORT_SIDE,
-            Option(name='encoding', type=str, default='', choices=('', 'jpeg', 'png'),
-                   help='how images are stored; empty for PNG where waveforms are '
-                   'drawn, JPEG else'),
+            *_STORED,
             _fraction(0.2, 'identities or rows (without a column split)'), _SEED,
             _MAX_MISSING,
             Option(name='modality', type=str, default='',

@@ -306,8 +306,8 @@ def _check_name(path: str, root: str) -> None:
     path.encode()
   except UnicodeEncodeError as error:
     # Python holds bytes that are not UTF-8 as lone surrogates.
-    raise InputError(
-        f'the name {os.fsencode(os.path.join(root, path))!r} is not UTF-8; rename it') from error
+    name = os.fsencode(os.path.join(root, path))
+    raise InputError(f'the name {name!r} is not UTF-8; rename it') from error
 
 
 def _cut(image: np.ndarray, box: Box) -> np.ndarray:

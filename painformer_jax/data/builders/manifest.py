@@ -24,6 +24,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -94,7 +95,7 @@ def manifest_task(
     classes: str = '',
     image_size: int = 224,
     short_side: int = 0,
-    encoding: str = '',
+    encoding: str = 'jpeg',
     test_fraction: float = 0.2,
     split_seed: int = 0,
     max_missing: float = MAX_MISSING,
@@ -114,7 +115,7 @@ def manifest_task(
     classes: names in the order of the labels, separated by commas; '' for the
       names found, sorted (by value where all are whole numbers).
     image_size, short_side, encoding: see `image_files.StoredAs`; signals are
-      square; an encoding of '' is PNG for waveforms, JPEG for all else.
+      square.
     test_fraction: share held out where the table has no split: of each class's
       identities, or of its rows where it has no identity.
     split_seed: of that choice.
@@ -149,7 +150,7 @@ def manifest_task(
       f'{segment} samples, half overlapping; reconstructed). ')
   stored = StoredAs(
       image_size=image_size, short_side=0 if listing.signals else short_side,
-      encoding=encoding or ('png' if representation == 'waveform' else 'jpeg'))
+      encoding=encoding)
   root = str(table.parent)
   return TaskSource(
       name=name,
@@ -233,10 +234,11 @@ def _read_table(
   missing.close(rows, report)
   classes = given or tuple(sorted(labels, key=_class_order(labels)))
   if len(classes) < 2:
-    raise InputError(f'{table} has {len(classes)} classes, needs 2 or more')
+    raise InputError(f"{table} has one class, '{classes[0]}', needs 2 or more"
+                     if classes else f'{table} has no row whose file is there')
   unused = [c for c in given if c not in labels]
   if unused:
-    report(f'{table.name}: {len(unused)} classes without a row: {named(unused)}')
+    report(f"{table.name}: no row of {named(unused)}")
   numbers = {label: i for i, label in enumerate(classes)}
   if signals:
     # Each file is then parsed once, whatever the order of the rows.
@@ -300,7 +302,7 @@ def _split_name(row: Row) -> str:
   return sys.intern(name)
 
 
-def _class_order(labels) -> object:
+def _class_order(labels: set[str]) -> Callable[[str], int | str]:
   """By value where every label is a whole number, else by name."""
   if all(re.fullmatch(r'-?\d+', label) for label in labels):
     return int

@@ -47,7 +47,7 @@ class Row:
 
 def read_rows(
     path: str | Path, *, required: Sequence[str] = (),
-    header: Sequence[str] | None = None,
+    header: Sequence[str] | None = None, encoding_errors: str = 'strict',
 ) -> Iterator[Row]:
   """Yields a table's rows.
 
@@ -60,6 +60,7 @@ def read_rows(
     required: columns that must be there.
     header: the columns' names for text files that may come without a header:
       where the first row names none of them, it is data.
+    encoding_errors: what becomes of text that is not UTF-8, as for `open`.
 
   Raises:
     InputError: the file cannot be read, is of another type, lacks a required
@@ -76,13 +77,16 @@ def read_rows(
     if suffix == '.parquet':
       yield from _parquet_rows(path, required)
     else:
-      yield from _text_rows(path, required, header)
+      yield from _text_rows(path, required, header, encoding_errors)
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise InputError(f'{path} cannot be read: {error}') from error
 
 
-def _text_rows(path, required, header) -> Iterator[Row]:
-  with open(path, newline='', encoding='utf-8-sig') as file:
+def _text_rows(
+    path: Path, required: Sequence[str], header: Sequence[str] | None,
+    encoding_errors: str,
+) -> Iterator[Row]:
+  with open(path, newline='', encoding='utf-8-sig', errors=encoding_errors) as file:
     first = file.readline()
     file.seek(0)
     if path.suffix.lower() == '.tsv':
@@ -111,11 +115,14 @@ def _text_rows(path, required, header) -> Iterator[Row]:
     raise InputError(f'{path} is empty')
 
 
-def _names_any(fields, header) -> bool:
+def _names_any(fields: Sequence[str], header: Sequence[str]) -> bool:
   return bool({f.casefold() for f in fields} & {h.casefold() for h in header})
 
 
-def _columns(path, fields, required, header) -> list[str]:
+def _columns(
+    path: Path, fields: list[str], required: Sequence[str],
+    header: Sequence[str] | None,
+) -> list[str]:
   """Names of the columns, the required and known ones spelt as asked for."""
   if header is not None and not _names_any(fields, header):
     return list(header)
@@ -134,7 +141,7 @@ def _columns(path, fields, required, header) -> list[str]:
   return columns
 
 
-def _parquet_rows(path, required) -> Iterator[Row]:
+def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
   # Slow to import; tensorflow-datasets installs it.
   import pyarrow
   import pyarrow.parquet

@@ -20,8 +20,8 @@ from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.errors import InputError
 
 PEOPLE = 9131
-LICENCE = ('VGGFace2: non-commercial research; photographs found on the web, '
-           'rights remain with their owners')
+LICENCE = ('VGGFace2: research; no longer published by its authors, photographs '
+           'found on the web')
 _IDENTITY = re.compile(r'n\d+', re.IGNORECASE)
 _META_COLUMNS = ('Class_ID', 'Name', 'Sample_Num', 'Flag', 'Gender')
 
@@ -125,7 +125,9 @@ def _check_against_meta(
   if not found:
     return
   listed = {}
-  for row in read_rows(found[0], required=('Class_ID',), header=_META_COLUMNS):
+  # Names, which may be of any encoding, are not read.
+  for row in read_rows(found[0], required=('Class_ID',), header=_META_COLUMNS,
+                       encoding_errors='replace'):
     listed[row.required('Class_ID').lower()] = row.number('Sample_Num')
   absent = sorted(set(listed) - set(by_identity))
   unknown = sorted(set(by_identity) - set(listed))
