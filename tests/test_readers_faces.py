@@ -174,6 +174,15 @@ def test_speakingfaces_reports_what_is_unusual(tmp_path):
   assert rgb[-1] == 'speakingfaces_rgb: 3 subjects found; the release has 142'
 
 
+def test_speakingfaces_cameras_hold_out_the_same_utterances(tmp_path):
+  layouts.speakingfaces(tmp_path)
+  rgb, thermal = ({utterance(i.key) for i in task.splits['test'] if i.label != 1}
+                  for task in (build(tmp_path, report=lambda line: None) for build in (
+                      speakingfaces_rgb_task, speakingfaces_thermal_task)))
+  # All but subject 101, of whom the thermal camera has one trial.
+  assert rgb == thermal and len(rgb) == 2
+
+
 def test_speakingfaces_by_trial(tmp_path):
   task = speakingfaces_thermal_task(
       layouts.speakingfaces(tmp_path), hold_out='trial', report=lambda line: None)
