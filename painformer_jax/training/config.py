@@ -31,6 +31,8 @@ class TaskConfig:
     epochs: how often its images are gone through at most; 0 for without end.
     augment: policy of `data.augment`, a name or a chain of operations.
     weight: factor on its loss where `weighting` is 'fixed'.
+    mixup, cutmix: how its rows are mixed with one another on the device, see
+      `training.mix.Mixing`; 0 for not at all.
   """
 
   rows: int = 0
@@ -38,6 +40,8 @@ class TaskConfig:
   epochs: int = 0
   augment: str = 'none'
   weight: float = 1.0
+  mixup: float = 0.0
+  cutmix: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,9 +144,11 @@ class TrainConfig:
           explicit={name: task.share for name, task in self.tasks.items()})
     except InputError as error:
       raise InputError(f'config.batch: {error}') from error
-    return dataclasses.replace(self, tasks={
+    config = dataclasses.replace(self, tasks={
         name: dataclasses.replace(task, rows=rows[name])
         for name, task in self.tasks.items()})
+    _check_mixing(config)
+    return config
 
   def to_json(self) -> str:
     return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
@@ -290,6 +296,7 @@ def _check(config: TrainConfig) -> None:
       augment.policy(task.augment)
     except InputError as error:
       raise InputError(f'config.tasks.{name}.augment: {error}') from error
+  _check_mixing(config)
   if not 0 <= config.label_smoothing < 1:
     raise InputError(f'config.label_smoothing is {config.label_smoothing}, not in [0, 1)')
   optimizer = config.optimizer
@@ -307,6 +314,19 @@ def _check(config: TrainConfig) -> None:
     config.model_config()
   except InputError as error:
     raise InputError(f'config.model: {error}') from error
+
+
+def _check_mixing(config: TrainConfig) -> None:
+  """Raises InputError where rows cannot be mixed so; rows of 0 are not yet known."""
+  for name, task in config.tasks.items():
+    for field in ('mixup', 'cutmix'):
+      value = getattr(task, field)
+      if not 0 <= value <= 100:
+        raise InputError(f'config.tasks.{name}.{field} is {value}, not in [0, 100]')
+      if value and task.rows == 1:
+        raise InputError(
+            f'config.tasks.{name}.{field} is {value}, but the task has one row a batch, '
+            'with none to mix it with: give it 2 or more')
 
 
 def changed_fields(config: TrainConfig, stored: Mapping) -> list[str]:

@@ -21,6 +21,7 @@ from painformer_jax.training.config import TrainConfig
 from painformer_jax.training.evaluate import evaluate
 from painformer_jax.training.interrupt import Interrupt
 from painformer_jax.training.metrics import say
+from painformer_jax.training.mix import Mixing
 from painformer_jax.training.optimizer import make_optimizer
 from painformer_jax.training.state import TrainState, initial_state
 from painformer_jax.training.step import StepPlan, make_embed_step, make_train_step
@@ -123,7 +124,9 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         StepPlan(model=model, rows=config.rows, label_smoothing=config.label_smoothing,
                  weights=None if config.weighting == 'uncertainty' else {
                      name: task.weight for name, task in config.tasks.items()},
-                 mean=preset.mean, std=preset.std),
+                 mean=preset.mean, std=preset.std, mixing={
+                     name: Mixing(mixup=task.mixup, cutmix=task.cutmix)
+                     for name, task in config.tasks.items()}),
         optimizer, mesh, state_shardings=shardings)
     embed = make_embed_step(model, mesh, mean=preset.mean, std=preset.std)
     interrupt = closing.enter_context(Interrupt())

@@ -24,6 +24,24 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: floa
   return optax.softmax_cross_entropy(logits, targets).mean()
 
 
+def mixed_cross_entropy(logits: jax.Array, labels: jax.Array, others: jax.Array, share: jax.Array,
+                        *, label_smoothing: float = 0.0) -> jax.Array:
+  """Mean cross-entropy of rows mixed from two images each.
+
+  Args:
+    logits: [rows, classes] float32.
+    labels, others: [rows] int32, of the two images.
+    share: float32 scalar in [0, 1], of the first; the rest is the second's.
+    label_smoothing: share of the target spread evenly over all classes.
+
+  Returns:
+    A float32 scalar.
+  """
+  own, other = (cross_entropy(logits, which, label_smoothing=label_smoothing)
+                for which in (labels, others))
+  return share * own + (1 - share) * other
+
+
 def uncertainty_weighted(losses: Mapping[str, jax.Array],
                          log_variances: Mapping[str, jax.Array]) -> jax.Array:
   """Sum of e^{-w} L + w over the tasks, w learned (homoscedastic uncertainty).

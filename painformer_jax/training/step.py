@@ -11,7 +11,8 @@ from clu import metrics as clu_metrics
 from painformer_jax.models import functional, heads
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.training import losses
+from painformer_jax.training import losses, mix
+from painformer_jax.training.mix import Mixing
 from painformer_jax.training.state import BACKBONE, HEADS, LOG_VARIANCE, TrainState, group
 
 
@@ -25,6 +26,7 @@ class StepPlan:
     weights: task -> factor on its loss; None for learned weights.
     label_smoothing: of every task's cross-entropy.
     mean, std: statistics that normalise images in [0, 1].
+    mixing: task -> how its rows are mixed; a task that is not there is left alone.
   """
 
   model: PainFormerConfig
@@ -33,6 +35,7 @@ class StepPlan:
   label_smoothing: float
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
+  mixing: Mapping[str, Mixing] = dataclasses.field(default_factory=dict)
 
 
 def normalise(images: jax.Array, mean, std) -> jax.Array:
@@ -49,16 +52,23 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
   'loss', 'gradient_norm' (before clipping), 'parameter_norm' (after the update;
   with the others it is finite only if all of the new state is),
   'task/<name>/loss', 'task/<name>/accuracy', 'task/<name>/log_variance'
-  (learned weights).
+  (learned weights). Where rows are mixed, accuracy is by the label of the larger
+  share.
 
   The devices change float rounding, and with stochastic depth which rows drop
   a branch: rows are numbered in the order in which they lie on the devices.
   """
   tasks = list(plan.rows)
+  mixing = {task: how for task, how in plan.mixing.items() if how}
   partition = parallel.PerDevice(mesh) if mesh.size > 1 else None
 
   def loss_function(params, stats, batch, key):
-    images = parallel.interleave(mesh, [batch[t]['image'] for t in tasks])
+    images, shares = {t: batch[t]['image'] for t in tasks}, {}
+    for task, how in mixing.items():
+      by_pixel, shares[task] = mix.own_share(
+          mix.task_key(key, task), how, images[task].shape[1:3])
+      images[task] = mix.mixed(images[task], by_pixel)
+    images = parallel.interleave(mesh, list(images.values()))
     output, arrays = functional.apply_train(
         plan.model, {**group(params, BACKBONE), **stats},
         normalise(images, plan.mean, plan.std), key=key, partition=partition)
@@ -66,8 +76,14 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     task_losses, correct = {}, {}
     for task, embedding in zip(tasks, embeddings):
       logits, labels = heads.logits(group(params, HEADS), task, embedding), batch[task]['label']
-      task_losses[task] = losses.cross_entropy(
-          logits, labels, label_smoothing=plan.label_smoothing)
+      if task in shares:
+        others, share = mix.partners(labels), shares[task]
+        task_losses[task] = losses.mixed_cross_entropy(
+            logits, labels, others, share, label_smoothing=plan.label_smoothing)
+        labels = jnp.where(share < 0.5, others, labels)
+      else:
+        task_losses[task] = losses.cross_entropy(
+            logits, labels, label_smoothing=plan.label_smoothing)
       correct[task] = (logits.argmax(-1) == labels).astype(jnp.float32)
     if plan.weights is None:
       loss = losses.uncertainty_weighted(task_losses, group(params, LOG_VARIANCE))
