@@ -167,6 +167,10 @@ class TestCalibration:
     assert found.error == 0 and found.brier == 0 and found.log_loss == 0
     assert found.record()['confidence'][:9] == [None] * 9
 
+  def test_confidence_on_an_edge_is_of_the_lower_bin(self):
+    found = metrics.calibration(np.array([0, 1]), np.array([[0.5, 0.5], [0.0, 1.0]]))
+    assert np.flatnonzero(found.count).tolist() == [4, 9]
+
   def test_honest_probabilities(self):
     rng = np.random.default_rng(0)
     p = rng.uniform(0, 1, 50_000)

@@ -172,6 +172,13 @@ class TestInnerFolds:
         assert not set(part.train.tolist()) & set(fold.test.tolist())
         assert not people_of(subjects, part.train) & people_of(subjects, part.test)
 
+  def test_samples_that_the_fold_leaves_out_stay_out(self):
+    subjects = np.array(list('aabbccdd'))
+    fold = Fold(name='d', train=np.array([0, 2, 4, 5]), test=np.array([6]))
+    inner = protocols.inner_folds(fold, subjects, count=3)
+    assert sorted(np.concatenate([f.test for f in inner]).tolist()) == [0, 2, 4, 5]
+    assert all(set(f.train.tolist()) < {0, 2, 4, 5} for f in inner)
+
   def test_same_for_the_same_seed_and_other_for_another(self):
     subjects = biovid_subjects(1)
     fold = protocols.leave_one_subject_out(subjects)[0]
