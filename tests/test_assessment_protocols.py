@@ -132,6 +132,28 @@ class TestFixedSplit:
       protocols.fixed_split(self.splits, self.subjects, test='dev')
 
 
+class TestByName:
+
+  def test_biovid(self):
+    subjects = biovid_subjects()
+    assert [len(protocols.make_folds(name, subjects=subjects))
+            for name in ('loso', 'loso-reactive', 'hold-out')] == [87, 67, 1]
+
+  def test_fixed_splits(self):
+    splits, subjects = TestFixedSplit.splits, TestFixedSplit.subjects
+    fold, = protocols.make_folds('validation', subjects=subjects, splits=splits)
+    assert (fold.train.tolist(), fold.test.tolist()) == ([0, 1, 4], [2])
+    fold, = protocols.make_folds('test', subjects=subjects, splits=splits)
+    assert (fold.train.tolist(), fold.test.tolist()) == ([0, 1, 2, 4], [3])
+
+  @pytest.mark.parametrize('name, message', [
+      ('10-fold', "no protocol '10-fold', only loso, loso-reactive"),
+      ('test', "'test' needs a study with fixed splits")])
+  def test_that_do_not_fit(self, name, message):
+    with pytest.raises(InputError, match=message):
+      protocols.make_folds(name, subjects=np.array(['a', 'b']), splits=np.array(['', '']))
+
+
 class TestCheckSubjects:
 
   @settings(deadline=None)

@@ -33,7 +33,9 @@ from painformer_jax.errors import InputError
 
 NOTE = 'Synthetic signals in the layout of BioVid part A; no person was recorded.'
 
-SLOPE = 0.5
+# Steep enough to stand out of noise, mild enough that pictures of people with a large
+# shift still differ.
+SLOPE = 0.3
 # Seconds: when the response begins, on average and at most so much off; how fast
 # skin conductance rises and falls; how long before the window the tail began.
 ONSET, JITTER = 1.8, 0.1

@@ -72,6 +72,43 @@ def check_subjects(folds: Sequence[Fold], subjects: np.ndarray) -> None:
                        'a subject must be on one side only')
 
 
+# Name in a config -> what tables call it.
+PROTOCOLS = {
+    'loso': 'leave-one-subject-out',
+    'loso-reactive': 'leave-one-subject-out, the 67 who react',
+    'hold-out': 'hold-out, 61/26 subjects',
+    'validation': 'fixed split, validation',
+    'test': 'fixed split, test',
+}
+
+
+def make_folds(
+    protocol: str, *, subjects: np.ndarray, splits: np.ndarray | None = None,
+) -> list[Fold]:
+  """The folds of a protocol by its name; time blocks have their own function.
+
+  Args:
+    protocol: of `PROTOCOLS`. 'test' trains on the training and validation splits.
+    subjects: str [n].
+    splits: str [n], for the fixed splits.
+
+  Raises:
+    InputError: unknown protocol, or one that does not fit the subjects or splits.
+  """
+  if protocol not in PROTOCOLS:
+    raise InputError(f'no protocol {protocol!r}, only {", ".join(PROTOCOLS)}')
+  if protocol == 'loso':
+    return leave_one_subject_out(subjects)
+  if protocol == 'loso-reactive':
+    return leave_one_subject_out(subjects, exclude=BIOVID_NOT_REACTIVE)
+  if protocol == 'hold-out':
+    return hold_out(subjects)
+  if splits is None or not np.any(np.asarray(splits) != ''):
+    raise InputError(f"the protocol '{protocol}' needs a study with fixed splits")
+  train = ('train',) if protocol == 'validation' else ('train', 'validation')
+  return fixed_split(splits, subjects, train=train, test=protocol)
+
+
 def leave_one_subject_out(
     subjects: np.ndarray, *, exclude: Sequence[str] = ()) -> list[Fold]:
   """One fold a subject, in the order in which they first occur.
