@@ -259,7 +259,8 @@ def ecg_hbc(root: Path, *, beats: int = 4, samples: int = 187) -> Path:
     lines = []
     for label in range(5):
       for k in range(beats):
-        beat = np.exp(-((np.arange(samples) - 20 * (label + 1)) / (3 + k)) ** 2)
+        width = 3 + k + (split == 'test') * beats
+        beat = np.exp(-((np.arange(samples) - 20 * (label + 1)) / width) ** 2)
         lines.append(','.join(f'{v:.4e}' for v in (*beat, label)))
         columns['signal'].append(file)
         columns['row'].append(len(lines) - 1)

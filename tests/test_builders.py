@@ -6,24 +6,19 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-from PIL import Image
 
-from painformer_jax.data.batch import decode_rgb
-from painformer_jax.data.builders import base, folder
+from painformer_jax.data.builders import base
 from painformer_jax.data.builders.base import store
-from painformer_jax.data.builders.folder import folder_task
 from painformer_jax.data.prepared import list_tasks, open_task
 from painformer_jax.errors import InputError
-from painformer_jax.modalities.images import read_image
 from tiny_tasks import (
-    encode, examples_of, store_tiny, tiny_image, tiny_task, with_examples)
+    examples_of, store_tiny, tiny_image, tiny_task, with_examples)
 
 QUIET = {'progress': lambda line: None}
 

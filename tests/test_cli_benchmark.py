@@ -49,3 +49,46 @@ def test_bad_input_is_one_line(args, message):
   assert done.returncode == 2
   assert done.stderr.startswith('painformer: ') and message in done.stderr
   assert done.stderr.count('\n') == 1
+
+
+# Data.
+
+
+def test_data_stages_are_timed(tmp_path):
+  out = tmp_path / 'data.json'
+  done = painformer('benchmark', 'data', '--image-size', '32', '--batches', '2', '--rounds', '2',
+                    '--threads', '2', '--memory-minutes', '0.05', '--json', str(out))
+  assert done.returncode == 0, done.stderr
+  figures = json.loads(out.read_text())
+  rows = {row['name']: row for row in figures['stages']}
+  assert set(rows) == {'bare decode', 'read', 'decode to RGB', 'pipeline',
+                       'pipeline, trivial_augment', 'pipeline, paper'}
+  assert rows['bare decode']['ratio'] == 1
+  for row in rows.values():
+    assert row['images_per_second'] == pytest.approx(2 * row['per_core']) and row['ratio'] > 0
+  memory = figures['memory']
+  assert memory['images'] > 0 and memory['largest'] >= memory['early'] > 50
+  assert 'photo_crops' in done.stdout and 'of bare decode' in done.stdout
+
+
+def test_data_at_scale(tmp_path):
+  done = painformer('benchmark', 'data', '--records', '10000', '20000', '--scratch',
+                    str(tmp_path), '--json', str(tmp_path / 'scale.json'))
+  assert done.returncode == 0, done.stderr
+  rows = json.loads((tmp_path / 'scale.json').read_text())['scale']
+  assert [(row['records'], row['files'], row['repeats']) for row in rows] == [
+      (10_000, 3, 0), (20_000, 5, 0)]
+  for row in rows:
+    assert row['random_read'] > 0 and row['next_batch'] > 0 and row['open_seconds'] > 0
+  # A whole epoch is spread perfectly; half of one as chance would, and never in order.
+  assert rows[0]['shuffle'] == 0 and 0 < rows[1]['shuffle'] < 5
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--data-dir', 'x'], 'go together'),
+    (['--data-dir', 'nowhere', '--task', 'x'], 'no data folder nowhere'),
+    (['--batches', '0'], 'must be at least 1'),
+])
+def test_bad_data_arguments(args, message):
+  done = painformer('benchmark', 'data', *args)
+  assert done.returncode == 2 and message in done.stderr.splitlines()[-1]

@@ -38,9 +38,12 @@ def test_its_docstring_says_what_it_is(file):
   assert isinstance(first, str) and first.splitlines()[0].endswith('.')
 
 
-# The other tests of training run configs/tiny.py as it is.
+# Other tests of training run these as they are.
+ELSEWHERE = ('tiny', 'pretrain_tiny_corpus')
+
+
 @pytest.mark.parametrize('file', [
-    pytest.param(file, id=file.stem, marks=pytest.mark.slow if file.stem == 'tiny' else ())
+    pytest.param(file, id=file.stem, marks=pytest.mark.slow if file.stem in ELSEWHERE else ())
     for file in FILES])
 def test_it_trains_two_steps_in_small(file, load, tmp_path, tmp_path_factory):
   """With its own tasks, rows, augmentation, loss and optimizer."""

@@ -56,13 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help='images of each task (default: %(default)s)')
   preview.add_argument('--seed', type=int, default=0, metavar='N',
                        help='of the choice and the augmentation')
-  preview.add_argument('--out', default='preview.png', metavar='FILE.png')
+  preview.add_argument('--image-size', type=_image_size, default=224, metavar='N',
+                       help='side of the images in training, pixels (default: %(default)s)')
+  preview.add_argument('--out', default='preview.png', metavar='FILE.png',
+                       help='.png or .jpg (default: %(default)s)')
   _add_data_dir(preview)
 
 
 def run(args: argparse.Namespace) -> int | None:
   return args.action(args)
 
+
+# Policies shown where none is named.
+_USUAL = {'face': 'face', 'thermal': 'thermal', 'waveform': 'signal', 'fnirs': 'signal',
+          'spectrogram': 'spectrogram'}
 
 _THREADS = 'that read and decode (default: one a core)'
 
@@ -179,10 +186,13 @@ def _check(args):
 
 def _preview(args):
   from painformer_jax.data import preview
-  from painformer_jax.data.prepared import list_tasks
+  from painformer_jax.data.prepared import list_tasks, open_task
+  tasks = args.tasks or list_tasks(args.data_dir)
+  augment = args.augment or {
+      name: _USUAL.get(open_task(args.data_dir, name).modality, 'none') for name in tasks}
   preview.write_contact_sheet(
-      args.out, data_dir=args.data_dir, tasks=args.tasks or list_tasks(args.data_dir),
-      augment=args.augment, images=args.images, seed=args.seed)
+      args.out, args.data_dir, tasks, augment=augment, images=args.images,
+      seed=args.seed, image_size=args.image_size)
   print(args.out)
 
 

@@ -64,6 +64,8 @@ def listing_sha256(items: Sequence[Item], *, settings: str) -> str:
   """Hex SHA-256 of which images a list names, in which order, drawn how."""
   digest = hashlib.sha256(f'{settings}\n'.encode())
   for item in items:
+    detail = item.detail
+    detail = detail.tobytes() if hasattr(detail, 'tobytes') else repr(detail).encode()
     digest.update(
-        f'{len(item.key)}:{item.key}:{item.label}:{item.identity}\n'.encode())
+        f'{len(item.key)}:{item.key}:{item.label}:{item.identity}:'.encode() + detail)
   return digest.hexdigest()
