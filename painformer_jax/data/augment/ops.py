@@ -124,14 +124,14 @@ def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
-  """Keeps the highest bits of each level, 1 to 8."""
+  """Keeps the highest bits of each level, 0 to 8; none is black."""
   return image & np.uint8(256 - 2 ** (8 - bits))
 
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
   """Inverts the levels that are not below the threshold."""
-  table = np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS)
-  return cv2.LUT(image, table.astype(np.uint8))
+  levels = np.arange(256)
+  return cv2.LUT(image, np.where(levels < threshold, levels, 255 - levels).astype(np.uint8))
 
 
 def invert(image: np.ndarray) -> np.ndarray:
