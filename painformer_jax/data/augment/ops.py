@@ -176,10 +176,13 @@ def noise(
   """Adds Gaussian noise of `sigma` grey levels, the same to all channels."""
   # 256 quantiles of the normal distribution looked up by random bytes: several
   # times quicker than normal variates, and the tails end at 2.9 sigma.
-  quantiles = sigma * ndtri((np.arange(256) + 0.5) / 256)
-  added = np.round(quantiles).astype(np.int16)[
-      rng.integers(0, 256, image.shape[:2], np.uint8)]
-  return cv2.add(image, cv2.merge([added] * 3), dtype=cv2.CV_8U)
+  levels = np.round(sigma * ndtri((np.arange(256) + 0.5) / 256))
+  drawn = rng.integers(0, 256, image.shape[:2], np.uint8)
+  # What is added and what is taken away, each in bytes, which neither wrap around.
+  more, less = (
+      cv2.cvtColor(cv2.LUT(drawn, np.clip(part, 0, 255).astype(np.uint8)), cv2.COLOR_GRAY2RGB)
+      for part in (levels, -levels))
+  return cv2.subtract(cv2.add(image, more), less)
 
 
 def mask(image: np.ndarray, *, top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -190,7 +193,7 @@ def mask(image: np.ndarray, *, top: int, left: int, height: int, width: int) -> 
 def mask_boxes(image: np.ndarray, corners, *, height: int, width: int) -> np.ndarray:
   """Fills boxes of one size (pixels), by their upper left corners (top, left),
   with the image's mean colour."""
-  masked, mean = image.copy(), np.round(cv2.mean(image)[:3])
+  masked, mean = image.copy(), np.round(cv2.mean(image)[:3]).astype(np.uint8)
   for top, left in corners:
     masked[top:top + height, left:left + width] = mean
   return masked
