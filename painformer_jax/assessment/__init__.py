@@ -1,0 +1,1 @@
+"""Pain assessment on embeddings: datasets, protocols, training of all folds, results."""

@@ -1,0 +1,88 @@
+"""What a Mixer costs: parameters, multiply-adds, memory, hours."""
+
+import dataclasses
+
+import numpy as np
+
+from painformer_jax.models.mixer import MixerConfig
+
+# Forward and backward: the gradients of a product are two more of its size.
+_TRAIN = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size:
+  """Of a network on one sample.
+
+  Attributes:
+    parameters: learned values.
+    linear: multiply-adds of linear layers.
+    attention: multiply-adds of attention products.
+    activations: values that training keeps for the backward pass, about.
+  """
+
+  parameters: int = 0
+  linear: int = 0
+  attention: int = 0
+  activations: int = 0
+
+  def __add__(self, other: 'Size') -> 'Size':
+    return Size(**{f.name: getattr(self, f.name) + getattr(other, f.name)
+                   for f in dataclasses.fields(Size)})
+
+  @property
+  def multiply_adds(self) -> int:
+    return self.linear + self.attention
+
+  @property
+  def train_flops(self) -> int:
+    """Floating-point operations of training on the sample once."""
+    return 2 * _TRAIN * self.multiply_adds
+
+
+def size(config: MixerConfig, *, tokens: int) -> Size:
+  """Counts of a network that reads so many embeddings, encoder tokens included."""
+  context = tokens - config.encoder_tokens
+  total = Size()
+  if config.encoder is not None:
+    total += size(config.encoder, tokens=config.encoder_tokens)
+  if config.tokens == 'scalar':
+    context = context * config.input_width + config.code_width
+  latents, width = config.latents, config.width
+  cross = _attention(latents, width, context, config.context_width,
+                     config.cross_heads, config.cross_head_width, has_context=True)
+  own = _attention(latents, width, latents, width,
+                   config.self_heads, config.self_head_width, has_context=False)
+  hidden = config.mlp_ratio * width
+  mlp = Size(parameters=2 * width + width * 2 * hidden + 2 * hidden + hidden * width + width,
+             linear=3 * latents * width * hidden, activations=latents * (3 * width + 5 * hidden))
+  total += Size(parameters=latents * width + 2 * width + (width + 1) * config.outputs,
+                linear=width * config.outputs, activations=context * config.context_width)
+  for _ in range(config.depth):
+    total += cross + mlp
+    for _ in range(config.self_attentions):
+      total += own + mlp
+  return total
+
+
+def _attention(latents: int, width: int, tokens: int, context_width: int, heads: int,
+               head_width: int, *, has_context: bool) -> Size:
+  inner = heads * head_width
+  norms = 2 * width + (2 * context_width if has_context else 0)
+  return Size(
+      parameters=norms + width * inner + context_width * 2 * inner + inner * width + width,
+      linear=2 * latents * width * inner + tokens * context_width * 2 * inner,
+      attention=2 * latents * tokens * inner,
+      activations=(latents * (3 * width + 2 * inner) + 2 * tokens * inner
+                   + (tokens * 2 * context_width if has_context else 0)
+                   + 3 * heads * latents * tokens))
+
+
+def bytes_per_run(config: MixerConfig, *, tokens: int, batch: int) -> int:
+  """Memory that one run takes while it trains, about.
+
+  Parameters, two moments of AdamW, gradients and updates, and twice what the
+  backward pass keeps, since compilers hold some of it in two layouts.
+  """
+  count = size(config, tokens=tokens)
+  return 4 * (5 * count.parameters + 2 * batch * count.activations)

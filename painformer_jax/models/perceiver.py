@@ -1,0 +1,155 @@
+"""Perceiver blocks: learned latents that read a set of inputs of any size.
+
+The equations of Perceiver (Jaegle et al., 2021) in the form that PainFormer's
+figure shows: pre-norm everywhere, the context normed too, every attention
+followed by a residual feed-forward of linear, GEGLU, linear.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from painformer_jax.models.layers import layer_norm
+
+# Reconstructed: each output of a linear layer starts with about its input's variance.
+Linear = functools.partial(nnx.Linear, kernel_init=nnx.initializers.lecun_normal())
+_EPSILON = 1e-5
+_FEW_PAIRS = 64  # Of latents and tokens, up to which attention is written out.
+
+
+def fourier_features(count: int, *, positions: int, bands: int, max_frequency: float) -> np.ndarray:
+  """Features of the positions 0 to count - 1.
+
+  Position i of `positions` lies at x = 2 i / (positions - 1) - 1; further ones
+  go on beyond 1. An entry's features do not depend on how many follow it.
+
+  Returns:
+    [count, 2 bands + 1] float32: sin(pi f x) and cos(pi f x) for `bands`
+    frequencies f spaced evenly from 1 to max_frequency / 2, then x itself;
+    [count, 0] for no bands.
+  """
+  if not bands:
+    return np.zeros((count, 0), np.float32)
+  x = 2 * np.arange(count) / max(positions - 1, 1) - 1
+  angles = np.pi * x[:, None] * np.linspace(1, max_frequency / 2, bands)
+  return np.concatenate([np.sin(angles), np.cos(angles), x[:, None]], 1).astype(np.float32)
+
+
+class Dropout(nnx.Module):
+  """Dropout by random bytes; the identity in evaluation mode or at rate 0.
+
+  The rate is rounded to a multiple of 1/256: a byte decides an entry, since random
+  numbers take a good part of a small network's time on CPUs.
+  """
+
+  def __init__(self, rate: float):
+    self.dropped, self.deterministic = round(rate * 256), False
+
+  def __call__(self, x: jax.Array, noise: jax.Array | None) -> jax.Array:
+    """Drops entries of x; `noise` is uint8 of the same shape."""
+    if self.deterministic or not self.dropped:
+      return x
+    if noise is None:
+      raise ValueError('dropout in training mode needs key=')
+    return jnp.where(noise >= self.dropped, x * (256 / (256 - self.dropped)), 0).astype(x.dtype)
+
+
+class LatentAttention(nnx.Module):
+  """Latents attend to a context, or to themselves; the result is added to them.
+
+  Args:
+    width: of the latents.
+    context_width: of the context's tokens; None for self-attention.
+    heads, head_width: queries, keys and values have heads × head_width channels.
+    dropout: on what is added.
+  """
+
+  def __init__(self, width: int, *, context_width: int | None = None, heads: int,
+               head_width: int, dropout: float, dtype, rngs: nnx.Rngs):
+    inner = heads * head_width
+    norm = functools.partial(layer_norm, epsilon=_EPSILON, dtype=dtype, rngs=rngs)
+    linear = functools.partial(Linear, dtype=dtype, rngs=rngs)
+    self.norm = norm(width)
+    self.norm_context = nnx.data(None if context_width is None else norm(context_width))
+    self.q = linear(width, inner, use_bias=False)
+    self.kv = linear(context_width or width, 2 * inner, use_bias=False)
+    self.proj = linear(inner, width)
+    self.dropout = Dropout(dropout)
+    self.heads = heads
+
+  def __call__(self, latents: jax.Array, context: jax.Array | None = None, *,
+               mask: jax.Array | None = None, noise: jax.Array | None = None) -> jax.Array:
+    """Adds what the latents read.
+
+    Args:
+      latents: [batch or 1, latents, width].
+      context: [batch, tokens, context width]; None for self-attention.
+      mask: [batch, tokens] bool, the tokens that are there; a sample without
+        any reads zeros.
+      noise: [batch, latents, width] uint8, for dropout in training mode.
+
+    Returns:
+      [batch, latents, width].
+    """
+    x = self.norm(latents)
+    source = x if context is None else self.norm_context(context)
+    q = self.q(x)
+    k, v = jnp.split(self.kv(source), 2, axis=-1)
+    few = q.shape[1] * k.shape[1] <= _FEW_PAIRS
+    y = (_read_few if few else _read)(q, k, v, mask, heads=self.heads)
+    return latents + self.dropout(self.proj(y), noise)
+
+
+def _read(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *,
+          heads: int) -> jax.Array:
+  """Attention of [batch or 1, queries, inner] to [batch, tokens, inner], as matrix products."""
+  q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2) for x in (q, k, v))
+  scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
+  scores *= q.shape[-1] ** -0.5
+  mask = None if mask is None else mask[:, None, None, :]
+  y = jnp.matmul(_softmax(scores, mask, axis=3).astype(v.dtype), v)
+  return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], -1)
+
+
+def _read_few(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *,
+              heads: int) -> jax.Array:
+  """The same for a handful of latents and tokens.
+
+  Products of 4x8 matrices, one a sample and head, cost CPUs more in calls than in
+  arithmetic. Written out over all pairs, channels stay the innermost axis, and one
+  product with a constant sums those of each head.
+  """
+  inner = q.shape[-1]
+  own = np.repeat(np.eye(heads, dtype=np.float32), inner // heads, axis=0)
+  products = (q[:, :, None] * k[:, None]).astype(jnp.float32)
+  scores = products @ own * (inner // heads) ** -0.5
+  mask = None if mask is None else mask[:, None, :, None]
+  weights = _softmax(scores, mask, axis=2) @ own.T
+  return (weights.astype(v.dtype) * v[:, None]).sum(axis=2)
+
+
+def _softmax(scores: jax.Array, mask: jax.Array | None, *, axis: int) -> jax.Array:
+  """Softmax over the entries in the mask; zeros where there are none."""
+  if mask is None:
+    return jax.nn.softmax(scores, axis=axis)
+  scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+  return jnp.where(mask, jax.nn.softmax(scores, axis=axis), 0)
+
+
+class GegluMlp(nnx.Module):
+  """Residual feed-forward: norm, linear, value × GELU(gate), linear."""
+
+  def __init__(self, width: int, *, ratio: int, dropout: float, dtype, rngs: nnx.Rngs):
+    self.norm = layer_norm(width, epsilon=_EPSILON, dtype=dtype, rngs=rngs)
+    self.fc1 = Linear(width, 2 * ratio * width, dtype=dtype, rngs=rngs)
+    self.fc2 = Linear(ratio * width, width, dtype=dtype, rngs=rngs)
+    self.dropout = Dropout(dropout)
+
+  def __call__(self, x: jax.Array, *, noise: jax.Array | None = None) -> jax.Array:
+    """[batch, latents, width] -> the same shape, as is that of `noise` (uint8)."""
+    value, gate = jnp.split(self.fc1(self.norm(x)), 2, axis=-1)
+    y = self.fc2(value * jax.nn.gelu(gate, approximate=False))
+    return x + self.dropout(y, noise)
