@@ -104,7 +104,7 @@ def _data(args, where) -> dict:
     data_dir, task = args.data_dir, args.task
     if task is None:
       data_dir, task = scratch, 'photo_crops'
-      store(benchmark_data.photo_task(2000, args.image_size), scratch, progress=say)
+      store(benchmark_data.photo_task(4096, args.image_size), scratch, progress=say)
     settings = dict(image_size=args.image_size, threads=threads, progress=say)
     stages = benchmark_data.stages(
         data_dir, task, batches=args.batches, rounds=args.rounds, **settings)

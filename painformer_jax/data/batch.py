@@ -24,12 +24,11 @@ def decode_rgb(encoded: bytes, *, image_size: int | None = None) -> np.ndarray:
     ValueError: the bytes are not an image that OpenCV can decode.
   """
   try:
-    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    rgb = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
   except cv2.error:
-    bgr = None
-  if bgr is None:
+    rgb = None
+  if rgb is None:
     raise ValueError(f'not a readable image ({len(encoded)} bytes)')
-  rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
   return rgb if image_size is None else images.squash(rgb, image_size)
 
 

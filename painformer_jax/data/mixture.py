@@ -11,20 +11,18 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import grain
 import numpy as np
-from grain.experimental import ZipMapDataset
 
 from painformer_jax.data import augment
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.prepared import PreparedTask, Records, open_task
 from painformer_jax.errors import InputError
 
-# Grain takes an endless dataset for one of sys.maxsize elements, and zips only
-# datasets of one length; no run has so many steps.
+# Where a mixture without end ends; no run has so many steps.
 MAX_STEPS = 2**40
 
 
@@ -122,24 +120,46 @@ def train_batches(
   if not 0 <= process_index < process_count:
     raise InputError(
         f'process {process_index} of {process_count} does not exist')
-  end = steps_available(tasks, data_dir=data_dir) or MAX_STEPS
-  streams = {}
   for task in tasks:
     if task.rows % process_count:
       raise InputError(
           f"task '{task.name}' has {task.rows} rows in a batch, which "
           f'{process_count} processes cannot share evenly')
-    blocks = _stream(
-        open_task(data_dir, task.name), task, image_size=image_size, seed=seed,
-        extra=extra).batch(task.rows // process_count, drop_remainder=True)
-    # Block s * count + p holds just the rows of process p in step s.
-    streams[task.name] = blocks[
-        process_index + start_step * process_count:
-        end * process_count:process_count]
-  names = tuple(streams)
-  dataset = ZipMapDataset(list(streams.values())).map(
-      lambda parts: dict(zip(names, parts)))
+  end = steps_available(tasks, data_dir=data_dir) or MAX_STEPS
+  streams = {task.name: _stream(
+      open_task(data_dir, task.name), task, image_size=image_size, seed=seed, extra=extra)
+             for task in tasks}
+
+  def batch(step: int) -> dict[str, dict[str, np.ndarray]]:
+    parts = {}
+    for task in tasks:
+      rows = task.rows // process_count
+      first = int(step) * task.rows + process_index * rows
+      parts[task.name] = _rows(
+          (streams[task.name][first + row] for row in range(rows)), rows, image_size)
+    return parts
+
+  dataset = grain.MapDataset.range(min(start_step, end), end).map(batch)
   return Batches(dataset, threads=threads, prefetch=prefetch)
+
+
+def _rows(elements: Iterable[dict], count: int, image_size: int) -> dict[str, np.ndarray]:
+  """Elements as one batch; missing ones are zeros.
+
+  Every image is copied as soon as it is decoded, while it is in the cache: half again
+  as quick as decoding all of them first.
+  """
+  image = np.zeros((count, image_size, image_size, 3), np.uint8)
+  others = {}
+  for row, element in enumerate(elements):
+    image[row] = element['image']
+    for name in element.keys() - {'image'}:
+      others.setdefault(name, []).append(element[name])
+  columns = {name: np.array(values) for name, values in others.items()}
+  for name, values in columns.items():
+    if len(values) < count:
+      columns[name] = np.concatenate([values, np.zeros(count - len(values), values.dtype)])
+  return {'image': image, **columns}
 
 
 def steps_available(tasks: Sequence[TaskRows], *, data_dir: str | Path) -> int | None:
@@ -177,19 +197,15 @@ def eval_batches(
         'least 1')
   records = open_task(data_dir, task).records(split)
 
-  def stack(elements):
-    count = len(elements)
-    image = np.zeros((batch_size, image_size, image_size, 3), np.uint8)
-    label = np.zeros(batch_size, np.int32)
-    np.stack([e['image'] for e in elements], out=image[:count])
-    np.stack([e['label'] for e in elements], out=label[:count])
-    keys = [e['key'] for e in elements] + [''] * (batch_size - count)
-    return {'image': image, 'label': label, 'key': np.array(keys),
-            'mask': np.arange(batch_size) < count}
 
-  dataset = grain.MapDataset.source(records).map(
-      lambda record: _decoded(records, record, image_size) | {
-          'key': record['key']}).batch(batch_size, batch_fn=stack)
+  def batch(number: int) -> dict[str, np.ndarray]:
+    first = int(number) * batch_size
+    count = min(batch_size, len(records) - first)
+    elements = (_decoded(records, record, image_size) | {'key': record['key']}
+                for record in map(records.__getitem__, range(first, first + count)))
+    return _rows(elements, batch_size, image_size) | {'mask': np.arange(batch_size) < count}
+
+  dataset = grain.MapDataset.range(-(-len(records) // batch_size)).map(batch)
   return Batches(dataset, threads=threads, prefetch=prefetch)
 
 

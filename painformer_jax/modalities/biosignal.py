@@ -9,6 +9,7 @@ and scalings are not public: the defaults below are reconstructed.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -21,6 +22,7 @@ from painformer_jax.modalities.colormap import viridis
 
 SpectrogramKind = Literal['psd', 'angle', 'phase']
 SPECTROGRAM_KINDS: tuple[str, ...] = get_args(SpectrogramKind)
+REPRESENTATIONS: tuple[str, ...] = ('waveform', 'angle', 'phase', 'psd')
 
 # Fractional bits of the line's coordinates: 1/16 pixel.
 _SHIFT = 4
@@ -90,6 +92,46 @@ class SpectrogramConfig:
                        f'not {self.detrend!r}')
     if not self.dynamic_range > 0:
       raise InputError(f'dynamic_range must be positive: {self}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BiosignalConfig:
+  """How a window of ECG, EMG or GSR becomes four images.
+
+  Attributes:
+    waveform: of the drawn line.
+    spectrogram: of the three maps.
+  """
+
+  waveform: WaveformConfig = WaveformConfig()
+  spectrogram: SpectrogramConfig = SpectrogramConfig()
+
+
+def biosignal_images(
+    signal: np.ndarray, rate: float, config: BiosignalConfig = BiosignalConfig(), *,
+    representations: Sequence[str] = REPRESENTATIONS,
+) -> dict[str, np.ndarray]:
+  """The paper's four images of one window.
+
+  Args:
+    signal: real [n], at least as long as a segment of the spectrogram where one
+      is asked for; gaps are bridged.
+    rate: samples a second, Hz.
+    representations: which of `REPRESENTATIONS` to draw.
+
+  Returns:
+    representation -> uint8 [height, width, 3] RGB.
+
+  Raises:
+    InputError: as `waveform_image` and `spectrogram_image` say; an unknown
+      representation.
+  """
+  unknown = [name for name in representations if name not in REPRESENTATIONS]
+  if unknown:
+    raise InputError(f'representations are {", ".join(REPRESENTATIONS)}, not {unknown[0]!r}')
+  return {name: waveform_image(signal, config.waveform) if name == 'waveform'
+          else spectrogram_image(signal, rate, config.spectrogram, kind=name)
+          for name in representations}
 
 
 def fill_gaps(signal: np.ndarray) -> np.ndarray:

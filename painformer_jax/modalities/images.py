@@ -1,11 +1,15 @@
 """Still images: to 8-bit RGB, and to a square, by one rule wherever they come from."""
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from painformer_jax.errors import InputError
+
+T = TypeVar('T')
 
 SUFFIXES = frozenset(
     {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.pgm', '.ppm'})
@@ -24,9 +28,18 @@ def read_image(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
   Raises:
     InputError: it cannot be decoded.
   """
+  return read(path, lambda image: squash(to_rgb(image), image_size))
+
+
+def read(path: str | os.PathLike, use: Callable[[Image.Image], T]) -> T:
+  """What `use` makes of an image file, while it is open.
+
+  Raises:
+    InputError: it cannot be decoded.
+  """
   try:
     with Image.open(path) as image:
-      return squash(to_rgb(image), image_size)
+      return use(image)
   # Decoders raise errors of many kinds for damaged files.
   except Exception as error:
     raise InputError(f'{path} is not a readable image ({error})') from error

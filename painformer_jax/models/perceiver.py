@@ -15,7 +15,8 @@ from flax import nnx
 from painformer_jax.models.layers import layer_norm
 
 # Reconstructed: each output of a linear layer starts with about its input's variance.
-Linear = functools.partial(nnx.Linear, kernel_init=nnx.initializers.lecun_normal())
+Linear = functools.partial(
+    nnx.Linear, kernel_init=nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal'))
 _EPSILON = 1e-5
 _FEW_PAIRS = 64  # Of latents and tokens, up to which attention is written out.
 
