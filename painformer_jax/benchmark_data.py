@@ -23,10 +23,12 @@ import numpy as np
 
 from painformer_jax.data import mixture
 from painformer_jax.data.batch import decode_rgb
-from painformer_jax.data.builders.base import store
+from painformer_jax.data.builders import base
+from painformer_jax.data.builders.shards import write_shard
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import open_task
 from painformer_jax.errors import InputError, import_extra
+from painformer_jax.progress import Meter
 
 # Chains of `data.augment` that are timed, beside none.
 AUGMENTED = ('trivial_augment', 'paper')
@@ -217,7 +219,7 @@ def scale(sizes: Sequence[int], *, folder: str | os.PathLike | None = None,
       place = pathlib.Path(folder or scratch, f'records-{size}')
       if not place.exists():
         progress(f'writes {size:,} records')
-      store(_tiny_records(size), place, progress=progress, threads=1)
+        _write_tiny_records(place, size, progress)
       progress(f'measures {size:,} records')
       done = subprocess.run(
           [sys.executable, '-c', f'from {__name__} import _measure; _measure({str(place)!r})'],
@@ -245,12 +247,21 @@ class _Numbers(Sequence):
     return Item(key=str(number), label=number % 2)
 
 
-def _tiny_records(count: int) -> TaskSource:
+def _write_tiny_records(data_dir: pathlib.Path, count: int,
+                        progress: Callable[[str], None]) -> None:
+  """What `store` writes, without reading and decoding each image."""
   image = cv2.imencode('.png', np.zeros((1, 1), np.uint8))[1].tobytes()
-  return TaskSource(
+  task = TaskSource(
       name='tiny_records', classes=('even', 'odd'), modality='noise',
       description='Records of one pixel, for timing.', licence='public domain',
       splits={'train': _Numbers(0, count)}, read=lambda item: image)
+  shards = base.plan_shards(task)
+  meter = Meter(count, progress, what='records')
+  with base.opened(task, shards, data_dir, progress=progress) as work:
+    done = {shard.name: write_shard(
+        shard, work, ((item, image) for item in shard.items), wrote=meter.add)
+            for shard in shards}
+    base.finish(task, shards, done, work, progress=progress)
 
 
 def _measure(data_dir: str) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from painformer_jax.data.builders.shards import (
-    Shard, WrittenShard, finished_shard, write_shard, written)
+    Shard, WrittenShard, finished_shard, read_ahead, write_shard, written)
 from painformer_jax.data.example import Item, TaskSource, listing_sha256
 from painformer_jax.data.prepared import PreparedTask, open_task, split_sha256
 from painformer_jax.errors import InputError
@@ -76,7 +76,8 @@ def store(
         allowance.add(shard.split, len(found.skipped))
         continue
       done[shard.name] = write_shard(
-          shard, work, read=task.read, threads=threads or os.cpu_count() or 1,
+          shard, work, read_ahead(
+              shard.items, task.read, threads=threads or os.cpu_count() or 1),
           wrote=meter.add, skip=lambda item, reason, split=shard.split: (
               allowance.skip(split, item, reason)))
     finish(task, shards, done, work, progress=progress)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from painformer_jax.data.builders.base import (
     Allowance, Progress, finish, opened, plan_shards)
-from painformer_jax.data.builders.shards import finished_shard, write_shard
+from painformer_jax.data.builders.shards import finished_shard, read_ahead, write_shard
 from painformer_jax.data.example import TaskSource
 from painformer_jax.data.prepared import PreparedTask, open_task
 from painformer_jax.errors import InputError, import_extra
@@ -47,7 +47,7 @@ def store_with_beam(
     read, folder = task.read, str(Path(work).absolute())
 
     def write(shard):
-      write_shard(shard, Path(folder), read=read, threads=threads)
+      write_shard(shard, Path(folder), read_ahead(shard.items, read, threads=threads))
 
     try:
       with beam.Pipeline(options=pipeline_options(list(options))) as pipeline:

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from array_record.python import array_record_module
@@ -25,8 +25,9 @@ from painformer_jax.errors import InputError
 
 # A group of one record, so that any record can be read alone.
 _WRITER_OPTIONS = 'group_size:1'
-# Images read ahead of the writer, for each thread.
-_AHEAD = 4
+# Images that a thread reads at a time, and how many such blocks it may be ahead.
+_BLOCK = 8
+_BLOCKS_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,21 +73,20 @@ class WrittenShard:
 def write_shard(
     shard: Shard,
     folder: Path,
+    images: Iterable[tuple[Item, bytes | Exception]],
     *,
-    read: Callable[[Item], bytes],
-    threads: int,
     wrote: Callable[[int], None] = lambda images: None,
     skip: Callable[[Item, str], None] = lambda item, reason: None,
 ) -> WrittenShard:
-  """Reads a shard's items and writes those that are sound.
+  """Writes a shard's images.
 
   Args:
     shard: what to write.
     folder: gets SHARD.array_record and SHARD.json.
-    read: reads one item; called from several threads.
-    threads: that read, decode and encode.
+    images: of the shard's items in order, such as from `read_ahead`; what could not
+      be read is left out.
     wrote: called after each image, with 1.
-    skip: called for each item that cannot be read; may raise to give up.
+    skip: called for each item that is left out; may raise to give up.
 
   Raises:
     InputError: the folder cannot be written.
@@ -97,7 +97,7 @@ def write_shard(
   with written(folder.parent):
     writer = array_record_module.ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
   try:
-    for item, image in _read_ahead(shard.items, read, threads=threads):
+    for item, image in images:
       if isinstance(image, Exception):
         reason = getattr(image, 'strerror', None) or str(image) or type(image).__name__
         skip(item, reason)
@@ -169,10 +169,19 @@ def _record(item: Item, image: bytes) -> bytes:
   return example.SerializeToString(deterministic=True)
 
 
-def _read_ahead(
+def read_ahead(
     items: Sequence[Item], read: Callable[[Item], bytes], *, threads: int,
 ) -> Iterator[tuple[Item, bytes | Exception]]:
-  """Items with their images, or what is wrong with them, in order."""
+  """Reads items in several threads, and decodes each image once, strictly.
+
+  Args:
+    items: what to read.
+    read: reads one item.
+    threads: that read, decode and encode.
+
+  Yields:
+    Items in order, with their images or what is wrong with them.
+  """
   def sound(item: Item) -> bytes | Exception:
     try:
       image = read(item)
@@ -181,16 +190,17 @@ def _read_ahead(
     except (OSError, ValueError, InputError) as error:
       return error
 
+  def read_block(start: int) -> list[tuple[Item, bytes | Exception]]:
+    return [(item, sound(item)) for item in items[start:start + _BLOCK]]
+
   pool = concurrent.futures.ThreadPoolExecutor(threads)
   waiting = collections.deque()
   try:
-    for item in items:
-      waiting.append((item, pool.submit(sound, item)))
-      if len(waiting) > threads * _AHEAD:
-        first, image = waiting.popleft()
-        yield first, image.result()
+    for start in range(0, len(items), _BLOCK):
+      waiting.append(pool.submit(read_block, start))
+      if len(waiting) > threads * _BLOCKS_AHEAD:
+        yield from waiting.popleft().result()
     while waiting:
-      first, image = waiting.popleft()
-      yield first, image.result()
+      yield from waiting.popleft().result()
   finally:
     pool.shutdown(cancel_futures=True)
