@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings, strategies as st
 
 import mixer_numpy
@@ -194,6 +195,14 @@ def test_fresh_arrays_follow_the_seed_and_fill_every_path():
   assert {path: (a.shape, a.dtype) for path, a in first.items()} == shapes
   assert all((first[p] != other[p]).any() for p in first
              if p.endswith('kernel') or p == 'latents')
+  # The same distribution as that of the module's own constructor.
+  wide = dataclasses.replace(TINY, latents=64, width=64, input_width=64)
+  own = nnx.to_flat_state(nnx.state(mixer.Mixer(wide, rngs=nnx.Rngs(0)), nnx.Param))
+  drawn_at_once = mixer.initial_parameters(wide, jax.random.key(5))
+  for keys, leaf in own:
+    path = '/'.join(map(str, keys))
+    assert np.std(drawn_at_once[path]) == pytest.approx(float(np.std(leaf[...])), rel=0.2), path
+    assert np.mean(drawn_at_once[path]) == pytest.approx(float(np.mean(leaf[...])), abs=0.1), path
   with pytest.raises(KeyError, match='latents'):
     mixer.from_parameters(TINY, {p: a for p, a in first.items() if p != 'latents'})
 

@@ -188,8 +188,10 @@ class _Trainer:
     self._flops = config.batch * cost.size(
         config.model, tokens=data.inputs.shape[1]).train_flops
     self._data = jax.device_put(data, parallel.replicated(mesh))
-    self._initial = fit_program.make_initial(config, mesh)
-    self._advance = fit_program.make_advance(config, mesh, steps=steps)
+    # What the program does not depend on must not make it compile again.
+    program = dataclasses.replace(config, seeds=(0,), epochs=1, steps=steps, class_weights='none')
+    self._initial = fit_program.make_initial(program, mesh)
+    self._advance = fit_program.make_advance(program, mesh, steps=steps)
     self._seconds = self._done = 0
 
   def train(self, group: Sequence[Run], *, number: int, groups: int) -> dict[Run, RunResult]:

@@ -1,0 +1,95 @@
+"""All folds at once beside a PyTorch loop: the same network, honest figures."""
+
+import dataclasses
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from painformer_jax import benchmark_folds
+from painformer_jax.errors import InputError
+from painformer_jax.models import mixer
+
+SMALL = dict(latents=2, width=16, cross_head_width=8, self_head_width=2, self_attentions=1,
+             depth=1, mlp_ratio=1, input_width=12)
+
+
+def measure(**options):
+  lines = []
+  arguments = dict(folds=3, batch=4, tokens=2, samples=30, steps=2, rounds=2, **SMALL)
+  result = benchmark_folds.run(progress=lines.append, **{**arguments, **options})
+  return result, lines
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+  """PyTorch as if it were not installed."""
+  monkeypatch.setitem(sys.modules, 'torch', None)
+
+
+def test_measures_jax_where_there_is_no_torch(without_torch):
+  result, lines = measure()
+  assert any('PyTorch is not installed' in line for line in lines)
+  assert result['torch'] is None and result['ratio'] is None
+  assert len(result['jax']['seconds']) == 2 and min(result['jax']['seconds']) > 0
+  middle = np.median(result['jax']['seconds'])
+  assert result['jax']['fold_steps_per_second'] == pytest.approx(3 * 2 / middle)
+  text = benchmark_folds.table(result)
+  assert 'JAX, all folds at once' in text and 'nothing to compare with' in text
+
+
+@pytest.mark.torch
+def test_measures_both_sides():
+  pytest.importorskip('torch')
+  result, _ = measure()
+  pairs = list(zip(result['jax']['seconds'], result['torch']['seconds'], strict=True))
+  assert result['ratio'] == pytest.approx(np.median([t / j for j, t in pairs]))
+  assert result['torch_threads'] >= 1 and result['torch_version']
+  text = benchmark_folds.table(result)
+  assert 'PyTorch, one by one' in text and f'{result["ratio"]:.2f}' in text
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize('change', [
+    {}, {'tokens': 'scalar'}, {'bands': 0, 'cross_heads': 2}, {'latents': 40}])
+def test_both_networks_give_the_same_logits(change, measured):
+  torch = pytest.importorskip('torch')
+  config = dataclasses.replace(mixer.make_config('mixer_laptop'), positions=3, outputs=5, **change)
+  rng = np.random.default_rng(0)
+  arrays = {path: np.float32(rng.normal(path.endswith('scale'), 0.1, a.shape))
+            for path, a in mixer.abstract_parameters(config).items()}
+  twin = benchmark_folds.torch_mixer(config)
+  benchmark_folds.load_arrays(twin, arrays)
+  x = rng.standard_normal((4, 3, config.input_width), np.float32)
+  wanted = jax.jit(
+      lambda arrays, x: mixer.from_parameters(config, arrays)(x),
+      compiler_options={'xla_backend_optimization_level': 0})(arrays, x)
+  with torch.no_grad():
+    found = twin.eval()(torch.from_numpy(x)).numpy()
+  assert np.std(wanted) > 0.1
+  measured(f'PyTorch Mixer, {change}', np.abs(found - wanted).max(), limit=1e-4)
+  assert sum(p.numel() for p in twin.parameters()) == sum(a.size for a in arrays.values())
+
+
+def test_no_fold_trains_on_what_it_leaves_out():
+  config = benchmark_folds.FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
+  problem = benchmark_folds.make_problem(config, folds=3, samples=30, tokens=1, steps=9)
+  assert problem.batches.shape == (3, 9, 4) and problem.inputs.shape == (30, 1, 12)
+  for batches, test in zip(problem.batches, np.array_split(np.arange(30), 3)):
+    assert not set(batches.ravel()) & set(test) and len(set(batches.ravel())) == 20
+
+
+@pytest.mark.torch
+def test_configs_beyond_the_benchmark_are_refused():
+  pytest.importorskip('torch')
+  with pytest.raises(ValueError, match='no encoder'):
+    benchmark_folds.torch_mixer(mixer.make_config('mixer_laptop', dtype='bfloat16'))
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'model': 'mixer'}, 'no mixer'), ({'folds': 1}, 'two folds or more'), ({'samples': 5}, '5 samples'),
+    ({'batch': 0}, 'batch 0 is below 1'), ({'rounds': 0}, 'rounds 0')])
+def test_bad_input_is_one_line(change, message):
+  with pytest.raises(InputError, match=message):
+    measure(**change)
