@@ -1,6 +1,7 @@
 """Rows of recorded signals: windows of ECG, EMG, GSR and fNIRS, drawn."""
 
 import dataclasses
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,6 @@ from painformer_jax.modalities import cleaning, fnirs
 from painformer_jax.modalities.biosignal import (
     REPRESENTATIONS, BiosignalConfig, biosignal_images)
 from painformer_jax.modalities.quality import QualityRules, Tally, examine, trim
-from painformer_jax.modalities.settings import describe
 
 MODALITIES = ('ecg', 'emg', 'gsr', 'fnirs')
 
@@ -113,7 +113,11 @@ class SignalReader:
     self._rate, self._columns, self._key = rate, tuple(columns), key
     self.suffixes = frozenset(signal_files.SUFFIXES) | (
         {'.snirf'} if modality == 'fnirs' else set())
-    self.settings = describe(config)
+    record = dataclasses.asdict(config)
+    for part in record['images'].values():
+      del part['height'], part['width']
+    self.settings = json.dumps(
+        {'rate': rate, 'columns': columns, 'key': key} | record, sort_keys=True)
     self._tally = Tally()
 
   def total(self, files: Sequence[str]) -> int:

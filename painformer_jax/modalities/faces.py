@@ -49,7 +49,7 @@ class FaceConfig:
   margin: float = 0.1
   min_face: int = 40
   detection_size: int = 640
-  confidence: float = 0.9
+  confidence: float = 0.95
   choose: Literal['largest', 'central'] = 'largest'
   max_gap: float = 1.0
   smoothing: float = 0.0

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import types
 import typing
 from collections.abc import Mapping
 from typing import TypeVar
@@ -30,11 +29,6 @@ def read_settings(path: str | os.PathLike, kind: type[T]) -> T:
   return _build(kind, values, where=str(path))
 
 
-def describe(config) -> str:
-  """A config as JSON, for the record."""
-  return json.dumps(dataclasses.asdict(config), sort_keys=True)
-
-
 def _build(kind: type[T], values, *, where: str) -> T:
   if not isinstance(values, Mapping):
     raise InputError(f'{where} must be an object of '
@@ -57,12 +51,12 @@ def _value(hint, value, *, where: str):
   elif origin is typing.Literal:
     if value in arguments:
       return value
-  elif isinstance(value, bool) or hint is bool:
-    if isinstance(value, bool) and hint is bool:
+  elif isinstance(value, bool):  # which Python takes for a number
+    if hint is bool:
       return value
-  elif hint is float and isinstance(value, (int, float)):
+  elif hint is float and isinstance(value, int):
     return float(value)
-  elif hint is not types.NoneType and isinstance(value, hint):
+  elif isinstance(value, hint):
     return value
   raise InputError(f'{where}: {json.dumps(value)} is not a {_name(hint)}')
 
