@@ -1,0 +1,224 @@
+"""One modality of a study's samples as images, each with a fixed place among tokens."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+
+from painformer_jax.assessment.recordings import Sample, Study, load_channels, video_path
+from painformer_jax.embed_pictures import PictureConfig, PictureReader
+from painformer_jax.embed_signals import SignalConfig
+from painformer_jax.errors import InputError
+from painformer_jax.modalities import cleaning
+from painformer_jax.modalities.biosignal import REPRESENTATIONS, biosignal_images
+from painformer_jax.modalities.quality import Tally, examine, trim
+
+# Modality of a study -> key of `cleaning.METHODS`.
+CLEANING = {'ecg': 'ecg', 'gsr': 'gsr', 'eda': 'gsr', 'emg_trapezius': 'emg',
+            'emg_corrugator': 'emg', 'emg_zygomaticus': 'emg'}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddingSettings:
+  """How one modality of a study becomes images; all of it shapes the embeddings.
+
+  Attributes:
+    source: modality of the study: 'video', 'gsr', 'ecg', 'emg_trapezius', 'fnirs'.
+    picture: of a video: 'face' crops the face; 'rgb' takes whole frames; 'thermal'
+      and 'depth' are frames of that kind, or made by `network`, or by the face mesh.
+    frames: of a video: every how many frames, how faces are found, what becomes of
+      frames without one, what the network takes.
+    network: of a video: an .onnx file that turns RGB into thermal or depth frames.
+    stand_in: of a video: depth by the face mesh, in place of a depth network.
+    signal: of a signal: window and step in seconds, representations (none for the
+      paper's: all four, of fNIRS the waveform), cleaning, drawing, quality rules.
+    max_tokens: most embeddings of a sample; later frames or windows are not read.
+      0 for all. Every sample takes the room of the longest one.
+  """
+
+  source: str
+  picture: Literal['face', 'rgb', 'thermal', 'depth'] = 'face'
+  frames: PictureConfig = PictureConfig()
+  network: str = ''
+  stand_in: bool = False
+  signal: SignalConfig = SignalConfig()
+  max_tokens: int = 0
+
+  def __post_init__(self):
+    if self.max_tokens < 0:
+      raise InputError(f'max_tokens must be at least 0, not {self.max_tokens}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenImage:
+  """One image of a sample: uint8 [size, size, 3], and its place among its tokens."""
+
+  token: int
+  image: np.ndarray
+
+
+def channels_of(study: Study, source: str) -> tuple[str, ...]:
+  """Names of a modality's channels, as its first sample has them; () of a video.
+
+  Raises:
+    InputError: no sample has the modality.
+  """
+  for sample in study.samples:
+    if source in sample.data:
+      columns = sample.data[source].columns
+      return columns if len(columns) != 1 else (source,)
+  raise InputError(f'no sample of {study.name} has {source}; there are '
+                   f'{", ".join(study.modalities)}')
+
+
+class SampleReader:
+  """Reads one modality of sample after sample; for one thread.
+
+  Args:
+    settings: see `EmbeddingSettings`.
+    channels: from `channels_of`.
+    image_size: side of the images, pixels.
+
+  Raises:
+    InputError: settings that do not fit, or a package that is not installed.
+  """
+
+  def __init__(self, settings: EmbeddingSettings, *, channels: tuple[str, ...],
+               image_size: int):
+    self._settings, self._channels, self._size = settings, channels, image_size
+    self._representations = resolved_representations(settings)
+    self._pictures = None
+    if not channels:
+      self._pictures = PictureReader(
+          settings.picture, settings.frames, network=settings.network or None,
+          mesh=settings.stand_in)
+    elif settings.signal.clean and settings.source not in CLEANING:
+      raise InputError(f'there is no cleaning for {settings.source}, only for '
+                       f'{", ".join(CLEANING)}')
+
+  def images(self, sample: Sample, *, say: Callable[[str], None]) -> Iterator[TokenImage]:
+    """The sample's images, tokens rising; none where nothing in it can be used.
+
+    Args:
+      sample: of the study.
+      say: told what was left out of a sample of which something is used.
+
+    Raises:
+      InputError: the file is missing, damaged or has nothing to use, perhaps after
+        some images.
+    """
+    images = self._video(sample, say) if self._pictures else self._signal(sample, say)
+    for image in images:
+      if self._settings.max_tokens and image.token >= self._settings.max_tokens:
+        return
+      yield image
+
+  def _video(self, sample: Sample, say) -> Iterator[TokenImage]:
+    every = self._settings.frames.every
+    for row in self._pictures.rows(
+        str(video_path(sample)), image_size=self._size, say=say):
+      yield TokenImage(token=row.place['frame'] // every, image=row.image)
+
+  def _signal(self, sample: Sample, say) -> Iterator[TokenImage]:
+    config, size, tally = self._settings.signal, self._size, Tally()
+    drawing = dataclasses.replace(
+        config.images,
+        waveform=dataclasses.replace(config.images.waveform, height=size, width=size),
+        spectrogram=dataclasses.replace(config.images.spectrogram, height=size, width=size))
+    signals, rate = load_channels(sample, self._settings.source)
+    if len(signals) != len(self._channels):
+      raise InputError(f'{self._settings.source} of {sample.name} has {len(signals)} channels, '
+                       f'not {len(self._channels)}')
+    trimmed = [trim(values)[0] for values in signals]
+    cleaned = {}
+    for number, start, stop in windows(max(map(len, trimmed)), rate, config):
+      for channel, values in enumerate(trimmed):
+        window = values[start:stop]
+        quality = examine(window, wanted=round(config.window * rate), rules=config.quality)
+        tally.add(quality)
+        if not quality.usable:
+          continue
+        if config.clean:
+          if channel not in cleaned:
+            cleaned[channel] = cleaning.clean(
+                values, rate, modality=CLEANING[self._settings.source])
+          window = cleaned[channel][start:stop]
+        drawn = biosignal_images(window, rate, drawing, representations=self._representations)
+        first = (number * len(signals) + channel) * len(drawn)
+        for offset, image in enumerate(drawn.values()):
+          yield TokenImage(token=first + offset, image=image)
+    if not tally.kept:
+      raise InputError(str(tally))
+    if str(tally):
+      say(str(tally))
+
+
+def windows(samples: int, rate: float, config: SignalConfig) -> Iterator[tuple[int, int, int]]:
+  """Whole windows: number, first sample, last sample + 1; of a short signal, all of it."""
+  length = round(config.window * rate)
+  if not length or samples < length:
+    yield 0, 0, samples
+    return
+  step, number = max((config.step or config.window) * rate, 1.0), 0
+  # Starts are rounded one by one, so that they do not drift at odd rates.
+  while (start := round(number * step)) + length <= samples:
+    yield number, start, start + length
+    number += 1
+
+
+def resolved_representations(settings: EmbeddingSettings) -> tuple[str, ...]:
+  """Those asked for, or the paper's."""
+  if settings.signal.representations:
+    return settings.signal.representations
+  return ('waveform',) if settings.source == 'fnirs' else REPRESENTATIONS
+
+
+def token_labels(settings: EmbeddingSettings, channels: tuple[str, ...],
+                 tokens: int) -> tuple[str, ...]:
+  """What each token is: 'frame 12', 'gsr psd', 'S1_D2 waveform, 5-10 s'."""
+  if not channels:
+    return tuple(f'frame {token * settings.frames.every}' for token in range(tokens))
+  kinds, config = resolved_representations(settings), settings.signal
+  labels = []
+  for token in range(tokens):
+    rest, kind = divmod(token, len(kinds))
+    number, channel = divmod(rest, len(channels))
+    label = f'{channels[channel]} {kinds[kind]}'
+    if config.window:
+      start = number * (config.step or config.window)
+      label += f', {start:g}-{start + config.window:g} s'
+    labels.append(label)
+  return tuple(labels)
+
+
+def settings_record(settings: EmbeddingSettings, channels: tuple[str, ...]) -> dict:
+  """All that shapes the images, for JSON; what the modality does not use is left out.
+
+  Raises:
+    InputError: the network's file cannot be read.
+  """
+  record = {'source': settings.source, 'max_tokens': settings.max_tokens}
+  if channels:
+    signal = dataclasses.asdict(settings.signal)
+    del signal['pathlength_factor']
+    signal['representations'] = resolved_representations(settings)
+    for part in signal['images'].values():
+      del part['height'], part['width']
+    return record | {'channels': channels, 'signal': signal}
+  frames = dataclasses.asdict(settings.frames)
+  if settings.picture == 'face' or settings.stand_in:
+    frames['crop'] = True
+  if not frames['crop']:
+    del frames['face'], frames['faceless']
+  network = frames.pop('network')
+  record |= {'picture': settings.picture, 'frames': frames, 'stand_in': settings.stand_in}
+  if settings.network:
+    try:
+      digest = hashlib.sha256(pathlib.Path(settings.network).read_bytes()).hexdigest()
+    except OSError as error:
+      raise InputError(f'{settings.network} cannot be read: {error.strerror}') from error
+    record['network'] = network | {'sha256': digest}
+  return record
