@@ -303,3 +303,18 @@ def test_a_batch_that_cannot_be_divided():
 def test_rows_that_are_named_stay():
   config = from_config_dict(changed('steps', 100))
   assert config.with_rows({}) is config
+
+
+@pytest.mark.parametrize('path', [
+    'batch', 'shares', 'tasks.a.epochs', 'tasks.b.mixup', 'optimizer.b1', 'label_smoothing'])
+def test_a_record_from_before_a_field_was_there(path):
+  config = from_config_dict(changed('steps', 100))
+  stored = json.loads(config.to_json())
+  *parents, name = path.split('.')
+  tree = stored
+  for parent in parents:
+    tree = tree[parent]
+  default = tree.pop(name)
+  assert changed_fields(config, stored) == []
+  tree[name] = 'other'
+  assert changed_fields(config, stored) == [f'{path}: "other" -> {json.dumps(default)}']

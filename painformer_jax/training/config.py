@@ -330,12 +330,27 @@ def _check_mixing(config: TrainConfig) -> None:
 
 
 def changed_fields(config: TrainConfig, stored: Mapping) -> list[str]:
-  """Fields, as 'path: stored -> now', in which a run differs from its record."""
+  """Fields, as 'path: stored -> now', in which a run differs from its record.
+
+  Fields that an older release did not have count as having their defaults.
+  """
+  stored = _filled(TrainConfig, stored)
+  stored['optimizer'] = _filled(OptimizerConfig, stored['optimizer'])
+  stored['tasks'] = {name: _filled(TaskConfig, task)
+                     for name, task in stored.get('tasks', {}).items()}
   now, before = (dict(_leaves(tree)) for tree in (json.loads(config.to_json()), stored))
   return [f'{path}: {before.get(path, "not there")} -> {now.get(path, "not there")}'
           for path in sorted(now.keys() | before.keys())
           if path.split('.')[0] not in TrainConfig.RESUMABLE
           and now.get(path) != before.get(path)]
+
+
+def _filled(kind, stored: Mapping) -> dict:
+  defaults_ = {f.name: f.default for f in dataclasses.fields(kind)
+               if f.default is not dataclasses.MISSING}
+  if kind is TrainConfig:
+    defaults_['optimizer'] = {}
+  return {**defaults_, **stored}
 
 
 def _leaves(tree: Mapping, prefix: str = ''):
