@@ -141,7 +141,9 @@ def test_bad_usage_is_one_line(painformer, stored, inputs, options, message):
   assert names(inputs.parent) == ['in']
 
 
-def test_an_interrupt_leaves_nothing(stored, tmp_path):
+@pytest.mark.parametrize('number, status, word', [
+    (signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'stopped')])
+def test_an_interrupt_leaves_nothing(stored, tmp_path, number, status, word):
   write_video(tmp_path / 'long.mp4', 6_000, size=(320, 240))
   (tmp_path / 'out.npz').write_bytes(b'older')
   # Where tests run in the background, the signal is ignored unless asked for.
@@ -157,13 +159,13 @@ def test_an_interrupt_leaves_nothing(stored, tmp_path):
       assert process.poll() is None, 'ended before the signal'
       assert time.monotonic() < deadline, 'never began to write'
       time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
   finally:
     process.kill()
     process.wait()
-  assert process.returncode == 130
-  assert error.splitlines()[-1] == 'painformer: interrupted'
+  assert process.returncode == status
+  assert error.splitlines()[-1] == f'painformer: {word}'
   assert names(tmp_path) == ['long.mp4', 'out.npz']
   assert (tmp_path / 'out.npz').read_bytes() == b'older'
 
