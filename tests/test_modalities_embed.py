@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from painformer_jax.cli.main import main
+from painformer_jax.data.demo.fetch import default_cache_dir
 from painformer_jax.embed_files import Sheet, embed_files, find_files
 from painformer_jax.embed_pictures import PictureConfig, PictureReader
 from painformer_jax.embed_signals import SignalConfig, SignalReader
@@ -467,3 +468,16 @@ def test_rules_in_the_config_are_followed(tmp_path):
     rows_of(signals(representations=WAVES, quality=QualityRules(max_missing=0.1)),
             tmp_path / 'a.npy')
   assert len(rows_of(signals(representations=WAVES), tmp_path / 'a.npy')[0]) == 1
+
+
+@pytest.mark.demo_corpus
+@pytest.mark.parametrize('name, modality', [('ECG', 'ecg'), ('EDA', 'gsr')])
+def test_real_recordings_are_sound(name, modality):
+  path = default_cache_dir() / f'systole-0.2.4/systole/datasets/Task1_{name}.npy'
+  if not path.is_file():
+    pytest.skip('the demo corpus is not there (painformer data demo)')
+  reader = signals(modality, rate=1000.0, window=5.5, representations=WAVES)
+  rows, said = rows_of(reader, path)
+  # 25.6 minutes; nothing flat, missing or clipped.
+  assert len(rows) == 279 == reader.total([str(path)]) and said == []
+  assert {row.place['quality'] for row in rows} == {''}

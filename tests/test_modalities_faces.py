@@ -78,6 +78,13 @@ def test_no_gap_is_bridged_where_none_may_be():
   assert states(track([box(20), None, box(20)], max_gap=0.0)) == 'dnd'
 
 
+def test_faces_may_be_looked_for_in_some_frames_alone():
+  found = track([box(10.0 * k) for k in range(1, 8)], detect_every=3)
+  assert states(found) == 'dttdttd'
+  for k, face in enumerate(found, 1):
+    assert face.box.centre[0] == pytest.approx(10 * k)
+
+
 def test_no_face_at_all():
   assert states(track([None] * 30, max_gap=0.5)) == 'n' * 30
   assert list(faces.track([], detect=lambda image: [])) == []
@@ -177,7 +184,7 @@ def test_overlap():
 
 @pytest.mark.parametrize('field', [
     {'margin': -0.1}, {'min_face': 5}, {'detection_size': 20}, {'confidence': 1.1},
-    {'choose': 'first'}, {'max_gap': -1}, {'max_gap': math.inf}, {'smoothing': math.nan}])
+    {'choose': 'first'}, {'detect_every': 0}, {'max_gap': -1}, {'max_gap': math.inf}, {'smoothing': math.nan}])
 def test_bad_config(field):
   with pytest.raises(InputError, match=next(iter(field))):
     FaceConfig(**field)

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       metavar='NAME', help=f'{", ".join((*_PICTURES, *_SIGNALS))} (default: rgb)')
   parser.add_argument('--settings', metavar='FILE.json',
                       help="every parameter of the modality; those in use are kept in the "
-                           'array settings. Options here go before them')
+                           'array settings. Options given here win')
   parser.add_argument('--sheet', metavar='FILE.png',
                       help='also draw the first images, as the model sees them')
   parser.add_argument('--sheet-images', type=int, metavar='N',
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   pictures.add_argument('--every', type=int, metavar='N',
                         help='take every Nth frame of a video (default: all)')
   pictures.add_argument('--crop-faces', action='store_true', default=None,
-                        help='crop the face first; with --network or RGB-like frames')
+                        help='find the face in each frame and crop it first')
   pictures.add_argument('--faceless', choices=('skip', 'whole'),
                         help='leave frames without a face out (default), or take them whole')
   pictures.add_argument('--network', metavar='FILE.onnx',

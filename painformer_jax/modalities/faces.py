@@ -40,6 +40,8 @@ class FaceConfig:
     confidence: least of a detection, in [0, 1].
     choose: which of several faces starts a track: 'largest', or 'central', the
       one nearest to the middle of the frame. A track then stays with its face.
+    detect_every: looks for faces in frames 0, detect_every, ... alone, to save
+      time, and follows them in between; `max_gap` should be longer.
     max_gap: how long a face that is not detected is followed, in seconds from
       its last or to its next detection; frames that far are held in memory.
     smoothing: time constant in seconds of the exponential mean that steadies the
@@ -51,6 +53,7 @@ class FaceConfig:
   detection_size: int = 640
   confidence: float = 0.95
   choose: Literal['largest', 'central'] = 'largest'
+  detect_every: int = 1
   max_gap: float = 1.0
   smoothing: float = 0.0
 
@@ -64,6 +67,8 @@ class FaceConfig:
       raise InputError(f'confidence must lie in [0, 1], not {self.confidence}')
     if self.choose not in ('largest', 'central'):
       raise InputError(f"choose must be 'largest' or 'central', not {self.choose!r}")
+    if self.detect_every < 1:
+      raise InputError(f'detect_every must be at least 1, not {self.detect_every}')
     if not (0 <= self.max_gap < math.inf and 0 <= self.smoothing < math.inf):
       raise InputError(f'max_gap and smoothing must be at least 0 s: {self}')
 
@@ -168,10 +173,11 @@ def track(
     box = _between(time, last, following, config.max_gap)
     return Face(frame=frame, state='tracked' if box else 'none', box=steady(time, box))
 
-  for frame in frames:
+  for number, frame in enumerate(frames):
     time = _seconds(frame)
     near = last[1] if last and time - last[0] <= config.max_gap else None
-    box = _choose(detect(frame.image), frame.image, config, near)
+    boxes = detect(frame.image) if number % config.detect_every == 0 else []
+    box = _choose(boxes, frame.image, config, near)
     if box is None:
       waiting.append((time, frame))
       # Frames that no detection to come can reach.
