@@ -8,22 +8,22 @@
     <folder>/<name>/summary.json   tokens and troubles; written last
 """
 
+import contextlib
 import dataclasses
-import hashlib
+import fcntl
 import json
 import os
 import pathlib
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from painformer_jax.assessment.recordings import Study, named
+from painformer_jax.assessment.embedding_record import INFORMATION, differences
+from painformer_jax.assessment.recordings import named
 from painformer_jax.checkpoints.atomic import write_atomically
 from painformer_jax.errors import InputError
-
-_EDGE = 4096  # Bytes at each end of a recording that its fingerprint reads.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,6 +98,10 @@ class EmbeddingStore:
     """All that a modality's embeddings depend on, to be kept with results."""
     return self._part(name).record()
 
+  def stand_in(self, name: str) -> str:
+    """What the images were made of in place of the modality; '' for nothing."""
+    return self._part(name).record()[INFORMATION]['stand_in']
+
   def describe(self, name: str) -> str:
     """'gsr: 400 samples x 4 embeddings of 160 numbers; 2 left out, such as A: flat'."""
     tokens, troubles = self.tokens(name), self.troubles(name)
@@ -108,6 +112,8 @@ class EmbeddingStore:
       line += f'; {len(lost)} left out, such as {lost[0].sample}: {lost[0].what}'
     if len(troubles) > len(lost):
       line += f'; {len(troubles) - len(lost)} used in part'
+    if self.stand_in(name):
+      line += f'; a stand-in: {self.stand_in(name)}'
     return line
 
   def _part(self, name: str) -> 'ModalityFolder':
@@ -144,8 +150,7 @@ class ModalityFolder:
     """Starts the folder, or checks that what it holds was made the same way.
 
     Args:
-      record: all that the embeddings depend on, JSON. What is below 'made' is
-        information, and not compared.
+      record: all that the embeddings depend on, JSON; see `embedding_record`.
       files: recording -> fingerprint, '' for one that is not there.
 
     Raises:
@@ -157,10 +162,10 @@ class ModalityFolder:
       self._make(record, files)
       return
     there = self.record()
-    differing = list(_differences(there, record))
+    differing = list(differences(there, record))
     if differing:
-      raise InputError(f'{self.path} holds embeddings made with other settings '
-                       f'({named(differing)}): name another folder, or remove that one')
+      raise InputError(f'{self.path} holds embeddings made otherwise ({named(differing)}): '
+                       'name another folder, or remove that one')
     before = self._read_json('files.json')
     # Finished embeddings can be used where the recordings are not at hand.
     changed = [path for path, state in files.items()
@@ -168,8 +173,6 @@ class ModalityFolder:
     if changed:
       raise InputError(f'{self.path} holds embeddings of recordings that have changed since '
                        f'({named(changed)}): name another folder, or remove that one')
-    for leftover in self.path.glob('.*.partial'):
-      leftover.unlink(missing_ok=True)
     if self.finished:
       shutil.rmtree(self._parts, ignore_errors=True)
 
@@ -183,6 +186,26 @@ class ModalityFolder:
       raise InputError(f'{self.path} cannot be written: {error.strerror}') from error
     self._write_json('files.json', files)
     self._write_json('record.json', record)
+
+  @contextlib.contextmanager
+  def locked(self) -> Iterator[None]:
+    """Keeps other processes from writing to the folder.
+
+    Raises:
+      InputError: one is doing so.
+    """
+    with open(self.path / '.lock', 'wb') as file:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError as error:
+        raise InputError(f'another process is embedding into {self.path}: wait for it, then '
+                         'run the same command again') from error
+      except OSError:
+        pass  # A file system without locks.
+      # What a killed process has left.
+      for leftover in (*self.path.glob('.*.partial'), *self._parts.glob('.*.partial')):
+        leftover.unlink(missing_ok=True)
+      yield
 
   def done(self) -> int:
     """How many samples, from the first, have been written in parts."""
@@ -224,7 +247,8 @@ class ModalityFolder:
     return [trouble for part in self._read_parts() for trouble in part.troubles
             if trouble.left_out]
 
-  def finish(self, *, samples: int, width: int, labels) -> None:
+  def finish(self, *, samples: int, width: int,
+             labels: Callable[[int], Sequence[str]]) -> None:
     """Joins the parts; holds one sample in memory at a time.
 
     Args:
@@ -270,7 +294,7 @@ class ModalityFolder:
       mask = np.load(self.path / 'mask.npy', allow_pickle=False)
       if values.shape[:2] != mask.shape or mask.shape[1] != len(labels):
         raise ValueError('its arrays do not fit one another')
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
       raise InputError(f'{self.path} is damaged ({error}): remove it') from error
     return Tokens(values=values, mask=mask, labels=labels)
 
@@ -319,73 +343,3 @@ class _Part:
   tokens: np.ndarray
   values: np.ndarray
   troubles: tuple[Trouble, ...]
-
-
-def samples_record(study: Study, source: str) -> dict:
-  """The study's samples and where their modality lies, as a count and a hash."""
-  digest = hashlib.sha256()
-  for sample in study.samples:
-    place = sample.data.get(source)
-    where = None if place is None else [
-        _relative(place.path, study.root), place.columns, place.rate, place.delimiter,
-        place.start, place.stop, place.padded]
-    digest.update(json.dumps([sample.subject, sample.name, where]).encode() + b'\n')
-  return {'count': len(study.samples), 'sha256': digest.hexdigest()}
-
-
-def fingerprints(study: Study, source: str) -> dict[str, str]:
-  """Recording -> hash of its length, beginning and end; '' for one that is not there.
-
-  Reading a data set whole takes too long for every start; a recording that changes
-  inside only, to the same length, goes unseen.
-  """
-  paths = dict.fromkeys(sample.data[source].path for sample in study.samples
-                        if source in sample.data)
-  return {_relative(path, study.root): _fingerprint(path) for path in paths}
-
-
-def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
-  """SHA-256 of a model's arrays by path: the same in whatever form they are stored."""
-  digest = hashlib.sha256()
-  for path in sorted(arrays):
-    array = np.ascontiguousarray(arrays[path])
-    digest.update(json.dumps([path, str(array.dtype), array.shape]).encode())
-    digest.update(array.reshape(-1).view(np.uint8).data if array.size else b'')
-  return digest.hexdigest()
-
-
-def _fingerprint(path: pathlib.Path) -> str:
-  try:
-    with open(path, 'rb') as file:
-      size = os.fstat(file.fileno()).st_size
-      digest = hashlib.sha256(f'{size} '.encode() + file.read(_EDGE))
-      if size > _EDGE:
-        file.seek(max(size - _EDGE, _EDGE))
-        digest.update(file.read(_EDGE))
-      return digest.hexdigest()
-  except OSError:
-    return ''
-
-
-def _relative(path: pathlib.Path, root: pathlib.Path) -> str:
-  """Below the study's folder, so that a moved data set is still the same."""
-  try:
-    return pathlib.Path(path).relative_to(root).as_posix()
-  except ValueError:
-    return str(path)
-
-
-def _differences(there, here, path: str = '') -> Iterable[str]:
-  """'settings.signal.window: 5.5 there, 4 here', of nested JSON."""
-  if path == 'made':
-    return
-  if isinstance(there, dict) and isinstance(here, dict):
-    for key in dict.fromkeys([*there, *here]):
-      yield from _differences(there.get(key), here.get(key), f'{path}.{key}' if path else key)
-  elif there != here:
-    yield f'{path}: {_short(there)} there, {_short(here)} here'
-
-
-def _short(value) -> str:
-  text = value if isinstance(value, str) else json.dumps(value)
-  return text if len(text) <= 24 else f'{text[:16]}...'

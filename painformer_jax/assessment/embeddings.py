@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -14,15 +15,17 @@ import jax
 import numpy as np
 
 import painformer_jax
+from painformer_jax.assessment import embedding_record
 from painformer_jax.assessment.embedding_store import (
-    EmbeddingStore, ModalityFolder, Tokens, Trouble, arrays_sha256, fingerprints, samples_record)
+    EmbeddingStore, ModalityFolder, Tokens, Trouble)
 from painformer_jax.assessment.recordings import Sample, Study, named
 from painformer_jax.assessment.sample_images import (
     EmbeddingSettings, SampleReader, TokenImage, channels_of, settings_record, token_labels)
 from painformer_jax.checkpoints.load import read_weights
 from painformer_jax.checkpoints.weights import Weights
 from painformer_jax.errors import InputError
-from painformer_jax.models.config import Preset
+from painformer_jax.modalities import depth
+from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.progress import Meter
 from painformer_jax.training.step import make_embed_step
@@ -60,13 +63,15 @@ def compute_embeddings(
     batch_size: images at once over all devices, rounded up to a multiple of them.
     readers: threads that read recordings and draw images.
     max_left_out: share of the samples, in [0, 1], of which a modality may be left
-      out; above it the study is taken to be incomplete.
+      out; above it the study is taken to be incomplete. What was embedded until
+      then is kept.
     devices: to run on; None for all.
     progress: told what is going on, a line at a time.
 
   Raises:
-    InputError: the folder holds embeddings made in another way; too many samples
-      are left out, or all; weights, settings or the disk are at fault.
+    InputError: the folder holds embeddings made in another way, or another process
+      is making them; too many samples are left out; weights, settings or the disk
+      are at fault.
   """
   for name in settings:
     if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', name):
@@ -85,23 +90,28 @@ def compute_embeddings(
     ModalityFolder(pathlib.Path(folder, name)).begin(
         network.record | {
             'settings': settings_record(each, channels[name]),
-            'samples': samples_record(study, each.source),
-            'made': {'study': study.name, 'painformer_jax': painformer_jax.__version__}},
-        fingerprints(study, each.source))
+            'samples': embedding_record.samples_record(study, each.source),
+            embedding_record.INFORMATION: {
+                'study': study.name, 'weights': weights.source.name,
+                'stand_in': depth.STAND_IN if each.stand_in else '',
+                'painformer_jax': painformer_jax.__version__}},
+        embedding_record.fingerprints(study, each.source))
   for name, each in settings.items():
     target = ModalityFolder(pathlib.Path(folder, name))
     if target.finished:
       progress(f'{name}: embeddings found in {target.path}')
       _check_left_out(name, [t for t in target.troubles() if t.left_out],
                       samples=len(study.samples), share=max_left_out)
-    else:
-      _embed_modality(study, each, target, name=name, network=network, channels=channels[name],
-                      readers=readers, max_left_out=max_left_out, progress=progress)
+      continue
+    with target.locked():
+      _embed_modality(
+          study, each, target, name=name, network=network, channels=channels[name],
+          readers=readers, max_left_out=max_left_out, progress=progress)
   return EmbeddingStore(folder, tuple(settings), [sample.name for sample in study.samples])
 
 
 class _Network:
-  """The backbone on all devices, compiled once for batches of one size."""
+  """The backbone on all devices, for batches of one size."""
 
   def __init__(self, weights: Weights, *, batch_size: int,
                devices: Sequence[jax.Device] | None):
@@ -110,29 +120,36 @@ class _Network:
                     if not path.startswith('head/')}
     self._mesh = parallel.data_mesh(devices)
     self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
-    self._step = None
+    self._placed = False
     self.record = {
         'version': _VERSION, 'model': dataclasses.asdict(self.config),
         'mean': Preset.mean, 'std': Preset.std,
-        'weights_sha256': arrays_sha256(self._arrays)}
+        'weights': {'sha256': embedding_record.arrays_sha256(self._arrays)}}
 
   def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
     """Up to batch_size images, uint8 [size, size, 3] -> float32 [the same, width]."""
-    if self._step is None:
-      self._step = make_embed_step(
-          self.config, self._mesh, mean=Preset.mean, std=Preset.std)
+    if not self._placed:
       self._arrays = jax.device_put(self._arrays, parallel.replicated(self._mesh))
+      self._placed = True
     size = self.config.image_size
     batch = np.zeros((self.batch_size, size, size, 3), np.uint8)
     batch[:len(images)] = images
-    return np.asarray(self._step(self._arrays, parallel.put_batch(
-        self._mesh, batch)))[:len(images)]
+    return np.asarray(_step(self.config, self._mesh)(
+        self._arrays, parallel.put_batch(self._mesh, batch)))[:len(images)]
+
+
+@functools.lru_cache(maxsize=8)
+def _step(config: PainFormerConfig, mesh: jax.sharding.Mesh):
+  """Compiled once a process, however many studies come."""
+  return make_embed_step(config, mesh, mean=Preset.mean, std=Preset.std)
 
 
 def _embed_modality(study: Study, settings: EmbeddingSettings, target: ModalityFolder, *,
                     name: str, network: _Network, channels: tuple[str, ...], readers: int,
                     max_left_out: float, progress) -> None:
   """Embeds what is left of a modality, part by part."""
+  if target.finished:  # by another process, in the meantime
+    return
   samples, done = len(study.samples), target.done()
   lost = target.left_out() if done else []
   if done:
@@ -197,12 +214,11 @@ class _PartInMemory:
 
 
 def _check_left_out(name: str, lost: Sequence[Trouble], *, samples: int, share: float) -> None:
-  """Raises InputError if too many samples are left out, or all."""
-  if len(lost) > share * samples or len(lost) == samples:
+  """Raises InputError if too many samples are left out."""
+  if len(lost) > share * samples:
     raise InputError(
         f'{name}: {len(lost)} of {samples} samples cannot be used, above the limit of '
-        f'{share:.0%}; the first: {named(lost)}: mend the data or its settings, or raise '
-        'max_left_out')
+        f'{share:.0%} ({named(lost)}): mend the data or the settings, or raise max_left_out')
 
 
 def _read_ahead(samples: Sequence[Sample], make: Callable[[], SampleReader], *,
