@@ -1,0 +1,42 @@
+"""The whole assessment on real recordings of the demo corpus: two states, no pain.
+
+One person sees pictures under ECG, skin conductance (EDA) and respiration: is a window
+after a picture, or away from all? Another taps with the fingers under fNIRS, or rests.
+Folds are blocks of time, 10 s apart. What comes out says how well a state of one person
+is told at another time, with whatever weights are named.
+"""
+
+from ml_collections import ConfigDict
+
+from painformer_jax.assessment.config import defaults
+
+
+def get_config() -> ConfigDict:
+  """The demo's configuration; name the backbone with --config.weights=runs/demo."""
+  config = defaults()
+  config.dataset = 'demo'
+  config.modalities = {name: dict(source=name) for name in ('ecg', 'gsr', 'resp', 'fnirs')}
+  three = ('ecg', 'gsr', 'resp')
+  stimulus = {
+      name: dict(fusion=dict(kind='add', modalities=(source,)), label=label)
+      for name, source, label in (('ecg', 'ecg', 'ECG'), ('eda', 'gsr', 'EDA'),
+                                  ('respiration', 'resp', 'respiration'))}
+  stimulus['fusion-1'] = dict(
+      fusion=dict(kind='fusion-1', modalities=three), label='ECG+EDA+respiration')
+  stimulus['fusion-2'] = dict(
+      fusion=dict(kind='fusion-2', modalities=three), label='ECG+EDA+respiration')
+  stimulus['concat'] = dict(
+      fusion=dict(kind='concat', modalities=three), label='ECG+EDA+respiration')
+  fnirs = {
+      f'fnirs-{kind}': dict(fusion=dict(kind=kind, modalities=('fnirs',)), label='fNIRS')
+      for kind in ('add', 'concat')}
+  config.rows = {
+      **{name: dict(row, tasks=('stimulus-rest',)) for name, row in stimulus.items()},
+      **{name: dict(row, tasks=('tapping-rest',)) for name, row in fnirs.items()}}
+  config.tasks = ('stimulus-rest', 'tapping-rest')
+  config.protocol = 'blocks'
+  config.normalise = 'study'
+  config.max_left_out = 0.9  # A recording holds one task's signals only.
+  config.seeds = (0, 1, 2)
+  config.shuffled = 19
+  return config

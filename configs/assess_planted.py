@@ -1,0 +1,31 @@
+"""The whole assessment on synthetic signals with a known effect: does it find what is there?
+
+A folder in BioVid's layout is written first. Skin conductance holds the planted effect
+and must come out near the planted accuracy; ECG holds none and must come out at chance,
+as must shuffled labels. Nobody's pain is in it: this tests the pipeline, not PainFormer.
+"""
+
+from ml_collections import ConfigDict
+
+from painformer_jax.assessment.config import defaults
+
+
+def get_config() -> ConfigDict:
+  """The planted study's configuration; name the backbone with --config.weights."""
+  config = defaults()
+  config.dataset = 'planted'
+  config.planted.subjects = 20
+  config.planted.per_level = 10
+  config.planted.effect = 2.0
+  config.planted.subject_spread = 0.5
+  drawn = dict(representations=('waveform',))
+  config.modalities = dict(
+      gsr=dict(source='gsr', signal=drawn), ecg=dict(source='ecg', signal=drawn))
+  config.rows = dict(
+      gsr=dict(fusion=dict(kind='add', modalities=('gsr',)), label='GSR'),
+      ecg=dict(fusion=dict(kind='add', modalities=('ecg',)), label='ECG'))
+  config.tasks = ('BL1-PA4',)
+  config.protocol = 'loso'
+  config.normalise = 'subject'
+  config.shuffled = 19
+  return config

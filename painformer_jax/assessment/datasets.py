@@ -1,0 +1,103 @@
+"""Opens and checks the folder that a configuration names."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from painformer_jax.assessment import ai4pain, biovid, demo_study, planted
+from painformer_jax.assessment.config import AssessConfig
+from painformer_jax.assessment.recordings import Finding, Study
+from painformer_jax.data.demo.fetch import default_cache_dir
+from painformer_jax.errors import InputError
+
+_OPEN = {'ai4pain-2025': ai4pain.open_2025, 'ai4pain-2026': ai4pain.open_2026}
+
+
+def open_study(config: AssessConfig, workdir: str | os.PathLike) -> Study:
+  """Lists the samples; datasets 'demo' and 'planted' are made first, once.
+
+  Args:
+    config: of the assessment.
+    workdir: where 'demo' and 'planted' put their tables, in `data`.
+
+  Raises:
+    InputError: no such folder, or nothing usable in it.
+  """
+  sources = sources_of(config)
+  folder = Path(workdir, 'data')
+  if config.dataset == 'demo':
+    cache = config.data_dir or default_cache_dir()
+    return demo_study.open_study(cache, folder, gap=config.gap)
+  if config.dataset == 'planted':
+    return biovid.open_study(_planted_folder(config, folder), modalities=sources)
+  if config.dataset == 'biovid':
+    return biovid.open_study(config.data_dir, modalities=sources)
+  if config.dataset == 'ai4pain-2024':
+    tables = None
+    if config.fnirs.path:
+      f = config.fnirs
+      tables = ai4pain.FnirsTables(
+          path=f.path, columns=f.columns, rate=f.rate, delimiter=f.delimiter)
+    return ai4pain.open_2024(config.data_dir, fnirs=tables, labels=config.labels or None)
+  return _OPEN[config.dataset](config.data_dir, modalities=sources)
+
+
+def check(config: AssessConfig, study: Study, *, whole: bool,
+          progress: Callable[[str], None] = lambda line: None) -> list[Finding]:
+  """Everything missing or odd in the study's folder.
+
+  Args:
+    config: of the assessment.
+    study: from `open_study`.
+    whole: also look into every table, at its values; else only whether every file is
+      there and not empty.
+    progress: takes lines.
+  """
+  depth = 'signals' if whole else 'files'
+  findings = []
+  if config.dataset == 'biovid':
+    findings = biovid.check(study, depth=depth, progress=progress)
+  elif config.dataset == 'planted':
+    plan = planted_plan(config)
+    findings = biovid.check(study, depth=depth, subjects=plan.subjects,
+                            per_level=plan.per_level, progress=progress)
+  elif config.dataset == 'ai4pain-2024':
+    findings = ai4pain.check(study, depth=depth, people=ai4pain.PEOPLE_2024)
+  elif config.dataset != 'demo':
+    findings = ai4pain.check(study, depth=depth)
+  return [*findings, *(
+      Finding(where=study.name, what=f'no sample has {source}')
+      for source in sources_of(config) if source not in study.modalities)]
+
+
+def sources_of(config: AssessConfig) -> tuple[str, ...]:
+  """The study's modalities that the rows need, each once."""
+  return tuple(dict.fromkeys(
+      config.modalities[m].source for row in config.rows.values()
+      for m in row.fusion.modalities))
+
+
+def planted_plan(config: AssessConfig) -> planted.Plan:
+  values = config.planted
+  return planted.Plan(
+      subjects=values.subjects, per_level=values.per_level, effect=values.effect,
+      subject_spread=values.subject_spread, seed=values.seed)
+
+
+def _planted_folder(config: AssessConfig, folder: Path) -> Path:
+  """The planted study at data_dir, else in the workdir; written where there is none."""
+  root = Path(config.data_dir) if config.data_dir else folder
+  plan = planted_plan(config)
+  if not root.exists():
+    try:
+      root.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise InputError(f'{root.parent} cannot be made: {error.strerror}') from error
+    return planted.write_study(root, plan)
+  found = planted.read_plan(root)
+  if found is None:
+    raise InputError(f'{root} exists and is no planted study: name another config.data_dir')
+  if found != plan:
+    raise InputError(f'{root} was planted with {found}, the config asks for {plan}: name '
+                     'another config.data_dir')
+  return root
