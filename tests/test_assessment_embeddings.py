@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -400,7 +401,6 @@ def test_stopped_while_parts_are_joined_it_goes_on(root, whole, tmp_path, monkey
     return stopped
 
   with monkeypatch.context() as patched:
-    patched.setattr(os, 'replace', stop_before(os.replace))
     patched.setattr(embedding_store, 'write_atomically',
                     stop_before(embedding_store.write_atomically))
     with pytest.raises(KeyboardInterrupt):
@@ -409,6 +409,20 @@ def test_stopped_while_parts_are_joined_it_goes_on(root, whole, tmp_path, monkey
   store = compute(small_study(root), {'gsr': GSR}, tmp_path / 'e')
   assert np.array_equal(store.tokens('gsr').values, whole[1].tokens('gsr').values)
   assert sorted(p.name for p in (tmp_path / 'e/gsr').rglob('*')) == FINISHED
+
+
+def test_a_full_disk_is_told_and_goes_on_where_there_is_room(root, whole, tmp_path):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))  # less than values.npy
+  try:
+    with pytest.raises(InputError, match='values.npy cannot be written.*free some space'):
+      compute(small_study(root), {'gsr': GSR}, tmp_path / 'e')
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  lines = []
+  store = compute(small_study(root), {'gsr': GSR}, tmp_path / 'e', progress=lines.append)
+  assert 'gsr: 20 of 20 samples were embedded before' in lines
+  assert np.array_equal(store.tokens('gsr').values, whole[1].tokens('gsr').values)
 
 
 def embeddings_of(*, root, folder):

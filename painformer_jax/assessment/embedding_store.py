@@ -263,24 +263,20 @@ class ModalityFolder:
                       if len(part.tokens)), default=0)
     mask = np.zeros((samples, tokens), bool)
     troubles = []
-    partial = self.path / '.values.partial'
-    try:
-      values = np.lib.format.open_memmap(
-          partial, mode='w+', dtype=np.float32, shape=(samples, tokens, width))
+
+    def write(file) -> None:
+      np.lib.format.write_array_header_1_0(file, {
+          'descr': '<f4', 'fortran_order': False, 'shape': (samples, tokens, width)})
       for part in self._read_parts():
         mask[part.samples, part.tokens] = True
-        troubles += part.troubles
+        troubles.extend(part.troubles)
         bounds = np.searchsorted(part.samples, np.arange(part.first, part.last + 1))
-        for sample, start, stop in zip(range(part.first, part.last), bounds, bounds[1:]):
-          block = np.full((tokens, width), np.nan, np.float32)
+        for start, stop in zip(bounds, bounds[1:]):
+          block = np.full((tokens, width), np.nan, '<f4')
           block[part.tokens[start:stop]] = part.values[start:stop]
-          values[sample] = block
-      values.flush()
-      del values
-      os.replace(partial, self.path / 'values.npy')
-    except OSError as error:
-      partial.unlink(missing_ok=True)
-      raise InputError(f'{self.path} cannot be written: {error.strerror}') from error
+          file.write(block.data)
+
+    write_atomically(self.path / 'values.npy', write)
     write_atomically(self.path / 'mask.npy', lambda file: np.save(file, mask))
     self._write_json('summary.json', {
         'tokens': labels(tokens), 'troubles': [dataclasses.asdict(t) for t in troubles]})

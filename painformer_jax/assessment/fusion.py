@@ -1,12 +1,12 @@
 """Fusion: the embeddings of a study's modalities as inputs of one or several Mixers.
 
-| kind | what is fused | inputs |
-|---|---|---|
-| `add` | every token of every modality is added | one token |
-| `concat` | nothing: all tokens in a row | one input, as many tokens as there are |
-| `fusion-1` | tokens are added within each modality, then across modalities | one token |
-| `fusion-2` | tokens are added within each modality; a Mixer each, decisions joined | one input a modality |
-| `fusion-n` | tokens of the coded modalities are added one by one and go to a Video-Encoder; the tokens of each other modality are added | one input: the encoder's tokens, then a vector a modality |
+  add       every token of every modality is added: one token
+  concat    nothing is fused: all tokens in a row
+  fusion-1  tokens are added within each modality, then across modalities: one token
+  fusion-2  tokens are added within each modality; a Mixer each, decisions are joined
+  fusion-n  the tokens of the coded modalities are added one by one and go to a
+            Video-Encoder; its code joins a vector of each other modality, the sum of
+            its tokens
 
 The three fusions are the paper's figure; how decisions are joined is not public.
 Of what a sample lacks, nothing is added: sums are means over the tokens that are
@@ -55,7 +55,8 @@ class FusionConfig:
     for name, known in (('kind', KINDS), ('scale', ('mean', 'sum')),
                         ('decision', ('probabilities', 'logits'))):
       if getattr(self, name) not in known:
-        raise InputError(f'fusion: {name} {getattr(self, name)!r} is none of {", ".join(known)}')
+        raise InputError(f'fusion: {name} {getattr(self, name)!r} is none of '
+                         f'{", ".join(known)}')
     names = self.modalities
     if not names or len(set(names)) != len(names):
       raise InputError(f'fusion: modalities must be one or more, each once, not {names}')
@@ -222,8 +223,8 @@ def _added_by_token(named: Mapping[str, Tokens], *, scale: str) -> MixerInput:
   parts = list(named.values())
   shapes = {part.values.shape for part in parts}
   if len(shapes) > 1:
-    raise InputError('fusion-n: the coded modalities must have the same number of tokens, not ' +
-                     ', '.join(f'{name} {part.values.shape[1]}' for name, part in named.items()))
+    counts = ', '.join(f'{name} {part.values.shape[1]}' for name, part in named.items())
+    raise InputError(f'fusion-n: coded modalities must have the same number of tokens, not {counts}')
   values = np.empty(shapes.pop(), np.float32)
   mask = np.stack([part.mask for part in parts])
   for rows in _chunks(parts):
