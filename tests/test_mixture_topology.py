@@ -118,7 +118,8 @@ def test_ten_thousand_ids_under_kills_and_other_topologies(data_dir, undisturbed
     processes = start(tmp_path, data_dir, first=first, count=count, threads=threads)
     try:
       if count > 1:  # The last topology is left to finish.
-        wait_for(tmp_path / f'{first}-{chance.randrange(count)}', chance.randint(40, 120))
+        for i in range(count):
+          wait_for(tmp_path / f'{first}-{i}', chance.randint(40, 120))
         for process in processes:
           process.send_signal(signal.SIGKILL)
       for process in processes:

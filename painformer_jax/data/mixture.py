@@ -19,7 +19,9 @@ import numpy as np
 
 from painformer_jax.data import augment
 from painformer_jax.data.batch import decode_rgb
+from painformer_jax.data.order import EpochOrder
 from painformer_jax.data.prepared import PreparedTask, Records, open_task
+from painformer_jax.data.seeds import derived_seed
 from painformer_jax.errors import InputError
 
 # Where a mixture without end ends; no run has so many steps.
@@ -240,9 +242,8 @@ def _stream(
   def decode(record):
     return _decoded(records, record, image_size) | {name: record[name] for name in extra}
 
-  # Shuffled before it is repeated: each epoch is a permutation of its own.
-  stream = grain.MapDataset.source(records).shuffle(
-      seed=_derived_seed(seed, task.name, 'order')).repeat()
+  order = EpochOrder(len(records), seed=seed, name=task.name)
+  stream = grain.MapDataset.range(MAX_STEPS * task.rows).map(lambda n: records[order(n)])
   if task.augment == 'none':
     return stream.map(decode)
   change = _policy(task, prepared)
@@ -251,10 +252,9 @@ def _stream(
     element = decode(record)
     return element | {'image': change(element['image'], rng)}
 
-  # Before any slicing, so that Grain seeds by the element's number in the
-  # stream and not by its place in this process.
+  # Seeded by the element's number in the stream.
   return stream.random_map(
-      decode_and_change, seed=_derived_seed(seed, task.name, 'augment'))
+      decode_and_change, seed=derived_seed(seed, task.name, 'augment'))
 
 
 def _policy(task: TaskRows, prepared: PreparedTask) -> augment.Policy:
@@ -273,16 +273,6 @@ def _decoded(records: Records, record: dict, image_size: int) -> dict:
         f"'{record['key']}': {error}; delete the task's folder and prepare it "
         'again') from error
   return {'image': image, 'label': np.int32(record['label'])}
-
-
-def _derived_seed(seed: int, *names: str) -> int:
-  """32 bits of their own for each use.
-
-  Grain orders epoch e by seed + e: neighbouring seeds would repeat each other's
-  epochs.
-  """
-  digest = hashlib.blake2b('/'.join([str(seed), *names]).encode(), digest_size=4)
-  return int.from_bytes(digest.digest())
 
 
 def _check(tasks: Sequence[TaskRows], *, image_size: int, seed: int) -> None:
