@@ -139,7 +139,7 @@ def make_problem(config: FitConfig, *, folds: int, samples: int, tokens: int, st
   inputs = rng.standard_normal((samples, tokens, config.model.input_width), np.float32)
   labels = rng.integers(0, config.model.outputs, samples).astype(np.int32)
   runs = []
-  for number, test in enumerate(np.array_split(np.arange(samples), folds)):
+  for number, test in enumerate(np.array_split(np.arange(samples), max(folds, 2))[:folds]):
     train = np.setdiff1d(np.arange(samples), test)
     runs.append(Run(fold=Fold(name=f'fold {number}', train=train, test=test), seed=0))
   batches = np.stack([minibatches(run, steps=steps, batch=config.batch) for run in runs])
@@ -289,6 +289,21 @@ def run(*, model: str = 'mixer_laptop', folds: int = 87, batch: int = 32, tokens
     result['ratio'] = statistics.median(
         t / j for t, j in zip(seconds['torch'], seconds['jax']))
   return result
+
+
+def measured_rate(config: FitConfig, *, tokens: int, runs: int, steps: int = 2) -> float:
+  """Floating-point operations a second with which so many runs train together here.
+
+  Compiles and runs the program on random embeddings; takes about a minute. For
+  `cost.TrainingCost.hours`.
+  """
+  problem = make_problem(config, folds=runs, samples=max(4 * runs, 8), tokens=tokens, steps=steps)
+  train, _, _ = _prepare_jax(problem)
+  start = time.perf_counter()
+  train()
+  seconds = time.perf_counter() - start
+  return (runs * steps * config.batch * cost.size(config.model, tokens=tokens).train_flops
+          / seconds)
 
 
 def table(result: dict) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from painformer_jax import benchmark_folds
+from painformer_jax.assessment import cost
 from painformer_jax.errors import InputError
 from painformer_jax.models import mixer
 
@@ -70,6 +71,16 @@ def test_both_networks_give_the_same_logits(change, measured):
   assert np.std(wanted) > 0.1
   measured(f'PyTorch Mixer, {change}', np.abs(found - wanted).max(), limit=1e-4)
   assert sum(p.numel() for p in twin.parameters()) == sum(a.size for a in arrays.values())
+
+
+def test_hours_follow_from_a_measured_rate():
+  config = benchmark_folds.FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
+  rate = benchmark_folds.measured_rate(config, tokens=2, runs=1)
+  assert 1e4 < rate < 1e13
+  total = cost.training_cost(config.model, tokens=2, runs=87, steps=10, batch=4)
+  assert total.flops == 87 * 40 * 6 * cost.size(config.model, tokens=2).multiply_adds
+  assert total.hours(total.flops / 7200) == pytest.approx(2)
+  assert str(total).startswith('87 runs x 40 samples x ')
 
 
 def test_no_fold_trains_on_what_it_leaves_out():

@@ -101,6 +101,7 @@ def test_order_and_groups_change_nothing(together, measured):
   worst = max(difference(grouped, together, 4 - i, i) for i in range(5))
   measured('folds in groups of two', worst, limit=CLOSE)
   assert grouped.names == together.names[::-1]
+  assert lines[0].startswith('5 runs x 192 samples x ')
   assert any('group 3 of 3, 2 runs' in line for line in lines)
 
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import numpy as np
-
 from painformer_jax.models.mixer import MixerConfig
 
 # Forward and backward: the gradients of a product are two more of its size.
@@ -86,3 +84,37 @@ def bytes_per_run(config: MixerConfig, *, tokens: int, batch: int) -> int:
   """
   count = size(config, tokens=tokens)
   return 4 * (5 * count.parameters + 2 * batch * count.activations)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingCost:
+  """Of an experiment.
+
+  Attributes:
+    runs: folds × seeds.
+    samples: that each run trains on, repetitions counted.
+    flops_per_sample: floating-point operations of training on one.
+  """
+
+  runs: int
+  samples: int
+  flops_per_sample: int
+
+  @property
+  def flops(self) -> int:
+    return self.runs * self.samples * self.flops_per_sample
+
+  def hours(self, flops_per_second: float) -> float:
+    """At a rate measured on this machine, such as by `benchmark_folds.measured_rate`."""
+    return self.flops / flops_per_second / 3600
+
+  def __str__(self) -> str:
+    return (f'{self.runs} runs x {self.samples:,} samples x '
+            f'{self.flops_per_sample / 1e6:.4g} MFLOP = {self.flops / 1e12:.4g} TFLOP')
+
+
+def training_cost(config: MixerConfig, *, tokens: int, runs: int, steps: int,
+                  batch: int) -> TrainingCost:
+  """Cost of so many runs of so many steps each."""
+  return TrainingCost(runs=runs, samples=steps * batch,
+                      flops_per_sample=size(config, tokens=tokens).train_flops)

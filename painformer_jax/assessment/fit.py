@@ -84,6 +84,8 @@ def fit_folds(inputs: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], *,
     progress(f'{len(results)} of {len(runs)} runs are in the cache')
   seconds = 0.0
   if left:
+    progress(str(cost.training_cost(config.model, tokens=inputs.shape[1], runs=len(left),
+                                    steps=steps, batch=config.batch)))
     mesh = parallel.data_mesh(devices)
     size = group_size(
         len(left), at_once=at_once, devices=mesh.size,
