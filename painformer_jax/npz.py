@@ -1,5 +1,6 @@
 """A NumPy .npz written row by row, in constant memory."""
 
+import contextlib
 import io
 import os
 import pathlib
@@ -10,7 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from painformer_jax.errors import InputError
+from painformer_jax.checkpoints.atomic import (
+    check_file_target, copy_to_stream, is_stream, write_error)
 
 _CHUNK = 4096  # rows
 
@@ -22,7 +24,8 @@ class NpzWriter:
   is left by an exception.
 
   Args:
-    path: of the .npz; its folder must exist.
+    path: of the .npz; its folder must exist. Links and pipes as in
+      `write_atomically`.
     columns: name -> (shape of a row, dtype). Columns of text have dtype str.
 
   Raises:
@@ -30,16 +33,15 @@ class NpzWriter:
   """
 
   def __init__(self, path: str | os.PathLike, columns: Mapping[str, tuple[tuple[int, ...], type]]):
-    self._path = pathlib.Path(path)
+    self._path, self._target = pathlib.Path(path), check_file_target(path)
     self._columns = {name: (shape, dtype) for name, (shape, dtype) in columns.items()}
-    if self._path.is_dir():
-      raise InputError(f'{path} is a folder; name a file to write')
     try:
       # Beside the target, so that it is on a disk with room and can be renamed.
       self._folder = pathlib.Path(tempfile.mkdtemp(
-          prefix=f'.{self._path.name}.', dir=self._path.absolute().parent))
+          prefix=f'.{self._path.name[:40]}.',
+          dir=None if is_stream(self._target) else self._target.parent))
     except OSError as error:
-      raise InputError(f'{path} cannot be written: {error.strerror}') from error
+      raise write_error(path, error) from error
     # Text repeats (a row names its source): stored as a number into a table.
     self._texts: dict[str, dict[str, int]] = {
         name: {} for name, (_, dtype) in columns.items() if dtype is str}
@@ -66,7 +68,7 @@ class NpzWriter:
           raise ValueError(f'rows of {name} have shape {array.shape[1:]}, not {shape}')
         self._files[name].write(array.tobytes())
     except OSError as error:
-      raise self._failed(error) from error
+      raise write_error(self._path, error) from error
     self.rows += lengths.pop()
 
   def finish(self, **scalars) -> None:
@@ -87,9 +89,13 @@ class NpzWriter:
           buffer = io.BytesIO()
           np.lib.format.write_array(buffer, np.asarray(value), allow_pickle=False)
           archive.writestr(f'{name}.npy', buffer.getvalue())
-      os.replace(assembled, self._path)
+      if is_stream(self._target):
+        with assembled.open('rb') as file:
+          copy_to_stream(file, self._target)
+      else:
+        os.replace(assembled, self._target)
     except OSError as error:
-      raise self._failed(error) from error
+      raise write_error(self._path, error) from error
 
   def _copy(self, name: str, shape, dtype, member) -> None:
     if dtype is not str:
@@ -103,16 +109,17 @@ class NpzWriter:
       while chunk := file.read(8 * _CHUNK):
         member.write(texts[np.frombuffer(chunk, np.int64)].tobytes())
 
-  def _failed(self, error: OSError) -> InputError:
-    return InputError(f'{self._path} cannot be written: {error.strerror or error}')
-
   def __enter__(self):
     return self
 
   def __exit__(self, *exc_info):
-    for file in self._files.values():
-      file.close()
-    shutil.rmtree(self._folder, ignore_errors=True)
+    try:
+      for file in self._files.values():
+        # On a full disk what is still buffered cannot be written.
+        with contextlib.suppress(OSError):
+          file.close()
+    finally:
+      shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _write_header(member, dtype: np.dtype, shape: tuple[int, ...]) -> None:

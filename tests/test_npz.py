@@ -1,10 +1,17 @@
 """A .npz written row by row."""
 
+import io
+import os
+import stat
+import subprocess
+import sys
+import threading
 import tracemalloc
 
 import numpy as np
 import pytest
 
+from conftest import environment
 from painformer_jax.errors import InputError
 from painformer_jax.npz import NpzWriter
 
@@ -81,3 +88,58 @@ def test_target_that_cannot_be(tmp_path):
     NpzWriter(tmp_path, COLUMNS)
   with pytest.raises(InputError, match='absent/a.npz cannot be written'):
     NpzWriter(tmp_path / 'absent' / 'a.npz', COLUMNS)
+  with pytest.raises(InputError, match='File name too long'):
+    NpzWriter(tmp_path / f'{"a" * 300}.npz', COLUMNS)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_link_is_followed(tmp_path):
+  (tmp_path / 'there').mkdir()
+  (tmp_path / 'link.npz').symlink_to('there/a.npz')
+  with NpzWriter(tmp_path / 'link.npz', COLUMNS) as writer:
+    writer.append(**rows(5))
+    writer.finish()
+  assert (tmp_path / 'link.npz').is_symlink()
+  with np.load(tmp_path / 'there' / 'a.npz') as file:
+    assert len(file['vector']) == 5
+  assert sorted(p.name for p in tmp_path.rglob('*')) == ['a.npz', 'link.npz', 'there']
+
+
+def test_a_pipe_stays_a_pipe(tmp_path):
+  pipe, found = tmp_path / 'pipe', []
+  os.mkfifo(pipe)
+  reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
+  reader.start()
+  with NpzWriter(pipe, COLUMNS) as writer:
+    writer.append(**rows(5))
+    writer.finish()
+  reader.join(20)
+  with np.load(io.BytesIO(found[0])) as file:
+    assert len(file['vector']) == 5
+  assert stat.S_ISFIFO(pipe.stat().st_mode) and list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.parametrize('count', [1, 2_000], ids=['at the end', 'while rows come'])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, count):
+  """A limit on file sizes stands in for a full disk: a real error."""
+  script = (
+      'import resource, sys, test_npz\n'
+      'from painformer_jax.errors import InputError\n'
+      'from painformer_jax.npz import NpzWriter\n'
+      'resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n'
+      'try:\n'
+      '  with NpzWriter(sys.argv[1], test_npz.COLUMNS) as writer:\n'
+      '    for start in range(0, 3 * int(sys.argv[2]), int(sys.argv[2])):\n'
+      '      writer.append(**test_npz.rows(int(sys.argv[2]), start))\n'
+      '    writer.finish()\n'
+      'except InputError as error:\n'
+      '  print(error)\n')
+  target = tmp_path / 'a.npz'
+  target.write_bytes(b'older')
+  done = subprocess.run(
+      [sys.executable, '-c', script, str(target), str(count)], capture_output=True,
+      text=True, env=environment(), check=False)
+  assert (done.returncode, done.stderr) == (0, '')
+  assert done.stdout == (
+      f'{target} cannot be written: File too large; free some space or choose another place\n')
+  assert target.read_bytes() == b'older' and list(tmp_path.iterdir()) == [target]
