@@ -1,19 +1,18 @@
 """What an assessment will take here, told before it begins."""
 
-import dataclasses
-import time
-from collections.abc import Callable, Sequence
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from painformer_jax.assessment import cost, experiment
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.experiment import Job
-from painformer_jax.assessment.fit import fit_folds
-from painformer_jax.assessment.fold_batches import Fold
 from painformer_jax.assessment.recordings import Study, load_channels, video_path
 from painformer_jax.assessment.sample_images import (
     EmbeddingSettings, channels_of, resolved_representations, windows)
+from painformer_jax.benchmark_folds import measured_rate
 from painformer_jax.errors import InputError
 from painformer_jax.modalities import video
 from painformer_jax.models import arithmetic
@@ -21,25 +20,55 @@ from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.progress import duration
 
 # A few steps of a few folds are enough to see the rate.
-_STEPS, _RUNS, _SAMPLES = 4, 8, 64
+_STEPS, _RUNS = 8, 16
 _MOST_FLOPS = 2e11  # Of the measurement, unless one step of one fold takes more.
 
 
 def tokens_of(settings: EmbeddingSettings, study: Study) -> int:
   """How many embeddings a sample has, judged by the first that can be read; 1 if none."""
   channels = channels_of(study, settings.source)
-  for sample in [s for s in study.samples if settings.source in s.data][:5]:
-    try:
-      if not channels:
-        count = -(-video.count_frames(video_path(sample)) // settings.frames.every)
-      else:
-        signals, rate = load_channels(sample, settings.source)
-        spans = sum(1 for _ in windows(signals.shape[1], rate, settings.signal))
-        count = spans * len(channels) * len(resolved_representations(settings))
-    except InputError:
-      continue
+  for length, rate in _lengths(settings, study):
+    if channels:
+      spans = sum(1 for _ in windows(length, rate, settings.signal))
+      count = spans * len(channels) * len(resolved_representations(settings))
+    else:
+      count = -(-length // settings.frames.every)
     return max(min(count, settings.max_tokens or count), 1)
   return 1
+
+
+def seconds_of(settings: EmbeddingSettings, study: Study) -> float:
+  """How long a sample lasts, judged by the first that can be read; 0 if none."""
+  return next((length / rate for length, rate in _lengths(settings, study) if rate > 0), 0.0)
+
+
+def frame_rate(settings: EmbeddingSettings, study: Study) -> float:
+  """Frames a second of a video, judged by the first that can be read; 0 of a signal."""
+  if channels_of(study, settings.source):
+    return 0.0
+  return next((rate for _, rate in _lengths(settings, study)), 0.0)
+
+
+def _lengths(settings: EmbeddingSettings, study: Study) -> Iterator[tuple[int, float]]:
+  """Frames or rows, and how many a second, of the first few samples that can be read."""
+  channels = channels_of(study, settings.source)
+  for sample in [s for s in study.samples if settings.source in s.data][:5]:
+    try:
+      if channels:
+        signals, rate = load_channels(sample, settings.source)
+        yield signals.shape[1], rate
+      else:
+        path = video_path(sample)
+        yield video.count_frames(path), frames_a_second(path)
+    except InputError:
+      continue
+
+
+def frames_a_second(path: str | os.PathLike) -> float:
+  """Of a video, by the times of its first frames; 0 where they do not say."""
+  times = [frame.time for frame in itertools.islice(video.frames(path), 26)]
+  span = times[-1] - times[0]
+  return (len(times) - 1) / span if span > 0 else 0.0
 
 
 def tokens_of_inputs(config: AssessConfig, row: str, tokens: dict[str, int]) -> list[int]:
@@ -89,20 +118,11 @@ def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *,
 
 def measure_rate(config: AssessConfig, job: Job, *, tokens: int, width: int) -> float:
   """Floating-point operations a second of training this job's Mixer, measured now."""
+  point = config.points[0]
   model = config.mixer_config(
-      config.points[0], outputs=len(job.task.classes), input_width=width, positions=tokens)
-  fit = config.fit_config(model, config.points[0], seeds=(0,))
+      point, outputs=len(job.task.classes), input_width=width, positions=tokens)
+  fit = config.fit_config(model, point, seeds=(0,))
   a_step = fit.batch * cost.size(model, tokens=tokens).train_flops
   runs = int(np.clip(_MOST_FLOPS / (a_step * _STEPS), 1, min(len(job.folds), _RUNS)))
   steps = int(np.clip(_MOST_FLOPS / (a_step * runs), 1, _STEPS))
-  fit = dataclasses.replace(fit, steps=steps)
-  rng = np.random.default_rng(0)
-  inputs = rng.normal(size=(_SAMPLES, tokens, width)).astype(np.float32)
-  labels = np.arange(_SAMPLES) % len(job.task.classes)
-  rows = np.arange(_SAMPLES)
-  folds = [Fold(name=str(n), train=rows[1:], test=rows[:1]) for n in range(runs)]
-  for _ in range(2):  # The first one compiles.
-    start = time.perf_counter()
-    fit_folds(inputs, labels, folds, config=fit, memory_limit=config.memory_limit or None)
-    seconds = time.perf_counter() - start
-  return runs * steps * a_step / seconds
+  return measured_rate(fit, tokens=tokens, runs=runs, steps=steps)

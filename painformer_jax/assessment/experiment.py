@@ -95,12 +95,25 @@ def normalised(tokens: Tokens, subjects: np.ndarray, *, how: str) -> Tokens:
   """Embeddings by one of `AssessConfig.normalise`; each place among the tokens apart."""
   if how == 'none':
     return tokens
+  if how == 'study':
+    mean, std = statistics(tokens)
+    return dataclasses.replace(
+        tokens, values=((tokens.values - mean) / std).astype(np.float32))
   values = np.empty(tokens.values.shape, np.float32)
   for place in range(values.shape[1]):
-    own = np.where(tokens.mask[:, place, None], tokens.values[:, place], np.nan)
-    values[:, place] = (zscore_by_subject(own, subjects) if how == 'subject'
-                        else Standardiser.fit(own)(own))
+    values[:, place] = zscore_by_subject(_there(tokens, place), subjects)
   return dataclasses.replace(tokens, values=values)
+
+
+def statistics(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and spread over the samples, float64 [tokens, width] each."""
+  each = [Standardiser.fit(_there(tokens, place)) for place in range(tokens.values.shape[1])]
+  return np.stack([s.mean for s in each]), np.stack([s.std for s in each])
+
+
+def _there(tokens: Tokens, place: int) -> np.ndarray:
+  """[samples, width] of one place among the tokens, NaN where nothing is."""
+  return np.where(tokens.mask[:, place, None], tokens.values[:, place], np.nan)
 
 
 def train_flops(config: AssessConfig, job: Job, *, tokens: Sequence[int]) -> float:
@@ -116,7 +129,7 @@ def train_flops(config: AssessConfig, job: Job, *, tokens: Sequence[int]) -> flo
       model = config.mixer_config(point, outputs=len(job.task.classes), positions=count)
       fit = config.fit_config(model, point)
       a_step = fit.batch * cost.size(model, tokens=count).train_flops
-      outer = len(job.folds) * _steps(fit, job.folds) * a_step
+      outer = len(job.folds) * steps(fit, job.folds) * a_step
       # Each fold trains at one point only; which one is not known yet.
       total += outer * len(config.seeds) / len(config.points)
       if len(config.points) > 1:
@@ -206,7 +219,7 @@ def _logits(config, job, folds, point, *, steps_of, seeds, cache, progress) -> l
   for source in job.inputs:
     fit = config.fit_config(model_of(config, job, source, point), point, seeds=seeds)
     # The same steps, whichever folds happen to train together.
-    fit = dataclasses.replace(fit, steps=_steps(fit, steps_of))
+    fit = dataclasses.replace(fit, steps=steps(fit, steps_of))
     result = fit_folds(
         source.values, job.label, [_present(fold, source) for fold in folds], config=fit,
         mask=source.mask, cache=cache, memory_limit=config.memory_limit or None,
@@ -225,7 +238,8 @@ def _present(fold: Fold, source: MixerInput) -> Fold:
   return dataclasses.replace(fold, train=train)
 
 
-def _steps(fit: FitConfig, folds: Sequence[Fold]) -> int:
+def steps(fit: FitConfig, folds: Sequence[Fold]) -> int:
+  """Of every fold: those of the config, else so many epochs of the largest fold."""
   return fit.steps or count_steps(folds, epochs=fit.epochs, batch=fit.batch)
 
 

@@ -13,7 +13,7 @@ import traceback
 from painformer_jax import __version__
 from painformer_jax.errors import InputError
 
-# Command -> what it does. The module painformer_jax.cli.<command> holds
+# Command -> what it does. The module painformer_jax.cli.<command>, '-' being '_', holds
 # `EXAMPLE: str`, `add_arguments(parser)` and `run(args) -> int | None`; it
 # imports JAX and the rest inside `run`, so that --help answers at once.
 COMMANDS = {
@@ -22,8 +22,11 @@ COMMANDS = {
     'embed': 'images, folders and videos to 160-d embeddings in an .npz',
     'data': 'fetch the demo corpus; prepare and check datasets',
     'pretrain': 'multi-task training; resumes by itself',
+    'assess': 'pain assessment on BioVid or AI4Pain folders: folds, tables',
+    'assess-clip': 'a trained assessor on one recording: levels over time',
     'report': 'probes, curves and one page of results for a run',
     'benchmark': 'speed of the model on this machine',
+    'plan': 'memory, traffic and time of training on chips that are not there',
 }
 
 
@@ -52,7 +55,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         '--traceback', action='store_true',
         help='on an error, show where in the code it arose')
     if name == command:
-      module = importlib.import_module(f'painformer_jax.cli.{name}')
+      module = importlib.import_module(f'painformer_jax.cli.{name.replace("-", "_")}')
       subparser.epilog = f'example:\n  {module.EXAMPLE}'
       subparser.set_defaults(run=module.run, takes_overrides=False)
       module.add_arguments(subparser)

@@ -1,0 +1,298 @@
+"""A trained assessor on one recording: a level with a probability over time.
+
+Windows as long as the samples of its training slide over the recording. Where the face
+or a signal is missing for too much of a window, it abstains.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from painformer_jax.assessment import estimate, results
+from painformer_jax.assessment.assessor import Assessor, Source
+from painformer_jax.assessment.embedding_record import arrays_sha256
+from painformer_jax.assessment.embedding_store import Tokens
+from painformer_jax.assessment.embeddings import EmbeddingSettings
+from painformer_jax.assessment.recordings import VIDEO, Locator, Sample
+from painformer_jax.assessment.sample_images import SampleReader
+from painformer_jax.checkpoints.load import read_weights
+from painformer_jax.data.builders import signal_files
+from painformer_jax.errors import InputError
+from painformer_jax.inference import Embedder
+from painformer_jax.modalities import video
+from painformer_jax.models import functional
+
+# Share of a window's embeddings that must be there, for each modality.
+_PRESENT = 0.5
+# Fewest windows to standardise a person's embeddings by.
+_OWN_WINDOWS = 8
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recording:
+  """One file of what was recorded; several start at the same moment.
+
+  Attributes:
+    path: a video, or signals in .csv, .tsv, .npy, .npz or .parquet.
+    columns: of signals: names or numbers of the columns; none where there is one.
+    rate: of signals, samples a second, Hz.
+  """
+
+  path: str
+  columns: tuple[str, ...] = ()
+  rate: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+  """Levels over time.
+
+  Attributes:
+    classes: names.
+    start, stop: float64 [windows], in seconds.
+    probability: float64 [windows, classes], NaN where it abstains.
+    reason: of abstaining; '' where it does not.
+  """
+
+  classes: tuple[str, ...]
+  start: np.ndarray
+  stop: np.ndarray
+  probability: np.ndarray
+  reason: tuple[str, ...]
+
+  @property
+  def level(self) -> list[str]:
+    """The most probable class, '' where it abstains."""
+    return ['' if why else self.classes[int(np.argmax(row))]
+            for row, why in zip(self.probability, self.reason)]
+
+
+def assess_clip(
+    assessor: Assessor, recordings: Mapping[str, Recording], *, step: float = 1.0,
+    weights: str | os.PathLike | None = None, batch_size: int = 16,
+    say: Say = lambda line: None) -> Curve:
+  """Slides the assessor over a recording.
+
+  Args:
+    assessor: from `assessor.load`.
+    recordings: source, such as 'video' or 'gsr' -> its file; all that it needs.
+    step: seconds from one window's start to the next one's.
+    weights: of the backbone; None for where they were in training. They must be the
+      same.
+    batch_size: images at once.
+    say: takes lines.
+
+  Raises:
+    InputError: a source is missing or unknown, other weights, a file that cannot be
+      read, or one shorter than a window.
+  """
+  needed = {each.source for each in assessor.settings.values()}
+  if needed != recordings.keys():
+    raise InputError(f'this assessor takes {", ".join(sorted(needed))}; given were '
+                     f'{", ".join(sorted(recordings)) or "none"}')
+  if not 0 < step < float('inf'):
+    raise InputError(f'the step must be above 0 s, not {step:g}')
+  if batch_size < 1:
+    raise InputError(f'the batch size must be at least 1, not {batch_size}')
+  embedder, size = _embedder(assessor, weights, batch_size)
+  window = max(source.seconds for source in assessor.sources.values())
+  found, lengths = {}, []
+  for name, settings in assessor.settings.items():
+    source, recording = assessor.sources[name], recordings[settings.source]
+    make = _VideoTokens if settings.source == VIDEO else _SignalTokens
+    found[name] = make(settings, source, recording, embedder=embedder, image_size=size)
+    lengths.append(found[name].seconds)
+  length = min(lengths)
+  # A window may reach a sample or a frame beyond the end, as those of training may.
+  starts = np.arange(int((length - window) / step + 1.001)) * step if length >= 0.98 * window \
+      else np.zeros(0)
+  if not len(starts):
+    raise InputError(f'the recording lasts {length:.2f} s; this assessor judges windows of '
+                     f'{window:.2f} s')
+  say(f'{len(starts)} windows of {window:.2f} s')
+  tokens, reasons = {}, [''] * len(starts)
+  for name, part in found.items():
+    tokens[name], own = part.windows(starts, say=say)
+    reasons = ['; '.join(filter(None, pair)) for pair in zip(reasons, own)]
+  judged = [n for n, why in enumerate(reasons) if not why]
+  probability = np.full((len(starts), len(assessor.classes)), np.nan)
+  if assessor.normalise == 'subject' and 0 < len(judged) < _OWN_WINDOWS:
+    raise InputError(f'{len(judged)} windows can be judged; this assessor needs {_OWN_WINDOWS} to '
+                     "standardise a person's recording by: give a longer one, or a shorter step")
+  if judged:
+    kept = {name: dataclasses.replace(part, values=part.values[judged], mask=part.mask[judged])
+            for name, part in tokens.items()}
+    probability[judged] = assessor.probabilities(kept)[0]
+  return Curve(classes=assessor.classes, start=starts, stop=starts + window,
+               probability=probability, reason=tuple(reasons))
+
+
+def write_curve(curve: Curve, assessor: Assessor) -> dict[str, str]:
+  """The curve as text: 'csv' and 'json', each with the notice."""
+  text = io.StringIO()
+  text.write(f'# {results.NOTICE}\n')
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(('start', 'stop', 'level', *(f'p {c}' for c in curve.classes), 'abstained'))
+  rows = list(zip(curve.start, curve.stop, curve.level, curve.probability, curve.reason))
+  for start, stop, level, probability, why in rows:
+    writer.writerow((f'{start:.3f}', f'{stop:.3f}', level,
+                     *('' if why else f'{p:.4f}' for p in probability), why))
+  record = {
+      'notice': results.NOTICE, 'task': assessor.task, 'classes': list(curve.classes),
+      'measured': dict(assessor.measured), 'windows': [
+          {'start': round(float(start), 3), 'stop': round(float(stop), 3), 'level': level or None,
+           'probability': None if why else [round(float(p), 4) for p in probability],
+           'abstained': why or None} for start, stop, level, probability, why in rows]}
+  return {'csv': text.getvalue(), 'json': json.dumps(record, indent=2) + '\n'}
+
+
+def _embedder(assessor: Assessor, weights, batch_size: int) -> tuple[Embedder, int]:
+  path = weights or assessor.weights['path']
+  stored = read_weights(path)
+  arrays = {name: a for name, a in stored.variables.items() if not name.startswith('head/')}
+  if arrays_sha256(arrays) != assessor.weights['sha256']:
+    raise InputError(f'{path} holds other weights than this assessor was trained with: name '
+                     'those (--weights)')
+  config = dataclasses.replace(stored.config, num_classes=0)
+  return Embedder(functional.from_variables(config, arrays), batch_size=batch_size), \
+      config.image_size
+
+
+def _embed(images: Sequence[np.ndarray], embedder: Embedder) -> np.ndarray:
+  size = embedder.batch_size
+  return np.concatenate([embedder(np.stack(images[i:i + size]))
+                         for i in range(0, len(images), size)])
+
+
+class _SignalTokens:
+  """Windows of one modality of signals."""
+
+  def __init__(self, settings: EmbeddingSettings, source: Source, recording: Recording, *,
+               embedder: Embedder, image_size: int):
+    if not recording.rate > 0:
+      raise InputError(f'{recording.path}: say how many samples a second it has (--rate)')
+    columns = recording.columns or ('',)
+    if len(columns) != len(source.channels):
+      raise InputError(f'{recording.path}: this assessor takes {len(source.channels)} channels, '
+                       f'{len(columns)} columns are named (--column)')
+    self._settings, self._source, self._rate = settings, source, recording.rate
+    self._embedder = embedder
+    self._reader = SampleReader(settings, channels=source.channels, image_size=image_size)
+    self._values = np.stack([_read_column(recording, c) for c in columns])
+    self.seconds = self._values.shape[1] / self._rate
+
+  def windows(self, starts: np.ndarray, *, say: Say) -> tuple[Tokens, list[str]]:
+    """Embeddings [windows, tokens, width] and why some cannot be judged."""
+    source, rows = self._source, round(self._source.seconds * self._rate)
+    images, places, reasons = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+      for number, start in enumerate(starts):
+        first = round(start * self._rate)
+        path = pathlib.Path(folder, f'{number}.csv')
+        _write_window(path, source.channels, self._values[:, first:first + rows])
+        sample = Sample(subject='', name=f'{start:g} s', level=None, data={
+            self._settings.source: Locator(path=path, columns=source.channels, rate=self._rate)})
+        remarks, count = [], 0
+        try:
+          for image in self._reader.images(sample, say=remarks.append):
+            if image.token < source.tokens:
+              images.append(image.image)
+              places.append((number, image.token))
+              count += 1
+        except InputError as error:
+          remarks.append(str(error))
+        path.unlink()
+        reasons.append('' if count >= _PRESENT * source.tokens else
+                       f'{self._settings.source}: {"; ".join(remarks) or "missing"}')
+    say(f'{self._settings.source}: {len(images)} images')
+    return _tokens(images, places, self._embedder, windows=len(starts), source=source), reasons
+
+
+class _VideoTokens:
+  """Windows of one modality of a video."""
+
+  def __init__(self, settings: EmbeddingSettings, source: Source, recording: Recording, *,
+               embedder: Embedder, image_size: int):
+    self._path, self._source, self._settings = recording.path, source, settings
+    self._embedder, self._size = embedder, image_size
+    self._rate = estimate.frames_a_second(recording.path)
+    if not (self._rate > 0 and source.rate > 0):
+      raise InputError(f'{recording.path}: its frames do not say their times')
+    self.seconds = video.count_frames(recording.path) / self._rate
+
+  def windows(self, starts: np.ndarray, *, say: Say) -> tuple[Tokens, list[str]]:
+    """Embeddings [windows, tokens, width] and why some cannot be judged."""
+    source, settings = self._source, self._settings
+    apart = settings.frames.every / source.rate  # Seconds between embeddings in training.
+    every = max(round(apart * self._rate), 1)
+    reader = SampleReader(
+        dataclasses.replace(settings, max_tokens=0,
+                            frames=dataclasses.replace(settings.frames, every=every)),
+        channels=(), image_size=self._size)
+    sample = Sample(subject='', name=self._path, level=None,
+                    data={VIDEO: Locator(path=pathlib.Path(self._path))})
+    embedded, batch, tokens = {}, [], []
+    trouble = ''
+
+    def flush() -> None:
+      if batch:
+        embedded.update(zip(tokens, _embed(batch, self._embedder)))
+        batch.clear()
+        tokens.clear()
+
+    try:
+      for image in reader.images(sample, say=say):
+        batch.append(image.image)
+        tokens.append(image.token)
+        if len(batch) == self._embedder.batch_size:
+          flush()
+    except InputError as error:
+      trouble = str(error)
+      say(trouble)
+    flush()
+    width = len(next(iter(embedded.values()))) if embedded else 1
+    values = np.full((len(starts), source.tokens, width), np.nan, np.float32)
+    mask = np.zeros(values.shape[:2], bool)
+    for number, start in enumerate(starts):
+      for place in range(source.tokens):
+        token = round((start + place * apart) * self._rate / every)
+        if token in embedded:
+          values[number, place], mask[number, place] = embedded[token], True
+    reasons = ['' if share >= _PRESENT else
+               f'video: {"no face in" if settings.picture == "face" else "nothing in"} '
+               f'{1 - share:.0%} of it' for share in mask.mean(axis=1)]
+    return Tokens(values=values, mask=mask, labels=('',) * source.tokens), reasons
+
+
+def _tokens(images, places, embedder: Embedder, *, windows: int, source: Source) -> Tokens:
+  values = _embed(images, embedder) if images else np.zeros((0, 1), np.float32)
+  result = np.full((windows, source.tokens, values.shape[1]), np.nan, np.float32)
+  mask = np.zeros(result.shape[:2], bool)
+  for (window, token), value in zip(places, values):
+    result[window, token], mask[window, token] = value, True
+  return Tokens(values=result, mask=mask, labels=('',) * source.tokens)
+
+
+def _read_column(recording: Recording, column: str) -> np.ndarray:
+  span = signal_files.Span(file=recording.path, rate=recording.rate, key='', column=column)
+  try:
+    return np.asarray(signal_files.read_span('', span), np.float64)
+  except OSError as error:
+    raise InputError(f'{recording.path} cannot be read: {error.strerror or error}') from error
+  except ValueError as error:
+    reason = str(error).replace('the manifest must say which', 'say which (--column)')
+    raise InputError(f'{recording.path}: {reason}') from error
+
+
+def _write_window(path: pathlib.Path, channels: Sequence[str], values: np.ndarray) -> None:
+  lines = [','.join(f'{v:.9g}' for v in row) for row in values.T]
+  path.write_text('\n'.join([','.join(channels), *lines]) + '\n')

@@ -1,0 +1,222 @@
+"""An assessment from its configuration to a folder of results."""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from painformer_jax.assessment import (
+    assessor, datasets, embeddings, estimate, experiment, intervals, metrics, results, terminal)
+from painformer_jax.assessment.assessor import Source
+from painformer_jax.assessment.config import PROTOCOLS, AssessConfig, changed_fields
+from painformer_jax.assessment.embeddings import EmbeddingStore
+from painformer_jax.assessment.experiment import Job, Outcome
+from painformer_jax.assessment.recordings import Study
+from painformer_jax.assessment.sample_images import channels_of
+from painformer_jax.checkpoints.load import read_weights
+from painformer_jax.checkpoints.weights import Weights
+from painformer_jax.errors import InputError
+from painformer_jax.training.run import environment, write_json
+
+CLAIM = ('This project claims no accuracy on BioVid or AI4Pain: figures of those are what a '
+         'run measured on the data of whoever ran it.')
+_FINDINGS_SHOWN = 20
+# Whose planted accuracy is known.
+_PLANTED_TASKS = ('BL1-PA1', 'BL1-PA2', 'BL1-PA3', 'BL1-PA4', '5-class')
+
+Say = Callable[[str], None]
+
+
+def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) -> int:
+  """Lists exactly what is missing or odd; trains and embeds nothing.
+
+  Args:
+    config: of the assessment.
+    workdir: only the data of 'demo' and 'planted' are written to it.
+    say: told about progress.
+    out: given the findings and what would be run.
+
+  Returns:
+    How many findings there are.
+
+  Raises:
+    InputError: the folder cannot be opened at all, or the weights.
+  """
+  weights = read_weights(config.weights)
+  study = datasets.open_study(config, workdir)
+  findings = datasets.check(config, study, whole=True, progress=say)
+  for finding in findings:
+    out(str(finding))
+  out(f'{study.name} in {study.root}: {len(study.subjects)} subjects, {len(study.samples):,} '
+      f'samples, {len(findings)} finding{"" if len(findings) == 1 else "s"}')
+  out(f'weights {config.weights}: {weights.source.model or weights.source.name}, images of '
+      f'{weights.config.image_size} pixels')
+  for job in experiment.jobs(config, study):
+    out(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
+  return len(findings)
+
+
+def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
+           out: Say) -> list[results.Summary]:
+  """Runs everything that is not finished, and writes the results.
+
+  The folder holds config.json, embeddings/, folds/ (what is finished), assessors/, and
+  at the end results.json, table.csv, table.tex, subjects.csv, predictions.csv, *.png.
+
+  Args:
+    config: of the assessment.
+    workdir: its folder; a run found there goes on.
+    say: told about progress.
+    out: given the table.
+
+  Raises:
+    InputError: the folder is of another configuration; data or weights are at fault.
+    KeyboardInterrupt: after SIGINT or SIGTERM; the same command goes on.
+  """
+  workdir = open_workdir(workdir, config)
+  weights = read_weights(config.weights)
+  study = datasets.open_study(config, workdir)
+  _quick_check(config, study, say=say)
+  estimate.report(config, experiment.jobs(config, study), study, backbone=weights.config, say=say)
+  store = _embed(config, study, weights, workdir, say=say)
+  tokens = {}
+  for name in config.modalities:
+    say(store.describe(name))
+    tokens[name] = experiment.normalised(
+        store.tokens(name), study.subject_array(), how=config.normalise)
+  cache = str(workdir / 'folds')
+  found = []
+  for job in experiment.jobs(config, study, tokens=tokens):
+    say(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
+    outcome = experiment.run(config, job, study, cache=cache, progress=say)
+    shuffled = [
+        float(metrics.accuracy(experiment.run(
+            config, job, study, cache=cache, shuffle=seed, progress=say).runs[0].confusion()))
+        for seed in range(config.shuffled)]
+    found.append(_experiment(config, job, outcome, study, store, shuffled=shuffled))
+    if config.assessor:
+      names = config.rows[job.row].fusion.modalities
+      assessor.keep(
+          config, job, outcome, summary=results.summarise(found[-1]), store=store,
+          sources={n: _source(config, n, study, store) for n in names},
+          folder=workdir / 'assessors' / results.slug(found[-1].name), say=say)
+  reference = next((e.name for e in found if e.settings['row'] == config.reference), None)
+  results.write_results(found, workdir, reference=reference, figures=config.figures)
+  summaries = [results.summarise(e) for e in found]
+  out(terminal.table(summaries))
+  out(f'results: {workdir / "results.json"}, table.csv, table.tex, predictions.csv'
+      + (', *.png' if config.figures else ''))
+  out(results.NOTICE + ' ' + CLAIM)
+  return summaries
+
+
+def open_workdir(workdir: str | pathlib.Path, config: AssessConfig) -> pathlib.Path:
+  """Makes the folder, or checks that it belongs to this configuration.
+
+  Raises:
+    InputError: it holds another assessment, or something else, or cannot be written.
+  """
+  workdir = pathlib.Path(workdir)
+  record = workdir / 'config.json'
+  try:
+    if record.exists():
+      try:
+        stored = json.loads(record.read_text())
+      except ValueError:
+        stored = None
+      if not isinstance(stored, dict):
+        raise InputError(f'{record} is damaged: take another --workdir')
+      changed = changed_fields(config, stored)
+      if changed:
+        raise InputError(
+            f'{workdir} holds an assessment of another configuration '
+            f'({"; ".join(changed[:4])}): take another --workdir, or the first configuration')
+    elif workdir.exists() and any(
+        p.name not in ('data', 'config.json.tmp') for p in workdir.iterdir()):
+      raise InputError(f'{workdir} is not empty and holds no assessment: take another --workdir')
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(record, json.loads(config.to_json()))
+  except OSError as error:
+    raise InputError(f'{workdir} cannot be used: {error.strerror}') from error
+  return workdir
+
+
+def _quick_check(config: AssessConfig, study: Study, *, say: Say) -> None:
+  """Lists what is missing; stops there if the config says so."""
+  findings = datasets.check(config, study, whole=False)
+  for finding in findings[:_FINDINGS_SHOWN]:
+    say(str(finding))
+  if len(findings) > _FINDINGS_SHOWN:
+    say(f'and {len(findings) - _FINDINGS_SHOWN:,} more: --check lists all')
+  if findings and config.findings == 'stop':
+    raise InputError(
+        f"{study.root}: {len(findings)} findings, such as {findings[0]}: mend them, or leave "
+        "out what is missing with --config.findings='go on'")
+
+
+def _embed(config: AssessConfig, study: Study, weights: Weights, workdir: pathlib.Path, *,
+           say: Say) -> EmbeddingStore:
+  start = time.perf_counter()
+  store = embeddings.compute_embeddings(
+      study, config.modalities, weights=weights, folder=workdir / 'embeddings',
+      batch_size=config.batch_size, max_left_out=config.max_left_out, progress=say)
+  say(f'embeddings ready after {time.perf_counter() - start:.0f} s')
+  return store
+
+
+def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
+                store: EmbeddingStore, *, shuffled: Sequence[float]) -> results.Experiment:
+  """A finished job with everything that its figures depend on."""
+  row = config.rows[job.row]
+  unit = 'block' if config.dataset == 'demo' else 'subject'
+  accuracy = float(np.mean([metrics.accuracy(r.confusion()) for r in outcome.runs]))
+  settings: dict[str, Any] = {
+      'row': job.row, 'config': json.loads(config.to_json()), 'environment': environment(),
+      'folds': len(job.folds), 'embeddings': {
+          name: store.record(name) for name in row.fusion.modalities},
+      'samples_without_modality': {
+          name: sum(t.left_out for t in store.troubles(name)) for name in row.fusion.modalities}}
+  notes = list(_notes(config, job, outcome))
+  if outcome.chosen:
+    settings['chosen'] = {fold: dict(point) for fold, point in outcome.chosen.items()}
+  if shuffled:
+    p = intervals.shuffle_test(accuracy, np.array(shuffled))
+    settings['shuffled'] = {'accuracy': list(shuffled), 'p': p}
+    notes.append(f'with labels shuffled within each {unit}: mean {100 * np.mean(shuffled):.1f} %, '
+                 f'{100 * min(shuffled):.1f}-{100 * max(shuffled):.1f} % in {len(shuffled)} runs; '
+                 f'p = {p:.3f}')
+  return results.Experiment(
+      name=f'{job.row}, {job.task.name}', dataset=study.name, task=job.task.name,
+      modality=row.label or '+'.join(row.fusion.modalities),
+      method=f'{row.fusion.kind}, {config.mixer["name"]}', protocol=PROTOCOLS[config.protocol],
+      classes=job.task.classes, runs=outcome.runs, unit=unit, settings=settings,
+      notes=tuple(notes))
+
+
+def _notes(config: AssessConfig, job: Job, outcome: Outcome) -> Iterator[str]:
+  """What a reader of the figures must know."""
+  if config.dataset == 'demo':
+    yield (f'one person, windows {config.gap:g} s apart at least from those trained on: says '
+           'how well a state is told at another time, not in another person')
+  if config.normalise == 'subject':
+    yield 'embeddings standardised for each subject by their own recordings, without labels'
+  if config.normalise == 'study':
+    yield 'embeddings standardised by all recordings, without labels'
+  if outcome.chosen:
+    yield f'hyper-parameters chosen on {config.inner_folds} inner folds of the training subjects'
+  if config.dataset == 'planted':
+    plan = datasets.planted_plan(config)
+    if job.task.name in _PLANTED_TASKS:
+      yield (f'synthetic; planted: {100 * plan.accuracy(job.task.name):.1f} % at most for who '
+             f"knows each person's shift, {100 * plan.accuracy_of_strangers(job.task.name):.1f} % "
+             'for who does not')
+
+
+def _source(config: AssessConfig, name: str, study: Study, store: EmbeddingStore) -> Source:
+  settings = config.modalities[name]
+  return Source(
+      seconds=estimate.seconds_of(settings, study), rate=estimate.frame_rate(settings, study),
+      tokens=store.tokens(name).values.shape[1], channels=channels_of(study, settings.source))

@@ -1,0 +1,78 @@
+"""`painformer assess-clip`: a trained assessor on one recording."""
+
+import argparse
+
+EXAMPLE = ('painformer assess-clip skin.csv --assessor runs/biovid/assessors/gsr-BL1-PA4 '
+           '--rate 512 --column gsr --out levels.csv')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+      'recordings', nargs='+', metavar='RECORDING',
+      help='a video, or a file of signals; SOURCE=FILE, such as gsr=skin.csv, where the '
+      'assessor takes several')
+  parser.add_argument('--assessor', required=True, metavar='DIR',
+                      help='from assessors/ of an assessment with --config.assessor=True')
+  parser.add_argument('--weights', metavar='W',
+                      help='of the backbone, if they are not where they were')
+  parser.add_argument('--rate', type=float, default=0.0, metavar='HZ',
+                      help='samples a second of the signals')
+  parser.add_argument('--column', action='append', default=[], metavar='[SOURCE=]A,B',
+                      help='columns of the signals that are the channels, by name or number')
+  parser.add_argument('--step', type=float, default=1.0, metavar='S',
+                      help="seconds from one window's start to the next's (default: 1)")
+  parser.add_argument('--batch-size', type=int, default=16, metavar='N',
+                      help='images at once (default: %(default)s)')
+  parser.add_argument('--out', metavar='FILE',
+                      help='.csv or .json; without it, CSV is printed')
+
+
+def run(args: argparse.Namespace) -> int:
+  import pathlib
+
+  from painformer_jax.assessment import assessor, clip, results
+  from painformer_jax.checkpoints.atomic import check_file_target, write_atomically
+  from painformer_jax.errors import InputError
+  from painformer_jax.progress import say
+
+  kind = pathlib.Path(args.out).suffix.lower().lstrip('.') if args.out else 'csv'
+  if kind not in ('csv', 'json'):
+    raise InputError(f'--out {args.out}: name a .csv or .json file')
+  if args.out:
+    check_file_target(args.out)
+  loaded = assessor.load(args.assessor)
+  sources = sorted({each.source for each in loaded.settings.values()})
+  columns = {source: tuple(text.split(','))
+             for source, text in _by_source(args.column, sources, what='--column').items()}
+  recordings = {
+      source: clip.Recording(path=path, rate=args.rate, columns=columns.get(source, ()))
+      for source, path in _by_source(args.recordings, sources, what='recording').items()}
+  say(results.NOTICE)
+  curve = clip.assess_clip(loaded, recordings, step=args.step, weights=args.weights,
+                           batch_size=args.batch_size, say=say)
+  text = clip.write_curve(curve, loaded)[kind]
+  if args.out:
+    write_atomically(args.out, lambda file: file.write(text.encode()))
+    abstained = sum(map(bool, curve.reason))
+    print(f'{args.out}: {len(curve.start)} windows, {abstained} abstained from')
+  else:
+    print(text, end='')
+  return 0
+
+
+def _by_source(given: list[str], sources: list[str], *, what: str) -> dict[str, str]:
+  """Source -> value, of texts 'value' or 'source=value'."""
+  from painformer_jax.errors import InputError
+
+  found = {}
+  for text in given:
+    source, equals, value = text.partition('=')
+    if not equals or source not in sources:
+      if len(sources) > 1:
+        raise InputError(f'{what} {text!r}: say whose it is, SOURCE=VALUE, with one of '
+                         f'{", ".join(sources)}')
+      source, value = sources[0], text
+    if source in found:
+      raise InputError(f'{what}: {source} is named twice')
+    found[source] = value
+  return found

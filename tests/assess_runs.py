@@ -1,0 +1,63 @@
+"""Assessments in small: a planted folder, a tiny backbone, a tiny Mixer."""
+
+import json
+import pathlib
+
+import pytest
+
+from painformer_jax.assessment import planted
+from painformer_jax.checkpoints.convert import initial_arrays
+from painformer_jax.checkpoints.weights import Source, save_weights
+from painformer_jax.models import functional, registry
+
+CONFIG = '''
+from painformer_jax.assessment.config import defaults
+
+def get_config():
+  config = defaults()
+  config.dataset = 'planted'
+  config.data_dir = {data!r}
+  config.weights = {weights!r}
+  config.planted = dict(subjects=4, per_level=4, effect=4.0, subject_spread=0.5, seed=0)
+  drawn = dict(representations=('waveform',))
+  config.modalities = dict(
+      gsr=dict(source='gsr', signal=drawn), ecg=dict(source='ecg', signal=drawn))
+  config.rows = dict(
+      gsr=dict(fusion=dict(kind='add', modalities=('gsr',)), label='GSR'),
+      both=dict(fusion=dict(kind='fusion-2', modalities=('gsr', 'ecg')), label='GSR+ECG'))
+  config.tasks = ('BL1-PA4',)
+  config.protocol = 'loso'
+  config.normalise = 'subject'
+  config.mixer.update(latents=2, width=8, cross_head_width=8, self_heads=2, self_head_width=4,
+                      depth=1, self_attentions=1)
+  config.fit.epochs = 3
+  config.fit.batch = 8
+  config.figures = False
+  return config
+'''
+PLAN = planted.Plan(subjects=4, per_level=4, effect=4.0, subject_spread=0.5, seed=0)
+
+
+def write_weights(folder: pathlib.Path) -> pathlib.Path:
+  """A nano backbone that was never trained."""
+  config = registry.make_config('painformer_nano', num_classes=0)
+  arrays = initial_arrays(config, list(functional.abstract_variables(config)), seed=0)
+  save_weights(folder, arrays, config=config, source=Source(name='test', model='painformer_nano'))
+  return folder
+
+
+@pytest.fixture(scope='session')
+def small(tmp_path_factory):
+  """A folder with a config.py of a planted study, its data and its weights."""
+  folder = tmp_path_factory.mktemp('assess')
+  planted.write_study(folder / 'data', PLAN)
+  weights = write_weights(folder / 'weights')
+  (folder / 'config.py').write_text(
+      CONFIG.format(data=str(folder / 'data'), weights=str(weights)))
+  return folder
+
+
+def read_results(workdir: pathlib.Path) -> dict:
+  """results.json by name of the experiment."""
+  record = json.loads((workdir / 'results.json').read_text())
+  return {each['name']: each for each in record['experiments']}

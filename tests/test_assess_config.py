@@ -1,0 +1,97 @@
+"""Configurations of assessments: every file in configs/, and typos."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+
+from conftest import ROOT
+from painformer_jax.assessment.config import (
+    AssessConfig, changed_fields, defaults, from_config_dict)
+from painformer_jax.cli.config_file import load_config
+from painformer_jax.errors import InputError
+
+FILES = sorted((ROOT / 'configs').glob('assess_*.py'))
+GIVEN = ('--config.weights=w', '--config.data_dir=d')
+
+
+def plain(**changes) -> dict:
+  """A sound config as a plain table."""
+  config = defaults().to_dict()
+  config |= dict(
+      dataset='biovid', data_dir='d', weights='w', tasks=('BL1-PA4',), protocol='loso',
+      modalities=dict(gsr=dict(source='gsr'), ecg=dict(source='ecg')),
+      rows=dict(one=dict(fusion=dict(kind='add', modalities=('gsr',)))))
+  return copy.deepcopy(config) | changes
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)
+def test_every_config_file_is_sound(file):
+  config = from_config_dict(load_config(str(file), overrides=GIVEN))
+  assert config.rows and config.tasks
+
+
+def test_config_files_are_the_promised_ones():
+  assert {f.stem for f in FILES} >= {
+      'assess_biovid', 'assess_ai4pain', 'assess_demo', 'assess_planted'}
+
+
+@pytest.mark.parametrize('changes, words', [
+    (dict(datset='biovid'), "config has no field 'datset'; did you mean dataset?"),
+    (dict(dataset='biovit'), 'did you mean biovid?'),
+    (dict(weights=''), 'config.weights is empty'),
+    (dict(data_dir=''), 'config.data_dir is empty'),
+    (dict(tasks=('BL1-PA5',)), 'did you mean BL1-PA'),
+    (dict(tasks=()), 'config.tasks is empty'),
+    (dict(protocol='losso'), 'did you mean loso?'),
+    (dict(protocol='blocks'), "'blocks' is for dataset 'demo'"),
+    (dict(rows=dict(one=dict(fusion=dict(kind='ad', modalities=('gsr',))))), 'did you mean add?'),
+    (dict(rows=dict(one=dict(fusion=dict(kind='add', modalities=('grs',))))), 'did you mean gsr?'),
+    (dict(rows=dict(one=dict(fusion=dict(kind='fusion-n', modalities=('gsr', 'ecg'))))),
+     'coded must name'),
+    (dict(rows=dict(one=dict(fusion=dict(modalities=('gsr',)), tasks=('5-class',)))),
+     'none of config.tasks'),
+    (dict(modalities=dict(gsr=dict(sorce='gsr'))), 'did you mean source?'),
+    (dict(modalities=dict(gsr=dict(source='gsr', signal=dict(windw=3.0)))), 'did you mean window?'),
+    (dict(modalities=dict(gsr=dict())), 'config.modalities.gsr.source is missing'),
+    (dict(fit=dict(learning_rat=1e-3)), 'did you mean learning_rate?'),
+    (dict(fit=dict(batch=0)), 'batch 0 is below 1'),
+    (dict(mixer=dict(name='mixer_laptopp')), 'did you mean mixer_laptop?'),
+    (dict(mixer=dict(name='mixer_laptop', widht=3)), 'did you mean width?'),
+    (dict(mixer=dict(name='mixer_laptop', width=0)), 'width 0 is below 1'),
+    (dict(grid=dict(learning_rte=(1e-3,))), 'did you mean learning_rate?'),
+    (dict(grid=dict(width=3)), 'list the values'),
+    (dict(grid=dict(width=(8, 0))), 'width 0 is below 1'),
+    (dict(inner_folds=1), 'config.inner_folds is 1'),
+    (dict(seeds=(0, 0)), 'each once'),
+    (dict(normalise='subjects'), 'did you mean subject?'),
+    (dict(reference='two'), "there is no row 'two'"),
+])
+def test_a_mistake_is_one_line_that_says_where(changes, words):
+  with pytest.raises(InputError) as error:
+    from_config_dict(plain(**changes))
+  assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_points_are_all_combinations():
+  config = from_config_dict(plain(grid=dict(learning_rate=(1e-3, 1e-4), width=(8, 16, 32))))
+  assert len(config.points) == 6
+  assert {config.mixer_config(p).width for p in config.points} == {8, 16, 32}
+  rates = {config.fit_config(config.mixer_config(p), p).learning_rate for p in config.points}
+  assert rates == {1e-3, 1e-4}
+  assert from_config_dict(plain()).points == [{}]
+
+
+def test_changed_fields_know_what_may_change():
+  config = from_config_dict(plain())
+  stored = json.loads(config.to_json())
+  assert not changed_fields(config, stored)
+  assert not changed_fields(from_config_dict(plain(data_dir='e', batch_size=3)), stored)
+  changed = changed_fields(from_config_dict(plain(seeds=(1,))), stored)
+  assert changed == ['seeds: [0] -> [1]']
+
+
+def test_every_field_is_explained():
+  for field in dataclasses.fields(AssessConfig):
+    assert field.name in AssessConfig.__doc__, field.name

@@ -1,0 +1,173 @@
+"""`painformer assess` from a planted folder to its tables; interrupted, checked, misused."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from assess_runs import PLAN, read_results, small  # noqa: F401  (a fixture)
+from conftest import environment
+
+
+@pytest.fixture(scope='module')
+def finished(small, tmp_path_factory, painformer_module):
+  """A finished run, its workdir and process."""
+  workdir = tmp_path_factory.mktemp('run') / 'work'
+  done = painformer_module('assess', '--config', small / 'config.py', '--workdir', workdir,
+                           '--config.shuffled=2', '--config.assessor=True')
+  assert done.returncode == 0, done.stderr[-3000:]
+  return workdir, done
+
+
+@pytest.fixture(scope='module')
+def painformer_module():
+  def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, '-m', 'painformer_jax', *map(str, arguments)], capture_output=True,
+        text=True, timeout=600, env=environment(JAX_PLATFORMS='cpu'), **options)
+  return run
+
+
+def test_results_hold_every_row_with_intervals(finished):
+  workdir, done = finished
+  found = read_results(workdir)
+  assert found.keys() == {'gsr, BL1-PA4', 'both, BL1-PA4'}
+  for each in found.values():
+    assert each['samples'] == 4 * 2 * PLAN.per_level and each['subjects'] == 4
+    score = each['scores']['accuracy']
+    assert score['low'] <= score['estimate'] <= score['high']
+    assert each['settings']['folds'] == 4 and len(each['settings']['shuffled']['accuracy']) == 2
+    assert any('planted: 97.7 % at most' in note for note in each['notes'])
+    assert any('shuffled within each subject' in note for note in each['notes'])
+  assert found['both, BL1-PA4']['modality'] == 'GSR+ECG'
+
+
+def test_predictions_are_of_subjects_left_out(finished):
+  workdir, _ = finished
+  with open(workdir / 'predictions.csv') as file:
+    rows = [row for row in csv.DictReader(file) if row['experiment'] == 'gsr, BL1-PA4']
+  assert len(rows) == len({row['sample'] for row in rows}) == 32
+  assert {row['label'] for row in rows} == {'no pain', 'PA4'}
+  assert all(row['sample'].startswith(row['subject']) for row in rows)
+
+
+def test_cost_comes_before_work_and_notice_at_the_end(finished):
+  _, done = finished
+  lines = done.stderr.splitlines()
+  cost = next(i for i, line in enumerate(lines) if 'TFLOP altogether' in line)
+  assert cost < next(i for i, line in enumerate(lines) if 'embeddings ready' in line)
+  assert 'no medical device' in done.stdout and 'claims no accuracy on BioVid' in done.stdout
+  assert 'GSR+ECG' in done.stdout and 'chance' in done.stdout.splitlines()[0]
+
+
+def test_same_command_again_trains_nothing_and_gives_the_same(finished, small, painformer):
+  workdir, _ = finished
+  before = read_results(workdir)
+  start = time.monotonic()
+  again = painformer('assess', '--config', small / 'config.py', '--workdir', workdir,
+                     '--config.shuffled=2', '--config.assessor=True')
+  assert again.returncode == 0, again.stderr[-2000:]
+  assert 'embeddings found' in again.stderr and 'is there already' in again.stderr
+  assert '4 of 4 runs are in the cache' in again.stderr and 'steps/s' not in again.stderr
+  assert read_results(workdir) == before
+  assert time.monotonic() - start < 120
+
+
+def test_another_configuration_is_refused(finished, small, painformer):
+  workdir, _ = finished
+  refused = painformer('assess', '--config', small / 'config.py', '--workdir', workdir,
+                       '--config.shuffled=2', '--config.fit.epochs=4')
+  assert refused.returncode == 2
+  assert 'fit.epochs: 3 -> 4' in refused.stderr and refused.stderr.count('\n') == 1
+
+
+def test_killed_and_started_again_ends_with_the_same(finished, small, tmp_path, painformer):
+  workdir, _ = finished
+  command = [sys.executable, '-m', 'painformer_jax', 'assess', '--config',
+             str(small / 'config.py'), '--workdir', str(tmp_path / 'work'),
+             '--config.shuffled=2']
+  process = subprocess.Popen(command, env=environment(JAX_PLATFORMS='cpu'), text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  for line in process.stderr:
+    if line.startswith('gsr, BL1-PA4'):  # Folds begin.
+      break
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  assert not (tmp_path / 'work' / 'results.json').exists()
+  done = painformer(*command[3:])
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert 'embeddings found' in done.stderr
+  for name, each in read_results(tmp_path / 'work').items():
+    first = read_results(workdir)[name]
+    assert each['confusion'] == first['confusion']
+    assert each['settings']['shuffled'] == first['settings']['shuffled']
+
+
+def test_check_lists_everything_and_writes_nothing(small, tmp_path, painformer):
+  data = shutil.copytree(small / 'data', tmp_path / 'data')
+  tables = sorted(data.glob('biosignals_filtered/*/*_bio.csv'))
+  tables[0].unlink()
+  tables[5].write_text('')
+  listed = painformer('assess', '--config', small / 'config.py', '--workdir', tmp_path / 'work',
+                      '--check', f'--config.data_dir={data}')
+  assert listed.returncode == 2
+  assert f'{tables[0]}: no such file' in listed.stdout
+  assert f'{tables[5]}: the file is empty' in listed.stdout
+  assert 'gsr, BL1-PA4: 32 samples, 4 folds' in listed.stdout
+  assert listed.stderr.splitlines()[-1] == 'painformer: 2 findings, listed above'
+  assert not (tmp_path / 'work').exists()
+  stopped = painformer('assess', '--config', small / 'config.py', '--workdir', tmp_path / 'work',
+                       f'--config.data_dir={data}')
+  assert stopped.returncode == 2 and "--config.findings='go on'" in stopped.stderr
+  assert not (tmp_path / 'work' / 'embeddings').exists()
+
+
+def test_check_of_a_sound_folder_ends_well(small, tmp_path, painformer):
+  done = painformer('assess', '--config', small / 'config.py', '--workdir', tmp_path / 'work',
+                    '--check')
+  assert done.returncode == 0, done.stderr
+  assert '4 subjects, 80 samples, 0 findings' in done.stdout
+
+
+@pytest.mark.parametrize('arguments, words', [
+  (('--config.fit.epoch=3',), 'did you mean epochs?'),
+  (('--config.weights=nowhere',), 'nowhere'),
+  (('--config.data_dir=nowhere/data', '--config.dataset=biovid'), 'no BioVid folder'),
+  (('--config.protocol=validation',), 'fixed splits'),
+])
+def test_mistakes_end_with_one_line(small, tmp_path, painformer, arguments, words):
+  done = painformer('assess', '--config', small / 'config.py', '--workdir', tmp_path / 'work',
+                    *arguments)
+  assert done.returncode == 2 and words in done.stderr
+  assert done.stderr.splitlines()[-1].startswith('painformer: ')
+
+
+def test_hyper_parameters_are_chosen_inside_each_fold(small, tmp_path, painformer):
+  text = (small / 'config.py').read_text().replace(
+      '  config.figures = False',
+      "  config.figures = False\n  config.rows = dict(gsr=config.rows.gsr)\n"
+      "  config.grid = dict(learning_rate=(1e-9, 1e-2))\n  config.inner_folds = 2")
+  (tmp_path / 'config.py').write_text(text)
+  done = painformer('assess', '--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work',
+                    '--config.fit.epochs=12')
+  assert done.returncode == 0, done.stderr[-2000:]
+  record = read_results(tmp_path / 'work')['gsr, BL1-PA4']
+  chosen = record['settings']['chosen']
+  assert len(chosen) == 4
+  # A network that does not learn cannot be the better one where the effect is large.
+  assert np.mean([p['learning_rate'] for p in chosen.values()]) > 5e-3, chosen
+  assert any('inner folds' in note for note in record['notes'])
+
+
+def test_workdir_of_something_else_is_refused(small, tmp_path, painformer):
+  (tmp_path / 'work').mkdir()
+  (tmp_path / 'work' / 'notes.txt').write_text('mine')
+  done = painformer('assess', '--config', small / 'config.py', '--workdir', tmp_path / 'work')
+  assert done.returncode == 2 and 'holds no assessment' in done.stderr
+  assert json.dumps(sorted(p.name for p in (tmp_path / 'work').iterdir())) == '["notes.txt"]'
