@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import resource
 import tarfile
 import zipfile
 
@@ -11,9 +12,12 @@ import pytest
 
 import forge
 import reference
+from painformer_jax.checkpoints.convert import export
 from painformer_jax.checkpoints.torch_file import read
 from painformer_jax.checkpoints.torch_write import write_pth
 from painformer_jax.cli.main import main
+from painformer_jax.models import functional
+from painformer_jax.models.registry import make_config
 
 COUNT = 'patch_embed1.conv.4.num_batches_tracked'
 
@@ -131,6 +135,20 @@ def test_files_that_lie(tmp_path, painformer, lie):
   assert message in done.stderr
   assert done.stderr.count('\n') == 1 and done.stderr.endswith('\n')
   assert [p.name for p in tmp_path.iterdir()] == ['weights.pth']
+
+
+def test_a_full_disk_is_one_line(tmp_path, painformer):
+  """A limit on file sizes stands in for it: a real error. Orbax prints pages by itself."""
+  source = tmp_path / 'nano.pth'
+  write_pth(source, export({
+      path: np.ones(a.shape, a.dtype) for path, a in functional.abstract_variables(
+          make_config('painformer_nano')).items()}))
+  done = painformer('convert', source, tmp_path / 'w', preexec_fn=lambda: resource.setrlimit(
+      resource.RLIMIT_FSIZE, (2_000, 2_000)))
+  assert (done.returncode, done.stdout, done.stderr) == (2, '', (
+      f'painformer: {tmp_path}/w cannot be written: File too large; free some space or choose '
+      'another place\n'))
+  assert [p.name for p in tmp_path.iterdir()] == ['nano.pth']
 
 
 def failure(capsys, *arguments) -> str:

@@ -4,12 +4,7 @@ import contextlib
 import dataclasses
 import gc
 import json
-import logging
 import pathlib
-import re
-import sys
-import time
-import traceback
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from painformer_jax.checkpoints.orbax_messages import first_line, quiet, reason
 from painformer_jax.errors import InputError
 
 _STATE, _RECORD = 'state', 'record'
@@ -53,7 +49,7 @@ class CheckpointStore:
     folder = pathlib.Path(folder).absolute()
     self._failed = False
     self._silence = contextlib.ExitStack()
-    self._silence.enter_context(_quiet())
+    self._silence.enter_context(quiet())
     try:
       folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
@@ -62,7 +58,7 @@ class CheckpointStore:
     except (OSError, ValueError) as error:
       self._silence.close()
       raise InputError(
-          f'checkpoints cannot be kept in {folder}: {_reason(error)}') from error
+          f'checkpoints cannot be kept in {folder}: {reason(error)}') from error
 
   def latest_step(self) -> int | None:
     """Step of the newest whole checkpoint, or None."""
@@ -90,7 +86,7 @@ class CheckpointStore:
       InputError: the checkpoint does not fit the state, or is damaged.
     """
     try:
-      with _quiet():
+      with quiet():
         found = self._manager.restore(step, args=ocp.args.Composite(**{
             _STATE: ocp.args.StandardRestore(abstract_state),
             _RECORD: ocp.args.JsonRestore()}))
@@ -99,7 +95,7 @@ class CheckpointStore:
     except Exception as error:  # Orbax raises many kinds for damaged files.
       raise InputError(
           f'checkpoint {self._manager.directory / str(step)} cannot be restored '
-          f'({_first_line(error)}): it is damaged or of another model; remove it '
+          f'({first_line(error)}): it is damaged or of another model; remove it '
           'to go on from the one before') from error
     return Restored(step=step, state=found[_STATE], record=record)
 
@@ -129,7 +125,7 @@ class CheckpointStore:
       self._failed = True
       raise InputError(
           f'a checkpoint could not be written to {self._manager.directory}: '
-          f'{_reason(error)}; the ones before it are whole: make room, then run '
+          f'{reason(error)}; the ones before it are whole: make room, then run '
           'the same command again') from error
 
 
@@ -162,7 +158,7 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
   path = epath.Path(folder / str(step) / _STATE)
   reader = ocp.PyTreeCheckpointHandler()
   try:
-    with _quiet():
+    with quiet():
       tree = reader.metadata(path).tree
       wanted = {name: tree[name] for name in ('params', 'stats')}
       restore_args = jax.tree.map(
@@ -225,7 +221,12 @@ def _one_copy(array):
 
 
 def _compare(found: Mapping[str, int], stored: Mapping[str, int]) -> None:
-  for path in found.keys() & stored.keys():
+  """Asserts the checksum of all that was found; none are stored of a split state."""
+  if not stored or not found:
+    return
+  if unknown := sorted(found.keys() - stored.keys()):
+    raise ValueError(f'it keeps no checksum of {unknown[0]}')
+  for path in found:
     if found[path] != stored[path]:
       raise ValueError(f'the checksum of {path} does not match')
 
@@ -242,56 +243,6 @@ def _opened(sealed: Mapping) -> tuple[dict, dict[str, int]]:
   return record, checksums
 
 
-# Messages. What Orbax raises its threads have printed before, page by page.
-
-
-@contextlib.contextmanager
-def _quiet():
-  """Drops what is printed of errors in Orbax, its threads and coroutines.
-
-  In here an error of theirs is raised, or waits for the next call.
-  """
-  def of_others(log: logging.LogRecord) -> bool:
-    return not _OF_ORBAX(f'{log.pathname} {log.getMessage()}')
-
-  def hook(unraisable):
-    trace = traceback.extract_tb(unraisable.exc_traceback)
-    if not _OF_ORBAX(' '.join([repr(unraisable.object), *(f.filename for f in trace)])):
-      previous(unraisable)
-
-  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
-  previous, sys.unraisablehook = sys.unraisablehook, hook
-  for logger in loggers:
-    logger.addFilter(of_others)
-  try:
-    yield
-  except Exception:
-    gc.collect()
-    time.sleep(0.2)  # Reads that are still under way end in this time.
-    raise
-  finally:
-    sys.unraisablehook = previous
-    for logger in loggers:
-      logger.removeFilter(of_others)
-
-
-# Where messages come from or what they are about: Orbax, the storage library
-# below it, the event loops that run both.
-_OF_ORBAX = re.compile(r'orbax|tensorstore|OCDBT|asyncio').search
-
-
 def _damaged(path: epath.Path, error: Exception) -> str:
   return (f'checkpoint {path.parent} is damaged or was removed meanwhile '
-          f'({_first_line(error)}): remove it to use the one before')
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _reason(error: Exception) -> str:
-  """'No space left on device' out of what the storage layer says."""
-  if isinstance(error, OSError) and error.strerror:
-    return error.strerror
-  found = re.search(r': ([^:\[\]]+) \[os_error_code=', str(error))
-  return found[1] if found else _first_line(error)
+          f'({first_line(error)}): remove it to use the one before')

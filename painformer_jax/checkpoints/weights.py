@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import numpy as np
 import orbax.checkpoint as ocp
 
+from painformer_jax.checkpoints.atomic import check_folder
+from painformer_jax.checkpoints.orbax_messages import first_line, quiet, reason
 from painformer_jax.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
@@ -69,8 +71,7 @@ def save_weights(
   Raises:
     InputError: something else is at `folder`, or it cannot be written.
   """
-  target = pathlib.Path(os.path.realpath(folder))
-  check_target(folder)
+  target = check_target(folder)
   arrays = {path: np.asarray(array) for path, array in variables.items()}
   description = {
       'format': _FORMAT, 'version': _VERSION,
@@ -82,7 +83,7 @@ def save_weights(
   retired = target.with_name(f'.{secrets.token_hex(8)}.retired')
   try:
     partial.mkdir()
-    with ocp.StandardCheckpointer() as checkpointer:
+    with quiet(), ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(partial / _ARRAYS, arrays)
     (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + '\n')
     if target.exists():
@@ -91,7 +92,7 @@ def save_weights(
   except (OSError, ValueError) as error:
     # Orbax's storage layer reports a full disk as a ValueError.
     raise InputError(
-        f'{folder} cannot be written: {_first_line(error)}; free some space '
+        f'{folder} cannot be written: {reason(error)}; free some space '
         'or choose another place') from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
@@ -102,18 +103,26 @@ def save_weights(
       os.replace(retired, target)
 
 
-def check_target(folder: str | os.PathLike) -> None:
-  """Raises InputError unless `save_weights` may write to `folder`."""
+def check_target(folder: str | os.PathLike) -> pathlib.Path:
+  """The place that `save_weights` would write to, links followed.
+
+  Raises:
+    InputError: something else than weights is there, or nothing can be.
+  """
   target = pathlib.Path(os.path.realpath(folder))
-  if target.exists() and not target.is_dir():
-    raise InputError(f'{folder} is a file; name a folder to write')
-  if target.is_dir() and any(target.iterdir()) and not is_weights(target):
+  try:
+    if target.is_dir():
+      if any(target.iterdir()) and not is_weights(target):
+        raise InputError(
+            f'{folder} holds other things than weights; name a new folder')
+    elif target.exists():
+      raise InputError(f'{folder} is a file; name a folder to write')
+  except OSError as error:
     raise InputError(
-        f'{folder} holds other things than weights; name a new folder')
-  if not target.parent.is_dir():
-    raise InputError(
-        f'{folder} cannot be written: there is no folder {target.parent}; '
-        'make it first')
+        f'{folder} cannot be written: {error.strerror}; choose another place'
+    ) from error
+  check_folder(target.parent, folder)
+  return target
 
 
 def load_weights(folder: str | os.PathLike) -> Weights:
@@ -183,7 +192,7 @@ def _config(folder, fields: dict) -> PainFormerConfig:
   # Flax and JAX raise errors of many kinds for values of the wrong kind.
   except Exception as error:
     raise InputError(
-        f'{folder} has a config that cannot be ({_first_line(error)}); '
+        f'{folder} has a config that cannot be ({first_line(error)}); '
         'convert the weights again') from error
 
 
@@ -194,7 +203,7 @@ def _restore(folder, config: PainFormerConfig) -> dict[str, np.ndarray]:
       item=dict(expected), restore_args={
           path: ocp.RestoreArgs(restore_type=np.ndarray) for path in expected})
   try:
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
       stored = checkpointer.metadata(arrays).item_metadata.tree
       shapes = {path: tuple(entry.shape) for path, entry in stored.items()}
       if shapes != {path: entry.shape for path, entry in expected.items()}:
@@ -203,9 +212,5 @@ def _restore(folder, config: PainFormerConfig) -> dict[str, np.ndarray]:
   # Orbax and its storage layer raise errors of many kinds for damaged files.
   except Exception as error:
     raise InputError(
-        f'{folder} is damaged ({_first_line(error)}); convert or copy the '
+        f'{folder} is damaged ({first_line(error)}); convert or copy the '
         'weights again') from error
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
