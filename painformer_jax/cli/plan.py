@@ -1,0 +1,136 @@
+"""`painformer plan`: compile the training step for machines that are not there."""
+
+import argparse
+import itertools
+import json
+import pathlib
+
+EXAMPLE = '''painformer plan --config configs/pretrain_painformer.py --topology v5e:16x16 \\
+      --per-chip 64 --json plan.json
+  painformer plan --config configs/pretrain_painformer.py --topology h100:8 \\
+      --sweep per-chip=32,64,128 --sweep model.gate=fft,dft --plot plan.png'''
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.usage = ('%(prog)s --config FILE --topology NAME [--per-chip N] [--json FILE] '
+                  '[--sweep KEY=VALUE,... ...] [--config.KEY=VALUE ...]')
+  parser.add_argument(
+      '--config', required=True, metavar='FILE',
+      help='of `painformer pretrain`; neither its data nor its weights are needed')
+  parser.add_argument(
+      '--topology', metavar='NAME', help='chips: v5e:16x16, v6e:4x4, v5p:4x4x8, h100:16, or '
+      'cpu:8 (devices that this CPU pretends to be, to look at a program)')
+  parser.add_argument(
+      '--per-chip', type=int, metavar='N', help='images of each chip: the global batch is '
+      'this times the chips, divided among the tasks as config.shares says')
+  parser.add_argument(
+      '--classes', action='append', default=[], metavar='TASK=N',
+      help='classes of a task that is neither prepared nor of the corpus')
+  parser.add_argument(
+      '--epochs', type=float, default=200, metavar='E', help='length of a run (200)')
+  parser.add_argument(
+      '--samples', type=int, metavar='N',
+      help='images of an epoch (10.9 million, the published corpus)')
+  parser.add_argument(
+      '--sweep', action='append', default=[], metavar='KEY=A,B,...',
+      help='compiles every combination; KEY is topology, per-chip or any key of the config, '
+      'such as model.dtype or model.gate')
+  parser.add_argument('--json', metavar='FILE', help='writes all figures')
+  parser.add_argument('--plot', metavar='FILE', help='draws time and memory (extra demo)')
+  parser.set_defaults(takes_overrides=True)
+
+
+def run(args: argparse.Namespace) -> int:
+  from painformer_jax.checkpoints.atomic import check_file_target, write_atomically
+  from painformer_jax.data.corpus import PUBLISHED_SAMPLES
+  from painformer_jax.errors import InputError, import_extra
+  from painformer_jax.parallel import plan_text, topology
+  from painformer_jax.parallel.plan import run_apart
+  from painformer_jax.progress import say
+
+  for path in filter(None, (args.json, args.plot)):
+    check_file_target(path)
+  if args.plot:
+    import_extra('matplotlib', extra='demo')
+    if pathlib.Path(args.plot).suffix not in ('.png', '.pdf', '.svg'):
+      raise InputError(f'--plot {args.plot}: name a .png, .pdf or .svg')
+  if args.epochs <= 0 or (args.samples is not None and args.samples < 1):
+    raise InputError('--epochs and --samples are above 0')
+  points = _points(args.sweep)
+  requests = [_request(args, point) for point in points]
+  for request in requests:  # Everything that can be wrong, before the first compilation.
+    topology.check_compiler(topology.parse(request.topology))
+  plans, failures = [], []
+  for number, (point, request) in enumerate(zip(points, requests), start=1):
+    setting = ', '.join(f'{k} {v}' for k, v in point.items())
+    say(f'compiles {number} of {len(points)} for {request.topology}'
+        + (f': {setting}' if setting else ''))
+    try:
+      program = run_apart(request)
+    except InputError as error:  # The others of a sweep may have taken hours.
+      if len(points) == 1:
+        raise
+      failures.append(f'{setting}: {error}')
+      say(failures[-1])
+      continue
+    plans.append(plan_text.Plan(program=program, settings=point, epochs=args.epochs,
+                                samples=args.samples or PUBLISHED_SAMPLES))
+  if not plans:
+    raise InputError(failures[0])
+  print(plan_text.table(plans) if args.sweep else plan_text.describe(plans[0]))
+  if args.json:
+    records = [plan.record() for plan in plans]
+    text = json.dumps(records if args.sweep else records[0], indent=2)
+    write_atomically(args.json, lambda file: file.write(text.encode()))
+  if args.plot:
+    kind = pathlib.Path(args.plot).suffix[1:]
+    write_atomically(args.plot, lambda file: plan_text.draw(plans, file, kind=kind))
+  if failures:
+    raise InputError(f'{len(failures)} of {len(points)} did not compile; {failures[0]}')
+  return 0
+
+
+def _points(sweeps) -> list[dict[str, str]]:
+  """Every combination of the swept values; one without settings for no sweep."""
+  from painformer_jax.errors import InputError
+
+  axes = {}
+  for sweep in sweeps:
+    key, _, values = sweep.partition('=')
+    key = key.removeprefix('config.')
+    values = [value.strip() for value in values.split(',')]
+    if not key or not all(values):
+      raise InputError(f'--sweep {sweep}: write it as KEY=A,B, such as model.gate=fft,dft')
+    if key in axes:
+      raise InputError(f'--sweep {key} is given twice')
+    axes[key] = values
+  return [dict(zip(axes, values)) for values in itertools.product(*axes.values())]
+
+
+def _request(args: argparse.Namespace, point: dict[str, str]):
+  """One compilation, checked as far as that can be done without the compiler."""
+  from painformer_jax.cli.config_file import load_config
+  from painformer_jax.errors import InputError
+  from painformer_jax.parallel import topology as topology_lib
+  from painformer_jax.parallel.plan import Request
+  from painformer_jax.parallel.plan_tasks import task_sizes
+  from painformer_jax.training.config import from_config_dict
+
+  point = dict(point)
+  name, per_chip = point.pop('topology', args.topology), point.pop('per-chip', args.per_chip)
+  if not name:
+    raise InputError('name a --topology, such as v5e:16x16')
+  topology = topology_lib.parse(name)
+  overrides = [*args.overrides, *(f'--config.{key}={value}' for key, value in point.items())]
+  fields = load_config(args.config, overrides=overrides).to_dict()
+  if per_chip is not None:
+    if not str(per_chip).isdecimal() or int(per_chip) < 1:
+      raise InputError(f'--per-chip {per_chip} is not a number above 0')
+    fields['batch'] = int(per_chip) * topology.chips
+    fields['rows_multiple'] = topology.chips
+    for task in fields['tasks'].values():
+      task['rows'] = 0
+  config = from_config_dict(fields)
+  classes, sizes = task_sizes(config, explicit=args.classes)
+  config.with_rows(sizes)
+  return Request(config=fields, classes=classes, sizes=sizes, topology=name)

@@ -1,0 +1,252 @@
+"""Compiled programs read as text: their collectives, loops and memory traffic.
+
+`compiled.as_text()` of jax.stages.Compiled is scheduled HLO, the program of one
+device. Only what a plan asks for is read: opcodes, shapes, who calls whom.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator
+
+COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all',
+               'ragged-all-to-all', 'collective-permute', 'collective-broadcast')
+# Bits of an element; 8-bit floats have many names, matched by their prefix.
+_BITS = {'pred': 8, 's2': 2, 'u2': 2, 's4': 4, 'u4': 4, 'f4e2m1fn': 4, 's8': 8, 'u8': 8,
+         's16': 16, 'u16': 16, 'f16': 16, 'bf16': 16, 's32': 32, 'u32': 32, 'f32': 32,
+         's64': 64, 'u64': 64, 'f64': 64, 'c64': 64, 'c128': 128, 'token': 0, 'opaque': 0}
+# They move nothing: names for buffers, or halves of what is counted elsewhere.
+_NO_TRAFFIC = frozenset((
+    'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional',
+    'call', 'after-all', 'partition-id', 'replica-id', 'optimization-barrier', 'opt-barrier',
+    'async-start', 'async-update', 'async-done'))
+
+_HEADER = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$')
+_INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = (.*)$')
+_SHAPE = re.compile(r'\b([a-z]\w*)\[([\d,<=]*)\](?:\{[^{}]*?\})?')
+_SPACE = re.compile(r'S\((\d+)\)')
+_CALLED = re.compile(
+    r'\b(?:calls|body|condition|to_apply|branch_computations|true_computation|'
+    r'false_computation)=(?:\{([^}]*)\}|%?([\w.\-]+))')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """An array's bytes without padding, and its memory space (0: the main memory)."""
+
+  bytes: int
+  space: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Instruction:
+  """One line of a program.
+
+  Attributes:
+    name, opcode: as printed.
+    shapes: of the result, one for each array of a tuple.
+    operands: names of instructions of the same computation.
+    attributes: what follows the operands, as printed.
+  """
+
+  name: str
+  opcode: str
+  shapes: tuple[Shape, ...]
+  operands: tuple[str, ...]
+  attributes: str
+
+  @functools.cached_property
+  def called(self) -> tuple[str, ...]:
+    """Names of the computations that it runs."""
+    return tuple(name.strip().lstrip('%') for several, one in _CALLED.findall(self.attributes)
+                 for name in (several or one).split(','))
+
+  @property
+  def trips(self) -> int | None:
+    """How often a loop runs, where the compiler knows it."""
+    found = _TRIPS.search(self.attributes)
+    return int(found[1]) if found else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collective:
+  """Equal collectives taken together.
+
+  Attributes:
+    kind: one of COLLECTIVES.
+    group: how many devices take part in each.
+    count: how many a step runs.
+    bytes: that enter them on one device in a step.
+  """
+
+  kind: str
+  group: int
+  count: int
+  bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Module:
+  """A program: its computations by name, the one that starts, its devices."""
+
+  computations: dict[str, dict[str, Instruction]]
+  entry: str
+  devices: int
+
+
+def parse(text: str) -> Module:
+  """Reads what `compiled.as_text()` gives.
+
+  Raises:
+    ValueError: it is not the text of an HLO module.
+  """
+  computations, entry, current = {}, None, None
+  for line in text.splitlines():
+    if current is None:
+      if header := _HEADER.match(line):
+        current = computations.setdefault(header[2], {})
+        entry = header[2] if header[1] else entry
+    elif line.startswith('}'):
+      current = None
+    elif found := _INSTRUCTION.match(line):
+      instruction = _instruction(found[1], found[2])
+      current[instruction.name] = instruction
+  if entry is None:
+    raise ValueError('not the text of an HLO module: it has no ENTRY computation')
+  counts = [int(n) for n in re.findall(
+      r'\b(?:num_partitions|replica_count)=(\d+)', text.splitlines()[0])]
+  return Module(computations=computations, entry=entry, devices=math.prod(counts))
+
+
+def walk(module: Module) -> Iterator[tuple[Instruction, dict[str, Instruction], int]]:
+  """Every instruction that a step runs, its computation, and how often.
+
+  Insides of fusions are left out: they exchange no arrays. Of a conditional every
+  branch is there once; a loop of unknown length counts once (see `unknown_loops`).
+  """
+  def visit(name: str, times: int):
+    computation = module.computations[name]
+    for instruction in computation.values():
+      yield instruction, computation, times
+      if instruction.opcode in ('while', 'conditional', 'call', 'async-start'):
+        inner = times * ((instruction.trips or 1) if instruction.opcode == 'while' else 1)
+        for called in instruction.called:
+          yield from visit(called, inner)
+
+  yield from visit(module.entry, 1)
+
+
+def unknown_loops(module: Module) -> int:
+  """How many loops have a length that the program does not say."""
+  return sum(i.opcode == 'while' and i.trips is None for i, _, _ in walk(module))
+
+
+def repeated_loops(module: Module) -> int:
+  """How many loops run more than once: compilers count the cost of one turn."""
+  return sum(i.opcode == 'while' and i.trips != 1 for i, _, _ in walk(module))
+
+
+def collectives(module: Module) -> list[Collective]:
+  """The collectives of a step by kind and group, the most bytes first."""
+  sums = {}
+  for instruction, computation, times in walk(module):
+    kind = instruction.opcode.removesuffix('-start')
+    if kind in COLLECTIVES:
+      key = (kind, _group_size(instruction, module.devices))
+      count, moved = sums.get(key, (0, 0))
+      entering = sum(s.bytes for s in _operands(instruction, computation))
+      sums[key] = count + times, moved + times * entering
+  found = [Collective(kind=kind, group=group, count=count, bytes=moved)
+           for (kind, group), (count, moved) in sums.items()]
+  return sorted(found, key=lambda c: (-c.bytes, c.kind, c.group))
+
+
+def traffic(module: Module, *, other_spaces: bool) -> int:
+  """Bytes that a step reads from and writes to the main memory, estimated.
+
+  Each instruction reads its operands and writes its results once, without padding
+  and without caches; slices cost what is sliced.
+
+  Args:
+    module: from `parse`.
+    other_spaces: whether arrays in other memory spaces than 0 lie elsewhere, as in
+      TPU programs; in GPU programs the numbers tell kinds of use apart.
+  """
+  total = 0
+  for instruction, computation, times in walk(module):
+    opcode = instruction.opcode
+    if opcode in _NO_TRAFFIC or opcode.endswith(('-done', '-update')):
+      continue
+    weigh = functools.partial(_weight, other_spaces=other_spaces)
+    operands, results = _operands(instruction, computation), instruction.shapes
+    if opcode == 'dynamic-slice':
+      moved = 2 * weigh(results)
+    elif opcode == 'dynamic-update-slice':
+      moved = 2 * weigh(operands[1:2])
+    elif opcode == 'copy-start':  # Its result is (to, from, context).
+      moved = weigh(operands) + weigh(results[:1])
+    elif opcode.endswith('-start') and len(results) > 1:  # (from, to, ...).
+      moved = weigh(results)
+    else:
+      moved = weigh(operands) + weigh(results)
+    total += times * moved
+  return total
+
+
+def _weight(shapes, *, other_spaces: bool) -> int:
+  return sum(s.bytes for s in shapes if s.space == 0 or not other_spaces)
+
+
+def _operands(instruction: Instruction, computation) -> list[Shape]:
+  return [shape for name in instruction.operands if name in computation
+          for shape in computation[name].shapes]
+
+
+def _instruction(name: str, rest: str) -> Instruction:
+  """From 'TYPE opcode(operands), attributes'; a tuple's type is in parentheses."""
+  split = _closing(rest, 0) + 1 if rest.startswith('(') else rest.index(' ')
+  kind, rest = rest[:split], rest[split:].lstrip()
+  opening = rest.index('(')
+  closing = _closing(rest, opening)
+  inside = rest[opening + 1:closing]
+  return Instruction(
+      name=name, opcode=rest[:opening], shapes=tuple(
+          _shape(found) for found in _SHAPE.finditer(re.sub(r'/\*.*?\*/', '', kind))),
+      operands=tuple(re.findall(r'%([\w.\-]+)', inside)), attributes=rest[closing + 1:])
+
+
+def _closing(text: str, opening: int) -> int:
+  """Index of the parenthesis that closes the one at `opening`."""
+  depth = 0
+  for found in re.compile(r'[()]').finditer(text, opening):
+    depth += 1 if found[0] == '(' else -1
+    if not depth:
+      return found.start()
+  raise ValueError(f'not an HLO instruction: {text[:80]}')
+
+
+def _shape(found: re.Match) -> Shape:
+  dtype, dimensions = found[1], found[2]
+  bits = 8 if dtype.startswith('f8') else _BITS[dtype]
+  sizes = [int(size.removeprefix('<=')) for size in dimensions.split(',') if size]
+  space = _SPACE.search(found[0])
+  return Shape(bytes=-(-math.prod(sizes) * bits // 8), space=int(space[1]) if space else 0)
+
+
+def _group_size(instruction: Instruction, devices: int) -> int:
+  """How many devices take part, from any of the forms in which groups are printed.
+
+  '{{0,1},{2,3}}' lists them, '[4,2]<=[8]' is 4 groups of 2, and
+  "mesh['a'=4,'b'=2] {'b'}" spans axes of a mesh; '{}' is all devices.
+  """
+  text = instruction.attributes
+  if listed := re.search(r'replica_groups=\{\{([\d,]*)\}', text):
+    return listed[1].count(',') + 1
+  if iota := re.search(r'replica_groups=\[\d+,(\d+)\]<=', text):
+    return int(iota[1])
+  if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:,? ?device_ids=\([^)]*\))? \{([^}]*)\}", text):
+    sizes = dict(re.findall(r"'([^']*)'=(\d+)", mesh[1]))
+    return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']*)'", mesh[2]))
+  return devices

@@ -1,0 +1,273 @@
+"""Compiles the training step of a config for machines that are not there.
+
+The step is the one that `training.loop` runs. Everything is shapes: no data, no
+weights and no accelerator are needed, only the compiler. It runs in a process of its
+own (`run_apart`), since what JAX and the compilers read from the environment is read
+once; that process is `python -m painformer_jax.parallel.plan`.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+
+from painformer_jax.errors import InputError
+from painformer_jax.parallel import hlo
+from painformer_jax.parallel import topology as topology_lib
+
+# What LLVM makes of a program changes neither its memory nor its collectives.
+_QUICK_COMPILE = {'xla_backend_optimization_level': 0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """A step to compile; plain data, so that it can be handed to another process.
+
+  Attributes:
+    config: for `training.config.from_config_dict`.
+    classes: task -> number of classes.
+    sizes: task -> number of training images, for shares of the batch that follow them.
+    topology: for `topology.parse`.
+  """
+
+  config: Mapping
+  classes: Mapping[str, int]
+  sizes: Mapping[str, int]
+  topology: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """A compiled step. Bytes, FLOP and collectives are those of one chip in one step.
+
+  Attributes:
+    topology: as named.
+    chips: how many.
+    images: of the global batch.
+    model: preset, input size, arithmetic and gate.
+    model_flops: FLOP of a training image by the model's formula, without the gate.
+    gate_flops: what the gate adds to it where it is a matrix product.
+    compiler: names and versions.
+    compile_seconds: how long it took here.
+    parameter_bytes, optimizer_bytes, other_state_bytes, batch_bytes: what the step is
+      given, by the shapes of the shards; without the compiler's padding.
+    failure: what the compiler says where the program does not fit into memory, or
+      None. The fields below are then None.
+    argument_bytes, output_bytes, alias_bytes, temporary_bytes, code_bytes: by the
+      compiler; activations are among the temporaries; aliases are outputs that take
+      the place of arguments.
+    peak_bytes: arguments, outputs (each alias once), temporaries and code together.
+    flops: the compiler's count, or None where it gives none (GPUs) or counts loops
+      wrongly.
+    traffic_bytes: of main memory: by the compiler, or from the program's text where
+      it does not say.
+    traffic_by: 'compiler' or 'text'.
+    collectives: by kind and group.
+    unknown_loops: loops of unknown length, counted once.
+  """
+
+  topology: str
+  chips: int
+  images: int
+  model: str
+  model_flops: float
+  gate_flops: float
+  compiler: str
+  compile_seconds: float
+  parameter_bytes: int
+  optimizer_bytes: int
+  other_state_bytes: int
+  batch_bytes: int
+  failure: str | None = None
+  argument_bytes: int | None = None
+  output_bytes: int | None = None
+  alias_bytes: int | None = None
+  temporary_bytes: int | None = None
+  code_bytes: int | None = None
+  peak_bytes: int | None = None
+  flops: float | None = None
+  traffic_bytes: float | None = None
+  traffic_by: str | None = None
+  collectives: tuple[hlo.Collective, ...] = ()
+  unknown_loops: int | None = None
+
+
+def run_apart(request: Request) -> Program:
+  """Compiles in a process of its own.
+
+  Raises:
+    InputError: the config or topology does not fit, a compiler is missing, or it
+      ended without a result.
+  """
+  topology = topology_lib.parse(request.topology)
+  topology_lib.check_compiler(topology)
+  root = str(pathlib.Path(__file__).parents[2])
+  environment = {
+      **os.environ, **topology_lib.environment(topology),
+      'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))}
+  with tempfile.TemporaryDirectory() as folder:
+    answer = pathlib.Path(folder, 'program.json')
+    done = subprocess.run(
+        [sys.executable, '-m', __spec__.name, str(answer)], env=environment, check=False,
+        input=json.dumps(dataclasses.asdict(request)), capture_output=True, text=True)
+    if not answer.is_file():
+      lines = [line for line in done.stderr.splitlines() if line.strip()]
+      raise InputError(
+          f'the compiler for {request.topology} ended with status {done.returncode} and no '
+          f'result: {lines[-1] if lines else "it said nothing"}')
+    fields = json.loads(answer.read_text())
+  if 'error' in fields:
+    raise InputError(fields['error'])
+  return Program(**{**fields, 'collectives': tuple(
+      hlo.Collective(**c) for c in fields['collectives'])})
+
+
+def compile_step(request: Request) -> Program:
+  """Compiles here; the environment must be that of `topology.environment`.
+
+  Raises:
+    InputError: the config or topology does not fit.
+  """
+  import jax
+
+  from painformer_jax.models import arithmetic
+  from painformer_jax.training.config import from_config_dict
+
+  topology = topology_lib.parse(request.topology)
+  config = from_config_dict(request.config).with_rows(request.sizes)
+  step, state, batch = lowerable(
+      config, request.classes, devices=topology_lib.devices(topology))
+  model = config.model_config()
+  start = time.perf_counter()
+  compiled, failure = None, None
+  try:
+    compiled = step.lower(state, batch).compile(
+        compiler_options=_QUICK_COMPILE if topology.platform == 'cpu' else None)
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    failure = str(error).splitlines()[0].removeprefix('RESOURCE_EXHAUSTED: ')
+  program = Program(
+      topology=topology.text, chips=topology.chips, images=sum(config.rows.values()),
+      model=f'{config.model["name"]} at {model.image_size}, {model.dtype}, {model.gate} gate',
+      model_flops=arithmetic.training_flops(model), gate_flops=float(
+          arithmetic.TRAINING_OVER_FORWARD * arithmetic.FLOPS_PER_MULTIPLY_ADD
+          * arithmetic.gate_multiply_adds(model)),
+      compiler=_compiler(topology), compile_seconds=time.perf_counter() - start,
+      parameter_bytes=shard_bytes(state.params),
+      optimizer_bytes=shard_bytes(state.opt_state),
+      other_state_bytes=shard_bytes(state) - shard_bytes((state.params, state.opt_state)),
+      batch_bytes=shard_bytes(batch), failure=failure)
+  return program if compiled is None else dataclasses.replace(
+      program, **_measure(compiled, topology))
+
+
+def lowerable(config, classes: Mapping[str, int], *, devices):
+  """The jitted training step of a config, and the shapes of what it takes.
+
+  The same parts as `training.loop.pretrain` puts together.
+
+  Args:
+    config: TrainConfig, with every task's rows.
+    classes: task -> number of classes.
+    devices: to share the batch.
+
+  Returns:
+    (step, state, batch): `step.lower(state, batch)`.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  from painformer_jax.models import registry
+  from painformer_jax.parallel import mesh as parallel
+  from painformer_jax.training.mix import Mixing
+  from painformer_jax.training.optimizer import make_optimizer
+  from painformer_jax.training.state import initial_state
+  from painformer_jax.training.step import StepPlan, make_train_step
+
+  mesh = parallel.data_mesh(devices)
+  parallel.check_rows(mesh, config.rows)
+  model, preset = config.model_config(), registry.preset(config.model['name'])
+  optimizer = make_optimizer(config.optimizer, steps=config.steps)
+  state = jax.eval_shape(lambda: initial_state(
+      model, classes={task: classes[task] for task in config.tasks}, optimizer=optimizer,
+      learned_weighting=config.weighting == 'uncertainty', seed=config.seed))
+  shardings = parallel.shardings(mesh, state)
+  step = make_train_step(
+      StepPlan(model=model, rows=config.rows, label_smoothing=config.label_smoothing,
+               weights=None if config.weighting == 'uncertainty' else {
+                   name: task.weight for name, task in config.tasks.items()},
+               mean=preset.mean, std=preset.std, mixing={
+                   name: Mixing(mixup=task.mixup, cutmix=task.cutmix)
+                   for name, task in config.tasks.items()}),
+      optimizer, mesh, state_shardings=shardings)
+  split = parallel.batch_sharding(mesh)
+  shape = (model.image_size, model.image_size, 3)
+  batch = {task: {
+      'image': jax.ShapeDtypeStruct((rows, *shape), jnp.uint8, sharding=split),
+      'label': jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=split)}
+           for task, rows in config.rows.items()}
+  return step, parallel.with_shardings(state, shardings), batch
+
+
+def shard_bytes(tree) -> int:
+  """Bytes of one device's shards of arrays or of shapes with shardings."""
+  import jax
+
+  return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+             for leaf in jax.tree.leaves(tree))
+
+
+def _measure(compiled, topology: topology_lib.Topology) -> dict:
+  """The fields of Program that a compiled program gives."""
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  module = hlo.parse(compiled.as_text())
+  # Compilers count one turn of a loop; the text says how many there are.
+  counted = 'flops' in cost and not hlo.repeated_loops(module)
+  return dict(
+      argument_bytes=memory.argument_size_in_bytes,
+      output_bytes=memory.output_size_in_bytes, alias_bytes=memory.alias_size_in_bytes,
+      temporary_bytes=memory.temp_size_in_bytes,
+      code_bytes=memory.generated_code_size_in_bytes,
+      peak_bytes=(memory.argument_size_in_bytes + memory.output_size_in_bytes
+                  - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+                  + memory.generated_code_size_in_bytes),
+      flops=cost['flops'] if counted else None,
+      traffic_bytes=cost['bytes accessed'] if counted else hlo.traffic(
+          module, other_spaces=topology.platform == 'tpu'),
+      traffic_by='compiler' if counted else 'text',
+      collectives=tuple(hlo.collectives(module)), unknown_loops=hlo.unknown_loops(module))
+
+
+def _compiler(topology: topology_lib.Topology) -> str:
+  names = {'tpu': ('jax', 'libtpu'), 'cuda': ('jax', 'jax-cuda12-plugin'),
+           'cpu': ('jax', 'jaxlib')}[topology.platform]
+  versions = []
+  for name in names:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      versions.append(f'{name} {importlib.metadata.version(name)}')
+  return ', '.join(versions)
+
+
+def _main() -> None:
+  """Reads a request from standard input; writes a Program, or an error, as JSON."""
+  answer = pathlib.Path(sys.argv[1])
+  try:
+    fields = dataclasses.asdict(compile_step(Request(**json.load(sys.stdin))))
+  except InputError as error:
+    fields = {'error': str(error)}
+  partial = answer.with_suffix('.partial')
+  partial.write_text(json.dumps(fields))
+  os.replace(partial, answer)
+
+
+if __name__ == '__main__':
+  _main()

@@ -1,0 +1,196 @@
+"""Machines to plan for: chips as data, and their devices with none attached."""
+
+import dataclasses
+import math
+import re
+from typing import Literal
+
+from painformer_jax.errors import InputError, import_extra
+
+Platform = Literal['tpu', 'cuda', 'cpu']
+GIB = 2 ** 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+  """What a chip can do at best.
+
+  Attributes:
+    platform: whose compiler makes its programs.
+    dimensions: of a slice as named: 2 or 3 for a TPU's torus; 0 for a plain count.
+    memory: bytes of main memory (HBM) that a program may use.
+    bandwidth: of that memory, bytes/s.
+    flops: peak bfloat16 FLOP/s of matrix products.
+    link: bytes/s that a chip can send to the others of its slice or node, all its
+      links together, one way.
+    node: chips that such links join; 0 for any number.
+    network: bytes/s that a chip can send out of its node, one way.
+    accelerator: its name in TPU_ACCELERATOR_TYPE; the number after it counts
+      `cores` a chip.
+    source: where the figures come from.
+  """
+
+  platform: Platform
+  dimensions: int
+  memory: int
+  bandwidth: float
+  flops: float
+  link: float
+  source: str
+  node: int = 0
+  network: float = 0.0
+  accelerator: str = ''
+  cores: int = 1
+
+
+_TPU_SOURCE = (
+    'docs.cloud.google.com/tpu/docs/{}: peak bf16, HBM bandwidth, half of the bidirectional '
+    'interconnect; memory: what the compiler of libtpu 0.0.42 allows')
+
+CHIPS = {
+    'v5e': Chip(
+        platform='tpu', dimensions=2, memory=int(15.75 * GIB), bandwidth=819e9, flops=197e12,
+        link=200e9, accelerator='v5litepod', source=_TPU_SOURCE.format('v5e')),
+    'v5p': Chip(
+        platform='tpu', dimensions=3, memory=int(95.74 * GIB), bandwidth=2765e9, flops=459e12,
+        link=600e9, accelerator='v5p', cores=2, source=_TPU_SOURCE.format('v5p')),
+    'v6e': Chip(
+        platform='tpu', dimensions=2, memory=int(31.25 * GIB), bandwidth=1600e9, flops=918e12,
+        link=400e9, accelerator='v6e', source=_TPU_SOURCE.format('v6e')),
+    'h100': Chip(
+        platform='cuda', dimensions=0, memory=85_045_477_376, bandwidth=3.35e12, flops=989e12,
+        link=450e9, node=8, network=50e9,
+        source='NVIDIA H100 SXM data sheet: dense bf16, HBM3 bandwidth, half of the NVLink '
+        'bandwidth; memory as CUDA reports it; network: a 400 Gbit/s card for each GPU, as in '
+        'DGX H100'),
+}
+
+# What a plan for each platform needs beside JAX: a module and the extra that brings it.
+_COMPILERS = {'tpu': ('libtpu', 'tpu'), 'cuda': ('jax_cuda12_plugin', 'plan-gpu')}
+
+# An H100 SXM as CUDA describes it, in the text form of XLA's GpuTargetConfigProto.
+_H100 = '''
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+dnn_version_info { major: 9 minor: 10 patch: 0 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 minor: 0 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  l2_cache_size: 52428800
+  memory_bandwidth: 3350000000000
+  device_memory_size: 85045477376
+}
+'''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Topology:
+  """So many chips of a kind.
+
+  Attributes:
+    text: as named, such as 'v5e:16x16', 'h100:16' or 'cpu:8'.
+    platform: whose compiler makes the program.
+    chip: what each can do; None for the devices that a CPU pretends to be.
+    shape: of the torus; (nodes, chips of each) for GPUs; (devices,) for a CPU.
+  """
+
+  text: str
+  platform: Platform
+  chip: Chip | None
+  shape: tuple[int, ...]
+
+  @property
+  def chips(self) -> int:
+    return math.prod(self.shape)
+
+
+def parse(text: str) -> Topology:
+  """A topology by its name.
+
+  Args:
+    text: 'v5e:4x4', 'v6e:16x16', 'v5p:4x4x8' (the slice's shape), 'h100:16' (nodes
+      of 8) or 'cpu:8' (devices that the CPU pretends to be).
+
+  Raises:
+    InputError: no such chip, or a shape that it does not come in.
+  """
+  name, _, numbers = text.partition(':')
+  if name not in CHIPS and name != 'cpu':
+    raise InputError(f'--topology {text}: no chip {name!r} (known: {", ".join(CHIPS)}, cpu)')
+  chip = CHIPS.get(name)
+  dimensions = chip.dimensions or 1 if chip else 1
+  example = {1: '8', 2: '4x4', 3: '4x4x4'}[dimensions]
+  if not re.fullmatch(r'[1-9]\d{0,4}' + r'x[1-9]\d{0,4}' * (dimensions - 1), numbers):
+    raise InputError(f'--topology {text}: write it as {name}:{example}')
+  shape = tuple(map(int, numbers.split('x')))
+  if chip and chip.node:
+    count, = shape
+    if count > chip.node and count % chip.node:
+      raise InputError(
+          f'--topology {text}: above {chip.node}, a multiple of {chip.node} (whole nodes)')
+    shape = (-(-count // chip.node), min(count, chip.node))
+  return Topology(text=text, platform=chip.platform if chip else 'cpu', chip=chip, shape=shape)
+
+
+def check_compiler(topology: Topology) -> None:
+  """Asserts that the compiler for these chips is installed.
+
+  Raises:
+    InputError: it is not; says which extra brings it.
+  """
+  if topology.platform in _COMPILERS:
+    module, extra = _COMPILERS[topology.platform]
+    import_extra(module, extra=extra)
+
+
+def environment(topology: Topology) -> dict[str, str]:
+  """What must be set before JAX starts in the process that compiles."""
+  variables = {'JAX_PLATFORMS': 'cpu'}
+  if topology.platform == 'cpu':
+    variables['JAX_NUM_CPU_DEVICES'] = str(topology.chips)
+  if topology.platform == 'tpu':
+    chip = topology.chip
+    variables |= {  # Otherwise libtpu asks the cloud's metadata server what it runs on.
+        'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost',
+        'TPU_ACCELERATOR_TYPE': f'{chip.accelerator}-{chip.cores * topology.chips}'}
+  return variables
+
+
+def devices(topology: Topology) -> list:
+  """The devices, for a process started with `environment`; none need be attached.
+
+  Raises:
+    InputError: the compiler does not know such a slice.
+  """
+  import jax
+  from jax.experimental import topologies
+
+  if topology.platform == 'cpu':
+    return jax.devices('cpu')
+  try:
+    if topology.platform == 'tpu':
+      options = {}
+      if topology.chips < 4:  # By default four chips a host.
+        options['chips_per_host_bounds'] = list((*topology.shape, 1)[:3])
+      found = topologies.get_topology_desc(
+          platform='tpu', topology_name=topology.text, **options)
+    else:
+      found = topologies.get_topology_desc(
+          platform='cuda', target_config=_H100,
+          topology='x'.join(map(str, (1, *topology.shape))))
+  except jax.errors.JaxRuntimeError as error:
+    raise InputError(f'--topology {topology.text}: {error}') from error
+  return list(found.devices)

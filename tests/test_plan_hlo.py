@@ -1,0 +1,149 @@
+"""Compiled programs read as text: written ones with known answers, and real ones."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from painformer_jax.parallel import hlo
+from painformer_jax.parallel.hlo import Collective
+
+PROGRAM = '''HloModule jit_step, is_scheduled=true, num_partitions=8
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%inside (p: f32[16]) -> f32[16] {
+  %p = f32[16]{0} parameter(0)
+  ROOT %double = f32[16]{0} add(%p, %p)
+}
+
+%scatter (q: f32[64]) -> f32[8] {
+  %q = f32[64]{0} parameter(0)
+  ROOT %rs = f32[8]{0} reduce-scatter(%q), replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%add
+}
+
+%body (state: (s32[], f32[16])) -> (s32[], f32[16]) {
+  %state = (s32[], f32[16]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %v = f32[16]{0} get-tuple-element(%state), index=1
+  %reduced = f32[16]{0} all-reduce(%v), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%add
+  ROOT %next = (s32[], f32[16]{0}) tuple(%i, %reduced)
+}
+
+%condition (state: (s32[], f32[16])) -> pred[] {
+  %state = (s32[], f32[16]{0}) parameter(0)
+  ROOT %always = pred[] constant(true)
+}
+
+ENTRY %main (a: f32[16], b: bf16[4,8], c: f32[64]) -> f32[16] {
+  %a = f32[16]{0} parameter(0), metadata={op_name="all-reduce(%fake)"}
+  %b = bf16[4,8]{1,0:T(8,128)(2,1)} parameter(1)
+  %c = f32[64]{0} parameter(2)
+  %zero = s32[] constant(0)
+  %fused = f32[16]{0:T(256)S(1)} fusion(%a), kind=kLoop, calls=%inside
+  %start = (f32[8]{0}, f32[64]{0}) async-start(%c), calls=%scatter
+  %scattered = f32[8]{0} async-done(%start)
+  %gather = (bf16[4,8]{1,0}, /*index=1*/bf16[32,8]{1,0}) all-gather-start(%b), replica_groups={}, dimensions={0}
+  %gathered = bf16[32,8]{1,0} all-gather-done(%gather)
+  %both = (f32[16]{0}, f32[8]{0}) all-reduce(%fused, %scattered), replica_groups=mesh['x'=4,'y'=2] {'x'}, to_apply=%add
+  %first = f32[16]{0} get-tuple-element(%both), index=0
+  %init = (s32[], f32[16]{0}) tuple(%zero, %first)
+  %loop = (s32[], f32[16]{0}) while(%init), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %result = f32[16]{0} get-tuple-element(%loop), index=1
+}
+'''
+
+
+def test_collectives_by_kind_and_group_with_loops_unrolled():
+  module = hlo.parse(PROGRAM)
+  assert module.entry == 'main' and module.devices == 8
+  assert hlo.collectives(module) == [
+      Collective(kind='all-reduce', group=2, count=5, bytes=5 * 64),
+      Collective(kind='reduce-scatter', group=8, count=1, bytes=256),
+      Collective(kind='all-reduce', group=4, count=1, bytes=64 + 32),
+      Collective(kind='all-gather', group=8, count=1, bytes=64)]
+
+
+def test_traffic_counts_what_moves_once():
+  module = hlo.parse(PROGRAM)
+  moved = {
+      'fused': 64, 'rs': 256 + 32, 'gather': 64 + 512, 'both': 32 + 64 + 32,
+      'reduced': 5 * (64 + 64)}
+  # `fused` lies in on-chip memory; where spaces mean nothing, it counts on both sides.
+  assert hlo.traffic(module, other_spaces=True) == sum(moved.values())
+  assert hlo.traffic(module, other_spaces=False) == sum(moved.values()) + 64 + 64
+
+
+def test_loops_of_unknown_length_are_noticed():
+  assert hlo.unknown_loops(hlo.parse(PROGRAM)) == 0
+  assert hlo.repeated_loops(hlo.parse(PROGRAM)) == 1
+  unknown = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"5"}}', '')
+  assert hlo.unknown_loops(hlo.parse(unknown)) == 1
+  assert hlo.collectives(hlo.parse(unknown))[-1].bytes == 64
+  once = PROGRAM.replace('"n":"5"', '"n":"1"')
+  assert hlo.repeated_loops(hlo.parse(once)) == 0
+
+
+@pytest.mark.parametrize('text', ['', 'module @jit_step {', 'HloModule empty\n\n%f (x: f32[]) -> f32[] {'])
+def test_other_text_is_refused(text):
+  with pytest.raises(ValueError, match='no ENTRY'):
+    hlo.parse(text)
+
+
+SIZES = {'pred': 1, 'u8': 1, 'bf16': 2, 'f32': 4, 'f8e4m3fn': 1, 'c64': 8, 's64': 8}
+
+
+@given(st.sampled_from(sorted(SIZES)), st.lists(st.integers(0, 9), max_size=4),
+       st.integers(0, 3))
+def test_any_shape_is_weighed(dtype, dimensions, space):
+  count = 1
+  for size in dimensions:
+    count *= size
+  layout = '{' + ','.join(map(str, range(len(dimensions)))) + ':T(8,128)' + (
+      f'S({space})' if space else '') + '}'
+  text = f'''HloModule m
+ENTRY %main (p: f32[]) -> f32[] {{
+  ROOT %p = {dtype}[{",".join(map(str, dimensions))}]{layout} parameter(0)
+}}'''
+  shape, = hlo.parse(text).computations['main']['p'].shapes
+  assert shape == hlo.Shape(bytes=count * SIZES[dtype], space=space)
+
+
+def real_programs():
+  """Collectives of programs over 4 devices that say what they do."""
+  import jax
+  import jax.numpy as jnp
+  from jax.sharding import PartitionSpec as P
+
+  from painformer_jax.parallel import mesh as parallel
+
+  mesh = parallel.data_mesh()
+  rows, whole = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+  x = jax.ShapeDtypeStruct((8, 16), jnp.float32)
+
+  def repeated(x):
+    def turn(total, _):
+      return jax.lax.psum(total * 1.5, 'data'), None
+    return jax.lax.scan(turn, x, length=6)[0]
+
+  programs = {
+      'sum': jax.jit(lambda x: jnp.tanh(x).sum(0), in_shardings=rows, out_shardings=whole),
+      'gather': jax.jit(jnp.tanh, in_shardings=rows, out_shardings=whole),
+      'none': jax.jit(jnp.tanh, in_shardings=rows, out_shardings=rows),
+      'loop': jax.jit(jax.shard_map(repeated, mesh=mesh, in_specs=P(), out_specs=P()))}
+  found = {}
+  for name, program in programs.items():
+    module = hlo.parse(program.lower(x).compile().as_text())
+    found[name] = [[c.kind, c.group, c.count, c.bytes] for c in hlo.collectives(module)]
+    found[name] += [hlo.unknown_loops(module)]
+  return found
+
+
+def test_real_programs(on_devices):
+  found = on_devices(4, real_programs)
+  assert found == {
+      'sum': [['all-reduce', 4, 1, 64], 0], 'gather': [['all-gather', 4, 1, 128], 0],
+      'none': [0], 'loop': [['all-reduce', 4, 6, 6 * 512], 0]}
