@@ -224,7 +224,8 @@ def test_a_finished_run_started_again_changes_nothing(workdir, data, capfd):
   assert again(workdir, data) == json.loads(before[0])
   assert [(workdir / name).read_text() for name in names] == before
   lines = capfd.readouterr().err.splitlines()
-  assert lines[0] == f'goes on from step 6 of {workdir}' and len(lines) == 2
+  assert lines[0] == f'goes on from step 6 of {workdir}' and len(lines) == 3
+  assert lines[-1].startswith('finished at step 6: ')
 
 
 def test_fields_that_may_change_may(workdir, data, tmp_path):

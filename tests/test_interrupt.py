@@ -43,6 +43,36 @@ with Interrupt() as interrupt:
   assert done.returncode == -signal.SIGTERM and done.stdout == 'True\n'
 
 
+def test_while_nothing_is_to_be_saved_signals_end_the_process():
+  code = '''
+import os, signal
+from painformer_jax.training.interrupt import Interrupt
+with Interrupt() as interrupt:
+  with interrupt.at_once():
+    pass
+  os.kill(os.getpid(), signal.SIGINT)
+  print(interrupt.asked, flush=True)
+with Interrupt() as interrupt, interrupt.at_once():
+  os.kill(os.getpid(), signal.SIGTERM)
+  print('still here')
+'''
+  done = subprocess.run([sys.executable, '-c', code], env=environment(JAX_PLATFORMS='cpu'),
+                        capture_output=True, text=True, check=False)
+  assert done.returncode == -signal.SIGTERM and done.stdout == 'True\n'
+  assert done.stderr == 'stops as soon as what is done is saved; once more stops at once\n'
+
+
+def test_an_ignored_signal_stays_ignored():
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    with Interrupt() as interrupt, interrupt.at_once():
+      os.kill(os.getpid(), signal.SIGINT)
+      assert not interrupt.asked
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
 def test_handlers_are_put_back_without_a_signal():
   before = signal.getsignal(signal.SIGTERM)
   with Interrupt():

@@ -130,9 +130,12 @@ def test_a_run_says_what_it_does(reference):
       '2 tasks, 16 images a step, 1 cpu device(s)')
   assert lines[1] == 'compiles the training step'
   assert lines[2].startswith('the first step took ')
-  steps = [line.split()[1] for line in lines[3:]]
+  *progress, last = lines[3:]
+  assert last == (f'finished at step 24: {workdir}/report.json; next: '
+                  f'painformer report {workdir}')
+  steps = [line.split()[1] for line in progress]
   assert steps == ['4/24', '8/24', '9', '12/24', '16/24', '18', '20/24', '24/24', '24']
-  for line in lines[3:]:
+  for line in progress:
     assert ('images/s  eta ' in line) == ('/24' in line)
     assert ('held-out accuracy: alpha ' in line) != ('/24' in line)
   overview = (workdir / 'parameters.txt').read_text()
@@ -168,6 +171,23 @@ def test_it_learns_what_can_be_learned(reference):
   assert last['task/alpha/accuracy'] > 0.9 and last['task/beta/accuracy'] > 0.9
   assert rows(workdir)[-1]['eval/alpha/accuracy'] > 0.9
   assert last['task/alpha/log_variance'] != 0
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_it_compiles(folder, tmp_path, number):
+  """Nothing is to be saved, and clouds do not wait for a compiler."""
+  command = CommandLine(folder=folder, overrides=OVERRIDES, cache=False)
+  process = command.start(tmp_path / 'run')
+  try:
+    for line in process.stderr:
+      if line.startswith('compiles the training step'):
+        break
+    time.sleep(0.5)
+    process.send_signal(number)
+    assert process.wait(timeout=5) == -number
+  finally:
+    process.kill()
+  assert store.latest_step(tmp_path / 'run/checkpoints') is None
 
 
 def test_killed_and_then_stopped(one_device, reference, tmp_path):

@@ -47,6 +47,12 @@ def load_config(file: str, *, overrides: Sequence[str] = ()) -> ml_collections.C
 def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.Path) -> None:
   """Asserts that the config has the key of '--config.KEY=VALUE'."""
   key = override.removeprefix('--config.').split('=')[0]
+  if key == 'model.name':
+    # The file has taken the other fields of the model from its own preset.
+    raise InputError(
+        f"{override}: the preset cannot be overridden, since the model's other fields would "
+        f'stay those of {path}: name it in the file, or as its argument ({path}:PRESET) '
+        'where it takes one')
   for part in re.sub(r'\[.*?\]', '', key).split('.'):
     if not isinstance(config, ml_collections.ConfigDict) or part not in config:
       known = config.keys() if isinstance(config, ml_collections.ConfigDict) else ()

@@ -113,6 +113,16 @@ def is_main() -> bool:
   return jax.process_index() == 0
 
 
+def many_processes() -> bool:
+  """Whether this is one of several processes that train together."""
+  return jax.process_count() > 1
+
+
+def preempted(step: int) -> bool:
+  """Whether a process was asked to stop; all agree on the step. Ask once a step."""
+  return multihost_utils.reached_preemption_sync_point(step)
+
+
 def wait_for_all(purpose: str) -> None:
   """Returns once every process has come here."""
   if jax.process_count() > 1:

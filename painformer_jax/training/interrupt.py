@@ -1,16 +1,18 @@
 """SIGINT and SIGTERM as a flag that the loop polls, so that it saves first."""
 
+import contextlib
 import signal
 
-import jax
-from jax.experimental import multihost_utils
+from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training.metrics import say
 
 
 class Interrupt:
   """In a `with` block: `asked` turns true at the first signal.
 
   A second signal acts as usual at once, for whoever cannot wait for the save.
-  Outside the main thread, where Python takes no signals, it does nothing.
+  Outside the main thread, where Python takes no signals, it does nothing; a signal
+  that the process was told to ignore stays ignored.
 
   Where several processes train together, a SIGTERM to one of them (as clouds
   send before they take a machine back) stops all after the same step: JAX
@@ -24,18 +26,40 @@ class Interrupt:
     self._previous = {}
 
   def __enter__(self):
-    if jax.process_count() > 1:
-      return self
-    try:
-      self._previous = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
-    except ValueError:
-      self._previous = {}
+    if not parallel.many_processes():
+      self._install(self._handle)
     return self
+
+  @contextlib.contextmanager
+  def at_once(self):
+    """While nothing is to be saved, signals end the process.
+
+    Python's handlers wait for the compiler, which may take minutes; the system's do
+    not.
+    """
+    if parallel.many_processes() or not self._previous:
+      yield
+      return
+    self._install(signal.SIG_DFL)
+    try:
+      yield
+    finally:
+      self._install(self._handle)
+
+  def _install(self, handler) -> None:
+    for number in self.SIGNALS:
+      if signal.getsignal(number) is signal.SIG_IGN:
+        continue
+      try:
+        previous = signal.signal(number, handler)
+      except ValueError:  # Not the main thread.
+        return
+      self._previous.setdefault(number, previous)
 
   def stops_at(self, step: int) -> bool:
     """Whether to stop with so many steps done; ask once a step."""
-    if jax.process_count() > 1:
-      self.asked = multihost_utils.reached_preemption_sync_point(step)
+    if parallel.many_processes():
+      self.asked = parallel.preempted(step)
     return self.asked
 
   def __exit__(self, *exc_info):
@@ -45,6 +69,7 @@ class Interrupt:
     del number, frame
     self.asked = True
     self._restore()
+    say('stops as soon as what is done is saved; once more stops at once')
 
   def _restore(self):
     for number, handler in self._previous.items():

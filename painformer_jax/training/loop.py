@@ -106,6 +106,9 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       window = metrics_lib.Window(record['window'])
       evaluation_due = record['evaluation_due']
       say(f'goes on from step {step} of {workdir}')
+      if record.get('devices', mesh.size) != mesh.size:
+        say(f'on {mesh.size} device(s) now, {record["devices"]} before: the order of samples '
+            'stays, the last bits of sums may not')
     writer = metrics_lib.MetricsWriter(
         workdir, start_step=step, evaluation_due=evaluation_due,
         enabled=parallel.is_main())
@@ -160,6 +163,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       if step != saved:
         store.save(step, state, {
             'clock': clock.record(), 'window': averages, 'evaluation_due': evaluation_due,
+            'devices': mesh.size,
             'position': {'step': step, 'fingerprint': fingerprint}})
         saved = step
 
@@ -169,13 +173,16 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       if step < config.steps:
         say('compiles the training step')
       while not interrupt.stops_at(step) and step < config.steps:
-        state, metrics = train_step(state, parallel.put_batch(mesh, next(batches)))
+        first = not clock.running
+        with interrupt.at_once() if first else contextlib.nullcontext():
+          state, metrics = train_step(state, parallel.put_batch(mesh, next(batches)))
+          if first:  # It compiles; the clock counts from its end on.
+            jax.block_until_ready(metrics)
         step += 1
         window.add(step, metrics, in_flight=MAX_IN_FLIGHT)
-        if clock.running:
+        if not first:
           clock.tick(images_per_step)
-        else:  # The first step compiles; the clock counts from its end on.
-          jax.block_until_ready(metrics)
+        else:
           say(f'the first step took {duration(time.perf_counter() - first_step_began)}')
           clock.steps = step
           clock.resume()
@@ -209,6 +216,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
           'config.optimizer.learning_rate, with another --workdir') from None
   if not parallel.is_main():
     return {}
-  return run.write_report(
+  report = run.write_report(
       workdir, config, tasks, rows=metrics_lib.read_metrics(workdir), clock=clock,
       parameters=parameters)
+  say(f'finished at step {step}: {workdir / "report.json"}; next: painformer report {workdir}')
+  return report
