@@ -25,7 +25,8 @@ from conftest import environment
 from painformer_jax.assessment import ai4pain, biovid, embedding_store, embeddings, planted
 from painformer_jax.assessment.embedding_store import EmbeddingStore, ModalityFolder
 from painformer_jax.assessment.embeddings import EmbeddingSettings, compute_embeddings
-from painformer_jax.assessment.recordings import Locator, Sample, Study, load_signal
+from painformer_jax.assessment.recordings import (
+    Locator, Sample, Study, load_channels, load_signal)
 from painformer_jax.assessment.sample_images import TokenImage
 from painformer_jax.checkpoints.weights import Source, Weights, save_weights
 from painformer_jax.embed_pictures import PictureConfig
@@ -33,7 +34,7 @@ from painformer_jax.embed_signals import SignalConfig
 from painformer_jax.errors import InputError
 from painformer_jax.modalities import video
 from painformer_jax.modalities.biosignal import (
-    BiosignalConfig, SpectrogramConfig, WaveformConfig, biosignal_images)
+    BiosignalConfig, SpectrogramConfig, WaveformConfig, biosignal_images, waveform_image)
 from painformer_jax.modalities.images import squash
 from painformer_jax.models.config import Preset
 from painformer_jax.models.registry import make_config
@@ -179,14 +180,31 @@ def test_windows_of_segments_of_many_lengths(tmp_path):
     assert mask.tolist() == [k < 2 * whole_windows for k in range(6)]
 
 
-def test_a_token_for_every_channel(tmp_path):
+def test_a_token_for_every_channel_of_every_window(tmp_path):
   channels = write_ai4pain_2024(tmp_path / 'data')
   study = ai4pain.open_2024(tmp_path / 'data', fnirs=ai4pain.FnirsTables(
       path='{split}/fnirs/{subject}/{sample}.csv', columns=channels, rate=10.0, delimiter=';'))
-  store = compute(study, {'fnirs': EmbeddingSettings(source='fnirs')}, tmp_path / 'e')
-  tokens = store.tokens('fnirs')
-  assert tokens.labels == tuple(f'{channel} waveform' for channel in channels)
-  assert tokens.mask.all() and tokens.mask.shape == (len(study.samples), 4)
+  path = study.samples[5].data['fnirs'].path
+  header, *rows = [line.split(';') for line in path.read_text().splitlines()]
+  place = header.index(channels[2])
+  for row in rows[:40]:
+    row[place] = '0.5'  # flat in its first half
+  write_table(path, header, rows, delimiter=';')
+  fnirs = {'whole': EmbeddingSettings(source='fnirs'),
+           'halves': EmbeddingSettings(source='fnirs', signal=SignalConfig(window=4.0))}
+  store = compute(study, fnirs, tmp_path / 'e')
+  whole, halves = store.tokens('whole'), store.tokens('halves')
+  assert whole.labels == tuple(f'{channel} waveform' for channel in channels)
+  assert whole.mask.all() and whole.mask.shape == (len(study.samples), 4)
+  assert halves.labels == tuple(f'{channel} waveform, {span} s' for span in ('0-4', '4-8')
+                                for channel in channels)
+  assert np.argwhere(~halves.mask).tolist() == [[5, 2]]
+  assert '1 of 8 windows left out (1 flat)' in store.troubles('halves')[0].what
+  values = load_channels(study.samples[0], 'fnirs')[0]
+  images = [waveform_image(values[channel, start:start + 40],
+                           WaveformConfig(height=SIDE, width=SIDE))
+            for channel, start in ((1, 0), (3, 0), (1, 40), (3, 40))]
+  np.testing.assert_allclose(halves.values[0, 1::2], expected(images), atol=1e-5)
 
 
 # --- what is missing ---------------------------------------------------------
@@ -243,15 +261,16 @@ def test_what_a_damaged_video_still_shows_is_used(tmp_path):
 
 
 def test_too_many_missing_samples_end_it_and_nothing_done_is_lost(study, tmp_path):
-  for number in (17, 18, 19):
+  for number in (1, 18, 19):
     spoil(study, number, 'missing')
-  with pytest.raises(InputError, match='3 of 20 samples cannot be used.*limit of 10%.*No such'):
-    compute(study, {'gsr': GSR}, tmp_path / 'e')
-  assert ModalityFolder(tmp_path / 'e' / 'gsr').done() == 16
+  for _ in range(2):  # those of parts that are done count too
+    with pytest.raises(InputError, match='3 of 20 samples cannot be used.*limit of 10%.*No such'):
+      compute(study, {'gsr': GSR}, tmp_path / 'e')
+  assert ModalityFolder(tmp_path / 'e' / 'gsr').done() == 17
   lines = []
   store = compute(study, {'gsr': GSR}, tmp_path / 'e', max_left_out=0.2,
                   progress=lines.append)
-  assert 'gsr: 16 of 20 samples were embedded before' in lines
+  assert 'gsr: 17 of 20 samples were embedded before' in lines
   assert store.tokens('gsr').mask.any(axis=1).sum() == 17
   with pytest.raises(InputError, match='3 of 20 samples cannot be used'):
     compute(study, {'gsr': GSR}, tmp_path / 'e')  # finished, and still too few
@@ -317,15 +336,24 @@ def test_what_does_not_shape_the_images_does_not_matter(whole):
   same = dataclasses.replace(GSR, picture='rgb', frames=PictureConfig(every=3), signal=SignalConfig(
       pathlength_factor=5.0, representations=('waveform', 'angle', 'phase', 'psd'),
       images=BiosignalConfig(waveform=WaveformConfig(height=99))))
-  assert compute(study, {'gsr': same}, store.folder, batch_size=7, readers=1).names == ('gsr',)
+  headed = make_config('painformer_nano', num_classes=5)
+  weights = Weights(config=headed, source=Source(name='with a head'), variables={
+      path: np.asarray(a) for path, a in drawn(headed).items()})
+  assert weights.variables.keys() > nano().variables.keys()
+  again = compute(study, {'gsr': same}, store.folder, batch_size=7, readers=1, weights=weights)
+  assert again.names == ('gsr',)
 
 
 def test_other_samples_are_refused(whole):
   study, store = whole
   fewer = dataclasses.replace(study, samples=study.samples[:-1])
   swapped = dataclasses.replace(study, samples=study.samples[::-1])
+  later = dataclasses.replace(study, samples=tuple(
+      dataclasses.replace(s, data={'gsr': dataclasses.replace(s.data['gsr'], start=100)})
+      for s in study.samples))
   for other, message in ((fewer, 'samples.count: 20 there, 19 here'),
-                         (swapped, 'samples.sha256: .* there')):
+                         (swapped, 'samples.sha256: .* there'),
+                         (later, 'samples.sha256: .* there')):
     with pytest.raises(InputError, match=message):
       compute(other, {'gsr': GSR}, store.folder)
 

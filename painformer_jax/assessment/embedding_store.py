@@ -202,8 +202,8 @@ class ModalityFolder:
                          'run the same command again') from error
       except OSError:
         pass  # A file system without locks.
-      # What a killed process has left.
-      for leftover in (*self.path.glob('.*.partial'), *self._parts.glob('.*.partial')):
+      # What a killed process has left; that among the parts goes with them.
+      for leftover in self.path.glob('.*.partial'):
         leftover.unlink(missing_ok=True)
       yield
 
