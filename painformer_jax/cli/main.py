@@ -19,7 +19,7 @@ from painformer_jax.errors import InputError
 COMMANDS = {
     'convert': 'PyTorch weights (.pth, .safetensors) to a weights folder',
     'export': 'weights to the released PyTorch names and layouts',
-    'embed': 'images, folders and videos to 160-d embeddings in an .npz',
+    'embed': 'images, videos and signals to 160-d embeddings in an .npz',
     'data': 'fetch the demo corpus; prepare and check datasets',
     'pretrain': 'multi-task training; resumes by itself',
     'assess': 'pain assessment on BioVid or AI4Pain folders: folds, tables',
