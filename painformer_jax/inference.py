@@ -26,9 +26,11 @@ def preprocess(images, *, image_size: int = 224, mean=Preset.mean, std=Preset.st
     a level.
 
   Raises:
-    ValueError: another shape or dtype.
+    ValueError: another shape or dtype, or a size below 1.
   """
   _check(images)
+  if image_size < 1:
+    raise ValueError(f'image_size is {image_size}, below 1')
   images = jnp.asarray(images)
   batch, height, width, _ = images.shape
   x = images.astype(jnp.float32)
@@ -98,7 +100,12 @@ def _embed(arrays, images, *, config: PainFormerConfig):
 
 
 def _check(images) -> None:
-  shape, dtype = np.shape(images), getattr(images, 'dtype', None)
-  if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
-    raise ValueError(
-        f'images are {dtype} {list(shape)}, not uint8 [batch, height, width, 3]')
+  wanted = 'a uint8 array [batch, height, width, 3]'
+  if not hasattr(images, 'dtype'):
+    raise ValueError(f'images are a {type(images).__name__}, not {wanted}; '
+                     'numpy.stack makes one of several of one size')
+  shape = list(np.shape(images))
+  if len(shape) != 4 or shape[-1] != 3 or images.dtype != np.uint8:
+    raise ValueError(f'images are {images.dtype} {shape}, not {wanted}')
+  if 0 in shape[1:]:
+    raise ValueError(f'images are {shape}: without pixels')

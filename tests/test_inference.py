@@ -92,8 +92,25 @@ def test_images_are_squashed_not_cropped():
     np.zeros((8, 8, 3), np.uint8), [[1, 2]]], ids=['floats', 'nchw', 'single', 'list'])
 def test_wrong_input_is_named(model, images):
   for call in pj.preprocess, lambda x: pj.embed(model, x):
-    with pytest.raises(ValueError, match=r'not uint8 \[batch, height, width, 3\]'):
+    with pytest.raises(ValueError, match=r'not a uint8 array \[batch, height, width, 3\]'):
       call(images)
+
+
+def test_a_list_of_images_is_called_one(model):
+  with pytest.raises(ValueError, match='images are a list, not a uint8 array.*numpy.stack'):
+    pj.embed(model, list(noise(2)))
+
+
+@pytest.mark.parametrize('shape', [(1, 0, 8, 3), (1, 8, 0, 3), (0, 0, 8, 3)])
+def test_images_without_pixels(model, shape):
+  for call in pj.preprocess, lambda x: pj.embed(model, x):
+    with pytest.raises(ValueError, match='without pixels'):
+      call(np.zeros(shape, np.uint8))
+
+
+def test_a_size_below_one():
+  with pytest.raises(ValueError, match='image_size is 0, below 1'):
+    pj.preprocess(noise(1), image_size=0)
 
 
 # --- embed -------------------------------------------------------------------

@@ -98,6 +98,9 @@ def test_other_input_size(forms, variables):
     ({'image_size': 3}, 'image_size 3'),
     ({'image_size': '64'}, 'load .*w.pth'),
     ({'num_classes': -1}, 'num_classes -1 is below 0'),
+    ({'num_classes': 'x'}, "load .*w.pth: num_classes 'x'"),
+    ({'num_classes': 2.5}, 'load .*w.pth: num_classes 2.5'),
+    ({'image_size': 40.5}, 'load .*w.pth: image_size 40.5'),
 ])
 def test_arguments_that_do_not_fit(forms, options, message):
   with pytest.raises(InputError, match=message):

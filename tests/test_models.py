@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import subprocess
 import sys
@@ -125,6 +126,32 @@ def test_bad_field_is_named(field, value):
   assert {'heads': 'heads'}.get(field, field) in str(caught.value)
   with pytest.raises(ValueError):
     PainFormerConfig(**{field: value if field != 'heads' else (2, 4, 7, 16)})
+
+
+@pytest.mark.parametrize('field, value', [
+    ('num_classes', -1), ('num_classes', 'x'), ('num_classes', 2.5), ('num_classes', True),
+    ('image_size', 'a'), ('image_size', 40.5), ('image_size', None), ('widths', 5),
+    ('widths', ()), ('widths', (8, 16, 24, '32')), ('heads', (0, 0, 0, 0)), ('heads', 'aaaa'),
+    ('mlp_ratios', (2, 2, 2, -2)), ('stem_width', 0), ('post_heads', 0), ('post_heads', 5),
+    ('post_blocks', -1), ('post_mlp_ratio', 0), ('mixers', 'ssaa'), ('mixers', ('s', 's', 1, 'a')),
+    ('drop_path_rate', 'x'), ('drop_path_rate', float('nan')), ('dtype', ['float32'])])
+def test_a_value_of_another_type_or_size_is_one_line(field, value):
+  with pytest.raises(InputError, match=f'painformer_nano.*{field}') as caught:
+    create('painformer_nano', **{field: value})
+  assert '\n' not in str(caught.value)
+
+
+def test_numbers_of_numpy_and_lists_are_taken():
+  config = make_config('painformer_nano', num_classes=np.int64(3), heads=[1, 2, 3, np.int32(4)],
+                       mixers=['s', 's', 'a', 'a'])
+  assert config == make_config('painformer_nano', num_classes=3)
+  assert hash(config) and json.dumps(dataclasses.asdict(config))
+
+
+def test_a_name_that_is_none():
+  for name in 5, None, ['painformer']:
+    with pytest.raises(InputError, match='no model'):
+      create(name)
 
 
 # --- what a model returns ----------------------------------------------------

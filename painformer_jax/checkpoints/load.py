@@ -53,15 +53,12 @@ def load(path: str | os.PathLike, *, num_classes: int | None = None,
         f'load takes no {", ".join(unknown)} (known: num_classes, image_size, '
         f'seed, {", ".join(_ARITHMETIC)})')
   if num_classes is not None:
-    if num_classes < 0:
-      raise InputError(
-          f'load {path}: num_classes {num_classes} is below 0 (0: no head)')
     changes['num_classes'] = num_classes
   if image_size is not None:
     changes['image_size'] = image_size
   try:
     config = dataclasses.replace(stored.config, **changes)
-  except (ValueError, TypeError) as error:
+  except ValueError as error:
     raise InputError(f'load {path}: {error}') from error
   arrays = _resampled(stored, config)
   if config.num_classes != stored.config.num_classes:

@@ -30,9 +30,10 @@ def load_run(folder: str | os.PathLike) -> Weights:
     name = shape.pop('name')
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f'{folder / "config.json"} is damaged ({error})') from error
-  config = registry.make_config(name, **{
-      field: tuple(value) if isinstance(value, list) else value
-      for field, value in shape.items()})
+  try:
+    config = registry.make_config(name, **shape)
+  except InputError as error:
+    raise InputError(f'{folder / "config.json"} is damaged ({error})') from error
   step, arrays = restore_arrays(folder / 'checkpoints')
   variables = {path.removeprefix(_BACKBONE): array
                for path, array in arrays['params'].items()

@@ -5,6 +5,7 @@ the release is silent (S). What is neither is marked "reconstructed".
 """
 
 import dataclasses
+import numbers
 from typing import Literal
 
 SPECTRAL, ATTENTION = 's', 'a'
@@ -39,6 +40,9 @@ class PainFormerConfig:
     depthwise: how the 3×3 depthwise convolutions are computed, with the same
       result: 'shift' as nine shifted multiply-adds, 'conv' as a grouped
       convolution; 'auto' takes the quicker one for the backend.
+
+  Raises:
+    ValueError: a value of another type or size, or values that do not fit together.
   """
 
   image_size: int = 224
@@ -58,6 +62,25 @@ class PainFormerConfig:
   depthwise: Literal['auto', 'shift', 'conv'] = 'auto'
 
   def __post_init__(self):
+    for name, least in _LEAST.items():
+      value = getattr(self, name)
+      if isinstance(value, list):  # As in JSON; a config can be hashed.
+        value = tuple(value)
+      if name in _PER_STAGE and not (isinstance(value, tuple) and value):
+        raise ValueError(f'{name} {value!r} is not a whole number for each stage')
+      for number in value if name in _PER_STAGE else (value,):
+        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+          raise ValueError(f'{name} {value!r}: {number!r} is not a whole number')
+        if number < least:
+          raise ValueError(f'{name} {value!r} is below {least}' if number is value
+                           else f'{name} {value!r}: {number} is below {least}')
+      # NumPy's integers are no JSON.
+      object.__setattr__(self, name, (
+          tuple(map(int, value)) if name in _PER_STAGE else int(value)))
+    mixers = tuple(self.mixers) if isinstance(self.mixers, list) else self.mixers
+    if not isinstance(mixers, tuple) or not all(isinstance(m, str) for m in mixers):
+      raise ValueError(f'mixers {mixers!r} is not a string for each stage')
+    object.__setattr__(self, 'mixers', mixers)
     stages = len(self.widths)
     for name in ('mixers', 'heads', 'mlp_ratios'):
       if len(getattr(self, name)) != stages:
@@ -71,12 +94,16 @@ class PainFormerConfig:
         raise ValueError(f"mixers entry {pattern!r}: only 's' and 'a' are known")
       if ATTENTION in pattern and width % heads:
         raise ValueError(f'width {width} is not divisible by {heads} heads')
+    if self.widths[-1] % self.post_heads:
+      raise ValueError(
+          f'width {self.widths[-1]} is not divisible by {self.post_heads} post_heads')
     for name, allowed in _CHOICES.items():
       if getattr(self, name) not in allowed:
         raise ValueError(
             f'{name} {getattr(self, name)!r}: one of {", ".join(allowed)}')
-    if not 0 <= self.drop_path_rate < 1:
-      raise ValueError(f'drop_path_rate {self.drop_path_rate} is not in [0, 1)')
+    rate = self.drop_path_rate
+    if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+      raise ValueError(f'drop_path_rate {rate!r} is not a number in [0, 1)')
 
   @property
   def embedding_width(self) -> int:
@@ -91,6 +118,12 @@ class PainFormerConfig:
     """Height and width in tokens of a stage, counted from 0."""
     return -(-self.image_size // 2 ** (stage + 2))
 
+
+# The least value of each field of whole numbers; those with one for each stage.
+_LEAST = {
+    'image_size': 1, 'num_classes': 0, 'stem_width': 1, 'widths': 1, 'heads': 1,
+    'mlp_ratios': 1, 'post_heads': 1, 'post_mlp_ratio': 1, 'post_blocks': 0}
+_PER_STAGE = ('widths', 'heads', 'mlp_ratios')
 
 _CHOICES = {
     'dtype': ('float32', 'bfloat16'),

@@ -27,9 +27,9 @@ def preset(name: str) -> Preset:
   Raises:
     InputError: there is none.
   """
-  if name not in PRESETS:
+  if not isinstance(name, str) or name not in PRESETS:
     raise InputError(
-        f'no model {name!r}{_hint(name, PRESETS)} (known: {", ".join(PRESETS)})')
+        f'no model {name!r}{_hint(str(name), PRESETS)} (known: {", ".join(PRESETS)})')
   return PRESETS[name]
 
 
