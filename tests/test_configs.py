@@ -6,6 +6,7 @@ import pytest
 
 from conftest import ROOT
 from painformer_jax.cli.config_file import load_config
+from painformer_jax.errors import InputError
 from painformer_jax.training.config import from_config_dict
 from painformer_jax.training.loop import pretrain
 from tiny_tasks import store_tiny
@@ -30,6 +31,13 @@ def test_it_is_sound_as_it_is(file, load):
   assert config.model_config().drop_path_rate == config.model['drop_path_rate']
   assert all(task.rows % 4 == 0 for task in config.tasks.values())  # For up to 4 devices.
   assert load(file, '--config.steps=7').steps == 7
+
+
+def test_only_the_override_that_is_wrong_is_named(load):
+  with pytest.raises(InputError) as caught:
+    load('configs/demo.py', '--config.data_dir=d', '--config.steps=abc', '--config.log_every=5')
+  assert str(caught.value).startswith('--config.steps=abc: ') and "'abc'" in str(caught.value)
+  assert 'data_dir' not in str(caught.value) and 'log_every' not in str(caught.value)
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)

@@ -41,7 +41,18 @@ def load_config(file: str, *, overrides: Sequence[str] = ()) -> ml_collections.C
   try:
     return _parse(file, *overrides) if overrides else config
   except Exception as error:
-    raise InputError(f'{" ".join(overrides)}: {_innermost(error)}') from error
+    wrong, error = _wrong(file, overrides) or (' '.join(overrides), error)
+    raise InputError(f'{wrong}: {_innermost(error)}') from error
+
+
+def _wrong(file: str, overrides: Sequence[str]) -> tuple[str, Exception] | None:
+  """The first override that cannot be taken by itself, and why."""
+  for override in overrides:
+    try:
+      _parse(file, override)
+    except Exception as error:
+      return override, error
+  return None
 
 
 def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.Path) -> None:
