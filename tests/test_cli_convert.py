@@ -59,6 +59,7 @@ def test_convert_and_export_are_bit_exact(tmp_path, painformer, released, head):
   out = tmp_path / 'again.pth'
   done = painformer('export', folder, out)
   assert (done.returncode, done.stderr) == (0, '')
+  assert 'cannot load' not in done.stdout
   assert_bit_exact(read(out).tensors, tensors)
   # Names in the released order as well, and the same file in the end.
   assert out.read_bytes() == source.read_bytes()
@@ -137,12 +138,32 @@ def test_files_that_lie(tmp_path, painformer, lie):
   assert [p.name for p in tmp_path.iterdir()] == ['weights.pth']
 
 
+def write_nano(path, value=1.0):
+  """Weights of the nano model, all of one value."""
+  write_pth(path, export({
+      path: np.full(a.shape, value if a.dtype == np.float32 else 1, a.dtype)
+      for path, a in functional.abstract_variables(make_config('painformer_nano')).items()}))
+  return path
+
+
+def test_export_of_another_shape_says_that_the_release_cannot_load_it(tmp_path, capsys):
+  source = write_nano(tmp_path / 'nano.pth')
+  assert main(['export', str(source), str(tmp_path / 'back.pth')]) == 0
+  assert ('the released code cannot load it, since its model has another image_size, '
+          'stem_width, widths, ') in capsys.readouterr().out
+
+
+def test_the_example_of_export_keeps_the_download(capsys):
+  with pytest.raises(SystemExit):
+    main(['export', '--help'])
+  page = ' '.join(capsys.readouterr().out.split())
+  assert 'painformer export weights back.pth' in page
+  assert 'weights folder, folder of a run, .pth or .safetensors file' in page
+
+
 def test_a_full_disk_is_one_line(tmp_path, painformer):
   """A limit on file sizes stands in for it: a real error. Orbax prints pages by itself."""
-  source = tmp_path / 'nano.pth'
-  write_pth(source, export({
-      path: np.ones(a.shape, a.dtype) for path, a in functional.abstract_variables(
-          make_config('painformer_nano')).items()}))
+  source = write_nano(tmp_path / 'nano.pth')
   done = painformer('convert', source, tmp_path / 'w', preexec_fn=lambda: resource.setrlimit(
       resource.RLIMIT_FSIZE, (2_000, 2_000)))
   assert (done.returncode, done.stdout, done.stderr) == (2, '', (

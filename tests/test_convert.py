@@ -249,6 +249,12 @@ def test_allow_missing_must_be_a_regular_expression(nano):
     convert(checkpoint(nano), source='x', allow_missing='(')
 
 
+@pytest.mark.parametrize('pattern', ['', 'x*', 'norm1|', '.*', '^'])
+def test_allow_missing_must_not_let_everything_pass(nano, pattern):
+  with pytest.raises(InputError, match='lets every name pass; name what'):
+    convert(checkpoint(without(nano, 'norm1.bias')), source='x', allow_missing=pattern)
+
+
 def test_export_refuses_what_the_release_has_no_place_for():
   with pytest.raises(InputError, match='heads/task/kernel has no counterpart'):
     export({'heads/task/kernel': np.ones(3)})

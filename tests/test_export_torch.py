@@ -1,4 +1,4 @@
-"""Exported files are loaded strictly by modules with the released names."""
+"""Exported files are loaded strictly by torch modules with the released names and shapes."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def load(place, suffix):
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_the_release_loads_exports_strictly(exported, state, suffix):
+def test_torch_loads_exports_strictly_into_the_released_names_and_shapes(exported, state, suffix):
   module = released_module(reference.manifest())
   assert set(module.state_dict()) == set(state)
   loaded = load(exported, suffix)

@@ -94,15 +94,15 @@ def convert(checkpoint: TorchCheckpoint, *, source: str,
   Args:
     checkpoint: from `torch_file.read`.
     source: what to call the file in messages and in the report.
-    allow_missing: regular expression, searched in the released names. What it
-      names may be missing or misshapen, and then gets the release's initial
+    allow_missing: regular expression that is found anywhere in a released name,
+      and not in an empty one. What it names may be missing or misshapen, and then gets the release's initial
       values (seed 0), or unexpected, and is then left out.
 
   Raises:
     ConversionError: a name is missing, unexpected or misshapen and not
       allowed; the message lists every one.
-    InputError: `allow_missing` is no regular expression, or a name falls under
-      several rules of the table.
+    InputError: `allow_missing` is no regular expression or matches the empty
+      string, or a name falls under several rules of the table.
   """
   tensors = checkpoint.tensors
   allowed = _allowed(allow_missing)
@@ -260,6 +260,10 @@ def _allowed(pattern: str | None) -> Callable[[str], bool]:
     raise InputError(
         f'--allow-missing {pattern!r} is no regular expression: {error}'
     ) from error
+  if compiled.search('') is not None:
+    raise InputError(
+        f'--allow-missing {pattern!r} also matches nothing at all, and so lets every '
+        "name pass; name what may be missing, such as '^head' or 'norm4'")
   return lambda name: compiled.search(name) is not None
 
 

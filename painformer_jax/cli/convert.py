@@ -13,7 +13,8 @@ def add_arguments(parser):
   parser.add_argument(
       '--allow-missing', metavar='REGEX',
       help='released names that may be missing (they get initial values), '
-      'misshapen (likewise) or unexpected (they are left out)')
+      'misshapen (likewise) or unexpected (they are left out); what is found '
+      'anywhere in a name counts: ^norm4 names those that begin so')
   parser.add_argument(
       '--report', metavar='FILE.json',
       help='counts, lists of names, parameters and the SHA-256 of SRC; also '

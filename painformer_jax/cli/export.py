@@ -2,13 +2,13 @@
 
 import pathlib
 
-EXAMPLE = 'painformer export weights painformer.pth'
+EXAMPLE = 'painformer export weights back.pth'
 
 
 def add_arguments(parser):
   parser.add_argument(
       'weights', metavar='WEIGHTS',
-      help='weights folder, .pth or .safetensors file')
+      help='weights folder, folder of a run, .pth or .safetensors file')
   parser.add_argument(
       'out', metavar='OUT', help='file to write: .pth, .pt or .safetensors')
 
@@ -35,3 +35,16 @@ def run(args):
   classes = stored.config.num_classes
   head = f'a head of {classes:,} classes' if classes else 'no head'
   print(f'{args.out}: {len(tensors)} tensors in the released names, {head}')
+  if differing := _differing(stored.config):
+    print('the released code cannot load it, since its model has another '
+          + ', '.join(differing))
+
+
+def _differing(config) -> list[str]:
+  """Fields by which a model's arrays differ from the released model's."""
+  from painformer_jax.models.config import PRESETS
+
+  fields = ('image_size', 'stem_width', 'widths', 'mixers', 'heads', 'mlp_ratios',
+            'post_heads', 'post_mlp_ratio', 'post_blocks')
+  return [field for field in fields
+          if getattr(config, field) != getattr(PRESETS['painformer'].config, field)]
