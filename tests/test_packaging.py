@@ -4,9 +4,12 @@ import ast
 import configparser
 import pathlib
 import re
+import subprocess
 import sys
 
 import pytest
+
+from conftest import environment
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Imported name -> name of the package, where they differ.
@@ -74,3 +77,37 @@ def test_every_extra_that_is_advised_exists(declared):
       extra for path in (ROOT / 'painformer_jax').rglob('*.py')
       for extra in re.findall(r"import_extra\([^)]*extra='(\w+)'\)", path.read_text())}
   assert 'demo' in advised and advised <= declared.keys()
+
+
+_IMPORT_ALL = """
+import importlib, pkgutil, sys
+
+class Absent:
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in BLOCKED:
+      raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Absent())
+import painformer_jax
+for module in pkgutil.walk_packages(painformer_jax.__path__, 'painformer_jax.'):
+  importlib.import_module(module.name)
+  print(module.name)
+"""
+
+
+@pytest.mark.core
+def test_every_module_imports_without_extras(declared):
+  """Also without PyTorch and TensorFlow, which nothing here may need."""
+  names = {normal(package): module for module, package in PACKAGES.items()}
+  extras = set().union(*(declared[extra] for extra in declared if extra)) - declared['']
+  blocked = {names.get(name, name).replace('-', '_') for name in extras - {'jax'}}
+  blocked |= {'torch', 'tensorflow'}
+  assert {'h5py', 'skimage', 'onnxruntime', 'apache_beam'} <= blocked
+  done = subprocess.run(
+      [sys.executable, '-c', f'BLOCKED = {sorted(blocked)}\n{_IMPORT_ALL}'],
+      env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True, timeout=300,
+      check=False)
+  assert done.returncode == 0, done.stderr
+  files = {'.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+           for path in (ROOT / 'painformer_jax').rglob('*.py')}
+  assert set(done.stdout.split()) == files - {'painformer_jax'}
