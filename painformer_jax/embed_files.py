@@ -5,6 +5,7 @@ import itertools
 import os
 import pathlib
 import queue
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -49,12 +50,14 @@ class Summary:
     files: found.
     problems: a line for each bad file.
     remarks: what was left out of good files, in words; '' for nothing.
+    non_finite: rows whose embedding holds NaN or infinity.
   """
 
   rows: int
   files: int
   problems: tuple[str, ...]
   remarks: str = ''
+  non_finite: int = 0
 
 
 def find_files(
@@ -69,24 +72,52 @@ def find_files(
     suffixes: lower-case, with the dot; images and videos by default.
 
   Returns:
-    The files, and a line for each input that is not there or holds nothing.
+    The files, and a line for each input that is not there or holds nothing, and
+    for each entry of a folder that cannot be read.
   """
   files, problems = [], []
   for name in map(str, inputs):
-    path = pathlib.Path(name)
-    if path.is_dir():
-      found = sorted(str(p) for p in path.rglob('*')
-                     if p.is_file() and p.suffix.lower() in suffixes)
+    try:
+      is_folder = stat.S_ISDIR(os.stat(name).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+      problems.append(f'{name} does not exist')
+    except OSError as error:
+      problems.append(f'{name} cannot be read: {error.strerror}')
+    else:
+      if not is_folder:
+        files.append(name)
+        continue
+      found, faults = _in_folder(name, suffixes)
       files += found
-      if not found:
+      problems += faults
+      if not found and not faults:
         what = ('image or video' if suffixes == PictureReader.suffixes
                 else f'file that ends in {", ".join(sorted(suffixes))}')
         problems.append(f'{name} holds no {what}')
-    elif path.exists():
-      files.append(name)
-    else:
-      problems.append(f'{name} does not exist')
   return files, problems
+
+
+def _in_folder(name: str, suffixes: frozenset[str]) -> tuple[list[str], list[str]]:
+  """The files at any depth, and a line for each entry that cannot be one."""
+  found, problems = [], []
+
+  def unreadable(error: OSError) -> None:
+    problems.append(f'{error.filename} cannot be read: {error.strerror}')
+
+  for folder, _, entries in os.walk(name, onerror=unreadable):
+    for path in (pathlib.Path(folder, entry) for entry in entries):
+      if path.suffix.lower() not in suffixes:
+        continue
+      try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+          found.append(str(path))
+        else:
+          problems.append(f'{path} is no regular file')
+      except FileNotFoundError:
+        problems.append(f'{path} is a link to what does not exist')
+      except OSError as error:
+        unreadable(error)
+  return sorted(found), sorted(problems)
 
 
 def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str | os.PathLike, *,
@@ -126,9 +157,11 @@ def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str
   columns = {'embedding': ((model.config.embedding_width,), np.float32), 'source': ((), str),
              **reader.columns}
   embedder = Embedder(model, batch_size=batch_size)
-  tiles = []
+  tiles, non_finite = [], 0
   with NpzWriter(out, columns) as writer:
-    meter = Meter(reader.total(files), say)
+    meter = Meter(total := reader.total(files), say)
+    if total:
+      say(f'{total:,} images to embed; compiles the model first')
 
     def report(problem: str) -> None:
       problems.append(problem)
@@ -136,8 +169,10 @@ def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str
 
     rows = _rows(reader, files, image_size=model.config.image_size, say=say, report=report)
     for batch in _ahead(_batched(rows, batch_size)):
+      embedding = embedder(np.stack([row.image for row in batch]))
+      non_finite += int((~np.isfinite(embedding).all(axis=1)).sum())
       writer.append(
-          embedding=embedder(np.stack([row.image for row in batch])),
+          embedding=embedding,
           source=[row.source for row in batch],
           **{name: [row.place[name] for row in batch] for name in reader.columns})
       if sheet and len(tiles) < sheet.images:
@@ -155,7 +190,7 @@ def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str
     writer.finish(weights=description, modality=reader.modality, settings=reader.settings,
                   stand_in=reader.stand_in)
     return Summary(rows=writer.rows, files=len(files), problems=tuple(problems),
-                   remarks=reader.remarks())
+                   remarks=reader.remarks(), non_finite=non_finite)
 
 
 def _rows(reader: Reader, files: Iterable[str], *, image_size: int, say: Say,

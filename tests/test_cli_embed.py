@@ -16,6 +16,7 @@ import painformer_jax as pj
 from conftest import environment
 from painformer_jax import progress
 from painformer_jax.checkpoints import weights
+from painformer_jax.cli.main import main
 from painformer_jax.embed_files import embed_files, find_files
 from painformer_jax.embed_pictures import PictureConfig, PictureReader
 from painformer_jax.models import functional
@@ -113,7 +114,9 @@ def test_bad_inputs_are_named_and_the_rest_is_written(painformer, stored, inputs
   for name in [*bad, 'gone.png']:
     assert len([line for line in lines if str(inputs / name) in line]) == 1, name
   assert lines[-1].startswith('painformer: 5 input(s) could not be read whole')
-  assert len(lines) == 6, 'nobody else speaks'
+  assert lines[0] == f'reads {stored}'
+  assert [line for line in lines if 'images to embed' in line]
+  assert len(lines) == 8, 'nobody else speaks'
   assert len(read(out)['embedding']) == 12
 
 
@@ -131,7 +134,10 @@ def test_nothing_readable_writes_nothing(painformer, stored, tmp_path):
     (['--batch-size', '0'], '--batch-size and --every must be at least 1'),
     (['--every', '0'], '--batch-size and --every must be at least 1'),
     (['--weights', 'absent.pth'], 'absent.pth'),
-    (['--out', 'absent/out.npz'], 'absent/out.npz cannot be written')])
+    (['--out', 'absent/out.npz'], 'absent; make it first'),
+    (['--out', f'{"o" * 300}.npz'], 'File name too long'),
+    (['--out', ''], 'the argument after --out is empty'),
+    (['--weights='], '--weights is empty')])
 def test_bad_usage_is_one_line(painformer, stored, inputs, options, message):
   done = painformer('embed', inputs, '--weights', stored, '--out', 'out.npz', *options,
                     cwd=inputs.parent)
@@ -139,6 +145,23 @@ def test_bad_usage_is_one_line(painformer, stored, inputs, options, message):
   assert done.stderr.startswith('painformer: ') and message in done.stderr
   assert done.stderr.count('\n') == 1
   assert names(inputs.parent) == ['in']
+
+
+def test_an_empty_input_is_not_this_folder(inputs, monkeypatch, capsys):
+  monkeypatch.chdir(inputs)
+  assert main(['embed', 'b.png', '', '--weights', 'w', '--out', 'out.npz']) == 2
+  assert capsys.readouterr().err.startswith('painformer: the argument after b.png is empty; ')
+  assert main(['convert', '', 'out']) == 2
+  assert capsys.readouterr().err.startswith('painformer: the argument after convert is empty; ')
+
+
+def test_pillow_does_not_warn_of_large_images(painformer, stored, tmp_path):
+  """Of 90 megapixels, above its limit; one bit each."""
+  Image.new('1', (9_500, 9_500)).save(tmp_path / 'a.png')
+  done = painformer('embed', tmp_path / 'a.png', '--weights', stored, '--out', tmp_path / 'o.npz')
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.splitlines() == [
+      f'reads {stored}', '1 images to embed; compiles the model first']
 
 
 @pytest.mark.parametrize('number, status, word', [
@@ -194,8 +217,9 @@ def test_a_video_that_ends_early_keeps_its_frames(model, tmp_path):
   said = []
   summary = embed_files(
       model, [clip], tmp_path / 'out.npz', batch_size=4, say=said.append)
-  assert 5 < summary.rows < 35 and summary.problems == tuple(said)
-  assert re.search(r'a.avi is damaged: it ends after \d+ of 40', said[0])
+  problems = [line for line in said[1:] if 'images/s' not in line]  # On a slow machine.
+  assert 5 < summary.rows < 35 and summary.problems == tuple(problems)
+  assert re.search(r'a.avi is damaged: it ends after \d+ of 40', problems[0])
 
 
 def test_files_are_found_in_a_stable_order(inputs):
@@ -203,6 +227,54 @@ def test_files_are_found_in_a_stable_order(inputs):
   assert [str(pathlib.Path(f).relative_to(inputs)) for f in files] == [
       'notes.txt', 'b.png', 'clip.mp4', 'deep/a.JPG']
   assert len(problems) == 1 and 'absent does not exist' in problems[0]
+
+
+def test_entries_that_cannot_be_read_are_named(inputs):
+  """Neither passed over nor taken for a defect; a pipe would never answer."""
+  (inputs / 'gone.jpg').symlink_to('nowhere')
+  (inputs / 'loop.png').symlink_to('loop.png')
+  os.mkfifo(inputs / 'pipe.bmp')
+  files, problems = find_files([inputs, 'n' * 300, inputs / 'b.png' / 'deeper', ''])
+  assert [pathlib.Path(f).name for f in files] == ['b.png', 'clip.mp4', 'a.JPG']
+  assert problems == [
+      f'{inputs}/gone.jpg is a link to what does not exist',
+      f'{inputs}/loop.png cannot be read: Too many levels of symbolic links',
+      f'{inputs}/pipe.bmp is no regular file',
+      f'{"n" * 300} cannot be read: File name too long',
+      f'{inputs}/b.png/deeper does not exist', ' does not exist']
+
+
+def test_folders_without_permission_are_named(inputs, monkeypatch):
+  (inputs / 'deep').chmod(0)
+  inputs.parent.chmod(0o755)
+  monkeypatch.chdir(inputs.parent)  # Its own parents are closed to others.
+  user = os.geteuid()
+  if not user:
+    os.seteuid(65534)
+  try:
+    found = find_files(['in', 'in/deep/a.JPG', 'in/deep'])
+  finally:
+    os.seteuid(user)
+    (inputs / 'deep').chmod(0o755)
+  assert found == (['in/b.png', 'in/clip.mp4'], [
+      f'in/deep{name} cannot be read: Permission denied' for name in ('', '/a.JPG', '')])
+
+
+def test_embeddings_that_are_not_finite_are_counted(painformer, stored, inputs):
+  """And the arrays that hold NaN are named."""
+  arrays = weights.load_weights(stored).variables
+  spoilt = {'norm1/bias', 'patch_embed1/bn1/mean'} & arrays.keys()
+  weights.save_weights(
+      inputs.parent / 'nan', arrays | {p: np.nan * arrays[p] for p in spoilt}, config=CONFIG,
+      source=weights.Source(name='nan.pth'))
+  out = inputs.parent / 'out.npz'
+  done = painformer('embed', inputs, '--weights', inputs.parent / 'nan', '--out', out)
+  assert done.returncode == 2
+  lines = done.stderr.splitlines()
+  assert [line for line in lines if line.startswith('WARNING')] == [lines[1]]
+  assert 'nan holds NaN or infinity in ' in lines[1] and 'norm1.bias' in lines[1]
+  assert lines[-1] == f'painformer: 12 of 12 embeddings in {out} hold NaN or infinity'
+  assert np.isnan(read(out)['embedding']).all()
 
 
 def test_an_unknown_suffix_is_told_by_content(model, inputs, tmp_path):
@@ -218,8 +290,9 @@ def test_progress_has_a_rate_and_an_estimate(model, inputs, tmp_path, monkeypatc
   monkeypatch.setattr('painformer_jax.progress.SECONDS_BETWEEN_LINES', 0.0)
   said = []
   embed_files(model, [inputs], tmp_path / 'out.npz', batch_size=4, say=said.append)
-  assert len(said) == 2  # The first batch compiles.
-  for line, rows in zip(said, (8, 12)):
+  assert said[0] == '12 images to embed; compiles the model first'
+  assert len(said) == 3  # The first batch compiles.
+  for line, rows in zip(said[1:], (8, 12)):
     assert re.fullmatch(rf'{rows} of 12 images  [\d.,]+ images/s  eta .+', line)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from painformer_jax.checkpoints import run_weights, torch_file, weights
+from painformer_jax.checkpoints import key_map, run_weights, torch_file, weights
 from painformer_jax.checkpoints.convert import convert, initial_arrays
 from painformer_jax.checkpoints.weights import Source, Weights
 from painformer_jax.errors import InputError
@@ -112,6 +112,12 @@ def read_weights(path: str | os.PathLike) -> Weights:
       source=Source(
           name=pathlib.Path(path).name, sha256=checkpoint.sha256,
           model=conversion.report.model))
+
+
+def non_finite(stored: Weights) -> list[str]:
+  """Released names of the arrays that hold NaN or infinity."""
+  return [key_map.to_torch(path).name for path, array in stored.variables.items()
+          if not np.isfinite(array).all()]
 
 
 def _resampled(

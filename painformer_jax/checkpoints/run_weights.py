@@ -15,7 +15,7 @@ _BACKBONE = 'backbone/'
 def is_run(folder: str | os.PathLike) -> bool:
   """Whether a folder is that of a pre-training run."""
   folder = pathlib.Path(folder)
-  return (folder / 'config.json').is_file() and (folder / 'checkpoints').is_dir()
+  return os.path.isfile(folder / 'config.json') and os.path.isdir(folder / 'checkpoints')
 
 
 def load_run(folder: str | os.PathLike) -> Weights:

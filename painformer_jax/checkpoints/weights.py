@@ -54,7 +54,7 @@ class Weights:
 
 def is_weights(folder: str | os.PathLike) -> bool:
   """Whether a folder was written by `save_weights`."""
-  return pathlib.Path(folder, DESCRIPTION).is_file()
+  return os.path.isfile(pathlib.Path(folder, DESCRIPTION))
 
 
 def save_weights(

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 
@@ -91,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-  from painformer_jax.checkpoints.load import read_weights
+  from painformer_jax.checkpoints.atomic import check_file_target
+  from painformer_jax.checkpoints.load import non_finite, read_weights
   from painformer_jax.embed_files import Sheet, embed_files
   from painformer_jax.errors import InputError
   from painformer_jax.models import functional
@@ -102,7 +104,13 @@ def _run(args: argparse.Namespace) -> int:
     sheet = Sheet(path=args.sheet, **_given(images=args.sheet_images))
   # What is wrong with the options is known before the weights are read.
   reader = _picture_reader(args) if args.modality in _PICTURES else _signal_reader(args)
+  check_file_target(args.out)
+  if os.path.exists(args.weights):
+    say(f'reads {args.weights}')
   stored = read_weights(args.weights)
+  if bad := non_finite(stored):
+    more = f' and {len(bad) - 8} more' if len(bad) > 8 else ''
+    say(f'WARNING: {args.weights} holds NaN or infinity in {", ".join(bad[:8])}{more}')
   model = functional.from_variables(stored.config, stored.variables)
   summary = embed_files(
       model, args.inputs, args.out, reader=reader, batch_size=args.batch_size, sheet=sheet,
@@ -110,10 +118,15 @@ def _run(args: argparse.Namespace) -> int:
       say=say)
   remarks = f'; {summary.remarks}' if summary.remarks else ''
   print(f'{args.out}: {summary.rows} embeddings from {summary.files} files{remarks}')
+  faults = []
   if summary.problems:
-    raise InputError(
-        f'{len(summary.problems)} input(s) could not be read whole, named above; '
-        f'the rest is in {args.out}')
+    faults.append(f'{len(summary.problems)} input(s) could not be read whole, named above; '
+                  f'the rest is in {args.out}')
+  if summary.non_finite:
+    faults.append(f'{summary.non_finite} of {summary.rows} embeddings in {args.out} hold NaN '
+                  'or infinity')
+  if faults:
+    raise InputError('; '.join(faults))
   return 0
 
 

@@ -7,8 +7,10 @@ begins `painformer: `. 130: interrupted. 1: anything else.
 import argparse
 import importlib
 import os
+import re
 import sys
 import traceback
+import warnings
 
 from painformer_jax import __version__
 from painformer_jax.errors import InputError
@@ -62,6 +64,15 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
   return parser
 
 
+def _refuse_empty(argv: list[str]) -> None:
+  """No file, folder or name is '', which an unset variable of a shell leaves."""
+  for previous, argument in zip(['painformer', *argv], argv):
+    # An override may be empty: --config.KEY= .
+    if not argument or re.fullmatch('--[^.]*=', argument):
+      which = f'{argument[:-1]} is' if argument else f'the argument after {previous} is'
+      raise InputError(f'{which} empty; name what is meant')
+
+
 def main(argv: list[str] | None = None) -> int:
   """Runs one command; returns its exit status."""
   argv = sys.argv[1:] if argv is None else argv
@@ -73,7 +84,10 @@ def main(argv: list[str] | None = None) -> int:
   if args_overrides and not args.takes_overrides:
     parser.error(f'unknown argument: {args_overrides[0]}')
   args.overrides = args_overrides
+  # Of images above 89 megapixels, which are read like others.
+  warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit')
   try:
+    _refuse_empty(argv)
     return args.run(args) or 0
   except InputError as error:
     if args.traceback:
