@@ -3,7 +3,8 @@
 One person sees pictures under ECG, skin conductance (EDA) and respiration: is a window
 after a picture, or away from all? Another taps with the fingers under fNIRS, or rests.
 Folds are blocks of time, 10 s apart. What comes out says how well a state of one person
-is told at another time, with whatever weights are named.
+is told at another time. Take weights that were not trained on these two tasks, such as
+`demo_backbone.py` makes: those of `demo.py` have seen their labels.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from painformer_jax.assessment.config import defaults
 
 
 def get_config() -> ConfigDict:
-  """The demo's configuration; name the backbone with --config.weights=runs/demo."""
+  """The demo's configuration; name the backbone with --config.weights."""
   config = defaults()
   config.dataset = 'demo'
   config.modalities = {name: dict(source=name) for name in ('ecg', 'gsr', 'resp', 'fnirs')}

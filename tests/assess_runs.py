@@ -1,5 +1,8 @@
 """Assessments in small: a planted folder, a tiny backbone, a tiny Mixer."""
 
+import contextlib
+import dataclasses
+import io
 import json
 import pathlib
 
@@ -8,6 +11,7 @@ import pytest
 from painformer_jax.assessment import planted
 from painformer_jax.checkpoints.convert import initial_arrays
 from painformer_jax.checkpoints.weights import Source, save_weights
+from painformer_jax.cli.main import main
 from painformer_jax.models import functional, registry
 
 CONFIG = '''
@@ -55,6 +59,31 @@ def small(tmp_path_factory):
   (folder / 'config.py').write_text(
       CONFIG.format(data=str(folder / 'data'), weights=str(weights)))
   return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+  """As a finished process: its exit status, and what it printed."""
+
+  returncode: int
+  stdout: str
+  stderr: str
+
+
+def run(*arguments) -> Done:
+  """The command line in this process, so that what is compiled serves many tests."""
+  out, err = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    try:
+      status = main([str(a) for a in arguments])
+    except SystemExit as stop:
+      status = stop.code
+  return Done(status, out.getvalue(), err.getvalue())
+
+
+def assess(*arguments) -> Done:
+  """`painformer assess`."""
+  return run('assess', *arguments)
 
 
 def read_results(workdir: pathlib.Path) -> dict:

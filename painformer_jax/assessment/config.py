@@ -77,7 +77,7 @@ class AssessConfig:
 
   Attributes:
     dataset: which reader opens `data_dir`; 'planted' and 'demo' make their own data.
-    modalities: name -> how its embeddings are made.
+    modalities: name -> how its embeddings are made; only of those that a row takes.
     rows: name -> a line of the table.
     tasks: of `TASKS`.
     protocol: of `PROTOCOLS`.
@@ -141,6 +141,12 @@ class AssessConfig:
   # Fields that may change when a run is continued: they leave its figures alone.
   RESUMABLE: typing.ClassVar = frozenset(
       {'data_dir', 'batch_size', 'memory_limit', 'figures', 'reference', 'assessor'})
+
+  @property
+  def used(self) -> dict[str, EmbeddingSettings]:
+    """Those of the modalities that a row takes."""
+    names = dict.fromkeys(m for row in self.rows.values() for m in row.fusion.modalities)
+    return {name: self.modalities[name] for name in names}
 
   def tasks_of(self, row: str) -> tuple[str, ...]:
     return self.rows[row].tasks or self.tasks

@@ -1,5 +1,6 @@
 """Opens and checks the folder that a configuration names."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -72,9 +73,16 @@ def check(config: AssessConfig, study: Study, *, whole: bool,
 
 def sources_of(config: AssessConfig) -> tuple[str, ...]:
   """The study's modalities that the rows need, each once."""
-  return tuple(dict.fromkeys(
-      config.modalities[m].source for row in config.rows.values()
-      for m in row.fusion.modalities))
+  return tuple(dict.fromkeys(each.source for each in config.used.values()))
+
+
+def has_seen_demo(weights: str | os.PathLike) -> bool:
+  """Whether the weights are a run that was trained on the tasks of dataset 'demo'."""
+  try:
+    tasks = json.loads(Path(weights, 'config.json').read_text())['tasks']
+  except (OSError, ValueError, KeyError, TypeError):
+    return False
+  return bool({'stimulus_rest', 'tapping_rest'} & set(tasks))
 
 
 def planted_plan(config: AssessConfig) -> planted.Plan:

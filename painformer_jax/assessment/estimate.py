@@ -95,9 +95,9 @@ def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *,
     backbone: that embeds.
     say: takes lines.
   """
-  tokens = {name: tokens_of(each, study) for name, each in config.modalities.items()}
+  tokens = {name: tokens_of(each, study) for name, each in config.used.items()}
   images = sum(tokens[name] * sum(each.source in s.data for s in study.samples)
-               for name, each in config.modalities.items())
+               for name, each in config.used.items())
   flops = 2 * images * sum(arithmetic.multiply_adds(backbone).values())
   say(f'to embed: about {images:,} images, {flops / 1e12:,.3g} TFLOP; what an earlier run has '
       'embedded is not embedded again')

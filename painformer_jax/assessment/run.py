@@ -83,7 +83,7 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
   estimate.report(config, experiment.jobs(config, study), study, backbone=weights.config, say=say)
   store = _embed(config, study, weights, workdir, say=say)
   tokens = {}
-  for name in config.modalities:
+  for name in config.used:
     say(store.describe(name))
     tokens[name] = experiment.normalised(
         store.tokens(name), study.subject_array(), how=config.normalise)
@@ -161,7 +161,7 @@ def _embed(config: AssessConfig, study: Study, weights: Weights, workdir: pathli
            say: Say) -> EmbeddingStore:
   start = time.perf_counter()
   store = embeddings.compute_embeddings(
-      study, config.modalities, weights=weights, folder=workdir / 'embeddings',
+      study, config.used, weights=weights, folder=workdir / 'embeddings',
       batch_size=config.batch_size, max_left_out=config.max_left_out, progress=say)
   say(f'embeddings ready after {time.perf_counter() - start:.0f} s')
   return store
@@ -201,6 +201,9 @@ def _notes(config: AssessConfig, job: Job, outcome: Outcome) -> Iterator[str]:
   if config.dataset == 'demo':
     yield (f'one person, windows {config.gap:g} s apart at least from those trained on: says '
            'how well a state is told at another time, not in another person')
+    if datasets.has_seen_demo(config.weights):
+      yield ('the backbone was trained on these recordings, labels included: its figures are too '
+             'good, take other weights')
   if config.normalise == 'subject':
     yield 'embeddings standardised for each subject by their own recordings, without labels'
   if config.normalise == 'study':
