@@ -1,0 +1,363 @@
+"""`painformer plan`: against real allocations, the loop, and by its command line."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from conftest import ROOT
+from painformer_jax.cli.config_file import load_config
+from painformer_jax.cli.main import main
+from painformer_jax.data.corpus import CORPUS
+from painformer_jax.errors import InputError
+from painformer_jax.parallel import plan, plan_text, topology
+from painformer_jax.parallel.hlo import Collective
+from painformer_jax.parallel.plan_tasks import task_sizes
+from painformer_jax.parallel.roofline import collective_seconds
+from painformer_jax.training import loop, step
+from painformer_jax.training.config import from_config_dict
+from tiny_tasks import store_tiny
+from training_runs import SMALL_OVERRIDES, TASKS, small_config
+
+TINY = [f'--config={ROOT}/configs/tiny.py:alpha,beta', '--config.data_dir=nowhere',
+        *(f'--config.{key}={value}' for key, value in SMALL_OVERRIDES.items())]
+CLASSES = ['--classes=alpha=3', '--classes=beta=2']
+
+
+def small_request(topology_name, **fields) -> plan.Request:
+  return plan.Request(
+      config=small_config('nowhere', **fields).to_dict(), classes=TASKS,
+      sizes=dict.fromkeys(TASKS, 1), topology=topology_name)
+
+
+# --- The compiled step against reality.
+
+
+def allocated(cache: str) -> dict:
+  """What a plan says and what one of 4 devices really holds, in bytes."""
+  import jax
+  import numpy as np
+
+  from painformer_jax.parallel import mesh as parallel
+  from painformer_jax.training.optimizer import make_optimizer
+  from painformer_jax.training.state import initial_state
+
+  # The same program is compiled twice here: once for its figures, once to run it.
+  jax.config.update('jax_compilation_cache_dir', cache)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  request = small_request('cpu:4')
+  program = plan.compile_step(request)
+  config = from_config_dict(request.config)
+  mesh = parallel.data_mesh()
+  train_step, abstract, shapes = plan.lowerable(config, TASKS, devices=jax.devices())
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  state = jax.jit(lambda: initial_state(
+      config.model_config(), classes=TASKS, learned_weighting=True, seed=0,
+      optimizer=make_optimizer(config.optimizer, steps=config.steps)),
+                  out_shardings=shardings,
+                  compiler_options={'xla_backend_optimization_level': 0})()
+  batch = parallel.put_batch(mesh, jax.tree.map(
+      lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+
+  def held(tree) -> int:
+    return sum(shard.data.nbytes for array in jax.tree.leaves(tree)
+               for shard in array.addressable_shards if shard.device == jax.devices()[0])
+
+  # Buffers that are really there, of any array: nothing else lies on the device.
+  live = sum(shard.data.nbytes for array in jax.live_arrays()
+             for shard in array.addressable_shards if shard.device == jax.devices()[0])
+  found = dict(params=held(state.params), optimizer=held(state.opt_state), state=held(state),
+               batch=held(batch), live=live)
+  after = train_step.lower(state, batch).compile(
+      compiler_options={'xla_backend_optimization_level': 0})(state, batch)
+  found |= dict(after=held(after), state_after=held(after[0]), leaves=len(jax.tree.leaves(after)),
+                donated=all(leaf.is_deleted() for leaf in jax.tree.leaves(state)))
+  return {'real': found, 'plan': dataclasses.asdict(program)}
+
+
+def test_its_memory_is_what_a_device_really_holds(on_devices, tmp_path):
+  both = on_devices(4, allocated, cache=str(tmp_path))
+  real, planned = both['real'], both['plan']
+  assert planned['parameter_bytes'] == real['params'] > 10_000
+  assert planned['optimizer_bytes'] == real['optimizer'] > 2 * real['params'] - 1
+  assert planned['other_state_bytes'] == real['state'] - real['params'] - real['optimizer']
+  assert planned['batch_bytes'] == real['batch'] == 16 // 4 * (16 * 16 * 3 + 4)
+  # The compiler's own figure, without padding on a CPU, against live buffers.
+  assert planned['argument_bytes'] == real['state'] + real['batch'] == real['live']
+  # Results: the same state in the same place, and metrics. The rest is their table.
+  assert real['donated'] and planned['alias_bytes'] == real['state_after']
+  assert planned['output_bytes'] == real['after'] + 8 * real['leaves']
+  assert planned['peak_bytes'] == (
+      planned['argument_bytes'] + planned['output_bytes'] - planned['alias_bytes']
+      + planned['temporary_bytes'] + planned['code_bytes'])
+  # Gradients and activations are among the temporaries.
+  assert planned['temporary_bytes'] > real['params']
+  # Data parallelism: one sum over all gradients, and little else.
+  gradients, = planned['collectives']
+  assert gradients['kind'] == 'all-reduce' and gradients['group'] == 4
+  assert real['params'] <= gradients['bytes'] < 1.05 * real['params']
+
+
+def test_it_compiles_what_the_loop_runs(tmp_path, monkeypatch):
+  """Same step, optimizer, mesh, places and batch, for a config with all its options."""
+  for name, classes in TASKS.items():
+    store_tiny(tmp_path / 'data', name, train=24, test=4, classes=classes)
+  config = small_config(tmp_path / 'data', weighting='fixed', label_smoothing=0.1, steps=2)
+  config.tasks.alpha = dict(rows=8, augment='face', weight=2.0, mixup=0.5, cutmix=0.5)
+  config = from_config_dict(config)
+  seen = []
+
+  class Seen(Exception):
+    """Ends the loop where it makes its step."""
+
+  def catch(*args, **kwargs):
+    seen.append((args, kwargs))
+    raise Seen
+
+  monkeypatch.setattr(loop, 'make_train_step', catch)
+  with pytest.raises(Seen):
+    loop.pretrain(config, tmp_path / 'run')
+  monkeypatch.setattr(step, 'make_train_step', catch)
+  import jax
+  with pytest.raises(Seen):
+    plan.lowerable(config, TASKS, devices=jax.devices())
+  (by_loop, loop_options), (by_plan, plan_options) = seen
+  assert len(by_loop) == len(by_plan) == 3 and by_loop[0].mixing['alpha'].mixup == 0.5
+  assert by_loop[0] == by_plan[0] and by_loop[2] == by_plan[2]
+  assert loop_options == plan_options and loop_options['state_shardings'].params
+  weights = {'a/kernel': jax.ShapeDtypeStruct((2, 3), 'float32')}
+  assert str(jax.eval_shape(by_loop[1].init, weights)) == str(
+      jax.eval_shape(by_plan[1].init, weights))
+
+
+def counted_flops() -> dict:
+  """Of a step in which products outweigh all else: one token, many rows, no loops."""
+  config = small_config('nowhere')
+  config.model.update(image_size=4, stem_width=16, widths=(128,), mixers=('a',), heads=(2,),
+                      mlp_ratios=(4,), depthwise='shift')
+  config.tasks = {task: dict(rows=256) for task in TASKS}
+  return dataclasses.asdict(plan.compile_step(plan.Request(
+      config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1')))
+
+
+def test_its_flops_are_those_of_the_formula(on_devices):
+  program = on_devices(1, counted_flops)
+  ratio = program['flops'] / program['images'] / program['model_flops']
+  # Activations, normalisation and the optimizer come on top; images need no gradient.
+  assert 0.9 < ratio < 1.3, ratio
+  assert program['traffic_by'] == 'compiler' and program['collectives'] == []
+
+
+# --- Machines and tasks.
+
+
+@pytest.mark.parametrize(('text', 'shape', 'chips'), [
+    ('v5e:2x2', (2, 2), 4), ('v5e:16x16', (16, 16), 256), ('v6e:4x8', (4, 8), 32),
+    ('v5p:8x16x16', (8, 16, 16), 2048), ('h100:1', (1, 1), 1), ('h100:8', (1, 8), 8),
+    ('h100:16', (2, 8), 16), ('cpu:8', (8,), 8)])
+def test_topologies_by_name(text, shape, chips):
+  found = topology.parse(text)
+  assert (found.shape, found.chips, found.text) == (shape, chips, text)
+
+
+@pytest.mark.parametrize(('text', 'part'), [
+    ('v9:2x2', 'no chip'), ('', 'no chip'), ('v5e', 'v5e:4x4'), ('v5e:4', 'v5e:4x4'),
+    ('v5p:4x4', 'v5p:4x4x4'), ('v5e:0x4', 'v5e:4x4'), ('h100:12', 'multiple of 8'),
+    ('h100:2x4', 'h100:8'), ('cpu:-1', 'cpu:8'), ('v5e:4x4:2', 'v5e:4x4')])
+def test_other_topologies_are_refused(text, part):
+  with pytest.raises(InputError, match=part):
+    topology.parse(text)
+
+
+def test_every_chip_says_what_it_can_do_and_where_that_is_from():
+  for name, chip in topology.CHIPS.items():
+    assert 1e9 < chip.link < chip.bandwidth < chip.memory * 1e3 < 1e15, name
+    assert 1e14 < chip.flops < 2e15 and ':' in chip.source
+    assert chip.accelerator or chip.platform != 'tpu'
+  variables = topology.environment(topology.parse('v5p:2x2x2'))
+  assert variables['TPU_ACCELERATOR_TYPE'] == 'v5p-16'
+  assert topology.environment(topology.parse('cpu:3'))['JAX_NUM_CPU_DEVICES'] == '3'
+
+
+def test_classes_come_from_what_is_known_first(tmp_path):
+  store_tiny(tmp_path / 'data', 'affectnet', train=6, test=4, classes=3)
+  tasks = {name: dict(rows=2) for name in ('affectnet', 'digiface', 'mine')}
+  config = small_config(tmp_path / 'data')
+  config.tasks = tasks
+  config = from_config_dict(config)
+  classes, sizes = task_sizes(config, explicit=['mine=5'])
+  assert classes == {'affectnet': 3, 'digiface': 110_000, 'mine': 5}
+  assert sizes == {'affectnet': 6, 'digiface': 1_220_000, 'mine': 1}
+  assert task_sizes(config, explicit=['mine=5', 'affectnet=8'])[0]['affectnet'] == 8
+  with pytest.raises(InputError, match='mine is neither .* --classes mine=N'):
+    task_sizes(config)
+  for wrong in ('mine', 'mine=0', 'yours=3', 'mine=x'):
+    with pytest.raises(InputError, match='write it as TASK=N'):
+      task_sizes(config, explicit=[wrong])
+
+
+# --- The estimate, worked out by hand.
+
+
+def planned(**fields) -> plan_text.Plan:
+  """A step on 16 GPUs: 1 ms of arithmetic, 2 ms of traffic."""
+  return plan_text.Plan(epochs=2, samples=36_000_000, program=plan.Program(**{
+      'topology': 'h100:16', 'chips': 16, 'images': 1600, 'model': 'painformer at 224',
+      'model_flops': 4.945e9, 'gate_flops': 0.0, 'compiler': 'jax', 'compile_seconds': 1.0,
+      'parameter_bytes': 10 ** 8, 'optimizer_bytes': 2 * 10 ** 8, 'other_state_bytes': 0,
+      'batch_bytes': 1, 'argument_bytes': 1, 'output_bytes': 1, 'alias_bytes': 1,
+      'temporary_bytes': 10 ** 10, 'code_bytes': 0, 'peak_bytes': 2 * 10 ** 10,
+      'flops': 989e9, 'traffic_bytes': 6.7e9, 'traffic_by': 'compiler', 'unknown_loops': 0,
+      **fields}))
+
+
+def test_the_slowest_part_decides():
+  estimate = planned().roofline
+  assert estimate.seconds == pytest.approx(
+      {'arithmetic': 1e-3, 'memory': 2e-3, 'interconnect': 0.0})
+  assert estimate.bound == 'memory' and estimate.images_per_second == pytest.approx(800e3)
+  assert estimate.mfu == pytest.approx(0.25)  # Half the arithmetic, twice the time.
+  record = planned().record()
+  assert record['fits'] and record['estimated']['hours'] == pytest.approx(72e6 / 800e3 / 3600)
+  assert record['estimated']['chip_hours'] == 16 * record['estimated']['hours']
+  # Without the compiler's count, the formula's and the gate's serve.
+  by_formula = planned(flops=None, gate_flops=4.945e9).roofline
+  assert by_formula.seconds['arithmetic'] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(('kind', 'group', 'links', 'network'), [
+    ('all-reduce', 8, 2 * 7 / 8, 0), ('all-reduce', 16, 2 * 7 / 8, 2 / 2 / 8),
+    ('reduce-scatter', 16, 7 / 8, 1 / 2 / 8), ('all-gather', 16, 14, 1),
+    ('all-to-all', 16, 7 / 16, 1 / 2), ('collective-permute', 8, 1, 0),
+    ('all-reduce', 2, 1, 0), ('all-reduce', 1, 0, 0)])
+def test_collectives_over_links_and_network(kind, group, links, network):
+  one = Collective(kind=kind, group=group, count=1, bytes=10 ** 9)
+  expected = 1e9 * (links / 450e9 + network / 50e9)
+  assert collective_seconds([one], topology.parse('h100:16')) == pytest.approx(expected)
+  assert collective_seconds([one, one], topology.parse('h100:16')) == pytest.approx(2 * expected)
+
+
+def test_all_of_a_tpu_slice_is_joined_by_links():
+  one = Collective(kind='all-reduce', group=256, count=1, bytes=10 ** 8)
+  assert collective_seconds([one], topology.parse('v5e:16x16')) == pytest.approx(
+      2 * 255 / 256 * 1e8 / 200e9)
+
+
+def test_words_tell_facts_from_estimates():
+  lines = plan_text.describe(planned()).splitlines()
+  facts = next(i for i, line in enumerate(lines) if 'Facts about the program' in line)
+  estimates = next(i for i, line in enumerate(lines) if line.startswith('Roofline, an estimate'))
+  peak, = [i for i, line in enumerate(lines) if 'peak memory' in line]
+  mfu, = [i for i, line in enumerate(lines) if 'MFU' in line]
+  assert facts < peak < estimates < mfu
+  assert '20.0 GB of 85.0 GB (23.5%)' in lines[peak] and '25.0%' in lines[mfu]
+
+
+def test_what_does_not_fit_is_said():
+  full = planned(peak_bytes=86 * 10 ** 9)
+  assert full.fits is False and 'does not fit' in plan_text.describe(full)
+  failed = planned(failure='needs 20G of 15.75G', peak_bytes=None, flops=None)
+  assert failed.fits is False and failed.roofline is None
+  assert plan_text.describe(failed).endswith('It does not fit: needs 20G of 15.75G')
+  assert 'does not fit' in plan_text.table([failed, full])
+  assert failed.record()['estimated'] is None
+  assert planned(topology='cpu:16').fits is None
+  assert 'No estimate' in plan_text.describe(planned(topology='cpu:16'))
+
+
+@pytest.mark.parametrize(('amount', 'text'), [
+    (0, '0 B'), (999, '999 B'), (1000, '1.0 kB'), (97.44e6, '97.4 MB'), (11e9, '11.0 GB'),
+    (2e12, '2.0 TB')])
+def test_sizes_in_words(amount, text):
+  assert plan_text.size(amount) == text
+
+
+# --- The command.
+
+
+def test_a_sweep_from_the_command_line(painformer, tmp_path):
+  done = painformer(
+      'plan', *TINY, *CLASSES, '--topology=cpu:2', '--sweep=per-chip=2,4', '--epochs=3',
+      f'--json={tmp_path}/plan.json', f'--plot={tmp_path}/plan.png')
+  assert done.returncode == 0, done.stderr[-2000:]
+  header, small, large, note = done.stdout.splitlines()
+  assert header.split()[:2] == ['per-chip', 'chips'] and 'estimates' in note
+  records = json.loads((tmp_path / 'plan.json').read_text())
+  assert [r['settings'] for r in records] == [{'per-chip': '2'}, {'per-chip': '4'}]
+  small, large = (r['compiled'] for r in records)
+  assert (small['images'], large['images'], small['chips']) == (4, 8, 2)
+  assert small['parameter_bytes'] == large['parameter_bytes']
+  assert small['temporary_bytes'] < large['temporary_bytes'] < 3 * small['temporary_bytes']
+  assert large['batch_bytes'] == 2 * small['batch_bytes']
+  assert (tmp_path / 'plan.png').read_bytes().startswith(b'\x89PNG')
+  assert 'compiles 2 of 2 for cpu:2: per-chip 4' in done.stderr
+
+
+@pytest.mark.parametrize(('arguments', 'part'), [
+    ([], 'name a --topology'),
+    (['--topology=v7'], 'no chip'),
+    (['--topology=cpu:2', '--per-chip=0'], '--per-chip 0'),
+    (['--topology=cpu:2', '--per-chip=1'], 'cannot be divided among 2 tasks'),
+    (['--topology=cpu:2', '--sweep=gate'], 'write it as KEY=A,B'),
+    (['--topology=cpu:2', '--sweep=model.gate=fft,'], 'write it as KEY=A,B'),
+    (['--topology=cpu:2', '--sweep=model.gate=fft,dct'], 'dct'),
+    (['--topology=cpu:2', '--sweep=model.gait=fft'], 'did you mean gate?'),
+    (['--sweep=topology=cpu:2,cpu:x'], 'cpu:x'),
+    (['--topology=cpu:2', '--epochs=0'], 'above 0'),
+    (['--topology=cpu:2', '--json=no/such/folder.json'], 'no folder'),
+    (['--topology=cpu:2', '--plot=plan.doc'], '.png'),
+    (['--topology=cpu:2', '--classes=gamma=3'], 'write it as TASK=N')])
+def test_bad_arguments_are_one_line(arguments, part, capsys):
+  assert main(['plan', *TINY, *CLASSES, *arguments]) == 2
+  line, = capsys.readouterr().err.splitlines()
+  assert line.startswith('painformer: ') and part in line
+
+
+def test_rows_that_do_not_split_are_refused_by_the_compiling_process():
+  with pytest.raises(InputError, match='multiple of 3'):
+    plan.run_apart(small_request('cpu:3'))
+
+
+def test_a_compiler_that_dies_is_reported(monkeypatch):
+  monkeypatch.setattr(topology, 'environment', lambda _: {'JAX_PLATFORMS': 'nonesuch'})
+  with pytest.raises(InputError, match='ended with status 1 and no result: .*nonesuch'):
+    plan.run_apart(small_request('cpu:2'))
+
+
+@pytest.mark.parametrize(('name', 'module', 'extra'), [
+    ('v5e:2x2', 'libtpu', 'tpu'), ('h100:8', 'jax_cuda12_plugin', 'plan-gpu')])
+def test_a_missing_compiler_names_its_extra(name, module, extra, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, module, None)
+  assert main(['plan', *TINY, *CLASSES, f'--topology={name}']) == 2
+  line, = capsys.readouterr().err.splitlines()
+  assert f"'.[{extra}]'" in line and module in line
+
+
+def needs(module: str):
+  return pytest.mark.skipif(
+      importlib.util.find_spec(module) is None, reason=f'needs {module}, which is not installed')
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param('v5e:2x2', marks=needs('libtpu')),
+    pytest.param('h100:2', marks=needs('jax_cuda12_plugin'))])
+def test_programs_for_real_chips(name):
+  program = plan.run_apart(small_request(name, model={
+      **small_config('nowhere').model.to_dict(), 'gate': 'dft'}))
+  assert program.failure is None and program.chips == topology.parse(name).chips
+  assert program.parameter_bytes < program.argument_bytes < program.peak_bytes
+  assert program.traffic_bytes > program.argument_bytes
+  assert program.traffic_by == ('compiler' if name.startswith('v') else 'text')
+  summed = sum(c.bytes for c in program.collectives if c.kind == 'all-reduce')
+  assert program.parameter_bytes <= summed < 1.1 * program.parameter_bytes
+  result = plan_text.Plan(program=program, epochs=1, samples=10 ** 6)
+  assert result.fits and 0 < result.roofline.mfu < 1
+
+
+def test_the_full_config_is_known_without_data():
+  config = from_config_dict(load_config(f'{ROOT}/configs/pretrain_painformer.py'))
+  classes, sizes = task_sizes(config)
+  assert len(classes) == len(CORPUS) == 14 and classes['digiface'] == 110_000
+  assert sum(sizes.values()) == sum(task.samples for task in CORPUS)
