@@ -12,10 +12,11 @@ from hypothesis import given, settings, strategies as st
 from jax.sharding import AxisType, PartitionSpec
 
 from painformer_jax.errors import InputError
-from painformer_jax.models import spectral
+from painformer_jax.models import functional, registry, spectral
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training.step import make_embed_step
 from training_runs import (
-    QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, SmallStep, rows, shared_folder)
+    QUICK_COMPILE, SMALL_MODEL, SMALL_OVERRIDES, CommandLine, SmallStep, rows, shared_folder)
 
 SIZES = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
@@ -170,10 +171,24 @@ def train(devices, gate):
           'statistics': sum(a.size for a in state.stats.values())}
 
 
+def embed(gate):
+  """What eight devices say to one another in embedding 16 images, and how wide it is."""
+  mesh, preset = parallel.data_mesh(), registry.preset('painformer_nano')
+  config = registry.make_config('painformer_nano', **SMALL_MODEL, gate=gate)
+  arrays = {path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=parallel.replicated(mesh))
+            for path, a in functional.abstract_variables(config).items()}
+  images = jax.ShapeDtypeStruct((16, config.image_size, config.image_size, 3), np.uint8,
+                                sharding=parallel.batch_sharding(mesh))
+  program = make_embed_step(config, mesh, mean=preset.mean, std=preset.std).lower(
+      arrays, images).compile(compiler_options={'xla_backend_optimization_level': 0})
+  return {'collectives': collectives(program.as_text()), 'values': 16 * config.embedding_width}
+
+
 def all_on_mesh():
   """What the functions above find on eight devices, in one process."""
   return {'interleave': interleave_on_mesh(), 'per device': per_device_on_mesh(),
-          'put': put_on_mesh(), 'one': train(jax.devices()[:1], 'fft'),
+          'put': put_on_mesh(), 'embed': {gate: embed(gate) for gate in ('fft', 'dft')},
+          'one': train(jax.devices()[:1], 'fft'),
           'fft': train(jax.devices(), 'fft'), 'dft': train(jax.devices(), 'dft')}
 
 
@@ -212,6 +227,13 @@ def test_eight_devices_train_as_one(gate, on_mesh, measured):
   gradients = eight['parameters'] + eight['filters'] * {'fft': -0.5, 'dft': 1}[gate]
   extra = eight['collectives']['all-reduce'] - gradients
   assert 0 < extra < 4 * eight['statistics'] + 100, extra
+
+
+@pytest.mark.parametrize('gate', ['fft', 'dft'])
+def test_only_embeddings_are_gathered_from_eight_devices(gate, on_mesh):
+  """No image, activation or spectrum leaves its device; all get every embedding."""
+  found = on_mesh['embed'][gate]
+  assert found['collectives'] == {'all-gather': found['values']}
 
 
 # Several processes, that find each other as under Open MPI.
