@@ -60,14 +60,19 @@ def painformer():
   """Runs the command line: `painformer('embed', path, ...)`.
 
   Returns the finished process, with `returncode`, `stdout` and `stderr` as
-  text; keyword arguments go to `subprocess.run`.
+  text; keyword arguments go to `subprocess.run`, but `file_limit`: the bytes
+  that a file may have, which stands in for a full disk with a real error.
   """
 
-  def run(*arguments, **options):
+  def run(*arguments, file_limit=None, **options):
     options = {'env': environment(JAX_PLATFORMS='cpu'), 'capture_output': True,
                'text': True, 'timeout': 600, **options}
-    return subprocess.run(
-        [sys.executable, '-m', 'painformer_jax', *map(str, arguments)], **options)
+    start = ['-m', 'painformer_jax']
+    if file_limit:
+      start = ['-c', 'import resource, sys; from painformer_jax.cli.main import main; '
+               f'resource.setrlimit(resource.RLIMIT_FSIZE, ({file_limit}, {file_limit})); '
+               'sys.exit(main())']
+    return subprocess.run([sys.executable, *start, *map(str, arguments)], **options)
 
   return run
 

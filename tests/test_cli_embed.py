@@ -147,6 +147,17 @@ def test_bad_usage_is_one_line(painformer, stored, inputs, options, message):
   assert names(inputs.parent) == ['in']
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(painformer, stored, inputs):
+  out = inputs.parent / 'out.npz'
+  done = painformer('embed', inputs, '--weights', stored, '--out', out, file_limit=1_000)
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == (
+      f'painformer: {out} cannot be written: File too large; free some space or choose another '
+      'place')
+  assert 'Traceback' not in done.stderr
+  assert names(inputs.parent) == ['in']
+
+
 def test_an_empty_input_is_not_this_folder(inputs, monkeypatch, capsys):
   monkeypatch.chdir(inputs)
   assert main(['embed', 'b.png', '', '--weights', 'w', '--out', 'out.npz']) == 2
