@@ -147,7 +147,7 @@ def test_its_flops_are_those_of_the_formula(on_devices):
   ratio = program['flops'] / program['images'] / program['model_flops']
   # Activations, normalisation and the optimizer come on top; images need no gradient.
   assert 0.9 < ratio < 1.3, ratio
-  assert program['traffic_by'] == 'compiler' and program['collectives'] == []
+  assert program['accessed_bytes'] > 0 and program['collectives'] == []
 
 
 # --- Machines and tasks.
@@ -209,7 +209,7 @@ def planned(**fields) -> plan_text.Plan:
       'parameter_bytes': 10 ** 8, 'optimizer_bytes': 2 * 10 ** 8, 'other_state_bytes': 0,
       'batch_bytes': 1, 'argument_bytes': 1, 'output_bytes': 1, 'alias_bytes': 1,
       'temporary_bytes': 10 ** 10, 'code_bytes': 0, 'peak_bytes': 2 * 10 ** 10,
-      'flops': 989e9, 'traffic_bytes': 6.7e9, 'traffic_by': 'compiler', 'unknown_loops': 0,
+      'flops': 989e9, 'traffic_bytes': 6.7e9, 'accessed_bytes': None, 'unknown_loops': 0,
       **fields}))
 
 
@@ -252,6 +252,9 @@ def test_words_tell_facts_from_estimates():
   peak, = [i for i, line in enumerate(lines) if 'peak memory' in line]
   mfu, = [i for i, line in enumerate(lines) if 'MFU' in line]
   assert facts < peak < estimates < mfu
+  assert 'on-chip' not in '\n'.join(lines)
+  assert 'memory 2 ms (4 if on-chip memory saved nothing)' in plan_text.describe(
+      planned(accessed_bytes=13.4e9))
   assert '20.0 GB of 85.0 GB (23.5%)' in lines[peak] and '25.0%' in lines[mfu]
 
 
@@ -349,7 +352,7 @@ def test_programs_for_real_chips(name):
   assert program.failure is None and program.chips == topology.parse(name).chips
   assert program.parameter_bytes < program.argument_bytes < program.peak_bytes
   assert program.traffic_bytes > program.argument_bytes
-  assert program.traffic_by == ('compiler' if name.startswith('v') else 'text')
+  assert (program.flops is None) == (program.accessed_bytes is None) == name.startswith('h')
   summed = sum(c.bytes for c in program.collectives if c.kind == 'all-reduce')
   assert program.parameter_bytes <= summed < 1.1 * program.parameter_bytes
   result = plan_text.Plan(program=program, epochs=1, samples=10 ** 6)

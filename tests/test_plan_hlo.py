@@ -49,6 +49,11 @@ ENTRY %main (a: f32[16], b: bf16[4,8], c: f32[64]) -> f32[16] {
   %gather = (bf16[4,8]{1,0}, /*index=1*/bf16[32,8]{1,0}) all-gather-start(%b), replica_groups={}, dimensions={0}
   %gathered = bf16[32,8]{1,0} all-gather-done(%gather)
   %both = (f32[16]{0}, f32[8]{0}) all-reduce(%fused, %scattered), replica_groups=mesh['x'=4,'y'=2] {'x'}, to_apply=%add
+  %part = ((f32[64]{0}), f32[32]{0:S(1)}, s32[]{:S(2)}) slice-start(%c), slice={[0:32]}
+  %half = f32[32]{0:S(1)} slice-done(%part)
+  %joined = f32[64]{0:S(1)} custom-call(%half, %half), custom_call_target="ConcatBitcast"
+  %fetch = (f32[64]{0:S(1)}, f32[64]{0}, u32[]{:S(2)}) copy-start(%c)
+  %fetched = f32[64]{0:S(1)} copy-done(%fetch)
   %first = f32[16]{0} get-tuple-element(%both), index=0
   %init = (s32[], f32[16]{0}) tuple(%zero, %first)
   %loop = (s32[], f32[16]{0}) while(%init), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
@@ -71,10 +76,10 @@ def test_traffic_counts_what_moves_once():
   module = hlo.parse(PROGRAM)
   moved = {
       'fused': 64, 'rs': 256 + 32, 'gather': 64 + 512, 'both': 32 + 64 + 32,
-      'reduced': 5 * (64 + 64)}
+      'reduced': 5 * (64 + 64), 'part': 128, 'fetch': 256}
   # `fused` lies in on-chip memory; where spaces mean nothing, it counts on both sides.
   assert hlo.traffic(module, other_spaces=True) == sum(moved.values())
-  assert hlo.traffic(module, other_spaces=False) == sum(moved.values()) + 64 + 64
+  assert hlo.traffic(module, other_spaces=False) == sum(moved.values()) + 64 + 64 + 128 + 256
 
 
 def test_loops_of_unknown_length_are_noticed():

@@ -21,6 +21,8 @@ _NO_TRAFFIC = frozenset((
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional',
     'call', 'after-all', 'partition-id', 'replica-id', 'optimization-barrier', 'opt-barrier',
     'async-start', 'async-update', 'async-done'))
+# Custom calls that join or make buffers without touching them.
+_NAMES_ONLY = re.compile(r'custom_call_target="(?:ConcatBitcast|AllocateBuffer)"')
 
 _HEADER = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$')
 _INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = (.*)$')
@@ -164,10 +166,11 @@ def collectives(module: Module) -> list[Collective]:
 
 
 def traffic(module: Module, *, other_spaces: bool) -> int:
-  """Bytes that a step reads from and writes to the main memory, estimated.
+  """Bytes that a step reads from and writes to the main memory, by the program's text.
 
   Each instruction reads its operands and writes its results once, without padding
-  and without caches; slices cost what is sliced.
+  and without caches; slices cost what is sliced. What the compiler keeps in on-chip
+  memory is left out, unlike in `cost_analysis()['bytes accessed']`.
 
   Args:
     module: from `parse`.
@@ -177,7 +180,8 @@ def traffic(module: Module, *, other_spaces: bool) -> int:
   total = 0
   for instruction, computation, times in walk(module):
     opcode = instruction.opcode
-    if opcode in _NO_TRAFFIC or opcode.endswith(('-done', '-update')):
+    if (opcode in _NO_TRAFFIC or opcode.endswith(('-done', '-update'))
+        or _NAMES_ONLY.search(instruction.attributes)):
       continue
     weigh = functools.partial(_weight, other_spaces=other_spaces)
     operands, results = _operands(instruction, computation), instruction.shapes
@@ -187,6 +191,9 @@ def traffic(module: Module, *, other_spaces: bool) -> int:
       moved = 2 * weigh(operands[1:2])
     elif opcode == 'copy-start':  # Its result is (to, from, context).
       moved = weigh(operands) + weigh(results[:1])
+    elif opcode == 'slice-start':  # ((from), to, context).
+      part = results[-2]
+      moved = weigh([part]) + weigh([dataclasses.replace(operands[0], bytes=part.bytes)])
     elif opcode.endswith('-start') and len(results) > 1:  # (from, to, ...).
       moved = weigh(results)
     else:

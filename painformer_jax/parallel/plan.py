@@ -67,9 +67,10 @@ class Program:
     peak_bytes: arguments, outputs (each alias once), temporaries and code together.
     flops: the compiler's count, or None where it gives none (GPUs) or counts loops
       wrongly.
-    traffic_bytes: of main memory: by the compiler, or from the program's text where
-      it does not say.
-    traffic_by: 'compiler' or 'text'.
+    traffic_bytes: to and from main memory, summed over the program's text, see
+      `hlo.traffic`.
+    accessed_bytes: the compiler's count over all memories, on-chip ones too, each
+      reading anew; None where it gives none or counts loops wrongly.
     collectives: by kind and group.
     unknown_loops: loops of unknown length, counted once.
   """
@@ -94,8 +95,8 @@ class Program:
   code_bytes: int | None = None
   peak_bytes: int | None = None
   flops: float | None = None
-  traffic_bytes: float | None = None
-  traffic_by: str | None = None
+  traffic_bytes: int | None = None
+  accessed_bytes: float | None = None
   collectives: tuple[hlo.Collective, ...] = ()
   unknown_loops: int | None = None
 
@@ -241,9 +242,8 @@ def _measure(compiled, topology: topology_lib.Topology) -> dict:
                   - memory.alias_size_in_bytes + memory.temp_size_in_bytes
                   + memory.generated_code_size_in_bytes),
       flops=cost['flops'] if counted else None,
-      traffic_bytes=cost['bytes accessed'] if counted else hlo.traffic(
-          module, other_spaces=topology.platform == 'tpu'),
-      traffic_by='compiler' if counted else 'text',
+      accessed_bytes=cost['bytes accessed'] if counted else None,
+      traffic_bytes=hlo.traffic(module, other_spaces=topology.platform == 'tpu'),
       collectives=tuple(hlo.collectives(module)), unknown_loops=hlo.unknown_loops(module))
 
 

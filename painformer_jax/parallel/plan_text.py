@@ -53,6 +53,12 @@ class Plan:
         topology, flops=flops, traffic=program.traffic_bytes, images=program.images,
         collectives=program.collectives, model_flops=program.model_flops)
 
+  @property
+  def slow_memory_seconds(self) -> float | None:
+    """Seconds of traffic if on-chip memory saved none of it; None where not known."""
+    accessed, chip = self.program.accessed_bytes, self.topology.chip
+    return accessed / chip.bandwidth if accessed is not None and chip else None
+
   def record(self) -> dict:
     """The plan as JSON holds it: 'compiled' are facts, 'estimated' is the roofline."""
     estimate, chip = self.roofline, self.topology.chip
@@ -62,6 +68,7 @@ class Plan:
         'compiled': dataclasses.asdict(self.program),
         'estimated': estimate and {
             'seconds': estimate.seconds, 'bound': estimate.bound,
+            'memory_seconds_without_on_chip_memory': self.slow_memory_seconds,
             'step_seconds': estimate.step_seconds,
             'images_per_second': estimate.images_per_second,
             'images_per_second_per_chip': estimate.images_per_second / estimate.chips,
@@ -111,8 +118,8 @@ def describe(plan: Plan) -> str:
        f'{program.flops / 1e12:.4g} TFLOP, {program.flops / per_image / 1e9:.4g} GFLOP an image; '
        + by_formula),
       ('memory traffic', size(program.traffic_bytes) + (
-          '' if program.traffic_by == 'compiler' else
-          ', summed over the text of the program: the compiler does not say'))]
+          '' if program.accessed_bytes is None else
+          f'; {size(program.accessed_bytes)} with on-chip memory, by the compiler'))]
   rows += [('collectives', f'{c.count} {c.kind} over {c.group} chips, {size(c.bytes)}')
            for c in program.collectives] or [('collectives', 'none')]
   if program.unknown_loops:
@@ -130,11 +137,13 @@ def _estimate(plan: Plan) -> list[str]:
   if estimate is None:
     return ['No estimate of time: the devices are pretended.']
   hours = estimate.hours(plan.epochs * plan.samples)
-  times = ', '.join(f'{part} {estimate.seconds[part] * 1e3:.3g} ms' for part in _PARTS)
+  times = {part: f'{part} {estimate.seconds[part] * 1e3:.3g} ms' for part in _PARTS}
+  if slow := plan.slow_memory_seconds:
+    times[MEMORY] += f' ({slow * 1e3:.3g} if on-chip memory saved nothing)'
   return [
       'Roofline, an estimate from peak rates that all overlap; real steps take longer:',
       *_aligned([
-          ('time of a step', f'{times}: bound by {estimate.bound}'),
+          ('time of a step', f'{", ".join(times.values())}: bound by {estimate.bound}'),
           ('images', f'{estimate.images_per_second / estimate.chips:,.0f} a second and chip, '
            f'{estimate.images_per_second:,.0f} in all, at most'),
           ('MFU', f'{estimate.mfu:.1%} of bfloat16 peak, at most'),
