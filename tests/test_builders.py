@@ -364,3 +364,30 @@ def test_a_damaged_record_is_named(tmp_path):
   with pytest.raises(InputError, match="split 'train': record 20 of 40 is damaged"):
     records[20]
   assert records[19]['key'] == '19'
+
+
+def test_more_files_than_are_allowed_at_first(tmp_path):
+  """The soft limit is raised as far as the system grants; beyond that it is said."""
+  script = textwrap.dedent(f'''
+      import resource, sys
+      sys.path.insert(0, {str(Path(__file__).parent)!r})
+      from painformer_jax.data.builders import base
+      from painformer_jax.data.prepared import open_task
+      from tiny_tasks import store_tiny
+      base.IMAGES_PER_SHARD = 1
+      store_tiny({str(tmp_path)!r}, train=60, test=0)
+      hard = int(sys.argv[1])
+      resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
+      records = open_task({str(tmp_path)!r}, 'tiny').records('train')
+      print(sorted(int(records[i]['key']) for i in range(60)) == list(range(60)))
+      ''')
+
+  def run(hard):
+    return subprocess.run(
+        [sys.executable, '-c', script, str(hard)], capture_output=True, text=True)
+
+  assert run(400).stdout.splitlines()[-1] == 'True'
+  refused = run(40)
+  assert refused.returncode == 1
+  assert "task 'tiny' and the others have more files than this process may open, 40" in (
+      refused.stderr.splitlines()[-1])

@@ -77,7 +77,7 @@ def test_data_at_scale(tmp_path):
   assert done.returncode == 0, done.stderr
   rows = json.loads((tmp_path / 'scale.json').read_text())['scale']
   assert [(row['records'], row['files'], row['repeats']) for row in rows] == [
-      (10_000, 3, 0), (20_000, 5, 0)]
+      (10_000, 1, 0), (20_000, 2, 0)]
   for row in rows:
     assert row['random_read'] > 0 and row['next_batch'] > 0 and row['open_seconds'] > 0
   # A whole epoch is spread perfectly; half of one as chance would, and never in order.

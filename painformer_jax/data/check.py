@@ -12,7 +12,7 @@ import numpy as np
 
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.prepared import (
-    PreparedTask, Records, list_tasks, open_task, split_sha256, update_digest)
+    PreparedTask, Records, list_tasks, open_task, record_digest, split_sha256)
 from painformer_jax.errors import InputError
 from painformer_jax.progress import Meter
 
@@ -20,6 +20,8 @@ from painformer_jax.progress import Meter
 NAMED = 3
 # Records looked at for whom they show, when people are in two splits.
 MAX_NAMED = 1000
+# Records that a thread reads at a time.
+_BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class _Scan:
   identities: np.ndarray
   labels: Counter
   image_sizes: Counter
-  sha256: str
+  digests: list[bytes]
   broken: list[str]
 
 
@@ -102,29 +104,27 @@ def check_task(
   Args:
     task: the task.
     progress: takes lines of text to show.
-    threads: that read and decode, each a shard; by default one a core.
+    threads: that read and decode, each a block of records; by default one a core.
   """
   meter = Meter(sum(task.sizes.values()), progress, prefix=f'{task.name}: ')
   scans = {}
   with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
     for split in task.sizes:
-      records = task.records(split)
-      ends = np.cumsum(task.shards[split])
-      parts = []
-      for part in pool.map(
-          lambda span: _scan(records, *span), zip(ends - task.shards[split], ends)):
+      records, parts = task.records(split), []
+      starts = range(0, len(records), _BLOCK)
+      for part in pool.map(lambda start, of=records: _scan(of, start), starts):
         meter.add(len(part.keys))
         parts.append(part)
       scans[split] = _joined(parts)
   return [_report(task, split, scans) for split in scans]
 
 
-def _scan(records: Records, start: int, stop: int) -> _Scan:
+def _scan(records: Records, start: int) -> _Scan:
+  stop = min(start + _BLOCK, len(records))
   scan = _Scan(
       pixels=np.zeros(stop - start, np.uint64), keys=np.zeros(stop - start, np.uint64),
       identities=np.zeros(stop - start, np.uint64),
-      labels=Counter(), image_sizes=Counter(), sha256='', broken=[])
-  digest = hashlib.sha256()
+      labels=Counter(), image_sizes=Counter(), digests=[], broken=[])
   for place, i in enumerate(range(start, stop)):
     # Unequal to all others, so that what is broken counts as no duplicate.
     nothing = _hash64(f'{records.split} {i}'.encode())
@@ -134,7 +134,7 @@ def _scan(records: Records, start: int, stop: int) -> _Scan:
       scan.broken.append(str(error))
       scan.pixels[place] = scan.keys[place] = nothing
       continue
-    update_digest(digest, **{k: record[k] for k in ('key', 'label', 'image')})
+    scan.digests.append(record_digest(**{k: record[k] for k in ('key', 'label', 'image')}))
     scan.keys[place] = _hash64(record['key'].encode())
     scan.labels[record['label']] += 1
     if record['identity']:
@@ -147,19 +147,18 @@ def _scan(records: Records, start: int, stop: int) -> _Scan:
       continue
     scan.image_sizes[f'{image.shape[0]} x {image.shape[1]}'] += 1
     scan.pixels[place] = _hash64(str(image.shape).encode() + image.tobytes())
-  scan.sha256 = digest.hexdigest()
   return scan
 
 
 def _joined(parts: Sequence[_Scan]) -> _Scan:
-  """The shards of a split as one."""
+  """The blocks of a split as one."""
   return _Scan(
       pixels=np.concatenate([p.pixels for p in parts]),
       keys=np.concatenate([p.keys for p in parts]),
       identities=np.concatenate([p.identities for p in parts]),
       labels=sum((p.labels for p in parts), Counter()),
       image_sizes=sum((p.image_sizes for p in parts), Counter()),
-      sha256=split_sha256([p.sha256 for p in parts]),
+      digests=[digest for p in parts for digest in p.digests],
       broken=[line for p in parts for line in p.broken])
 
 
@@ -179,7 +178,7 @@ def _report(
           f'{what}: {", ".join(map(str, examples[:NAMED]))}{more}')
 
   problem('unreadable', len(scan.broken), scan.broken)
-  if not scan.broken and scan.sha256 != task.sha256.get(split):
+  if not scan.broken and _sha256(scan.digests, task.shards[split]) != task.sha256.get(split):
     problems.append('the records are not those that were stored')
   outside = [n for n in scan.labels if not 0 <= n < len(task.classes)]
   problem(f'labels outside 0 to {len(task.classes) - 1}', len(outside), outside)
@@ -222,6 +221,14 @@ def table(reports: list[SplitReport]) -> str:
   lines += [f'{r.task} {r.split}: {problem}'
             for r in reports for problem in r.problems]
   return '\n'.join(lines)
+
+
+def _sha256(digests: Sequence[bytes], shards: Sequence[int]) -> str:
+  """Of a split, from those of its records."""
+  ends = np.cumsum(shards)
+  return split_sha256([
+      hashlib.sha256(b''.join(digests[start:stop])).hexdigest()
+      for start, stop in zip(ends - shards, ends)])
 
 
 def _hash64(content: bytes) -> int:

@@ -8,6 +8,7 @@
 import dataclasses
 import hashlib
 import json
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from painformer_jax.errors import InputError
 
 FEATURES = ('image', 'label', 'key', 'source', 'identity')
+# Soft limits of open files are 1,024 on many systems, the hard ones far higher.
+_MANY_FILES = 65_536
 HOW_TO_PREPARE = '`painformer data prepare --help` says how to prepare one'
 
 
@@ -50,6 +53,11 @@ class Records:
           'identity': features['identity'].bytes_list.value[0].decode(),
       }
     except (RuntimeError, DecodeError, IndexError, UnicodeDecodeError) as error:
+      if 'Too many open files' in str(error):
+        raise InputError(
+            f"task '{self.task}' and the others have more files than this process may "
+            f'open, {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}: raise the limit '
+            'with `ulimit -n 8192` (or ask your administrator)') from error
       raise InputError(
           f"task '{self.task}', split '{self.split}': record {index} of "
           f'{len(self)} is damaged ({error}); delete the task\'s folder and '
@@ -69,8 +77,8 @@ class PreparedTask:
     licence: terms of the recordings.
     sizes: split name -> number of images.
     shards: split name -> how many records each of its files holds.
-    sha256: split name -> SHA-256 over those of its shards, each over the records
-      (key, label, image) in order.
+    sha256: split name -> SHA-256 over those of its shards, each over those of its
+      records (key, label, image), in order.
     settings: what decided the images beside the source's files.
     listing: shard -> SHA-256 of which images it was to hold.
   """
@@ -97,6 +105,7 @@ class PreparedTask:
       raise InputError(
           f"task '{self.name}' in {self.path} has no split '{split}', only "
           f"{', '.join(self.sizes)}")
+    _allow_many_files()
     raw = _builder(self.path).as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     return Records(self.name, split, raw)
@@ -161,14 +170,23 @@ def open_task(data_dir: str | Path, name: str) -> PreparedTask:
   return task
 
 
-def update_digest(digest, *, key: str, label: int, image: bytes) -> None:
-  """Adds one record to the SHA-256 that `PreparedTask.sha256` speaks of."""
-  digest.update(f'{len(key)}:{key}:{label}:{len(image)}:'.encode() + image)
+def record_digest(*, key: str, label: int, image: bytes) -> bytes:
+  """SHA-256 of one record; a shard's is over those of its records in order."""
+  return hashlib.sha256(f'{len(key)}:{key}:{label}:{len(image)}:'.encode() + image).digest()
 
 
 def split_sha256(shards: Sequence[str]) -> str:
   """SHA-256 of a split from those of its shards, in order."""
   return hashlib.sha256('\n'.join(shards).encode()).hexdigest()
+
+
+def _allow_many_files() -> None:
+  """Lets this process open as many files as the system grants, since shards stay open."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if soft != resource.RLIM_INFINITY and soft < _MANY_FILES:
+    most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if most > soft:
+      resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _builder(path: Path) -> tfds.core.DatasetBuilder:

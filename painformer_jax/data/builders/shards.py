@@ -20,7 +20,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.example import Item
-from painformer_jax.data.prepared import update_digest
+from painformer_jax.data.prepared import record_digest
 from painformer_jax.errors import InputError
 
 # A group of one record, so that any record can be read alone.
@@ -59,7 +59,7 @@ class WrittenShard:
     listing: of the items it was made from.
     records: how many images it holds.
     bytes: their size, encoded.
-    sha256: over the records (key, label, image) in order.
+    sha256: over those of the records (key, label, image) in order.
     skipped: key -> reason, of each item that could not be read.
   """
 
@@ -105,7 +105,7 @@ def write_shard(
         continue
       with written(folder.parent):
         writer.write(_record(item, image))
-      update_digest(digest, key=item.key, label=item.label, image=image)
+      digest.update(record_digest(key=item.key, label=item.label, image=image))
       records += 1
       size += len(image)
       wrote(1)
