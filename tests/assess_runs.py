@@ -90,3 +90,13 @@ def read_results(workdir: pathlib.Path) -> dict:
   """results.json by name of the experiment."""
   record = json.loads((workdir / 'results.json').read_text())
   return {each['name']: each for each in record['experiments']}
+
+
+@pytest.fixture(scope='session')
+def finished(small, tmp_path_factory):
+  """A finished run with assessors and shuffled labels: its workdir, and as a process."""
+  workdir = tmp_path_factory.mktemp('run') / 'work'
+  done = assess('--config', small / 'config.py', '--workdir', workdir, '--config.shuffled=2',
+                '--config.assessor=True')
+  assert done.returncode == 0, done.stderr[-3000:]
+  return workdir, done

