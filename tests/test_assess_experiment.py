@@ -148,7 +148,7 @@ def test_a_task_without_samples_is_an_error():
   none = dataclasses.replace(study, samples=tuple(
       dataclasses.replace(s, level=2) for s in study.samples))
   with pytest.raises(InputError, match='no sample of gsr for the task BL1-PA4'):
-    experiment.jobs(make_config(), none)
+    list(experiment.jobs(make_config(), none))
 
 
 def test_demo_windows_of_different_blocks_are_a_gap_apart():

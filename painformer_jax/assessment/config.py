@@ -94,7 +94,8 @@ class AssessConfig:
     inner_folds: how many parts the training subjects are divided into for it.
     shuffled: so many further runs with labels shuffled within subjects, which must
       come out at chance; 0 for none.
-    reference: row that all others are compared with; '' for none.
+    reference: row that the others are compared with, on the first of its tasks; '' for
+      none.
     labels: CSV with the labels of AI4Pain 2024, see `ai4pain.open_2024`; '' for the
       names of the clips.
     fnirs: of AI4Pain 2024.
@@ -218,6 +219,9 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> AssessConfi
   if isinstance(config, ml_collections.ConfigDict):
     config = config.to_dict()
   result = build(AssessConfig, config, where='config')
+  # A ConfigDict keeps no order: single modalities first, as tables do.
+  result = dataclasses.replace(result, rows=dict(sorted(
+      result.rows.items(), key=lambda item: (len(item[1].fusion.modalities), item[0]))))
   _check_names(result)
   _check_training(result)
   return result

@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from painformer_jax.assessment import ai4pain, biovid, demo_study, planted
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.recordings import Finding, Study
+from painformer_jax.assessment.sample_images import SampleReader, channels_of
 from painformer_jax.data.demo.fetch import default_cache_dir
 from painformer_jax.errors import InputError
 
@@ -66,9 +67,20 @@ def check(config: AssessConfig, study: Study, *, whole: bool,
     findings = ai4pain.check(study, depth=depth, people=ai4pain.PEOPLE_2024)
   elif config.dataset != 'demo':
     findings = ai4pain.check(study, depth=depth)
-  return [*findings, *(
-      Finding(where=study.name, what=f'no sample has {source}')
-      for source in sources_of(config) if source not in study.modalities)]
+  return [*findings, *_config_findings(config, study)]
+
+
+def _config_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
+  """Modalities that the study does not have, or that cannot be read here."""
+  for name, settings in config.used.items():
+    where = f'config.modalities.{name}'
+    if settings.source not in study.modalities:
+      yield Finding(where=where, what=f'no sample of {study.name} has {settings.source}')
+      continue
+    try:
+      SampleReader(settings, channels=channels_of(study, settings.source), image_size=32)
+    except InputError as error:
+      yield Finding(where=where, what=str(error))
 
 
 def sources_of(config: AssessConfig) -> tuple[str, ...]:

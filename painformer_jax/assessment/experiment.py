@@ -1,7 +1,7 @@
 """One line of the table on one task: folds, hyper-parameters, predictions."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,8 @@ class Outcome:
 
 
 def jobs(config: AssessConfig, study: Study, *,
-         tokens: Mapping[str, Tokens] | None = None) -> list[Job]:
-  """Every line of the table on every task of its own.
+         tokens: Mapping[str, Tokens] | None = None) -> Iterator[Job]:
+  """Every line of the table on every task of its own, one after the other.
 
   Args:
     config: of the assessment.
@@ -70,7 +70,6 @@ def jobs(config: AssessConfig, study: Study, *,
     InputError: a task without samples, or a protocol that does not fit the study.
   """
   subjects, splits = study.subject_array(), study.split_array()
-  found = []
   for name, row in config.rows.items():
     inputs = [] if tokens is None else fusion.assemble(row.fusion, tokens)
     sources = {config.modalities[m].source for m in row.fusion.modalities}
@@ -84,11 +83,10 @@ def jobs(config: AssessConfig, study: Study, *,
       if not positions.size:
         raise InputError(f'config.rows.{name}: {study.name} has no sample of '
                          f'{", ".join(sorted(sources))} for the task {task_name}')
-      found.append(Job(
+      yield Job(
           row=name, task=task, positions=positions, label=label[positions],
           folds=_folds(config.protocol, subjects[positions], splits[positions]),
-          inputs=tuple(_rows(i, positions) for i in inputs)))
-  return found
+          inputs=tuple(_rows(i, positions) for i in inputs))
 
 
 def normalised(tokens: Tokens, subjects: np.ndarray, *, how: str) -> Tokens:

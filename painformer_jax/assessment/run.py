@@ -18,7 +18,7 @@ from painformer_jax.assessment.recordings import Study
 from painformer_jax.assessment.sample_images import channels_of
 from painformer_jax.checkpoints.load import read_weights
 from painformer_jax.checkpoints.weights import Weights
-from painformer_jax.errors import InputError
+from painformer_jax.errors import InputError, import_extra
 from painformer_jax.training.run import environment, write_json
 
 CLAIM = ('This project claims no accuracy on BioVid or AI4Pain: figures of those are what a '
@@ -76,11 +76,13 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
     InputError: the folder is of another configuration; data or weights are at fault.
     KeyboardInterrupt: after SIGINT or SIGTERM; the same command goes on.
   """
+  if config.figures:
+    import_extra('matplotlib', extra='demo')  # Known before hours of work.
   workdir = open_workdir(workdir, config)
   weights = read_weights(config.weights)
   study = datasets.open_study(config, workdir)
   _quick_check(config, study, say=say)
-  estimate.report(config, experiment.jobs(config, study), study, backbone=weights.config, say=say)
+  estimate.report(config, list(experiment.jobs(config, study)), study, backbone=weights.config, say=say)
   store = _embed(config, study, weights, workdir, say=say)
   tokens = {}
   for name in config.used:
@@ -103,6 +105,7 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
           config, job, outcome, summary=results.summarise(found[-1]), store=store,
           sources={n: _source(config, n, study, store) for n in names},
           folder=workdir / 'assessors' / results.slug(found[-1].name), say=say)
+  found.sort(key=lambda e: config.tasks.index(e.task))
   reference = next((e.name for e in found if e.settings['row'] == config.reference), None)
   results.write_results(found, workdir, reference=reference, figures=config.figures)
   summaries = [results.summarise(e) for e in found]

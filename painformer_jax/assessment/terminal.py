@@ -35,8 +35,9 @@ def table(summaries: Sequence[Summary]) -> str:
            for row in rows]
   lines += [f'{mark.strip()} {literature.EVIDENCE[evidence]}' for evidence, mark in _MARKS.items()
             if mark and any(row.evidence == evidence for row in published)]
-  lines += dict.fromkeys(f'{s.experiment.name}: {note}' for s in summaries
-                         for note in s.experiment.notes)
+  for note in dict.fromkeys(note for s in summaries for note in s.experiment.notes):
+    whose = [s.experiment.name for s in summaries if note in s.experiment.notes]
+    lines.append(note if len(whose) == len(summaries) else f'{"; ".join(whose)}: {note}')
   return '\n'.join(lines)
 
 
