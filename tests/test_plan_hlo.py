@@ -79,7 +79,8 @@ def test_traffic_counts_what_moves_once():
       'reduced': 5 * (64 + 64), 'part': 128, 'fetch': 256}
   # `fused` lies in on-chip memory; where spaces mean nothing, it counts on both sides.
   assert hlo.traffic(module, other_spaces=True) == sum(moved.values())
-  assert hlo.traffic(module, other_spaces=False) == sum(moved.values()) + 64 + 64 + 128 + 256
+  assert hlo.traffic(module, other_spaces=False) == (
+      sum(moved.values()) + 1024 + 1024 + 128 + 256)  # `fused` is padded to 256 elements.
 
 
 def test_loops_of_unknown_length_are_noticed():
@@ -114,7 +115,22 @@ ENTRY %main (p: f32[]) -> f32[] {{
   ROOT %p = {dtype}[{",".join(map(str, dimensions))}]{layout} parameter(0)
 }}'''
   shape, = hlo.parse(text).computations['main']['p'].shapes
-  assert shape == hlo.Shape(bytes=count * SIZES[dtype], space=space)
+  assert (shape.bytes, shape.space) == (count * SIZES[dtype], space)
+  assert shape.stored >= shape.bytes and (shape.stored == 0) == (count == 0)
+
+
+@pytest.mark.parametrize(('text', 'stored'), [
+    ('f32[5,3]{1,0}', 60), ('f32[5,3]{1,0:T(8,128)}', 4 * 8 * 128),
+    ('f32[5,3]{0,1:T(8,128)}', 4 * 128 * 8), ('bf16[9,200]{1,0:T(8,128)(2,1)}', 2 * 16 * 256),
+    ('bf16[7,64,56,56]{0,3,2,1:T(8,128)(2,1)S(1)}', 2 * 128 * 56 * 56 * 64),
+    ('f32[100]{0:T(256)}', 1024), ('f32[]{:T(128)}', 4), ('u8[0,4]{1,0:T(8,128)}', 0)])
+def test_padding_of_tiles(text, stored):
+  program = f"""HloModule m
+ENTRY %main (p: f32[]) -> f32[] {{
+  ROOT %p = {text} parameter(0)
+}}"""
+  shape, = hlo.parse(program).computations['main']['p'].shapes
+  assert shape.stored == stored
 
 
 def real_programs():

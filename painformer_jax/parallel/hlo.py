@@ -26,19 +26,29 @@ _NAMES_ONLY = re.compile(r'custom_call_target="(?:ConcatBitcast|AllocateBuffer)"
 
 _HEADER = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$')
 _INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = (.*)$')
-_SHAPE = re.compile(r'\b([a-z]\w*)\[([\d,<=]*)\](?:\{[^{}]*?\})?')
+_SHAPE = re.compile(r'\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^{}]*?)\})?')
+_TILE = re.compile(r'([\d,]*):T\(([\d,]+)\)')
 _SPACE = re.compile(r'S\((\d+)\)')
 _CALLED = re.compile(
     r'\b(?:calls|body|condition|to_apply|branch_computations|true_computation|'
     r'false_computation)=(?:\{([^}]*)\}|%?([\w.\-]+))')
+_MESH_GROUPS = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:,? ?device_ids=\([^)]*\))? \{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """An array's bytes without padding, and its memory space (0: the main memory)."""
+  """An array.
+
+  Attributes:
+    bytes: of its elements.
+    stored: with the padding of a tiled layout, as on TPUs.
+    space: the number of its memory; 0 is the main one.
+  """
 
   bytes: int
+  stored: int
   space: int
 
 
@@ -168,8 +178,8 @@ def collectives(module: Module) -> list[Collective]:
 def traffic(module: Module, *, other_spaces: bool) -> int:
   """Bytes that a step reads from and writes to the main memory, by the program's text.
 
-  Each instruction reads its operands and writes its results once, without padding
-  and without caches; slices cost what is sliced. What the compiler keeps in on-chip
+  Each instruction reads its operands and writes its results once, padding included,
+  without caches; slices cost what is sliced. What the compiler keeps in on-chip
   memory is left out, unlike in `cost_analysis()['bytes accessed']`.
 
   Args:
@@ -193,7 +203,7 @@ def traffic(module: Module, *, other_spaces: bool) -> int:
       moved = weigh(operands) + weigh(results[:1])
     elif opcode == 'slice-start':  # ((from), to, context).
       part = results[-2]
-      moved = weigh([part]) + weigh([dataclasses.replace(operands[0], bytes=part.bytes)])
+      moved = weigh([part]) + weigh([dataclasses.replace(operands[0], stored=part.stored)])
     elif opcode.endswith('-start') and len(results) > 1:  # (from, to, ...).
       moved = weigh(results)
     else:
@@ -203,7 +213,7 @@ def traffic(module: Module, *, other_spaces: bool) -> int:
 
 
 def _weight(shapes, *, other_spaces: bool) -> int:
-  return sum(s.bytes for s in shapes if s.space == 0 or not other_spaces)
+  return sum(s.stored for s in shapes if s.space == 0 or not other_spaces)
 
 
 def _operands(instruction: Instruction, computation) -> list[Shape]:
@@ -235,11 +245,18 @@ def _closing(text: str, opening: int) -> int:
 
 
 def _shape(found: re.Match) -> Shape:
-  dtype, dimensions = found[1], found[2]
+  """From 'bf16[4,8]{1,0:T(8,128)(2,1)S(1)}': sizes, order in memory, tiles, space."""
+  dtype, dimensions, layout = found[1], found[2], found[3] or ''
   bits = 8 if dtype.startswith('f8') else _BITS[dtype]
   sizes = [int(size.removeprefix('<=')) for size in dimensions.split(',') if size]
-  space = _SPACE.search(found[0])
-  return Shape(bytes=-(-math.prod(sizes) * bits // 8), space=int(space[1]) if space else 0)
+  padded, tile = list(sizes), _TILE.match(layout)
+  if tile and math.prod(sizes):  # The first tile covers the dimensions that vary fastest.
+    minor_to_major = [int(d) for d in tile[1].split(',') if d]
+    for dimension, step in zip(minor_to_major, reversed(tile[2].split(','))):
+      padded[dimension] = -(-sizes[dimension] // int(step)) * int(step)
+  space = _SPACE.search(layout)
+  return Shape(*(-(-math.prod(n) * bits // 8) for n in (sizes, padded)),
+               space=int(space[1]) if space else 0)
 
 
 def _group_size(instruction: Instruction, devices: int) -> int:
@@ -253,7 +270,7 @@ def _group_size(instruction: Instruction, devices: int) -> int:
     return listed[1].count(',') + 1
   if iota := re.search(r'replica_groups=\[\d+,(\d+)\]<=', text):
     return int(iota[1])
-  if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:,? ?device_ids=\([^)]*\))? \{([^}]*)\}", text):
+  if mesh := _MESH_GROUPS.search(text):
     sizes = dict(re.findall(r"'([^']*)'=(\d+)", mesh[1]))
     return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']*)'", mesh[2]))
   return devices

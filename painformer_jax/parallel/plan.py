@@ -23,8 +23,14 @@ from painformer_jax.errors import InputError
 from painformer_jax.parallel import hlo
 from painformer_jax.parallel import topology as topology_lib
 
-# What LLVM makes of a program changes neither its memory nor its collectives.
-_QUICK_COMPILE = {'xla_backend_optimization_level': 0}
+# By platform. CPU: what LLVM makes of a program changes neither its memory nor its
+# collectives. GPU: Triton's kernels for products are chosen by measuring on a device,
+# without one the first choice can fail to compile; cuBLAS takes any.
+_COMPILER_OPTIONS = {
+    'cpu': {'xla_backend_optimization_level': 0},
+    'cuda': {'xla_gpu_enable_triton_gemm': False},
+    'tpu': {},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,7 +157,7 @@ def compile_step(request: Request) -> Program:
   compiled, failure = None, None
   try:
     compiled = step.lower(state, batch).compile(
-        compiler_options=_QUICK_COMPILE if topology.platform == 'cpu' else None)
+        compiler_options=_COMPILER_OPTIONS[topology.platform])
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise

@@ -6,7 +6,8 @@ from typing import BinaryIO
 
 from painformer_jax.errors import import_extra
 from painformer_jax.parallel.plan import Program
-from painformer_jax.parallel.roofline import ARITHMETIC, INTERCONNECT, MEMORY, Roofline, roofline
+from painformer_jax.parallel.roofline import (
+    ARITHMETIC, INTERCONNECT, MEMORY, Roofline, roofline)
 from painformer_jax.parallel.topology import Topology, parse
 from painformer_jax.progress import duration
 
@@ -107,16 +108,18 @@ def describe(plan: Plan) -> str:
           ('images, labels', size(program.batch_bytes))]
   if program.failure is not None:
     return '\n'.join([*lines, *_aligned(rows), '', f'It does not fit: {program.failure}'])
-  capacity = f' of {size(chip.memory)} ({program.peak_bytes / chip.memory:.1%})' if chip else ''
+  capacity = ''
+  if chip:
+    capacity = f' of {size(chip.memory)} ({program.peak_bytes / chip.memory:.1%})'
   per_image = program.images / program.chips
-  by_formula = f'{program.model_flops / 1e9:.4g} GFLOP an image by the formula of the model'
+  by_formula = f'{program.model_flops / 1e9:.4g} GFLOP by the formula of the model'
   rows += [
       ('activations, temporaries', size(program.temporary_bytes)),
       ('peak memory', size(program.peak_bytes) + capacity
        + ('' if plan.fits in (True, None) else ': does not fit')),
-      ('arithmetic', by_formula if program.flops is None else
-       f'{program.flops / 1e12:.4g} TFLOP, {program.flops / per_image / 1e9:.4g} GFLOP an image; '
-       + by_formula),
+      ('arithmetic', f'an image {by_formula}' if program.flops is None else
+       f'{program.flops / 1e12:.4g} TFLOP; an image {program.flops / per_image / 1e9:.4g} '
+       f'GFLOP, {by_formula}'),
       ('memory traffic', size(program.traffic_bytes) + (
           '' if program.accessed_bytes is None else
           f'; {size(program.accessed_bytes)} with on-chip memory, by the compiler'))]
@@ -180,8 +183,8 @@ def table(plans: Sequence[Plan]) -> str:
   widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
   lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip()
            for row in rows]
-  return '\n'.join([*lines, 'Up to "collectives": facts about compiled programs. From "step ms" '
-                    'on: roofline estimates, at best.'])
+  return '\n'.join([*lines, 'Up to "collectives": facts about compiled programs. '
+                    'From "step ms" on: roofline estimates, at best.'])
 
 
 def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
@@ -197,6 +200,7 @@ def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
   """
   import_extra('matplotlib', extra='demo')
   from matplotlib.figure import Figure
+  from matplotlib.patches import Patch
 
   labels = [', '.join(f'{v}' for v in plan.settings.values()) or plan.program.topology
             for plan in plans]
@@ -204,12 +208,13 @@ def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
   times, memory = figure.subplots(1, 2, sharey=True)
   for number, plan in enumerate(plans):
     program, estimate, chip = plan.program, plan.roofline, plan.topology.chip
-    for offset, (part, colour) in enumerate(zip(_PARTS, ('C0', 'C1', 'C2'))):
+    for offset, part in enumerate(_PARTS):
       if estimate:
         times.barh(number + 0.25 * (offset - 1), estimate.seconds[part] * 1e3, 0.22,
-                   color=colour, label=part if number == 0 else None)
+                   color=f'C{offset}')
     if program.failure is None:
-      memory.barh(number, program.peak_bytes / 1e9, 0.6, color='C3' if plan.fits is False else 'C4')
+      memory.barh(number, program.peak_bytes / 1e9, 0.6,
+                  color='C3' if plan.fits is False else 'C4')
     else:
       memory.annotate('does not fit', (0, number), xytext=(4, 0), textcoords='offset points',
                       va='center')
@@ -218,8 +223,8 @@ def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
   times.set(yticks=range(len(plans)), yticklabels=labels,
             xlabel='ms a step at peak rates (roofline estimate)')
   times.invert_yaxis()
-  if times.get_legend_handles_labels()[0]:
-    times.legend()
+  figure.legend(loc='outside upper left', ncols=3, handles=[
+      Patch(color=f'C{offset}', label=part) for offset, part in enumerate(_PARTS)])
   memory.set(xlabel='peak memory of a chip in GB (compiled); line: what there is')
   figure.suptitle(plans[0].program.model.split(' at ')[0])
   figure.savefig(file, format=kind, dpi=120)
