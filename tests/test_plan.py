@@ -308,6 +308,7 @@ def test_a_sweep_from_the_command_line(painformer, tmp_path):
     (['--topology=cpu:2', '--sweep=model.gate=fft,dct'], 'dct'),
     (['--topology=cpu:2', '--sweep=model.gait=fft'], 'did you mean gate?'),
     (['--sweep=topology=cpu:2,cpu:x'], 'cpu:x'),
+    (['--topology=v5e:4x4'], 'name --per-chip N'),
     (['--topology=cpu:2', '--epochs=0'], 'above 0'),
     (['--topology=cpu:2', '--json=no/such/folder.json'], 'no folder'),
     (['--topology=cpu:2', '--plot=plan.doc'], '.png'),
@@ -358,6 +359,18 @@ def test_programs_for_real_chips(name):
   assert program.parameter_bytes <= summed < 1.1 * program.parameter_bytes
   result = plan_text.Plan(program=program, epochs=1, samples=10 ** 6)
   assert result.fits and 0 < result.roofline.mfu < 1
+
+
+@needs('libtpu')
+def test_a_program_that_does_not_fit():
+  request = small_request('v5e:2x2')
+  program = plan.run_apart(dataclasses.replace(request, config={
+      **request.config, 'batch': 4 * 2 ** 25, 'rows_multiple': 4,
+      'tasks': {task: {} for task in TASKS}}))
+  assert 'exceed' in program.failure.lower() and program.peak_bytes is None
+  assert program.batch_bytes > 16 * topology.GIB
+  assert 'does not fit' in plan_text.describe(
+      plan_text.Plan(program=program, epochs=1, samples=1))
 
 
 def test_the_full_config_is_known_without_data():

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help='images of an epoch (10.9 million, the published corpus)')
   parser.add_argument(
       '--sweep', action='append', default=[], metavar='KEY=A,B,...',
-      help='compiles every combination; KEY is topology, per-chip or any key of the config, '
+      help='compiles every combination, which takes minutes each; KEY is topology, per-chip or any key of the config, '
       'such as model.dtype or model.gate')
   parser.add_argument('--json', metavar='FILE', help='writes all figures')
   parser.add_argument('--plot', metavar='FILE', help='draws time and memory (extra demo)')
@@ -132,5 +132,9 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
       task['rows'] = 0
   config = from_config_dict(fields)
   classes, sizes = task_sizes(config, explicit=args.classes)
-  config.with_rows(sizes)
+  for task, rows in config.with_rows(sizes).rows.items():
+    if rows % topology.chips:
+      raise InputError(
+          f'task {task} has {rows} rows a batch, which do not split over {topology.chips} '
+          'chips: name --per-chip N, or other rows')
   return Request(config=fields, classes=classes, sizes=sizes, topology=name)
