@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import pathlib
@@ -53,7 +54,13 @@ def write_weights(folder: pathlib.Path) -> pathlib.Path:
 @pytest.fixture(scope='session')
 def small(tmp_path_factory):
   """A folder with a config.py of a planted study, its data and its weights."""
-  folder = tmp_path_factory.mktemp('assess')
+  return _small(tmp_path_factory.getbasetemp() / 'assess')
+
+
+# Every module that takes a fixture makes it anew, a function's result they share.
+@functools.cache
+def _small(folder: pathlib.Path) -> pathlib.Path:
+  folder.mkdir()
   planted.write_study(folder / 'data', PLAN)
   weights = write_weights(folder / 'weights')
   (folder / 'config.py').write_text(
@@ -93,10 +100,14 @@ def read_results(workdir: pathlib.Path) -> dict:
 
 
 @pytest.fixture(scope='session')
-def finished(small, tmp_path_factory):
+def finished(small):
   """A finished run with assessors and shuffled labels: its workdir, and as a process."""
-  workdir = tmp_path_factory.mktemp('run') / 'work'
-  done = assess('--config', small / 'config.py', '--workdir', workdir, '--config.shuffled=2',
-                '--config.assessor=True')
+  return _finished(small)
+
+
+@functools.cache
+def _finished(folder: pathlib.Path) -> tuple[pathlib.Path, Done]:
+  done = assess('--config', folder / 'config.py', '--workdir', folder / 'work',
+                '--config.shuffled=2', '--config.assessor=True')
   assert done.returncode == 0, done.stderr[-3000:]
-  return workdir, done
+  return folder / 'work', done

@@ -119,6 +119,7 @@ def test_check_of_a_sound_folder_ends_well(small, tmp_path):
   (('--config.weights=nowhere',), 'nowhere'),
   (('--config.data_dir=nowhere/data', '--config.dataset=biovid'), 'no BioVid folder'),
   (('--config.protocol=validation',), 'fixed splits'),
+  (('--config.modalities.gsr.source=pulse',), 'BioVid has gsr, ecg'),
 ])
 def test_mistakes_end_with_one_line(small, tmp_path, arguments, words):
   done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work',
