@@ -120,9 +120,9 @@ def describe(plan: Plan) -> str:
       ('arithmetic', f'an image {by_formula}' if program.flops is None else
        f'{program.flops / 1e12:.4g} TFLOP; an image {program.flops / per_image / 1e9:.4g} '
        f'GFLOP, {by_formula}'),
-      ('memory traffic', size(program.traffic_bytes) + (
+      ('memory traffic', size(program.traffic_bytes) + ' by the text of the program' + (
           '' if program.accessed_bytes is None else
-          f'; {size(program.accessed_bytes)} with on-chip memory, by the compiler'))]
+          f'; {size(program.accessed_bytes)} by the compiler, on-chip memory included'))]
   rows += [('collectives', f'{c.count} {c.kind} over {c.group} chips, {size(c.bytes)}')
            for c in program.collectives] or [('collectives', 'none')]
   if program.unknown_loops:
@@ -148,10 +148,10 @@ def _estimate(plan: Plan) -> list[str]:
       *_aligned([
           ('time of a step', f'{", ".join(times.values())}: bound by {estimate.bound}'),
           ('images', f'{estimate.images_per_second / estimate.chips:,.0f} a second and chip, '
-           f'{estimate.images_per_second:,.0f} in all, at most'),
-          ('MFU', f'{estimate.mfu:.1%} of bfloat16 peak, at most'),
+           f'{estimate.images_per_second:,.0f} in all, at best'),
+          ('MFU', f'{estimate.mfu:.1%} of bfloat16 peak, at best'),
           (f'{plan.epochs:g} epochs of {plan.samples / 1e6:.3g} M',
-           f'{hours:,.1f} hours, {hours * estimate.chips:,.0f} chip-hours, at least')])]
+           f'{hours:,.1f} hours, {hours * estimate.chips:,.0f} chip-hours, at best')])]
 
 
 def table(plans: Sequence[Plan]) -> str:
