@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help='images of an epoch (10.9 million, the published corpus)')
   parser.add_argument(
       '--sweep', action='append', default=[], metavar='KEY=A,B,...',
-      help='compiles every combination, which takes minutes each; KEY is topology, per-chip or any key of the config, '
-      'such as model.dtype or model.gate')
+      help='compiles every combination, which takes minutes each; KEY is topology, '
+      'per-chip or any key of the config, such as model.dtype or model.gate')
   parser.add_argument('--json', metavar='FILE', help='writes all figures')
   parser.add_argument('--plot', metavar='FILE', help='draws time and memory (extra demo)')
   parser.set_defaults(takes_overrides=True)
