@@ -7,10 +7,10 @@ import io
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from painformer_jax.assessment import planted
-from painformer_jax.checkpoints.convert import initial_arrays
 from painformer_jax.checkpoints.weights import Source, save_weights
 from painformer_jax.cli.main import main
 from painformer_jax.models import functional, registry
@@ -46,7 +46,15 @@ PLAN = planted.Plan(subjects=4, per_level=4, effect=4.0, subject_spread=0.5, see
 def write_weights(folder: pathlib.Path) -> pathlib.Path:
   """A nano backbone that was never trained."""
   config = registry.make_config('painformer_nano', num_classes=0)
-  arrays = initial_arrays(config, list(functional.abstract_variables(config)), seed=0)
+  rng = np.random.default_rng(0)
+
+  def fresh(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    if path.rpartition('/')[2] in ('scale', 'var'):
+      return np.ones(shape, np.float32)
+    return rng.normal(0, 0.2, shape).astype(np.float32) * (len(shape) > 1)
+
+  arrays = {path: fresh(path, a.shape)
+            for path, a in functional.abstract_variables(config).items()}
   save_weights(folder, arrays, config=config, source=Source(name='test', model='painformer_nano'))
   return folder
 
