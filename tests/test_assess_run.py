@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+import assessment_layouts as layouts
 from assess_runs import PLAN, assess, finished, read_results, small  # noqa: F401  (fixtures)
 from conftest import ROOT, environment
 from painformer_jax.assessment import planted
@@ -105,6 +106,20 @@ def test_check_lists_everything_and_writes_nothing(small, tmp_path):
                        f'--config.data_dir={data}')
   assert stopped.returncode == 2 and "--config.findings='go on'" in stopped.stderr
   assert not (tmp_path / 'work' / 'embeddings').exists()
+
+
+@pytest.mark.parametrize('config, write, words', [
+  ('assess_biovid.py', layouts.write_biovid, ('gsr, BL1-PA4: ', '2 subjects, not 87')),
+  ('assess_ai4pain.py:2024', layouts.write_ai4pain_2024, ('face, 3-class: ', 'people, not 41')),
+  ('assess_ai4pain.py:2025', layouts.write_ai4pain_2025, ('fusion-1, 3-class: ', 'AI4Pain 2025')),
+  ('assess_ai4pain.py:2026', layouts.write_ai4pain_2026, ('bvp, 3-site: ', 'AI4Pain 2026')),
+])
+def test_check_of_every_dataset(small, tmp_path, config, write, words):
+  write(tmp_path / 'data')
+  done = assess('--config', ROOT / 'configs' / config, '--workdir', tmp_path / 'work', '--check',
+                f'--config.data_dir={tmp_path / "data"}', f'--config.weights={small / "weights"}')
+  for text in words:
+    assert text in done.stdout, done.stderr
 
 
 def test_check_of_a_sound_folder_ends_well(small, tmp_path):

@@ -94,10 +94,11 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
   for job in experiment.jobs(config, study, tokens=tokens):
     say(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
     outcome = experiment.run(config, job, study, cache=cache, progress=say)
-    shuffled = [
-        float(metrics.accuracy(experiment.run(
-            config, job, study, cache=cache, shuffle=seed, progress=say).runs[0].confusion()))
-        for seed in range(config.shuffled)]
+    shuffled = []
+    for seed in range(config.shuffled):
+      say(f'labels shuffled, run {seed + 1} of {config.shuffled}')
+      chance = experiment.run(config, job, study, cache=cache, shuffle=seed)
+      shuffled.append(float(metrics.accuracy(chance.runs[0].confusion())))
     found.append(_experiment(config, job, outcome, study, store, shuffled=shuffled))
     if config.assessor:
       names = config.rows[job.row].fusion.modalities
