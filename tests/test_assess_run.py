@@ -67,6 +67,7 @@ def test_another_configuration_is_refused(finished, small):
   assert 'fit.epochs: 3 -> 4' in refused.stderr and refused.stderr.count('\n') == 1
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_ends_with_the_same(finished, small, tmp_path):
   workdir, _ = finished
   command = [sys.executable, '-m', 'painformer_jax', 'assess', '--config',

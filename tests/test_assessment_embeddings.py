@@ -459,6 +459,7 @@ def embeddings_of(*, root, folder):
   return [len(jax.devices()), store.tokens('gsr').values.tolist()]
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same(root, whole, tmp_path, on_devices, measured):
   devices, values = on_devices(8, embeddings_of, root=str(root), folder=str(tmp_path / 'e'))
   assert devices == 8

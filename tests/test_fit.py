@@ -374,7 +374,7 @@ def test_chunks_of_one_step_change_nothing(together, monkeypatch, measured):
   monkeypatch.setattr(fit, '_SECONDS_A_LINE', 0.0)
   lines = []
   result = train(progress=lines.append)
-  assert len(lines) == 23
+  assert len(lines) == 24 and lines[0].endswith('TFLOP')  # The cost, then all steps but the last.
   measured('chunks of one step', max(
       difference(result, together, i, i) for i in range(5)), limit=1e-12)
 

@@ -248,6 +248,7 @@ def test_bfloat16_keeps_float32_parameters_and_comes_near(arrays, gate):
     assert 0 < np.abs(a - b).max() <= 0.05 * np.abs(b).max()
 
 
+@pytest.mark.slow
 def test_training_in_bfloat16_gives_float32_gradients_near_the_exact_ones(arrays):
   # The grouped convolution compiles soonest.
   exact = make_config('painformer_nano', num_classes=5, depthwise='conv')

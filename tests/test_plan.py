@@ -142,6 +142,7 @@ def counted_flops() -> dict:
       config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1')))
 
 
+@pytest.mark.slow
 def test_its_flops_are_those_of_the_formula(on_devices):
   program = on_devices(1, counted_flops)
   ratio = program['flops'] / program['images'] / program['model_flops']
@@ -280,6 +281,7 @@ def test_sizes_in_words(amount, text):
 # --- The command.
 
 
+@pytest.mark.slow
 def test_a_sweep_from_the_command_line(painformer, tmp_path):
   done = painformer(
       'plan', *TINY, *CLASSES, '--topology=cpu:2', '--sweep=per-chip=2,4', '--epochs=3',

@@ -50,6 +50,7 @@ def test_load_gives_the_trained_backbone(run):
   assert out.logits is None and np.isfinite(out.embedding).all()
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another(run, tmp_path):
   first = functional.variables(pj.load(run))
   config = tiny_run(run.parent, initial_weights=str(run), steps=1)
