@@ -49,7 +49,7 @@ def test_its_docstring_says_what_it_is(file):
 
 
 # Other tests of training run these as they are.
-ELSEWHERE = ('tiny', 'pretrain_tiny_corpus', 'pretrain_painformer')
+ELSEWHERE = ('tiny', 'pretrain_tiny_corpus', 'pretrain_painformer', 'demo_backbone')
 
 
 @pytest.mark.parametrize('file', [

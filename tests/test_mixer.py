@@ -189,6 +189,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
   np.testing.assert_array_equal(dropout(ones, None), ones)
 
 
+@pytest.mark.slow
 def test_fresh_arrays_follow_the_seed_and_fill_every_path():
   first, other = mixer.initial_parameters(TINY, 0), mixer.initial_parameters(TINY, 1)
   shapes = {path: (a.shape, a.dtype) for path, a in mixer.abstract_parameters(TINY).items()}

@@ -77,6 +77,7 @@ def allocated(cache: str) -> dict:
   return {'real': found, 'plan': dataclasses.asdict(program)}
 
 
+@pytest.mark.slow
 def test_its_memory_is_what_a_device_really_holds(on_devices, tmp_path):
   both = on_devices(4, allocated, cache=str(tmp_path))
   real, planned = both['real'], both['plan']

@@ -37,6 +37,7 @@ def run(tmp_path_factory):
   return tmp_path / 'run'
 
 
+@pytest.mark.slow
 def test_load_gives_the_trained_backbone(run):
   model = pj.load(run)
   assert model.config == registry.make_config('painformer_nano')
