@@ -481,8 +481,9 @@ def test_memory_does_not_grow_with_the_samples(root, tmp_path):
   compute(study, {'gsr': WAVEFORM}, tmp_path / 'compiled')
   few = peak(copies(study, 200), tmp_path / 'few')
   many = peak(copies(study, 800), tmp_path / 'many')
-  # Names of 600 more samples take some memory; their images would take 10 times that.
-  assert many - few < 600 * SIDE * SIDE * 3 / 10, (few, many)
+  # Names of 600 more samples, and images that threads read ahead, take some memory;
+  # the images of all 600 would take twice the limit.
+  assert many - few < 600 * SIDE * SIDE * 3 / 2, (few, many)
 
 
 class Reader:
