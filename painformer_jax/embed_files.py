@@ -15,6 +15,7 @@ from painformer_jax.embed_pictures import PictureReader
 from painformer_jax.embed_rows import Reader, Row, Say
 from painformer_jax.errors import InputError
 from painformer_jax.inference import Embedder
+from painformer_jax.modalities import canvas
 from painformer_jax.modalities import sheet as sheets
 from painformer_jax.models.painformer import PainFormer
 from painformer_jax.npz import NpzWriter
@@ -36,7 +37,7 @@ class Sheet:
   images: int = 48
 
   def __post_init__(self):
-    sheets.check_path(self.path)
+    canvas.check_path(self.path)
     if not 1 <= self.images <= 2000:
       raise InputError(f'a sheet shows 1 to 2000 images, not {self.images}')
 

@@ -6,6 +6,7 @@ from painformer_jax.data import augment, preview
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.prepared import open_task
 from painformer_jax.errors import InputError
+from painformer_jax.modalities import canvas
 from painformer_jax.modalities.images import squash
 from tiny_tasks import store_tiny
 
@@ -28,7 +29,7 @@ def drawn(data_dir, tasks=('faces',), **options):
 def tiles(sheet, versions):
   """The tiles of a sheet, by row, found by the lines around them."""
   first = preview._columns(versions, TILE)[0]
-  line = (sheet[:, first:first + TILE] == preview._LINE).all((1, 2))
+  line = (sheet[:, first:first + TILE] == canvas.LINE).all((1, 2))
   # The line above each task is as light as those around its tiles.
   tops = [y + 1 for y in np.flatnonzero(line) if y + TILE + 1 < len(line) and line[y + TILE + 1]]
   return [[sheet[top:top + TILE, left:left + TILE]
@@ -95,8 +96,8 @@ def text_ink(sheet):
 
 
 def test_captions_say_what_is_shown(data_dir, monkeypatch):
-  texts, write = [], preview._write
-  monkeypatch.setattr(preview, '_write', lambda part, text, *args, **kwargs: (
+  texts, write = [], canvas.write
+  monkeypatch.setattr(canvas, 'write', lambda part, text, *args, **kwargs: (
       texts.append(text), write(part, text, *args, **kwargs))[1])
   sheet = drawn(data_dir, images=2, versions=2, augment='paper')
   assert texts[:6] == [
@@ -114,14 +115,14 @@ def test_text_stays_within_the_margin(data_dir, monkeypatch):
                 augment='|'.join(['flip'] * 60))
   margin = preview._MARGIN - 2
   assert text_ink(sheet).any()
-  assert (sheet[:, -margin:] == preview._PAPER).all()
-  assert (sheet[:, :margin] == preview._PAPER).all()
-  part = preview._blank(30, 300)
-  end = preview._write(part, 'Gesichter, müde: 顔', (16, 20), 300, size=0.4)
-  assert 100 < end < 284 and (part != preview._PAPER).any()
+  assert (sheet[:, -margin:] == canvas.PAPER).all()
+  assert (sheet[:, :margin] == canvas.PAPER).all()
+  part = canvas.blank(30, 300)
+  end = canvas.write(part, 'Gesichter, müde: 顔', (16, 20), room=268, size=0.4)
+  assert 100 < end < 284 and (part != canvas.PAPER).any()
 
 
-@pytest.mark.parametrize('suffix', preview.SUFFIXES)
+@pytest.mark.parametrize('suffix', canvas.SUFFIXES)
 def test_files(data_dir, tmp_path, suffix):
   path = tmp_path / f'sheet{suffix.upper()}'
   preview.write_contact_sheet(path, data_dir, ['faces'], augment='flip', image_size=TILE,

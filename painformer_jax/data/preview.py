@@ -7,19 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from painformer_jax.checkpoints.atomic import check_file_target, write_atomically
 from painformer_jax.data import augment as augmentation
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.prepared import open_task
 from painformer_jax.errors import InputError
-
-SUFFIXES = ('.png', '.jpg', '.jpeg')
+from painformer_jax.modalities import canvas
 
 # Layout, pixels.
 _MARGIN, _GAP, _AFTER_ORIGINAL = 16, 4, 16
 _HEADER, _HEADINGS, _CAPTION, _AFTER_TASK = 36, 22, 22, 12
-
-_PAPER, _INK, _FAINT, _LINE = (250, 250, 248), (30, 30, 34), (120, 120, 128), (205, 205, 208)
 
 
 def contact_sheet(
@@ -89,7 +85,7 @@ def contact_sheet(
                  for number in range(versions)]
       parts.append(_row([image, *changed], tile, width,
                         title=task.classes[record['label']], key=record['key']))
-    parts.append(_blank(_AFTER_TASK, width))
+    parts.append(canvas.blank(_AFTER_TASK, width))
   return np.concatenate(parts)
 
 
@@ -98,21 +94,10 @@ def write_contact_sheet(
   """Writes a contact sheet as .png or .jpg; the options are those of `contact_sheet`.
 
   Raises:
-    InputError: as `contact_sheet` says; the path has another suffix or cannot be
-      written to.
+    InputError: as `contact_sheet` and `canvas.save` say.
   """
-  suffix = Path(path).suffix.lower()
-  if suffix not in SUFFIXES:
-    raise InputError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
-  check_file_target(path)
-  sheet = contact_sheet(data_dir, tasks, **options)
-  # JPEG files are at most 65535 pixels high.
-  if suffix != '.png' and max(sheet.shape) > 65_535:
-    raise InputError(
-        f'{path}: the sheet is {sheet.shape[0]} pixels high, too many for JPEG: take '
-        '.png, fewer images or smaller tiles')
-  encoded = cv2.imencode(suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
-  write_atomically(path, lambda file: file.write(encoded))
+  canvas.check_path(path)
+  canvas.save(path, contact_sheet(data_dir, tasks, **options))
 
 
 def _described(spec, policy):
@@ -122,32 +107,28 @@ def _described(spec, policy):
 
 
 def _header(name, about, policy, width):
-  part = _blank(_HEADER + _CAPTION, width)
-  cv2.line(part, (_MARGIN, 6), (width - _MARGIN, 6), _LINE, 1)
-  end = _write(part, name, (_MARGIN, 28), width, size=0.62, font=cv2.FONT_HERSHEY_DUPLEX)
-  _write(part, about, (end + 14, 28), width, size=0.42, colour=_FAINT)
-  _write(part, policy, (_MARGIN, _HEADER + 14), width, size=0.4, colour=_FAINT)
+  part = canvas.blank(_HEADER + _CAPTION, width)
+  cv2.line(part, (_MARGIN, 6), (width - _MARGIN, 6), canvas.LINE, 1)
+  end = _write(part, name, _MARGIN, 28, size=0.62, font=canvas.HEAVY)
+  _write(part, about, end + 14, 28, size=0.42, colour=canvas.FAINT)
+  _write(part, policy, _MARGIN, _HEADER + 14, size=0.4, colour=canvas.FAINT)
   return part
 
 
 def _headings(versions, tile, width):
-  part = _blank(_HEADINGS, width)
+  part = canvas.blank(_HEADINGS, width)
   texts = ['as stored', *(str(number + 1) for number in range(versions))]
   for text, left in zip(texts, _columns(versions, tile)):
-    _write(part, text, (left, 14), width, size=0.38, colour=_FAINT)
+    _write(part, text, left, 14, size=0.38, colour=canvas.FAINT)
   return part
 
 
 def _row(images, tile, width, *, title, key):
-  part = _blank(tile + 2 + _CAPTION + _GAP, width)
+  part = canvas.blank(tile + 2 + _CAPTION + _GAP, width)
   for image, left in zip(images, _columns(len(images) - 1, tile)):
-    shrink = image.shape[0] > tile
-    shown = cv2.resize(image, (tile, tile), interpolation=(
-        cv2.INTER_AREA if shrink else cv2.INTER_NEAREST))
-    cv2.rectangle(part, (left - 1, 0), (left + tile, tile + 1), _LINE, 1)
-    part[1:tile + 1, left:left + tile] = shown
-  end = _write(part, title, (_MARGIN, tile + 17), width, size=0.42)
-  _write(part, key, (end + 14, tile + 17), width, size=0.4, colour=_FAINT)
+    canvas.draw_tile(part, image, left=left, top=1, side=tile)
+  end = _write(part, title, _MARGIN, tile + 17, size=0.42)
+  _write(part, key, end + 14, tile + 17, size=0.4, colour=canvas.FAINT)
   return part
 
 
@@ -157,21 +138,7 @@ def _columns(versions, tile):
   return [_MARGIN, *(first + number * (tile + _GAP) for number in range(versions))]
 
 
-def _blank(height, width):
-  return np.full((height, width, 3), _PAPER, np.uint8)
-
-
-def _write(part, text, place, width, *, size, colour=_INK, font=cv2.FONT_HERSHEY_SIMPLEX):
+def _write(part, text, left, base, **style):
   """Writes one line, cut off at the margin; returns where it ends."""
-  # OpenCV's fonts have ASCII alone.
-  text, room = text.encode('ascii', 'replace').decode(), width - _MARGIN - place[0]
-
-  def extent(text):
-    return cv2.getTextSize(text, font, size, 1)[0][0]
-
-  if extent(text) > room:
-    while text and extent(text + '...') > room:
-      text = text[:-1]
-    text = text and text + '...'
-  cv2.putText(part, text, place, font, size, colour, 1, cv2.LINE_AA)
-  return place[0] + extent(text)
+  return canvas.write(
+      part, text, (left, base), room=part.shape[1] - _MARGIN - left, **style)
