@@ -1,6 +1,8 @@
 """Lines that say how far long work is, how fast it goes and when it ends."""
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -24,6 +26,24 @@ def duration(seconds: float) -> str:
   if seconds < 86400:
     return f'{seconds // 3600}h{seconds % 3600 // 60:02d}m'
   return f'{seconds // 86400}d{seconds % 86400 // 3600:02d}h'
+
+
+@contextlib.contextmanager
+def waiting(what: str, report: Callable[[str], None]):
+  """Says every few seconds that something whose end is not known goes on."""
+  start, over = time.monotonic(), threading.Event()
+
+  def tell():
+    while not over.wait(SECONDS_BETWEEN_LINES):
+      report(f'{what}, for {duration(time.monotonic() - start)}')
+
+  thread = threading.Thread(target=tell, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    over.set()
+    thread.join()
 
 
 class Meter:

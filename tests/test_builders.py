@@ -1,6 +1,6 @@
 import dataclasses
+import errno
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -95,6 +95,14 @@ def test_storing_twice_writes_once(tmp_path):
   assert again.sizes == {'train': 12, 'test': 5}
   assert len(said) == 1 and 'skipped' in said[0]
   assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_other_words_for_the_same_images_are_the_same_task(tmp_path):
+  store_tiny(tmp_path)
+  said = []
+  store(dataclasses.replace(tiny_task(), description='As a later release says it.'),
+        tmp_path, progress=said.append)
+  assert 'skipped' in said[-1]
 
 
 @pytest.mark.parametrize('change,what', [
@@ -267,6 +275,33 @@ def test_two_writers_at_once(tmp_path):
   store_tiny(tmp_path)
 
 
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
+  def flock(file, how):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(base.fcntl, 'flock', flock)
+  said = []
+  if number == errno.ENOLCK:
+    assert store(tiny_task(), tmp_path, progress=said.append).sizes['train'] == 12
+    assert 'without locks: see to it' in said[0]
+  else:
+    with pytest.raises(InputError, match='cannot be written: Input/output error'):
+      store(tiny_task(), tmp_path, progress=said.append)
+
+
+def test_what_a_lost_worker_left_is_cleared(tmp_path, monkeypatch):
+  finish = base.finish
+
+  def late(task, shards, done, work, **options):
+    (work / 'train-00000.0badf00d.tmp').write_bytes(b'half of a shard')
+    finish(task, shards, done, work, **options)
+
+  monkeypatch.setattr(base, 'finish', late)
+  prepared = store_tiny(tmp_path)
+  assert not list(prepared.path.glob('*.tmp')) and stored_of(prepared) == records_of(tiny_task())
+
+
 def test_progress_tells_the_rate(tmp_path, monkeypatch):
   monkeypatch.setattr('painformer_jax.progress.SECONDS_BETWEEN_LINES', 0.0)
   said = []
@@ -314,80 +349,3 @@ def test_unusual_class_names_come_back(tmp_path):
   names = ('tapping / rest', 'Ätna', '"quoted", no. 1', '0')
   task = dataclasses.replace(tiny_task(classes=4), classes=names)
   assert store(task, tmp_path, **QUIET).classes == names
-
-
-# Opening.
-
-
-def test_absent_tasks_and_splits(tmp_path):
-  with pytest.raises(InputError, match='no data folder .*painformer data prep'):
-    open_task(tmp_path / 'nowhere', 'tiny')
-  store_tiny(tmp_path, 'one')
-  store_tiny(tmp_path, 'two')
-  (tmp_path / 'notes').mkdir()
-  with pytest.raises(InputError, match=r"no task 'three' .*there: one, two\)"):
-    open_task(tmp_path, 'three')
-  with pytest.raises(InputError, match="no split 'validation', only train, test"):
-    open_task(tmp_path, 'one').records('validation')
-
-
-@pytest.mark.parametrize('damage', ['no info', 'half info', 'no metadata',
-                                    'other metadata', 'no shard', 'empty shard'])
-def test_damaged_folders(tmp_path, damage):
-  prepared = store_tiny(tmp_path)
-  info, metadata = (
-      prepared.path / n for n in ('dataset_info.json', 'metadata.json'))
-  if damage == 'no info':
-    info.unlink()
-  elif damage == 'half info':
-    info.write_text(info.read_text()[:200])
-  elif damage == 'no metadata':
-    metadata.unlink()
-  elif damage == 'other metadata':
-    metadata.write_text(json.dumps({'modality': 'face'}))
-  elif damage == 'no shard':
-    shards(prepared)[0].unlink()
-  else:
-    shards(prepared)[0].write_bytes(b'')
-  with pytest.raises(InputError, match='prepare the task again'):
-    open_task(tmp_path, 'tiny')
-
-
-def test_a_damaged_record_is_named(tmp_path):
-  prepared = store_tiny(tmp_path, train=40, image_size=64)
-  shard = shards(prepared)[0]
-  content = bytearray(shard.read_bytes())
-  image = prepared.records('train')[20]['image']
-  content[content.find(image) + len(image) // 2] ^= 0xff
-  shard.write_bytes(content)
-  records = open_task(tmp_path, 'tiny').records('train')
-  with pytest.raises(InputError, match="split 'train': record 20 of 40 is damaged"):
-    records[20]
-  assert records[19]['key'] == '19'
-
-
-def test_more_files_than_are_allowed_at_first(tmp_path):
-  """The soft limit is raised as far as the system grants; beyond that it is said."""
-  script = textwrap.dedent(f'''
-      import resource, sys
-      sys.path.insert(0, {str(Path(__file__).parent)!r})
-      from painformer_jax.data.builders import base
-      from painformer_jax.data.prepared import open_task
-      from tiny_tasks import store_tiny
-      base.IMAGES_PER_SHARD = 1
-      store_tiny({str(tmp_path)!r}, train=60, test=0)
-      hard = int(sys.argv[1])
-      resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
-      records = open_task({str(tmp_path)!r}, 'tiny').records('train')
-      print(sorted(int(records[i]['key']) for i in range(60)) == list(range(60)))
-      ''')
-
-  def run(hard):
-    return subprocess.run(
-        [sys.executable, '-c', script, str(hard)], capture_output=True, text=True)
-
-  assert run(400).stdout.splitlines()[-1] == 'True'
-  refused = run(40)
-  assert refused.returncode == 1
-  assert "task 'tiny' and the others have more files than this process may open, 40" in (
-      refused.stderr.splitlines()[-1])

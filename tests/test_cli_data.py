@@ -12,7 +12,7 @@ import pytest
 from painformer_jax.cli.main import main
 from painformer_jax.data.builders import base
 from painformer_jax.data.builders import shards as shards_lib
-from painformer_jax.data.check import check_task, check_tasks
+from painformer_jax.data.check import check_task, check_tasks, table
 from painformer_jax.data.demo import fetch, tasks
 from painformer_jax.data.demo.fetch import default_cache_dir, require
 from painformer_jax.data.demo.split import Span
@@ -60,11 +60,11 @@ def test_prepare_then_check(tmp_path):
   header, *rows = [line.split() for line in check.stdout.splitlines()]
   assert header[:3] == ['task', 'split', 'images']
   assert rows == [
-      ['pets', 'train', '16', '2', '24', 'x', '24', '0', '0', 'ok'],
-      ['pets', 'test', '4', '2', '24', 'x', '24', '0', '0', 'ok']]
+      ['pets', 'train', '16', '2', '-', '24', 'x', '24', '0', '0', 'ok'],
+      ['pets', 'test', '4', '2', '-', '24', 'x', '24', '0', '0', 'ok']]
 
   other = painformer(*prepare, '--test-fraction', '0.5')
-  assert 'differs in: description' in assert_one_line(other)
+  assert 'differs in: images' in assert_one_line(other)
 
 
 @pytest.mark.parametrize('args,message', [
@@ -81,6 +81,9 @@ def test_prepare_then_check(tmp_path):
      'big is not a whole number from 1 to 4096'),
     (['data', 'check', '--data-dir', 'nowhere'], 'no data folder nowhere'),
     (['data', 'check', '--data-dir', '.'], 'no prepared task in .'),
+    (['data', 'check', '--data-dir', 'gs://bucket/data'], 'gs://bucket/data is an address'),
+    (['data', 'list', '--data-dir', 'nowhere'], 'no data folder nowhere'),
+    (['data', 'list', '--data-dir', '.'], 'no prepared task in .'),
 ])
 def test_bad_usage(tmp_path, monkeypatch, capsys, args, message):
   monkeypatch.chdir(tmp_path)
@@ -132,7 +135,7 @@ def test_a_file_name_that_is_not_utf_8(tmp_path):
 
 @pytest.mark.parametrize('args', [
     ['data'], ['data', 'demo'], ['data', 'prepare'],
-    ['data', 'prepare', 'folder'], ['data', 'check']])
+    ['data', 'prepare', 'folder'], ['data', 'list'], ['data', 'check']])
 def test_help_has_an_example(capsys, args):
   with pytest.raises(SystemExit) as exit_:
     main([*args, '--help'])
@@ -168,10 +171,15 @@ def test_leakage_and_repeats(tmp_path):
   assert (train.repeats, train.leaked, train.problems) == (1, 0, ())
   assert (test.repeats, test.leaked) == (0, 2)
   assert test.problems == (
-      'leakage, images that are in train too: again 1, again 2',)
+      'leakage, images that are in train too (40.00% of the split; --max-leaked allows '
+      'some): again 1, again 2',)
   result = painformer('data', 'check', '--data-dir', tmp_path)
   assert '1 of 2 splits are unsound: tiny test' in assert_one_line(result)
   assert 'leakage' in result.stdout
+  # What cannot be helped can be allowed, and is still counted.
+  assert main(['data', 'check', '--data-dir', str(tmp_path), '--max-leaked', '0.39']) == 2
+  assert main(['data', 'check', '--data-dir', str(tmp_path), '--max-leaked', '0.4']) == 0
+  assert by_split(check_tasks(tmp_path, max_leaked=0.4))['tiny', 'test'].leaked == 2
 
 
 def reencoded(png):
@@ -212,6 +220,44 @@ def test_damage_is_found_in_every_task(tmp_path, monkeypatch):
   assert reports['spoiled', 'train'].problems[0].startswith(
       "unreadable: example '1': not a readable image")
   assert reports['spoiled', 'train'].problems[0].endswith('and 2 more')
+
+
+def test_a_check_of_some_tasks(tmp_path, capsys):
+  for name in ('one', 'two', 'three'):
+    store_tiny(tmp_path, name)
+  assert [r.task for r in check_tasks(tmp_path, names=('two', 'one'))] == [
+      'one', 'one', 'two', 'two']
+  assert main(['data', 'check', 'three', '--data-dir', str(tmp_path)]) == 0
+  assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+      'task', 'three', 'three']
+  for arguments, message in ((['four'], "no task 'four' in"),
+                             (['--max-leaked', '2'], 'leaked images, 2.0, is not from 0 to 1')):
+    assert main(['data', 'check', *arguments, '--data-dir', str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_classes_without_an_image_are_shown(tmp_path):
+  task = tiny_task(train=6, test=0, classes=4)
+  base.store(with_examples(task, train=[e for e in examples_of(task) if e.label != 2]),
+             tmp_path, progress=lambda line: None)
+  found = check_tasks(tmp_path)
+  assert (found[0].classes, found[0].of_classes) == (3, 4)
+  assert '  3 of 4  ' in table(found)
+
+
+def test_the_list_is_of_metadata_alone(tmp_path, monkeypatch, capsys):
+  store_tiny(tmp_path, 'one', modality='face')
+  store_tiny(tmp_path, 'vggface2', train=2000, test=4, modality='face')
+  shards(store_tiny(tmp_path, 'gone'))[0].unlink()
+  monkeypatch.setattr('painformer_jax.data.prepared.Records.__getitem__', None)
+  assert main(['data', 'list', '--data-dir', str(tmp_path)]) == 2
+  found = capsys.readouterr()
+  rows = [line.split() for line in found.out.splitlines()]
+  assert rows[0][:3] == ['task', 'modality', 'classes']
+  assert rows[1][:8] == ['one', 'face', '3', '12', 'train', '+', '5', 'test']
+  assert rows[2][:8] == ['vggface2', 'face', '3', '2,000', 'train', '+', '4', 'test']
+  assert '3 classes, not 9,131, 0.1% of the samples' in found.out and '10.9 M' in found.out
+  assert 'is missing or empty' in found.err and found.err.startswith('painformer: ')
 
 
 def test_labels_out_of_range(tmp_path):

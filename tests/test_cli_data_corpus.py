@@ -1,14 +1,16 @@
 """`painformer data`: pages, previews, people in two splits, readers' options."""
 
 import dataclasses
+import time
 
 import cv2
 import pytest
 
 import corpus_layouts as layouts
 from painformer_jax.cli.main import main
+from painformer_jax.data import preview
 from painformer_jax.data.builders.base import store
-from painformer_jax.data.builders.catalog import PAGES, READERS
+from painformer_jax.data.builders.catalog import PAGES, READERS, Reader
 from painformer_jax.data.check import check_tasks, table
 from painformer_jax.data.prepared import open_task
 from tiny_tasks import examples_of, store_tiny, tiny_task, with_examples
@@ -122,7 +124,8 @@ def test_threads_change_no_finding(tmp_path, monkeypatch, threads):
   said = []
   reports = check_tasks(tmp_path, threads=threads, progress=said.append)
   assert [r.images for r in reports] == [12, 6]
-  assert reports[1].problems == ('leakage, images that are in train too: 17',)
+  assert reports[1].leaked == 1 and 'leakage' in reports[1].problems[0]
+  assert reports[1].problems[0].endswith(': 17')
   assert 'WRONG' in table(reports)
 
 
@@ -141,6 +144,34 @@ def test_a_sheet_of_every_task(tmp_path, capsys):
               '--image-size', '32', '--images', '2', '--augment', 'noise(20)') == 0
   one = cv2.imread(str(out))
   assert whole.shape[0] > 2 * one.shape[0] and whole.shape[1] == one.shape[1]
+
+
+def test_a_sheet_shows_what_the_14_task_run_does(tmp_path, monkeypatch, capsys):
+  for name, modality in (('affectnet', 'face'), ('faces', 'face')):
+    store_tiny(tmp_path, name, modality=modality)
+  policies = {}
+  monkeypatch.setattr(preview, 'write_contact_sheet', lambda path, data_dir, tasks, *,
+                      augment, **options: policies.update(augment))
+  assert data('preview', '--data-dir', tmp_path) == 0
+  assert policies == {'affectnet': 'paper', 'faces': 'face'}
+
+
+def test_a_long_listing_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr('painformer_jax.progress.SECONDS_BETWEEN_LINES', 0.01)
+  build = Reader.build
+
+  def slowly(*args, **options):
+    time.sleep(0.3)
+    return build(*args, **options)
+
+  monkeypatch.setattr(Reader, 'build', slowly)
+  source = layouts.digiface(tmp_path / 'faces')
+  assert data('prepare', 'digiface', '--source', source, '--data-dir', tmp_path / 'data',
+              '--image-size', '16') == 0
+  said = capsys.readouterr().err.splitlines()
+  assert said[0] == f'digiface: lists {source}'
+  assert said[1] == f'digiface: lists {source}, for 0s'
+  assert sum(line.endswith(', for 0s') for line in said) < 100
 
 
 @pytest.mark.parametrize('arguments,message', [

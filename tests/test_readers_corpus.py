@@ -52,11 +52,11 @@ def test_options_are_the_arguments_of_the_reader(name):
   reader = READERS[name]
   parameters = inspect.signature(reader.load()).parameters
   options = {p.name: p.default for p in parameters.values()
-             if p.kind is p.KEYWORD_ONLY and p.name != 'report'}
+             if p.kind is p.KEYWORD_ONLY and p.name not in {'report', *reader.fixed}}
   assert {o.name: o.default for o in reader.options} == options
   assert list(parameters)[:2] == ['source', 'name']
-  assert parameters['name'].default == (
-      inspect.Parameter.empty if reader.task is None else reader.task)
+  assert parameters['name'].default in (inspect.Parameter.empty, reader.task)
+  assert set(reader.fixed) <= set(parameters)
   for option in reader.options:
     assert option.type(str(option.default)) == option.default
     assert option.choices is None or option.default in option.choices

@@ -143,7 +143,7 @@ def test_units_stay_together():
 
 def test_missing_files_up_to_a_limit():
   said = []
-  missing = Missing(what='the list', limit=0.1)
+  missing = Missing(what='the list', folder='photos', limit=0.1)
   missing.close(100, said.append)
   assert not said
   for i in range(10):
@@ -154,11 +154,11 @@ def test_missing_files_up_to_a_limit():
   missing.add('10.jpg')
   with pytest.raises(InputError, match=r'11 of 100 .*--max-missing, now 0.1'):
     missing.close(100, said.append)
-  one = Missing(what='the list', limit=0.0)
+  one = Missing(what='the list', folder='photos', limit=0.0)
   one.add('0.jpg')
   one.close(5, said.append)
   with pytest.raises(InputError, match='not from 0 to 1'):
-    Missing(what='the list', limit=1.5)
+    Missing(what='the list', folder='photos', limit=1.5)
 
 
 def test_wording():

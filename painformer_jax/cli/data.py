@@ -1,4 +1,4 @@
-"""`painformer data`: fetch the demo corpus; prepare, check and look at datasets."""
+"""`painformer data`: fetch the demo corpus; prepare, list, check and look at datasets."""
 
 import argparse
 
@@ -11,6 +11,7 @@ _EXAMPLES = {
     'demo': 'painformer data demo --data-dir runs/data',
     'prepare': 'painformer data prepare vggface2 --source VGGFace2 --data-dir runs/data',
     'page': 'painformer data page vggface2',
+    'list': 'painformer data list --data-dir runs/data',
     'check': EXAMPLE,
     'preview': 'painformer data preview my_task --augment paper --out my_task.png',
 }
@@ -39,10 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   page.add_argument('name', nargs='?', metavar='NAME',
                     help='a page; all are listed without it')
 
+  _add_data_dir(_action(
+      actions, 'list', _list, 'what is prepared, and what is there of the 14-task corpus; '
+      'no record is read'))
+
   check = _action(
       actions, 'check', _check, 'read every prepared record; report what is '
       'unreadable, mislabelled, repeated or shared by two splits, and what is there '
       'of the 14-task corpus')
+  check.add_argument('tasks', nargs='*', metavar='TASK',
+                     help='prepared tasks (default: all)')
+  check.add_argument('--max-leaked', type=float, default=0.0, metavar='X',
+                     help="share of a split whose images may equal another split's, as "
+                     'photographs from the web do (default: %(default)s)')
   check.add_argument('--threads', type=int, metavar='N', help=_THREADS)
   _add_data_dir(check)
 
@@ -51,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   preview.add_argument('tasks', nargs='*', metavar='TASK',
                        help='prepared tasks (default: all)')
   preview.add_argument('--augment', metavar='POLICY',
-                       help='policy or chain of operations (default: by modality)')
+                       help="policy or chain of operations (default: the 14-task run's for "
+                       'tasks of that corpus, else by modality)')
   preview.add_argument('--images', type=int, default=4, metavar='N',
                        help='images of each task (default: %(default)s)')
   preview.add_argument('--seed', type=int, default=0, metavar='N',
@@ -133,15 +144,19 @@ def _prepare(args):
   from painformer_jax.data.builders.beam import store_with_beam
   from painformer_jax.data.builders.catalog import READERS
   from painformer_jax.errors import InputError
-  from painformer_jax.progress import say
+  from painformer_jax.progress import say, waiting
   reader = READERS[args.reader]
   if args.threads is not None and args.threads < 1:
     raise InputError('--threads must be at least 1')
-  if os.path.exists(args.source):
-    say(f'{args.name}: lists {args.source}')
-  task = reader.build(
-      args.source, name=args.name, report=say,
-      **{option.name: getattr(args, option.name) for option in reader.options})
+  source = args.source
+  if os.path.exists(source):
+    say(f'{args.name}: lists {source}')
+    # Workers of Beam may be in another folder.
+    source = source if args.beam is None else os.path.abspath(source)
+  with waiting(f'{args.name}: lists {source}', say):
+    task = reader.build(
+        source, name=args.name, report=say,
+        **{option.name: getattr(args, option.name) for option in reader.options})
   settings = dict(progress=say, max_unreadable=args.max_unreadable)
   if args.beam is None:
     store(task, args.data_dir, threads=args.threads, **settings)
@@ -163,6 +178,24 @@ def _page(args):
     raise InputError(f"no page '{args.name}', only {', '.join(pages)}")
 
 
+def _list(args):
+  from painformer_jax.data import corpus, prepared
+  from painformer_jax.errors import InputError
+  names = prepared.list_tasks(args.data_dir)
+  if not names:
+    raise InputError(f'no prepared task in {args.data_dir}; {prepared.HOW_TO_PREPARE}')
+  tasks, damaged = {}, []
+  for name in names:
+    try:
+      tasks[name] = prepared.open_task(args.data_dir, name)
+    except InputError as error:
+      damaged.append(error)
+  print(prepared.table(list(tasks.values())) + '\n')
+  print(corpus.table(corpus.compare(tasks)))
+  if damaged:
+    raise damaged[0]
+
+
 def _check(args):
   from painformer_jax.data import check, corpus
   from painformer_jax.data.prepared import list_tasks, open_task
@@ -170,7 +203,9 @@ def _check(args):
   from painformer_jax.progress import say
   if args.threads is not None and args.threads < 1:
     raise InputError('--threads must be at least 1')
-  reports = check.check_tasks(args.data_dir, progress=say, threads=args.threads)
+  reports = check.check_tasks(
+      args.data_dir, names=args.tasks, progress=say, threads=args.threads,
+      max_leaked=args.max_leaked)
   print(check.table(reports))
   unopened = {r.task for r in reports if r.split == '-'}
   names = {task.name for task in corpus.CORPUS} & set(list_tasks(args.data_dir)) - unopened
@@ -185,11 +220,13 @@ def _check(args):
 
 
 def _preview(args):
-  from painformer_jax.data import preview
+  from painformer_jax.data import corpus, preview
   from painformer_jax.data.prepared import list_tasks, open_task
   tasks = args.tasks or list_tasks(args.data_dir)
+  trained = {task.name: task.augment for task in corpus.CORPUS}
   augment = args.augment or {
-      name: _USUAL.get(open_task(args.data_dir, name).modality, 'none') for name in tasks}
+      name: trained.get(name) or _USUAL.get(
+          open_task(args.data_dir, name).modality, 'none') for name in tasks}
   preview.write_contact_sheet(
       args.out, args.data_dir, tasks, augment=augment, images=args.images,
       seed=args.seed, image_size=args.image_size)

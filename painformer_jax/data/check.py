@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from painformer_jax.data.batch import decode_strictly
+from painformer_jax.data.columns import aligned
 from painformer_jax.data.prepared import (
     PreparedTask, Records, list_tasks, open_task, record_digest, split_sha256)
 from painformer_jax.errors import InputError
@@ -33,6 +34,7 @@ class SplitReport:
     split: name of the split.
     images: number of records.
     classes: number of classes that occur.
+    of_classes: number of classes of the task.
     identities: number of people (or animals, recordings) that occur, where they
       are stored.
     image_sizes: 'height x width' -> how many images have it, in pixels.
@@ -45,6 +47,7 @@ class SplitReport:
   split: str
   images: int
   classes: int
+  of_classes: int
   identities: int
   image_sizes: dict[str, int]
   repeats: int
@@ -66,33 +69,42 @@ class _Scan:
 
 
 def check_tasks(
-    data_dir: str | Path, *, progress: Callable[[str], None] = lambda line: None,
-    threads: int | None = None,
+    data_dir: str | Path, *, names: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda line: None,
+    threads: int | None = None, max_leaked: float = 0.0,
 ) -> list[SplitReport]:
-  """Checks every task in `data_dir`, see `check_task`.
+  """Checks tasks in `data_dir`, those named or all; see `check_task`.
 
   Raises:
-    InputError: `data_dir` is no folder, or holds no task.
+    InputError: `data_dir` is no folder, holds no task or not one that is named;
+      `max_leaked` is out of range.
   """
-  names = list_tasks(data_dir)
-  if not names:
+  there = list_tasks(data_dir)
+  if not there:
     raise InputError(f'no prepared task in {data_dir}')
+  absent = [name for name in names if name not in there]
+  if absent:
+    raise InputError(f"no task '{absent[0]}' in {data_dir} (there: {', '.join(there)})")
+  if not 0 <= max_leaked <= 1:
+    raise InputError(f'the share of leaked images, {max_leaked}, is not from 0 to 1')
+  names = [name for name in there if name in names] if names else there
   reports = []
   for name in names:
     progress(f'checking {name}')
     try:
       reports += check_task(
-          open_task(data_dir, name), progress=progress, threads=threads)
+          open_task(data_dir, name), progress=progress, threads=threads,
+          max_leaked=max_leaked)
     except InputError as error:
       reports.append(SplitReport(
-          task=name, split='-', images=0, classes=0, identities=0, image_sizes={},
-          repeats=0, leaked=0, problems=(str(error),)))
+          task=name, split='-', images=0, classes=0, of_classes=0, identities=0,
+          image_sizes={}, repeats=0, leaked=0, problems=(str(error),)))
   return reports
 
 
 def check_task(
     task: PreparedTask, *, progress: Callable[[str], None] = lambda line: None,
-    threads: int | None = None,
+    threads: int | None = None, max_leaked: float = 0.0,
 ) -> list[SplitReport]:
   """Reads every record of a task.
 
@@ -105,6 +117,8 @@ def check_task(
     task: the task.
     progress: takes lines of text to show.
     threads: that read and decode, each a block of records; by default one a core.
+    max_leaked: share of a split whose images may equal one of an earlier split:
+      photographs collected from the web repeat.
   """
   meter = Meter(sum(task.sizes.values()), progress, prefix=f'{task.name}: ')
   scans = {}
@@ -116,7 +130,7 @@ def check_task(
         meter.add(len(part.keys))
         parts.append(part)
       scans[split] = _joined(parts)
-  return [_report(task, split, scans) for split in scans]
+  return [_report(task, split, scans, max_leaked) for split in scans]
 
 
 def _scan(records: Records, start: int) -> _Scan:
@@ -163,7 +177,8 @@ def _joined(parts: Sequence[_Scan]) -> _Scan:
 
 
 def _report(
-    task: PreparedTask, split: str, scans: dict[str, _Scan]) -> SplitReport:
+    task: PreparedTask, split: str, scans: dict[str, _Scan], max_leaked: float,
+) -> SplitReport:
   scan = scans[split]
   records = task.records(split)
   problems = []
@@ -188,8 +203,10 @@ def _report(
   leaked = np.flatnonzero(np.isin(
       scan.pixels, np.concatenate([scans[s].pixels for s in earlier])
   )) if earlier else np.array([], int)
-  problem(f"leakage, images that are in {' or '.join(earlier)} too",
-          leaked.size, keys(leaked))
+  share = leaked.size / max(1, len(records))
+  if share > max_leaked:
+    problem(f"leakage, images that are in {' or '.join(earlier)} too ({share:.2%} of the "
+            'split; --max-leaked allows some)', leaked.size, keys(leaked))
   identities = np.setdiff1d(scan.identities, [0])
   shared = np.flatnonzero(np.isin(scan.identities, np.intersect1d(
       identities, np.concatenate([scans[s].identities for s in earlier])
@@ -199,7 +216,7 @@ def _report(
           np.unique(scan.identities[shared]).size, people)
   return SplitReport(
       task=task.name, split=split, images=len(records),
-      classes=len(scan.labels), identities=identities.size,
+      classes=len(scan.labels), of_classes=len(task.classes), identities=identities.size,
       image_sizes=dict(scan.image_sizes),
       repeats=_repeats(scan.pixels).size, leaked=leaked.size,
       problems=tuple(problems))
@@ -207,20 +224,20 @@ def _report(
 
 def table(reports: list[SplitReport]) -> str:
   """The reports as lines of text, problems below."""
-  rows = [('task', 'split', 'images', 'classes', 'size', 'repeats', 'leaked',
+  rows = [('task', 'split', 'images', 'classes', 'identities', 'size', 'repeats', 'leaked',
            'verdict')]
   for r in reports:
     sizes = ', '.join(r.image_sizes) if len(r.image_sizes) < 3 else (
         f'{len(r.image_sizes)} sizes')
+    classes = f'{r.classes:,}'
+    if r.classes < r.of_classes:
+      classes += f' of {r.of_classes:,}'
+    identities = f'{r.identities:,}' if r.identities else '-'
     rows.append((
-        r.task, r.split, f'{r.images:,}', str(r.classes), sizes,
-        str(r.repeats), str(r.leaked), 'WRONG' if r.problems else 'ok'))
-  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-  lines = ['  '.join(c.ljust(w) for c, w in zip(row, widths)).rstrip()
-           for row in rows]
-  lines += [f'{r.task} {r.split}: {problem}'
-            for r in reports for problem in r.problems]
-  return '\n'.join(lines)
+        r.task, r.split, f'{r.images:,}', classes, identities, sizes,
+        f'{r.repeats:,}', f'{r.leaked:,}', 'WRONG' if r.problems else 'ok'))
+  problems = [f'{r.task} {r.split}: {problem}' for r in reports for problem in r.problems]
+  return '\n'.join(aligned(rows) + problems)
 
 
 def _sha256(digests: Sequence[bytes], shards: Sequence[int]) -> str:

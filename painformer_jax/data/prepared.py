@@ -8,6 +8,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
+from painformer_jax.data.columns import aligned
 from painformer_jax.errors import InputError
 
 FEATURES = ('image', 'label', 'key', 'source', 'identity')
@@ -117,12 +119,25 @@ def list_tasks(data_dir: str | Path) -> list[str]:
   Raises:
     InputError: `data_dir` is not a folder.
   """
-  data_dir = Path(data_dir)
+  data_dir = mounted(data_dir)
   if not data_dir.is_dir():
     raise InputError(
         f'there is no data folder {data_dir}; {HOW_TO_PREPARE}, '
         '`painformer data demo` makes the demo tasks')
   return sorted(p.name for p in data_dir.iterdir() if _versions(p))
+
+
+def mounted(data_dir: str | Path) -> Path:
+  """The data folder as a path.
+
+  Raises:
+    InputError: it is the address of a bucket, of which a path would make a folder.
+  """
+  if re.match(r'[a-z][a-z0-9]+:/', str(data_dir)):
+    raise InputError(
+        f'{data_dir} is an address, not a folder: records are read at random places; '
+        'mount the bucket (gcsfuse, s3fs) and name the folder')
+  return Path(data_dir)
 
 
 def open_task(data_dir: str | Path, name: str) -> PreparedTask:
@@ -168,6 +183,18 @@ def open_task(data_dir: str | Path, name: str) -> PreparedTask:
         f'{gone[0]} is missing or empty; delete {path} and prepare the task '
         'again')
   return task
+
+
+def table(tasks: Sequence[PreparedTask]) -> str:
+  """What is prepared, a line a task: from its metadata, no record is read."""
+  rows = [('task', 'modality', 'classes', 'images', 'MB', 'stored')]
+  for task in tasks:
+    size = sum(file.stat().st_size for file in task.path.iterdir())
+    rows.append((
+        task.name, task.modality, f'{len(task.classes):,}',
+        ' + '.join(f'{count:,} {split}' for split, count in task.sizes.items()),
+        f'{size / 1e6:,.1f}', task.settings))
+  return '\n'.join(aligned(rows, right=(2, 4)))
 
 
 def record_digest(*, key: str, label: int, image: bytes) -> bytes:

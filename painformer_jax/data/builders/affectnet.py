@@ -2,7 +2,7 @@
 
     (a) SOURCE/Manually_Annotated_file_lists/{training,validation}.csv
         SOURCE/Manually_Annotated_Images/<directory>/<file>.jpg, or the same
-        below SOURCE/Manually_Annotated/
+        below SOURCE/Manually_Annotated/ or SOURCE/Manually_Annotated_compressed/
     (b) SOURCE/{train_set,val_set}/images/<id>.jpg
         SOURCE/{train_set,val_set}/annotations/<id>_exp.npy, or images/ and
         annotations/ in SOURCE itself
@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from painformer_jax.data.builders.image_files import (
-    MAX_MISSING, Box, FileIndex, ImageReader, Missing, Report, StoredAs,
+    ANY_SUFFIX, MAX_MISSING, Box, FileIndex, ImageReader, Missing, Report, StoredAs,
     check_fraction, counted, find_child, key_of, require_folder, split_by, unreadable)
+from painformer_jax.data.builders.people import in_number_order
 from painformer_jax.data.builders.tables import Row, read_rows
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.errors import InputError
@@ -69,7 +70,7 @@ def affectnet_task(
       image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
   source = require_folder(source)
-  found = _Found(report=report, max_missing=max_missing)
+  found = _Found(source=source, report=report, max_missing=max_missing)
   try:
     lists = _find_lists(source)
     if lists:
@@ -78,7 +79,7 @@ def affectnet_task(
       splits = _read_annotations(source, found)
   except OSError as error:
     raise unreadable(source, error) from error
-  found.close(source)
+  found.close()
   if 'test' in splits and 'train' in splits:
     how = "the dataset's validation images for testing"
   else:
@@ -106,6 +107,7 @@ def affectnet_task(
 class _Found:
   """Collects items, and counts what is left out."""
 
+  source: Path
   report: Report
   max_missing: float
   rows: int = 0
@@ -116,7 +118,8 @@ class _Found:
   _seen: set[str] = dataclasses.field(default_factory=set)
 
   def __post_init__(self):
-    self.missing = Missing(what='AffectNet', limit=self.max_missing)
+    self.missing = Missing(
+        what='AffectNet', folder=self.source, limit=self.max_missing)
 
   def label(self, text: str, where: str) -> int | None:
     """The label of an expression, None where it is one that is left out."""
@@ -140,7 +143,7 @@ class _Found:
     self._seen.add(item.key)
     items.append(item)
 
-  def close(self, source: Path) -> None:
+  def close(self) -> None:
     for count, what in (
         (self.other, 'left out: {} without one of the 8 expressions'),
         (self.repeated, 'left out: {} listed before'),
@@ -149,7 +152,7 @@ class _Found:
         self.report(what.format(counted(count, 'image')))
     self.missing.close(self.rows, self.report)
     if not self._seen:
-      raise InputError(f'{source}: no image with one of the 8 expressions')
+      raise InputError(f'{self.source}: no image with one of the 8 expressions')
 
 
 def _find_lists(source: Path) -> dict[str, Path]:
@@ -161,10 +164,12 @@ def _find_lists(source: Path) -> dict[str, Path]:
 
 def _read_lists(
     source: Path, lists: dict[str, Path], found: _Found) -> dict[str, list[Item]]:
-  folder = (find_child(source, 'Manually_Annotated_Images', 'Manually_Annotated')
-            or source)
+  folder = find_child(
+      source, 'Manually_Annotated_Images', 'Manually_Annotated',
+      'Manually_Annotated_compressed') or source
   folder = find_child(folder, 'Manually_Annotated_Images') or folder
-  index = FileIndex(folder)
+  found.missing.folder = folder
+  index = FileIndex(folder, suffixes=ANY_SUFFIX)
   prefix = '' if folder == source else f'{folder.relative_to(source).as_posix()}/'
   splits = {}
   # The test split first: an image in both lists is then not trained on.
@@ -219,7 +224,7 @@ def _read_annotations(source: Path, found: _Found) -> dict[str, list[Item]]:
     splits[split] = []
     labelled = FileIndex(annotations, suffixes=('_exp.npy',))
     prefix = images.relative_to(source).as_posix()
-    for path in sorted(FileIndex(images), key=_in_number_order):
+    for path in sorted(FileIndex(images), key=in_number_order):
       annotation = labelled.find(f'{path.rpartition(".")[0]}_exp.npy')
       text = annotation and _read_expression(annotations / annotation)
       if not text:
@@ -239,8 +244,3 @@ def _read_expression(path: Path) -> str:
   # A damaged file; an array of objects, or of several values.
   except (ValueError, EOFError):
     return ''
-
-
-def _in_number_order(path: str) -> tuple:
-  stem = path.rpartition('.')[0]
-  return (0, int(stem), path) if stem.isdecimal() else (1, 0, path)

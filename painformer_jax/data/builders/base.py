@@ -2,13 +2,14 @@
 
 TFDS's usual builder (`GeneratorBasedBuilder`) holds a split in memory and, past
 1 GB, spills it through TensorFlow's file system, which is not installed here; a
-killed build begins anew. Here a split is cut into shards of a few thousand
-images, each written whole (`shards.py`) by this process or by many machines
-(`beam.py`), and TFDS's metadata is put beside them when all are there. The
+killed build begins anew. Here a split is cut into shards of some 16,000 images,
+each written whole (`shards.py`) by this process or by many machines (`beam.py`),
+and TFDS's metadata is put beside them when all are there. The
 mixture shuffles at reading time, so images stay in the order of the listing.
 """
 
 import contextlib
+import errno
 import fcntl
 import math
 import os
@@ -22,7 +23,7 @@ import tensorflow_datasets as tfds
 from painformer_jax.data.builders.shards import (
     Shard, WrittenShard, finished_shard, read_ahead, write_shard, written)
 from painformer_jax.data.example import Item, TaskSource, listing_sha256
-from painformer_jax.data.prepared import PreparedTask, open_task, split_sha256
+from painformer_jax.data.prepared import PreparedTask, mounted, open_task, split_sha256
 from painformer_jax.errors import InputError
 from painformer_jax.progress import Meter
 
@@ -115,11 +116,11 @@ def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *,
   Raises:
     InputError: see `store`.
   """
-  home = Path(data_dir) / task.name
+  home = mounted(data_dir) / task.name
   final, work = home / VERSION, home / '.incomplete'
   with written(home):
     home.mkdir(parents=True, exist_ok=True)
-  with _only_writer(home, task.name):
+  with _only_writer(home, task.name, progress):
     if final.exists():
       _check_unchanged(task, shards, open_task(data_dir, task.name))
       yield None
@@ -222,6 +223,8 @@ def finish(task: TaskSource, shards: Sequence[Shard],
       }))
   splits = []
   with written(work.parent):
+    for left in work.glob('*.tmp'):
+      left.unlink()
     skipped = [f'{key}: {reason}' for s in shards
                for key, reason in done[s.name].skipped.items()]
     if skipped:
@@ -292,7 +295,8 @@ def _check_unchanged(
     task: TaskSource, shards: Sequence[Shard], prepared: PreparedTask) -> None:
   """Raises InputError where what is stored is not what `task` says or lists."""
   differs = [
-      field for field in ('classes', 'modality', 'description', 'licence', 'settings')
+      # Not the description: its words may be others in another release.
+      field for field in ('classes', 'modality', 'licence', 'settings')
       if getattr(task, field) != getattr(prepared, field)]
   if set(task.splits) != set(prepared.sizes):
     differs.append('splits')
@@ -306,8 +310,12 @@ def _check_unchanged(
         'use another data folder')
 
 
+# What file systems without locks answer, such as Lustre mounted without `flock`.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
 @contextlib.contextmanager
-def _only_writer(home: Path, name: str):
+def _only_writer(home: Path, name: str, progress: Progress):
   """Holds the task's lock, which the system frees even if we are killed."""
   with written(home):
     file = open(home / '.lock', 'w')
@@ -317,4 +325,11 @@ def _only_writer(home: Path, name: str):
     except BlockingIOError as error:
       raise InputError(
           f"another process is storing task '{name}' in {home}") from error
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        raise InputError(
+            f'{home} cannot be written: {error.strerror}; choose another data folder'
+        ) from error
+      progress(f'{name}: {home} is on a file system without locks: see to it that no '
+               'other process stores the same task')
     yield

@@ -5,15 +5,21 @@ folder that the machine that starts the pipeline and all workers see under one
 name (NFS, Lustre, Filestore), and so must the dataset's folder.
 """
 
-from collections.abc import Sequence
+import pickle
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from painformer_jax.data.builders.base import (
     Allowance, Progress, finish, opened, plan_shards)
-from painformer_jax.data.builders.shards import finished_shard, read_ahead, write_shard
-from painformer_jax.data.example import TaskSource
+from painformer_jax.data.builders.shards import (
+    Shard, finished_shard, read_ahead, write_shard, written)
+from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import PreparedTask, open_task
 from painformer_jax.errors import InputError, import_extra
+
+# Below the folder that is written to: what each shard is to hold.
+_PLAN = 'plan'
 
 
 def store_with_beam(
@@ -44,15 +50,13 @@ def store_with_beam(
       return open_task(data_dir, task.name)
     todo = [s for s in shards if finished_shard(s, work) is None]
     progress(f'{task.name}: {len(todo):,} of {len(shards):,} shards to write')
-    read, folder = task.read, str(Path(work).absolute())
-
-    def write(shard):
-      write_shard(shard, Path(folder), read_ahead(shard.items, read, threads=threads))
-
+    _write_plan(todo, work)
+    write = _writer(Path(work).absolute(), task.read, threads)
     try:
       with beam.Pipeline(options=pipeline_options(list(options))) as pipeline:
         # Reshuffled, so that runners do not fuse all shards onto one worker.
-        (pipeline | beam.Create(todo) | beam.Reshuffle() | beam.Map(write))
+        (pipeline | beam.Create([s.name for s in todo]) | beam.Reshuffle()
+         | beam.Map(write))
     except Exception as error:
       # Runners wrap what workers raise in exceptions of their own.
       raise InputError(
@@ -69,8 +73,34 @@ def store_with_beam(
       items = {item.key: item for item in shard.items}
       for key, reason in done[shard.name].skipped.items():
         allowance.skip(shard.split, items[key], reason)
+    with written(work.parent):
+      shutil.rmtree(work / _PLAN)
     finish(task, shards, done, work, progress=progress)
   return open_task(data_dir, task.name)
+
+
+def _write_plan(shards: Sequence[Shard], work: Path) -> None:
+  """Puts shards where workers find them by name.
+
+  In the pipeline itself they would not fit: a dataset's items are some hundred MB,
+  and Dataflow, for one, takes 20 MB.
+  """
+  with written(work.parent):
+    (work / _PLAN).mkdir(exist_ok=True)
+    for shard in shards:
+      (work / _PLAN / f'{shard.name}.pickle').write_bytes(pickle.dumps(shard))
+
+
+def _writer(
+    work: Path, read: Callable[[Item], bytes], threads: int) -> Callable[[str], None]:
+  """What workers do with a shard's name."""
+
+  def write(name: str) -> None:
+    shard = pickle.loads((work / _PLAN / f'{name}.pickle').read_bytes())
+    if finished_shard(shard, work) is None:
+      write_shard(shard, work, read_ahead(shard.items, read, threads=threads))
+
+  return write
 
 
 def _last_line(error: Exception) -> str:

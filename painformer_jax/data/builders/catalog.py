@@ -5,7 +5,7 @@ Readers are imported when they are first used: a table of them costs nothing.
 
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Reader:
   Attributes:
     summary: what it expects below the source, in one line.
     function: 'module:function' in this package.
+    fixed: arguments that make this reader of a function that serves several.
     page: of `PAGES`, without its suffix: how to get and prepare the dataset.
     task: the task's usual name; None where the user must choose one.
     options: what the function takes beside source, name and report.
@@ -54,6 +55,7 @@ class Reader:
   page: str
   task: str | None
   options: tuple[Option, ...]
+  fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def page_path(self) -> Path:
@@ -82,7 +84,7 @@ class Reader:
     name = self.task if name is None else name
     if name is None:
       raise TypeError('this reader needs a name for the task')
-    return self.load()(source, name, report=report, **options)
+    return self.load()(source, name, report=report, **self.fixed, **options)
 
 
 _IMAGE_SIZE = Option(
@@ -139,13 +141,13 @@ READERS: dict[str, Reader] = {
     'speakingfaces-rgb': Reader(
         summary='SpeakingFaces, colour: SOURCE/{train,valid,test}_data/sub_N/trial_N/'
         'rgb_image_cmd_aligned/*_3.png',
-        function='speakingfaces:speakingfaces_rgb_task', page='speakingfaces',
-        task='speakingfaces_rgb', options=_SPEAKING),
+        function='speakingfaces:speakingfaces_task', fixed={'stream': 'rgb'},
+        page='speakingfaces', task='speakingfaces_rgb', options=_SPEAKING),
     'speakingfaces-thermal': Reader(
         summary='SpeakingFaces, thermal: SOURCE/{train,valid,test}_data/sub_N/'
         'trial_N/thr_image_cmd/*_1.png',
-        function='speakingfaces:speakingfaces_thermal_task', page='speakingfaces',
-        task='speakingfaces_thermal', options=_SPEAKING),
+        function='speakingfaces:speakingfaces_task', fixed={'stream': 'thermal'},
+        page='speakingfaces', task='speakingfaces_thermal', options=_SPEAKING),
     'affectnet': Reader(
         summary='AffectNet: SOURCE/Manually_Annotated_file_lists/*.csv, or '
         'SOURCE/{train_set,val_set}/{images,annotations}',
@@ -156,12 +158,12 @@ READERS: dict[str, Reader] = {
     'rafdb-basic': Reader(
         summary='RAF-DB, 7 expressions: SOURCE/EmoLabel/list_patition_label.txt, '
         'SOURCE/Image/aligned',
-        function='rafdb:rafdb_basic_task', page='rafdb', task='rafdb_basic',
-        options=(*_STORED, _MAX_MISSING)),
+        function='rafdb:rafdb_task', fixed={'part': 'basic'}, page='rafdb',
+        task='rafdb_basic', options=(*_STORED, _MAX_MISSING)),
     'rafdb-compound': Reader(
         summary='RAF-DB, 11 compound expressions, laid out as the basic ones',
-        function='rafdb:rafdb_compound_task', page='rafdb', task='rafdb_compound',
-        options=(*_STORED, _MAX_MISSING)),
+        function='rafdb:rafdb_task', fixed={'part': 'compound'}, page='rafdb',
+        task='rafdb_compound', options=(*_STORED, _MAX_MISSING)),
     'manifest': Reader(
         summary='images or signals that SOURCE, a .csv, .tsv or .parquet, lists',
         function='manifest:manifest_task', page='manifest', task=None,

@@ -11,9 +11,10 @@ import os
 from pathlib import Path
 
 from painformer_jax.data.builders.image_files import (
-    ImageReader, Report, StoredAs, check_fraction, counted, key_of, list_files,
-    named, require_folder, split_by, unreadable)
-from painformer_jax.data.example import Item, TaskSource
+    Report, StoredAs, check_fraction, counted, list_files, named, require_folder,
+    unreadable)
+from painformer_jax.data.builders.people import in_number_order, people_task
+from painformer_jax.data.example import TaskSource
 from painformer_jax.errors import InputError
 
 # What the names of the eight archives add up to.
@@ -57,27 +58,11 @@ def digiface_task(
   except OSError as error:
     raise unreadable(source, error) from error
   by_identity = _group(source, keys, report)
-  classes = tuple(sorted(by_identity, key=_in_number_order))
-  if len(classes) != PEOPLE:
-    report(f"{name}: {counted(len(classes), 'identity')} found; the release has "
-           f'{PEOPLE:,}')
-  items = []
-  for label, identity in enumerate(classes):
-    items += [Item(key=key, label=label)
-              for key in sorted(by_identity[identity], key=_in_number_order)]
-  return TaskSource(
-      name=name,
-      classes=classes,
-      modality='face',
-      description=(
-          f'Which of {len(classes)} rendered people (DigiFace-1M). Closed set: '
-          f'the same people in both splits; {test_fraction:g} of the images of '
-          f'each, one at least, held out, by seed {split_seed} (reconstructed); '
-          f'their accessories are on both sides. Images are {stored}.'),
-      licence=LICENCE,
-      splits=split_by(items, key_of, fraction=test_fraction, seed=split_seed),
-      read=ImageReader(root=str(source), stored=stored),
-      settings=str(stored))
+  return people_task(
+      by_identity, source=source, name=name, released=PEOPLE, order=in_number_order,
+      stored=stored, test_fraction=test_fraction, split_seed=split_seed,
+      what='rendered people (DigiFace-1M)',
+      remarks='; their accessories are on both sides', licence=LICENCE, report=report)
 
 
 def _group(source: Path, keys: list[str], report: Report) -> dict[str, list[str]]:
@@ -102,9 +87,3 @@ def _group(source: Path, keys: list[str], report: Report) -> dict[str, list[str]
         f'{source} has {len(by_identity)} folders with images; expected one for '
         'each identity, such as 0/0.png')
   return by_identity
-
-
-def _in_number_order(name: str) -> tuple:
-  """Sorts '9' before '10' and '9.png' before '10.png'."""
-  stem = os.path.splitext(os.path.basename(name))[0]
-  return (0, int(stem), name) if stem.isdecimal() else (1, 0, name)

@@ -16,6 +16,8 @@ from painformer_jax.errors import InputError
 from painformer_jax.modalities.images import squash
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
+# For files that a list names one by one: whatever can be decoded is taken.
+ANY_SUFFIX = ('',)
 JPEG_QUALITY = 95
 # Images that an index names and that are not there are left out up to this
 # share of the index (and one at least).
@@ -176,10 +178,12 @@ class Missing:
 
   Attributes:
     what: names the index in messages.
+    folder: where it was looked for.
     limit: share of the index's rows that may be missing, and one at least.
   """
 
   what: str
+  folder: str | Path
   limit: float = MAX_MISSING
   count: int = 0
   first: list[str] = dataclasses.field(default_factory=list)
@@ -202,7 +206,7 @@ class Missing:
             f'missing: {named(self.first, self.count)}')
     if self.count > max(1, self.limit * rows):
       raise InputError(
-          f'{line}; complete the copy, or allow more (--max-missing, '
+          f'{line}; complete {self.folder}, or allow more (--max-missing, '
           f'now {self.limit:g})')
     report(f'left out: {line}')
 

@@ -139,8 +139,8 @@ def manifest_task(
   table = _find_table(source)
   given = tuple(c.strip() for c in classes.split(',')) if classes else ()
   listing = _read_table(
-      table, given, rate=rate, missing=Missing(what=table.name, limit=max_missing),
-      report=report)
+      table, given, rate=rate, report=report,
+      missing=Missing(what=table.name, folder=table.parent, limit=max_missing))
   splits, how = _split(
       table, listing, test_fraction=test_fraction, split_seed=split_seed)
   if not listing.signals:

@@ -9,9 +9,10 @@ count from 1. Images whose names begin with test_ are the test split.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from painformer_jax.data.builders.image_files import (
-    MAX_MISSING, FileIndex, ImageReader, Missing, Report, StoredAs, find_child,
+    ANY_SUFFIX, MAX_MISSING, FileIndex, ImageReader, Missing, Report, StoredAs, find_child,
     require_folder, unreadable)
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.errors import InputError
@@ -21,40 +22,17 @@ COMPOUND = (
     'happily surprised', 'happily disgusted', 'sadly fearful', 'sadly angry',
     'sadly surprised', 'sadly disgusted', 'fearfully angry', 'fearfully surprised',
     'angrily surprised', 'angrily disgusted', 'disgustedly surprised')
+# In the order of the labels, from label 1 on.
+CLASSES = {'basic': BASIC, 'compound': COMPOUND}
 LICENCE = 'RAF-DB: non-commercial research, by agreement with its authors'
 _LISTS = ('list_patition_label.txt', 'list_partition_label.txt')
-
-
-def rafdb_basic_task(
-    source: str | Path, name: str = 'rafdb_basic', *, image_size: int = 224,
-    short_side: int = 0, encoding: str = 'jpeg', max_missing: float = MAX_MISSING,
-    report: Report = print,
-) -> TaskSource:
-  """Lists the seven basic expressions, see `rafdb_task`."""
-  return rafdb_task(
-      source, name, part='basic', classes=BASIC, image_size=image_size,
-      short_side=short_side, encoding=encoding, max_missing=max_missing,
-      report=report)
-
-
-def rafdb_compound_task(
-    source: str | Path, name: str = 'rafdb_compound', *, image_size: int = 224,
-    short_side: int = 0, encoding: str = 'jpeg', max_missing: float = MAX_MISSING,
-    report: Report = print,
-) -> TaskSource:
-  """Lists the eleven compound expressions, see `rafdb_task`."""
-  return rafdb_task(
-      source, name, part='compound', classes=COMPOUND, image_size=image_size,
-      short_side=short_side, encoding=encoding, max_missing=max_missing,
-      report=report)
 
 
 def rafdb_task(
     source: str | Path,
     name: str,
     *,
-    part: str,
-    classes: tuple[str, ...],
+    part: Literal['basic', 'compound'],
     image_size: int = 224,
     short_side: int = 0,
     encoding: str = 'jpeg',
@@ -66,8 +44,7 @@ def rafdb_task(
   Args:
     source: the part's folder, or the one that has it.
     name: the task's name.
-    part: 'basic' or 'compound'.
-    classes: names of its labels, from label 1 on.
+    part: which of the two.
     image_size, short_side, encoding: see `image_files.StoredAs`.
     max_missing: share of the listed images that may be missing.
     report: takes a line for what is left out.
@@ -78,12 +55,12 @@ def rafdb_task(
   """
   stored = StoredAs(
       image_size=image_size, short_side=short_side, encoding=encoding)
-  source = require_folder(source)
+  source, classes = require_folder(source), CLASSES[part]
   try:
     splits = _read_part(source, part, classes, max_missing, report)
-  except (OSError, UnicodeDecodeError) as error:
-    if isinstance(error, OSError):
-      raise unreadable(source, error) from error
+  except OSError as error:
+    raise unreadable(source, error) from error
+  except UnicodeDecodeError as error:
     raise InputError(f'{source}: its list of labels is no text ({error})') from error
   return TaskSource(
       name=name,
@@ -108,9 +85,9 @@ def _read_part(
   images = find_child(find_child(home, 'Image') or home, 'aligned')
   if images is None:
     raise InputError(f'{home} has no folder Image/aligned')
-  index = FileIndex(images)
+  index = FileIndex(images, suffixes=ANY_SUFFIX)
   prefix = images.relative_to(source).as_posix()
-  missing = Missing(what=listing.name, limit=max_missing)
+  missing = Missing(what=listing.name, folder=images, limit=max_missing)
   splits = {'train': [], 'test': []}
   seen, labels, rows = {}, set(), 0
   for number, line in enumerate(

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def write_shard(
     InputError: the folder cannot be written.
   """
   target = folder / f'{shard.name}.array_record'
-  temporary = target.with_suffix('.tmp')
+  # Of its own: Beam may start a shard anew while a lost worker still writes it.
+  temporary = folder / f'{shard.name}.{secrets.token_hex(4)}.tmp'
   digest, records, size, skipped = hashlib.sha256(), 0, 0, {}
   with written(folder.parent):
     writer = array_record_module.ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
@@ -152,7 +154,7 @@ def written(home: Path):
 
 
 def _write_sidecar(path: Path, result: WrittenShard) -> None:
-  temporary = path.with_suffix('.json.tmp')
+  temporary = path.with_suffix(f'.{secrets.token_hex(4)}.tmp')
   temporary.write_text(json.dumps(dataclasses.asdict(result)))
   os.replace(temporary, path)
 

@@ -4,6 +4,9 @@
       rgb_image_cmd_aligned/<sub>_<trial>_<session>_<position>_<command>_<frame>_3.png
       thr_image_cmd/<sub>_<trial>_<session>_<position>_<command>_<frame>_1.png
 
+or, as its archives on Hugging Face unpack, SOURCE/image_audio/sub_<N>_ia/trial_{1,2}/
+with the same folders; sub_<N> may also lie in SOURCE itself.
+
 The three folders hold different people. PainFormer's task has 142 classes, so
 all are classes of one task here; which frames its authors held out is not
 public, what is held out here is reconstructed. Neighbouring frames are nearly
@@ -26,7 +29,7 @@ PEOPLE = 142
 LICENCE = 'SpeakingFaces (ISSAI, Nazarbayev University): terms as its page states'
 HoldOut = Literal['command', 'trial']
 HOLD_OUTS: tuple[str, ...] = get_args(HoldOut)
-_SUBJECT = re.compile(r'sub_?0*(\d+)', re.IGNORECASE)
+_SUBJECT = re.compile(r'sub_?0*(\d+)(?:_ia)?', re.IGNORECASE)
 _TRIAL = re.compile(r'trial_?0*(\d+)', re.IGNORECASE)
 _FRAME = re.compile(r'(.+)_(\d+)_(\d+)\.\w+')
 
@@ -54,33 +57,6 @@ _STREAMS = {
     'thermal': _Stream(folder='thr_image_cmd', suffix='1', modality='thermal',
                        words='thermal frames'),
 }
-
-
-def speakingfaces_rgb_task(
-    source: str | Path, name: str = 'speakingfaces_rgb', *, image_size: int = 224,
-    short_side: int = 0, encoding: str = 'jpeg', hold_out: HoldOut = 'command',
-    test_fraction: float = 0.1, split_seed: int = 0, frame_step: int = 1,
-    report: Report = print,
-) -> TaskSource:
-  """Lists the colour frames, see `speakingfaces_task`."""
-  return speakingfaces_task(
-      source, name, stream='rgb', image_size=image_size, short_side=short_side,
-      encoding=encoding, hold_out=hold_out, test_fraction=test_fraction,
-      split_seed=split_seed, frame_step=frame_step, report=report)
-
-
-def speakingfaces_thermal_task(
-    source: str | Path, name: str = 'speakingfaces_thermal', *,
-    image_size: int = 224, short_side: int = 0, encoding: str = 'jpeg',
-    hold_out: HoldOut = 'command', test_fraction: float = 0.1, split_seed: int = 0,
-    frame_step: int = 1, report: Report = print,
-) -> TaskSource:
-  """Lists the thermal frames, see `speakingfaces_task`."""
-  return speakingfaces_task(
-      source, name, stream='thermal', image_size=image_size,
-      short_side=short_side, encoding=encoding, hold_out=hold_out,
-      test_fraction=test_fraction, split_seed=split_seed, frame_step=frame_step,
-      report=report)
 
 
 def speakingfaces_task(
@@ -202,7 +178,8 @@ def _list_frames(source: Path, camera: _Stream, report: Report) -> list[_Frame]:
 def _subjects(source: Path) -> list[tuple[str, int]]:
   """Folders of subjects below the source, and their numbers."""
   parts = [p.name for names in (
-      ('train_data', 'train'), ('valid_data', 'valid'), ('test_data', 'test'))
+      ('train_data', 'train'), ('valid_data', 'valid'), ('test_data', 'test'),
+      ('image_audio',))
       if (p := find_child(source, *names))]
   found = {}
   for part in parts or ['']:

@@ -13,10 +13,11 @@ import re
 from pathlib import Path
 
 from painformer_jax.data.builders.image_files import (
-    ImageReader, Report, StoredAs, check_fraction, counted, find_child, key_of,
-    list_files, list_folders, named, require_folder, split_by, unreadable)
+    Report, StoredAs, check_fraction, counted, find_child, list_files, list_folders,
+    named, require_folder, unreadable)
+from painformer_jax.data.builders.people import people_task
 from painformer_jax.data.builders.tables import read_rows
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.example import TaskSource
 from painformer_jax.errors import InputError
 
 PEOPLE = 9131
@@ -62,26 +63,11 @@ def vggface2_task(
     _check_against_meta(source, by_identity, report)
   except OSError as error:
     raise unreadable(source, error) from error
-  classes = tuple(sorted(by_identity))
-  if len(classes) != PEOPLE:
-    report(f"{name}: {counted(len(classes), 'identity')} found; the release has "
-           f'{PEOPLE:,}')
-  items = []
-  for label, identity in enumerate(classes):
-    items += [Item(key=key, label=label) for key in sorted(by_identity[identity])]
-  return TaskSource(
-      name=name,
-      classes=classes,
-      modality='face',
-      description=(
-          f'Which of {len(classes)} people, from photographs (VGGFace2, loosely '
-          'cropped faces). Closed set: the same people in both splits; '
-          f'{test_fraction:g} of the images of each held out, by seed '
-          f'{split_seed} (reconstructed). Images are {stored}.'),
-      licence=LICENCE,
-      splits=split_by(items, key_of, fraction=test_fraction, seed=split_seed),
-      read=ImageReader(root=str(source), stored=stored),
-      settings=str(stored))
+  return people_task(
+      by_identity, source=source, name=name, released=PEOPLE, order=str, stored=stored,
+      test_fraction=test_fraction, split_seed=split_seed,
+      what='people, from photographs (VGGFace2, loosely cropped faces)',
+      licence=LICENCE, report=report)
 
 
 def _list_identities(source: Path, report: Report) -> dict[str, list[str]]:
@@ -119,16 +105,23 @@ def _list_identities(source: Path, report: Report) -> dict[str, list[str]]:
 
 def _check_against_meta(
     source: Path, by_identity: dict[str, list[str]], report: Report) -> None:
-  """Reports identities and images that identity_meta.csv lists otherwise."""
+  """Reports identities and images that identity_meta.csv lists otherwise.
+
+  Nothing else depends on the file, so that a malformed one is reported as well.
+  """
   folders = (source, find_child(source, 'meta'))
   found = [p for f in folders if f and (p := find_child(f, 'identity_meta.csv'))]
   if not found:
     return
   listed = {}
   # Names, which may be of any encoding, are not read.
-  for row in read_rows(found[0], required=('Class_ID',), header=_META_COLUMNS,
-                       encoding_errors='replace'):
-    listed[row.required('Class_ID').lower()] = row.number('Sample_Num')
+  try:
+    for row in read_rows(found[0], required=('Class_ID',), header=_META_COLUMNS,
+                         encoding_errors='replace'):
+      listed[row.required('Class_ID').lower()] = row.number('Sample_Num')
+  except InputError as error:
+    report(f'folders are not held against the list: {error}')
+    return
   absent = sorted(set(listed) - set(by_identity))
   unknown = sorted(set(by_identity) - set(listed))
   fewer = sorted(
