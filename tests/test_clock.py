@@ -54,7 +54,36 @@ def test_a_record_goes_on(now):
   again.resume()
   now[0] += 1
   again.tick(16)
-  assert again.record() == {'steps': 2, 'images': 32, 'seconds': 6.0}
+  assert again.record() == {'steps': 2, 'images': 32, 'seconds': 6.0, 'spent': {}}
+
+
+def test_what_the_time_went_to(now):
+  clock = Clock()
+  clock.resume()
+  clock.count('compute', 2.0)
+  now[0] += 2
+  with clock.during('checkpoint'):
+    assert not clock.running
+    now[0] += 7
+  assert clock.running and clock.resumed == 109.0
+  with pytest.raises(ValueError), clock.during('evaluation'):
+    now[0] += 1
+    raise ValueError
+  assert clock.seconds == 2.0
+  assert clock.split() == {'compute': 2.0, 'checkpoint': 7.0, 'evaluation': 1.0}
+  assert clock.split() == {}
+  clock.count('compute', 0.5)
+  assert clock.split() == {'compute': 0.5}
+  assert clock.spent == {'compute': 2.5, 'checkpoint': 7.0, 'evaluation': 1.0}
+  record = clock.record()
+  again = Clock(**record)
+  again.count('compute', 1.0)
+  assert again.spent['compute'] == 3.5 and record['spent']['compute'] == 2.5
+  assert again.split() == {'compute': 1.0}
+
+
+def test_a_record_of_an_older_release():
+  assert Clock(**{'steps': 3, 'images': 48, 'seconds': 2.0}).spent == {}
 
 
 def test_remaining():
@@ -62,6 +91,10 @@ def test_remaining():
   assert clock.remaining(100, images_per_step=16, rate=32.0) == 30.0
   assert clock.remaining(40, images_per_step=16, rate=32.0) == 0.0
   assert clock.remaining(100, images_per_step=16, rate=0.0) == float('inf')
+  # A quarter of the time so far was not training, and so it will be.
+  clock = Clock(steps=40, spent={
+      'compute': 50.0, 'input': 20.0, 'host': 5.0, 'evaluation': 15.0, 'checkpoint': 10.0})
+  assert clock.remaining(100, images_per_step=16, rate=32.0) == 40.0
 
 
 @pytest.mark.parametrize('seconds,text', [

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -230,6 +231,29 @@ def test_other_processes_write_nothing(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_what_was_there_before_rows_were_dropped(tmp_path):
+  write(tmp_path, 0, 5, 10, 15)
+  writer = metrics.MetricsWriter(tmp_path, start_step=5)
+  assert [row['step'] for row in writer.found] == [5, 10, 15]
+  writer.close()
+  assert metrics.MetricsWriter(tmp_path / 'new', start_step=0, enabled=False).found == []
+
+
+def test_rows_are_on_disk_after_sync(tmp_path, monkeypatch):
+  """What a machine that dies would keep: what the system was told to put on disk."""
+  synced, fsync = [], os.fsync
+  monkeypatch.setattr(os, 'fsync', lambda file: (synced.append(os.fstat(file).st_size), fsync(file)))
+  writer = metrics.MetricsWriter(tmp_path, start_step=0)
+  writer.write(5, {'loss': 0.5})
+  writer.sync()
+  events, = (tmp_path / 'tensorboard').iterdir()
+  assert synced == [(tmp_path / 'metrics.jsonl').stat().st_size, events.stat().st_size]
+  assert min(synced) > 20
+  writer.close()
+  metrics.MetricsWriter(tmp_path, start_step=5, enabled=False).sync()
+  assert len(synced) == 2
+
+
 def test_no_run(tmp_path):
   with pytest.raises(InputError, match='is not the folder of a run'):
     metrics.read_metrics(tmp_path)
@@ -248,15 +272,20 @@ def test_no_torch_and_no_tensorflow_are_imported():
 
 def test_progress_line():
   values = {'loss': 1.23456, 'task/b/loss': 0.5, 'task/b/accuracy': 0.875,
-            'task/a/loss': 2.0, 'task/a/accuracy': 1.0, 'images_per_second': 32.0}
+            'task/a/loss': 2.0, 'task/a/accuracy': 1.0, 'images_per_second': 32.0,
+            'images_per_second_per_chip': 32.0}
   line = metrics.progress_line(
       values, clock=Clock(steps=40), steps=100, images_per_step=16)
   assert line == ('step 40/100  loss 1.235  32.0 images/s  eta 30s  '
                   'loss/accuracy: a 2.000/100% b 0.500/88%')
+  values |= {'seconds/compute': 8.0, 'seconds/input': 1.9, 'seconds/host': 0.1}
+  line = metrics.progress_line(
+      values, clock=Clock(steps=40), steps=100, images_per_step=16)
+  assert '  eta 30s  (compute 80%, input 19%, host 1%)  loss/accuracy: ' in line
   del values['images_per_second']  # After the first step, which compiled.
   line = metrics.progress_line(
       values, clock=Clock(steps=1), steps=100, images_per_step=16)
-  assert line.startswith('step 1/100  loss 1.235  eta ?  ')
+  assert line.startswith('step 1/100  loss 1.235  eta ?  loss/')
 
 
 def test_averages_of_device_arrays():

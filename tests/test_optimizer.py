@@ -12,12 +12,16 @@ from painformer_jax.training.config import OptimizerConfig
 from painformer_jax.training.state import initial_state
 
 
+MODEL = registry.make_config('painformer_nano')
+
+
 @functools.cache
 def abstract_state(*, learned_weighting):
   config = registry.make_config('painformer_nano', num_classes=0)
   return jax.eval_shape(lambda: initial_state(
       config, classes={'one': 3, 'two': 5}, learned_weighting=learned_weighting,
-      optimizer=optimizer_lib.make_optimizer(OptimizerConfig(), steps=10), seed=0))
+      optimizer=optimizer_lib.make_optimizer(OptimizerConfig(), steps=10, model=config),
+      seed=0))
 
 
 @pytest.mark.parametrize('warmup', [1, 10])
@@ -85,7 +89,7 @@ PARAMS = {'a/kernel': jnp.full(3, 2.0), 'a/bias': jnp.full(3, 2.0),
 
 
 def updated(config, gradients, *, steps=100):
-  transformation = optimizer_lib.make_optimizer(config, steps=steps)
+  transformation = optimizer_lib.make_optimizer(config, steps=steps, model=MODEL)
   updates, _ = transformation.update(gradients, transformation.init(PARAMS), PARAMS)
   return optax.apply_updates(PARAMS, updates)
 
@@ -102,7 +106,7 @@ def test_adamw_against_its_statement():
   """Two steps of Loshchilov and Hutter's algorithm in float64."""
   config = OptimizerConfig(
       learning_rate=0.1, weight_decay=0.2, b1=0.8, b2=0.9, clip_norm=0, warmup_steps=2)
-  transformation = optimizer_lib.make_optimizer(config, steps=10)
+  transformation = optimizer_lib.make_optimizer(config, steps=10, model=MODEL)
   params = {'a/kernel': jnp.float32(1.5)}
   state = transformation.init(params)
   m = v = 0.0
@@ -123,7 +127,8 @@ def test_clipping_limits_the_global_norm():
                'log_variance/t': jnp.float32(0)}
 
   def moments(clip_norm):
-    transformation = optimizer_lib.make_optimizer(OptimizerConfig(clip_norm=clip_norm), steps=9)
+    transformation = optimizer_lib.make_optimizer(
+        OptimizerConfig(clip_norm=clip_norm), steps=9, model=MODEL)
     _, state = transformation.update(gradients, transformation.init(PARAMS), PARAMS)
     return optax.tree.get(state, 'mu')
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType
 
 from painformer_jax.errors import InputError
 from painformer_jax.models import functional, registry, spectral
@@ -109,18 +109,6 @@ def test_mesh_has_one_automatic_axis():
   mesh = parallel.data_mesh()
   assert mesh.axis_names == ('data',) and mesh.size == len(jax.devices())
   assert mesh.axis_types == (AxisType.Auto,)
-
-
-def test_shardings_follow_rules_by_path():
-  mesh = parallel.data_mesh()
-  state = {'params': {'heads/a/kernel': jnp.zeros(4)}, 'opt_state': (jnp.zeros(2), None)}
-  plain = jax.tree.leaves(parallel.shardings(mesh, state))
-  assert [s.spec for s in plain] == [PartitionSpec()] * 2
-  rules = (('params/heads/.*', PartitionSpec('data')), ('opt_state/0', PartitionSpec()))
-  found = parallel.shardings(mesh, state, rules)
-  assert found['params']['heads/a/kernel'].spec == PartitionSpec('data')
-  with pytest.raises(ValueError, match='sharding table matches: opt_state/0'):
-    parallel.shardings(mesh, state, rules[:1])
 
 
 def put_on_mesh():

@@ -16,7 +16,7 @@ from painformer_jax.parallel import plan, plan_text, topology
 from painformer_jax.parallel.hlo import Collective
 from painformer_jax.parallel.plan_tasks import task_sizes
 from painformer_jax.parallel.roofline import collective_seconds
-from painformer_jax.training import loop, step
+from painformer_jax.training import loop, setup
 from painformer_jax.training.config import from_config_dict
 from tiny_tasks import store_tiny
 from training_runs import SMALL_OVERRIDES, TASKS, small_config
@@ -41,8 +41,7 @@ def allocated(cache: str) -> dict:
   import numpy as np
 
   from painformer_jax.parallel import mesh as parallel
-  from painformer_jax.training.optimizer import make_optimizer
-  from painformer_jax.training.state import initial_state
+  from painformer_jax.training.setup import assemble
 
   # The same program is compiled twice here: once for its figures, once to run it.
   jax.config.update('jax_compilation_cache_dir', cache)
@@ -50,16 +49,10 @@ def allocated(cache: str) -> dict:
   request = small_request('cpu:4')
   program = plan.compile_step(request)
   config = from_config_dict(request.config)
-  mesh = parallel.data_mesh()
-  train_step, abstract, shapes = plan.lowerable(config, TASKS, devices=jax.devices())
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  state = jax.jit(lambda: initial_state(
-      config.model_config(), classes=TASKS, learned_weighting=True, seed=0,
-      optimizer=make_optimizer(config.optimizer, steps=config.steps)),
-                  out_shardings=shardings,
-                  compiler_options={'xla_backend_optimization_level': 0})()
-  batch = parallel.put_batch(mesh, jax.tree.map(
-      lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+  run = assemble(config, TASKS)
+  state = run.make_state()
+  batch = parallel.put_batch(run.mesh, jax.tree.map(
+      lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.batch()))
 
   def held(tree) -> int:
     return sum(shard.data.nbytes for array in jax.tree.leaves(tree)
@@ -70,7 +63,7 @@ def allocated(cache: str) -> dict:
              for shard in array.addressable_shards if shard.device == jax.devices()[0])
   found = dict(params=held(state.params), optimizer=held(state.opt_state), state=held(state),
                batch=held(batch), live=live)
-  after = train_step.lower(state, batch).compile(
+  after = run.train_step().lower(state, batch).compile(
       compiler_options={'xla_backend_optimization_level': 0})(state, batch)
   found |= dict(after=held(after), state_after=held(after[0]), leaves=len(jax.tree.leaves(after)),
                 donated=all(leaf.is_deleted() for leaf in jax.tree.leaves(state)))
@@ -117,13 +110,14 @@ def test_it_compiles_what_the_loop_runs(tmp_path, monkeypatch):
     seen.append((args, kwargs))
     raise Seen
 
-  monkeypatch.setattr(loop, 'make_train_step', catch)
+  monkeypatch.setattr(setup, 'make_train_step', catch)
   with pytest.raises(Seen):
     loop.pretrain(config, tmp_path / 'run')
-  monkeypatch.setattr(step, 'make_train_step', catch)
   import jax
   with pytest.raises(Seen):
-    plan.lowerable(config, TASKS, devices=jax.devices())
+    plan.compile_step(plan.Request(
+        config=dataclasses.asdict(config), classes=TASKS, sizes=dict.fromkeys(TASKS, 1),
+        topology='cpu:1'))
   (by_loop, loop_options), (by_plan, plan_options) = seen
   assert len(by_loop) == len(by_plan) == 3 and by_loop[0].mixing['alpha'].mixup == 0.5
   assert by_loop[0] == by_plan[0] and by_loop[2] == by_plan[2]

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -5,18 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import training_runs
 from painformer_jax.errors import InputError
-from painformer_jax.models import functional, registry
-from painformer_jax.parallel import mesh as parallel
-from painformer_jax.training import losses, loop, mix
-from painformer_jax.training.config import OptimizerConfig, from_config_dict
+from painformer_jax.models import functional
+from painformer_jax.training import losses, loop, mix, setup
+from painformer_jax.training.config import from_config_dict
 from painformer_jax.training.mix import Mixing
-from painformer_jax.training.optimizer import make_optimizer
-from painformer_jax.training.state import group, initial_state
-from painformer_jax.training.step import StepPlan, make_train_step, normalise
+from painformer_jax.training.setup import assemble
+from painformer_jax.training.state import group
+from painformer_jax.training.step import make_train_step, normalise
 from test_parallel import collectives
-from training_runs import SMALL_MODEL, TASKS, SmallStep, shared_folder, small_config
+from training_runs import TASKS, SmallStep, shared_folder, small_config
 
 quick = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
@@ -142,9 +141,9 @@ def test_cross_entropy_of_two_labels(smoothing):
 
 
 def mixing_step(devices):
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(training_runs, 'StepPlan', functools.partial(StepPlan, mixing=MIXING))
-    return SmallStep(devices=devices)
+  tasks = {task: {'rows': rows, **dataclasses.asdict(MIXING[task])}
+           for task, rows in SmallStep.rows.items()}
+  return SmallStep(devices=devices, config={'tasks': tasks})
 
 
 def three_steps(step):
@@ -221,19 +220,10 @@ def test_eight_devices_mix_as_one(ran, measured):
 
 
 def lowered(**plan):
-  preset, mesh = registry.preset('painformer_nano'), parallel.data_mesh()
-  rows = {'alpha': 8, 'beta': 16}
-  model = registry.make_config('painformer_nano', **SMALL_MODEL)
-  optimizer = make_optimizer(OptimizerConfig(), steps=10)
-  state = jax.eval_shape(lambda: initial_state(
-      model, classes=TASKS, optimizer=optimizer, seed=0, learned_weighting=True))
-  batch = {task: {'image': jax.ShapeDtypeStruct((n, 16, 16, 3), np.uint8),
-                  'label': jax.ShapeDtypeStruct((n,), np.int32)} for task, n in rows.items()}
-  return make_train_step(
-      StepPlan(model=model, rows=rows, weights=None, label_smoothing=0.1, mean=preset.mean,
-               std=preset.std, **plan),
-      optimizer, mesh, state_shardings=parallel.shardings(mesh, state)
-  ).lower(state, batch).as_text()
+  run = assemble(from_config_dict(small_config('nowhere')), TASKS)
+  step = make_train_step(dataclasses.replace(run.plan, **plan), run.optimizer, run.mesh,
+                         state_shardings=run.shardings)
+  return step.lower(run.abstract, run.batch()).as_text()
 
 
 def test_without_mixing_the_program_is_the_one_without_it():
@@ -254,7 +244,7 @@ def test_a_run_mixes_as_its_configuration_says(monkeypatch, tmp_path, tmp_path_f
 
   config = small_config(shared_folder(tmp_path_factory) / 'data')
   config.tasks.alpha.mixup, config.tasks.alpha.cutmix = 0.2, 1
-  monkeypatch.setattr(loop, 'make_train_step', see)
+  monkeypatch.setattr(setup, 'make_train_step', see)
   with pytest.raises(Seen) as seen:
     loop.pretrain(from_config_dict(config), tmp_path / 'run')
   [plan] = seen.value.args

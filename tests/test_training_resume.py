@@ -17,6 +17,7 @@ from etils import epath
 
 from event_reader import read_scalars
 from painformer_jax.checkpoints import store
+from painformer_jax.training.speed import depends_on_speed
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
 # Saves, rows and evaluations fall on different steps, so that each is
@@ -47,10 +48,9 @@ def assert_same_run(workdir, reference):
                != np.asarray(expected[path]).tobytes()]
   assert different == []
   assert rows(workdir) == rows(reference)
-  scalars = read_scalars(workdir / 'tensorboard')
-  scalars.pop('images_per_second')
-  reference_scalars = read_scalars(reference / 'tensorboard')
-  reference_scalars.pop('images_per_second')
+  scalars, reference_scalars = (
+      {name: values for name, values in read_scalars(w / 'tensorboard').items()
+       if not depends_on_speed(name)} for w in (workdir, reference))
   assert scalars == reference_scalars
   positions = [store.read_record(w / 'checkpoints', step) for w in (workdir, reference)]
   assert all(record['clock']['steps'] == 24 for record in positions)
@@ -156,7 +156,8 @@ def test_rows_of_metrics(reference):
       assert row.keys() == {'step', *(f'eval/{t}/{n}' for t in ('alpha', 'beta')
                                       for n in ('accuracy', 'loss'))}
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  assert sum('"images_per_second": ' in line for line in lines) == 6
+  for name in ('images_per_second', 'images_per_second_per_chip', 'seconds/compute'):
+    assert sum(f'"{name}": ' in line for line in lines) == 6
   scalars = read_scalars(workdir / 'tensorboard')
   for name in ('loss', 'task/alpha/loss', 'eval/beta/accuracy'):
     expected = [(row['step'], pytest.approx(row[name], rel=1e-6)) for row in found if name in row]

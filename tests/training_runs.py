@@ -17,13 +17,11 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from conftest import ROOT, environment
-from painformer_jax.models import registry
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.training import loop
-from painformer_jax.training.config import OptimizerConfig, defaults
-from painformer_jax.training.optimizer import make_optimizer
-from painformer_jax.training.state import initial_state
-from painformer_jax.training.step import StepPlan, make_train_step
+from painformer_jax.training import setup
+from painformer_jax.training.config import OptimizerConfig, defaults, from_config_dict
+from painformer_jax.training.setup import assemble
+from painformer_jax.training.speed import depends_on_speed
 from tiny_tasks import store_tiny
 
 # Two stages of painformer_nano, with everything that it is made of.
@@ -62,7 +60,7 @@ def quick_training(folder: pathlib.Path):
   try:
     with pytest.MonkeyPatch.context() as patch:
       for name in ('make_train_step', 'make_embed_step'):
-        patch.setattr(loop, name, _quickly(getattr(loop, name)))
+        patch.setattr(setup, name, _quickly(getattr(setup, name)))
       yield
   finally:
     for name, value in before.items():
@@ -111,20 +109,22 @@ class SmallStep:
 
   rows = {'alpha': 8, 'beta': 16}
 
-  def __init__(self, *, devices=None, weights=None, optimizer=None, **model):
-    preset, self._mesh = registry.preset('painformer_nano'), parallel.data_mesh(devices)
-    self.plan = StepPlan(
-        model=registry.make_config('painformer_nano', **SMALL_MODEL, **model), rows=self.rows,
-        weights=weights, label_smoothing=0.1, mean=preset.mean, std=preset.std)
-    optimizer = make_optimizer(
-        optimizer or OptimizerConfig(learning_rate=1e-3), steps=10)
-    self.state = jax.tree_util.tree_map_with_path(_fill, jax.eval_shape(
-        lambda: initial_state(self.plan.model, classes=TASKS, optimizer=optimizer, seed=0,
-                              learned_weighting=weights is None)))
-    self._shardings = parallel.shardings(self._mesh, self.state)
-    step = make_train_step(self.plan, optimizer, self._mesh, state_shardings=self._shardings)
-    self._step = step.lower(self.state, self._placed(self.batch(0))).compile(
-        compiler_options={'xla_backend_optimization_level': 0})
+  def __init__(self, *, devices=None, weights=None, optimizer=None, config=None, **model):
+    tasks = {task: dict(rows=rows, weight=(weights or {}).get(task, 1.0))
+             for task, rows in self.rows.items()}
+    checked = from_config_dict({
+        'model': {'name': 'painformer_nano', **SMALL_MODEL, **model}, 'tasks': tasks,
+        'data_dir': '', 'steps': 10, 'label_smoothing': 0.1,
+        'weighting': 'uncertainty' if weights is None else 'fixed', **(config or {})})
+    checked = dataclasses.replace(
+        checked, optimizer=optimizer or OptimizerConfig(learning_rate=1e-3))
+    self.setup = assemble(checked, TASKS, devices=devices)
+    self.plan, self._mesh = self.setup.plan, self.setup.mesh
+    self.state = jax.tree_util.tree_map_with_path(_fill, self.setup.abstract)
+    self._shardings = self.setup.shardings
+    self._step = self.setup.train_step().lower(
+        self.state, self._placed(self.batch(0))).compile(
+            compiler_options={'xla_backend_optimization_level': 0})
 
   def batch(self, number: int) -> dict:
     """A batch on the host: noise, and labels at random."""
@@ -200,9 +200,9 @@ class CommandLine:
 
 
 def rows(workdir) -> list[dict]:
-  """The rows of metrics.jsonl without what depends on the time of day."""
+  """The rows of metrics.jsonl without what differs between runs of one configuration."""
   found = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  return [{k: v for k, v in row.items() if k != 'images_per_second'} for row in found]
+  return [{k: v for k, v in row.items() if not depends_on_speed(k)} for row in found]
 
 
 def assert_bad_input(done, *parts: str) -> str:

@@ -14,6 +14,9 @@ trunc_normal = nnx.initializers.truncated_normal(0.02, lower=-5, upper=5)
 # Normal with deviation sqrt(2 / fan_out); fan_out counts one group's outputs.
 conv_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
+# Mean and biased variance of a batch, [channels] float32 each.
+Moments = tuple[jax.Array, jax.Array]
+
 Linear = functools.partial(nnx.Linear, kernel_init=trunc_normal)
 
 
@@ -52,21 +55,53 @@ class BatchNorm(nnx.Module):
     self.epsilon, self.momentum, self.dtype = epsilon, momentum, dtype
     self.use_running_average = False
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[batch, height, width, channels] -> the same shape, in `dtype`."""
+  def __call__(self, x: jax.Array, moments: Moments | None = None) -> jax.Array:
+    """Normalises.
+
+    Args:
+      x: [batch, height, width, channels].
+      moments: mean and biased variance, [channels] each, of a batch of which `x` is a
+        part, to use in training mode; running statistics stay as they are then.
+
+    Returns:
+      The same shape, in `dtype`.
+    """
     x = x.astype(jnp.float32)
     if self.use_running_average:
       mean, var = self.mean[...], self.var[...]
+    elif moments is not None:
+      mean, var = moments
     else:
-      mean = x.mean((0, 1, 2))
-      var = jnp.square(x - mean).mean((0, 1, 2))
-      rows = x.size // x.shape[-1]
-      for stored, batch in (
-          (self.mean, mean), (self.var, var * (rows / max(rows - 1, 1)))):
-        stored[...] += self.momentum * (jax.lax.stop_gradient(batch) - stored[...])
-      self.count[...] += 1
+      mean, var = batch_moments(x)
+      self.update((mean, var), size=x.size // x.shape[-1])
     scale = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
     return ((x - mean) * scale + self.bias[...]).astype(self.dtype)
+
+
+  def update(self, moments: Moments, *, size: int) -> None:
+    """Brings the running statistics up to date.
+
+    Args:
+      moments: of a batch.
+      size: values a channel that they were taken over.
+    """
+    mean, var = moments
+    for stored, batch in ((self.mean, mean), (self.var, var * (size / max(size - 1, 1)))):
+      stored[...] += self.momentum * (jax.lax.stop_gradient(batch) - stored[...])
+    self.count[...] += 1
+
+
+def batch_moments(x: jax.Array) -> Moments:
+  """Mean and biased variance of each channel, float32, in two passes."""
+  x = x.astype(jnp.float32)
+  mean = x.mean((0, 1, 2))
+  return mean, jnp.square(x - mean).mean((0, 1, 2))
+
+
+def joint_moments(means: jax.Array, variances: jax.Array) -> Moments:
+  """Moments of a whole from those of equal parts, [parts, channels] each."""
+  mean = means.mean(0)
+  return mean, variances.mean(0) + jnp.square(means - mean).mean(0)
 
 
 class DropPath(nnx.Module):

@@ -1,6 +1,6 @@
 """The PainFormer backbone, as released."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,13 @@ from flax import nnx, struct
 
 from painformer_jax.models.blocks import Block, ClassBlock
 from painformer_jax.models.config import PainFormerConfig
-from painformer_jax.models.layers import Linear, layer_norm
+from painformer_jax.models.layers import Linear, Moments, layer_norm
 from painformer_jax.models.stem import Downsample, Stem
+
+
+# What a stage's blocks keep of their forward pass: 'all' of it; 'products': what
+# matrix products give; 'inputs': the input of each block, which is computed again.
+REMAT = ('all', 'products', 'inputs')
 
 
 @struct.dataclass
@@ -67,7 +72,9 @@ class PainFormer(nnx.Module):
       self.head = Linear(config.embedding_width, config.num_classes, rngs=rngs)
 
   def __call__(self, images: jax.Array, *, attention: bool = False,
-               stages: bool = False, key: jax.Array | None = None) -> Output:
+               stages: bool = False, key: jax.Array | None = None,
+               remat: Sequence[str] = (), stem_moments: Sequence[Moments] | None = None
+               ) -> Output:
     """Runs the backbone.
 
     Args:
@@ -75,6 +82,10 @@ class PainFormer(nnx.Module):
       attention: also return the attention maps.
       stages: also return each stage's output.
       key: for stochastic depth, in training mode at a rate above 0.
+      remat: what the blocks of each stage keep for the backward pass, see `REMAT`;
+        empty for everything. The result is the same.
+      stem_moments: of the stem's BatchNorms, where the images are a part of a batch
+        in training mode, see `functional.stem_moments`.
 
     Raises:
       ValueError: the images have another shape than the config says.
@@ -89,9 +100,10 @@ class PainFormer(nnx.Module):
     keys = iter([None] * config.depth if key is None
                 else jax.random.split(key, config.depth))
     for n in range(1, len(config.widths) + 1):
-      x = getattr(self, f'patch_embed{n}')(x)
+      entry = getattr(self, f'patch_embed{n}')
+      x = entry(x, stem_moments) if n == 1 and stem_moments else entry(x)
       for block in getattr(self, f'block{n}'):
-        x, attention_map = block(x, next(keys))
+        x, attention_map = _kept(block, remat[n - 1] if remat else 'all')(x, next(keys))
         if attention_map is not None:
           maps.append(attention_map)
       outputs.append(x)
@@ -112,3 +124,13 @@ class PainFormer(nnx.Module):
         embedding=embedding, tokens=tokens, logits=logits,
         attention=tuple(maps) if attention else None,
         stages=tuple(outputs) if stages else None)
+
+
+def _kept(block: Block, policy: str) -> Callable:
+  """The block, as a function that keeps what REMAT says."""
+  if policy == 'all':
+    return block
+  policies = jax.checkpoint_policies
+  return jax.checkpoint(
+      lambda x, key: block(x, key), policy=policies.dots_with_no_batch_dims_saveable
+      if policy == 'products' else policies.nothing_saveable)

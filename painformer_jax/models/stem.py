@@ -1,11 +1,16 @@
 """Entries of the stages: from an image, or from a finer grid, to tokens."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from painformer_jax.models.config import PainFormerConfig
-from painformer_jax.models.layers import BatchNorm, conv, layer_norm
+from painformer_jax.models.layers import BatchNorm, Moments, conv, layer_norm
+
+
+NORMS = 3  # BatchNorms of the stem.
 
 
 class Stem(nnx.Module):
@@ -22,12 +27,23 @@ class Stem(nnx.Module):
                      dtype=dtype, rngs=rngs)
     self.norm = layer_norm(config.widths[0], epsilon=1e-5, dtype=dtype, rngs=rngs)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[batch, size, size, 3] -> [batch, size / 4, size / 4, width]."""
-    x = jax.nn.relu(self.bn1(self.conv1(x)))
-    x = jax.nn.relu(self.bn2(self.conv2(x)))
-    x = jax.nn.relu(self.bn3(self.conv3(x)))
+  def __call__(self, x: jax.Array, moments: Sequence[Moments | None] = (None,) * NORMS
+               ) -> jax.Array:
+    """[batch, size, size, 3] -> [batch, size / 4, size / 4, width].
+
+    `moments` are those of each BatchNorm, where `x` is a part of the batch.
+    """
+    for n in range(1, NORMS + 1):
+      x = getattr(self, f'conv{n}')(x)
+      x = jax.nn.relu(getattr(self, f'bn{n}')(x, moments[n - 1]))
     return self.norm(self.proj(x))
+
+  def before_norm(self, x: jax.Array, moments: Sequence[Moments]) -> jax.Array:
+    """What the BatchNorm after those of `moments` takes, [batch, size / 2, size / 2, width]."""
+    for n in range(1, len(moments) + 1):
+      x = getattr(self, f'conv{n}')(x)
+      x = jax.nn.relu(getattr(self, f'bn{n}')(x, moments[n - 1]))
+    return getattr(self, f'conv{len(moments) + 1}')(x)
 
 
 class Downsample(nnx.Module):

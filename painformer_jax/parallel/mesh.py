@@ -1,4 +1,4 @@
-"""The mesh of devices, and what lies on it how."""
+"""The mesh of devices, and how a batch lies on it; `layout` says where a state lies."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -8,14 +8,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from painformer_jax import path_rules
 from painformer_jax.errors import InputError
 
 DATA = 'data'
-
-# Where each array of a training state lies. The model is small (240 MB with
-# its optimizer), so every device holds all of it and its share of the batch.
-DATA_PARALLEL = (('.*', PartitionSpec()),)
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -40,23 +35,14 @@ class PerDevice:
   mesh: Mesh
 
   def __call__(self, function: Callable) -> Callable:
-    rows, whole = PartitionSpec(DATA), PartitionSpec()
+    rows, whole = rows_spec(self.mesh), PartitionSpec()
     return jax.shard_map(
         function, mesh=self.mesh, in_specs=(rows, whole), out_specs=rows)
 
 
-def shardings(mesh: Mesh, tree, rules=DATA_PARALLEL):
-  """The sharding of every leaf of a training state, by its path.
-
-  Args:
-    mesh: from `data_mesh`.
-    tree: any pytree of arrays or shapes.
-    rules: (regular expression, PartitionSpec), see `path_rules`.
-  """
-  leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-  paths = ['/'.join(_key(k) for k in keys) for keys, _ in leaves]
-  specs = path_rules.match(rules, paths, table='sharding')
-  return structure.unflatten([NamedSharding(mesh, specs[path]) for path in paths])
+def rows_spec(mesh: Mesh) -> PartitionSpec:
+  """Rows of a batch are divided over every axis of the mesh."""
+  return PartitionSpec(mesh.axis_names if len(mesh.axis_names) > 1 else mesh.axis_names[0])
 
 
 def with_shardings(abstract, tree_of_shardings):
@@ -66,18 +52,19 @@ def with_shardings(abstract, tree_of_shardings):
       abstract, tree_of_shardings)
 
 
-def _key(key) -> str:
-  return str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key))))
-
-
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Rows of a batch, split evenly over the devices."""
-  return NamedSharding(mesh, PartitionSpec(DATA))
+  return NamedSharding(mesh, rows_spec(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
   """The whole array on every device."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def everywhere(mesh: Mesh, tree):
+  """The arrays, whole on every device."""
+  return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(tree)
 
 
 def put_batch(mesh: Mesh, batch: Mapping):
@@ -129,17 +116,31 @@ def wait_for_all(purpose: str) -> None:
     multihost_utils.sync_global_devices(purpose)
 
 
-def check_rows(mesh: Mesh, rows: Mapping[str, int]) -> None:
-  """Asserts that every task's rows split evenly over the devices.
+def check_rows(mesh: Mesh, rows: Mapping[str, int], *, accumulate: int = 1) -> None:
+  """Asserts that every task's rows split evenly over devices and parts of a step.
 
   Raises:
     InputError: they do not.
   """
+  parts = mesh.size * accumulate
+  over = f'{mesh.size} devices' + (f' and {accumulate} parts of a step' if accumulate > 1 else '')
   for task, count in rows.items():
-    if count < 1 or count % mesh.size:
+    if count < 1 or count % parts:
       raise InputError(
-          f'task {task} has {count} rows a batch, which do not split over '
-          f'{mesh.size} devices: make config.tasks.{task}.rows a multiple of {mesh.size}')
+          f'task {task} has {count} rows a batch, which do not split over {over}: make '
+          f'config.tasks.{task}.rows a multiple of {parts}')
+
+
+def in_parts(mesh: Mesh, tree, count: int):
+  """[rows, ...] -> [count, rows / count, ...], no row changing its device."""
+  def split(rows):
+    blocks = rows.reshape(mesh.size, count, -1, *rows.shape[1:])
+    parts = jax.numpy.swapaxes(blocks, 0, 1)
+    return jax.lax.with_sharding_constraint(
+        parts.reshape(count, -1, *rows.shape[1:]),
+        NamedSharding(mesh, PartitionSpec(None, *rows_spec(mesh))))
+
+  return jax.tree.map(split, tree)
 
 
 def interleave(mesh: Mesh, parts: Sequence[jax.Array]) -> jax.Array:

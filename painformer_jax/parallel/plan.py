@@ -147,16 +147,16 @@ def compile_step(request: Request) -> Program:
 
   from painformer_jax.models import arithmetic
   from painformer_jax.training.config import from_config_dict
+  from painformer_jax.training.setup import assemble
 
   topology = topology_lib.parse(request.topology)
   config = from_config_dict(request.config).with_rows(request.sizes)
-  step, state, batch = lowerable(
-      config, request.classes, devices=topology_lib.devices(topology))
-  model = config.model_config()
+  setup = assemble(config, request.classes, devices=topology_lib.devices(topology))
+  state, batch, model = setup.abstract, setup.batch(), setup.model
   start = time.perf_counter()
   compiled, failure = None, None
   try:
-    compiled = step.lower(state, batch).compile(
+    compiled = setup.train_step().lower(state, batch).compile(
         compiler_options=_COMPILER_OPTIONS[topology.platform])
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
@@ -175,54 +175,6 @@ def compile_step(request: Request) -> Program:
       batch_bytes=shard_bytes(batch), failure=failure)
   return program if compiled is None else dataclasses.replace(
       program, **_measure(compiled, topology))
-
-
-def lowerable(config, classes: Mapping[str, int], *, devices):
-  """The jitted training step of a config, and the shapes of what it takes.
-
-  The same parts as `training.loop.pretrain` puts together.
-
-  Args:
-    config: TrainConfig, with every task's rows.
-    classes: task -> number of classes.
-    devices: to share the batch.
-
-  Returns:
-    (step, state, batch): `step.lower(state, batch)`.
-  """
-  import jax
-  import jax.numpy as jnp
-
-  from painformer_jax.models import registry
-  from painformer_jax.parallel import mesh as parallel
-  from painformer_jax.training.mix import Mixing
-  from painformer_jax.training.optimizer import make_optimizer
-  from painformer_jax.training.state import initial_state
-  from painformer_jax.training.step import StepPlan, make_train_step
-
-  mesh = parallel.data_mesh(devices)
-  parallel.check_rows(mesh, config.rows)
-  model, preset = config.model_config(), registry.preset(config.model['name'])
-  optimizer = make_optimizer(config.optimizer, steps=config.steps)
-  state = jax.eval_shape(lambda: initial_state(
-      model, classes={task: classes[task] for task in config.tasks}, optimizer=optimizer,
-      learned_weighting=config.weighting == 'uncertainty', seed=config.seed))
-  shardings = parallel.shardings(mesh, state)
-  step = make_train_step(
-      StepPlan(model=model, rows=config.rows, label_smoothing=config.label_smoothing,
-               weights=None if config.weighting == 'uncertainty' else {
-                   name: task.weight for name, task in config.tasks.items()},
-               mean=preset.mean, std=preset.std, mixing={
-                   name: Mixing(mixup=task.mixup, cutmix=task.cutmix)
-                   for name, task in config.tasks.items()}),
-      optimizer, mesh, state_shardings=shardings)
-  split = parallel.batch_sharding(mesh)
-  shape = (model.image_size, model.image_size, 3)
-  batch = {task: {
-      'image': jax.ShapeDtypeStruct((rows, *shape), jnp.uint8, sharding=split),
-      'label': jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=split)}
-           for task, rows in config.rows.items()}
-  return step, parallel.with_shardings(state, shardings), batch
 
 
 def shard_bytes(tree) -> int:

@@ -27,6 +27,7 @@ class Chip:
     network: bytes/s that a chip can send out of its node, one way.
     accelerator: its name in TPU_ACCELERATOR_TYPE; the number after it counts
       `cores` a chip.
+    kinds: what JAX calls its devices.
     source: where the figures come from.
   """
 
@@ -41,6 +42,7 @@ class Chip:
   network: float = 0.0
   accelerator: str = ''
   cores: int = 1
+  kinds: tuple[str, ...] = ()
 
 
 _TPU_SOURCE = (
@@ -50,16 +52,19 @@ _TPU_SOURCE = (
 CHIPS = {
     'v5e': Chip(
         platform='tpu', dimensions=2, memory=int(15.75 * GIB), bandwidth=819e9, flops=197e12,
-        link=200e9, accelerator='v5litepod', source=_TPU_SOURCE.format('v5e')),
+        link=200e9, accelerator='v5litepod', kinds=('TPU v5 lite', 'TPU v5e'),
+        source=_TPU_SOURCE.format('v5e')),
     'v5p': Chip(
         platform='tpu', dimensions=3, memory=int(95.74 * GIB), bandwidth=2765e9, flops=459e12,
-        link=600e9, accelerator='v5p', cores=2, source=_TPU_SOURCE.format('v5p')),
+        link=600e9, accelerator='v5p', cores=2, kinds=('TPU v5', 'TPU v5p'),
+        source=_TPU_SOURCE.format('v5p')),
     'v6e': Chip(
         platform='tpu', dimensions=2, memory=int(31.25 * GIB), bandwidth=1600e9, flops=918e12,
-        link=400e9, accelerator='v6e', source=_TPU_SOURCE.format('v6e')),
+        link=400e9, accelerator='v6e', kinds=('TPU v6 lite', 'TPU v6e'),
+        source=_TPU_SOURCE.format('v6e')),
     'h100': Chip(
         platform='cuda', dimensions=0, memory=85_045_477_376, bandwidth=3.35e12, flops=989e12,
-        link=450e9, node=8, network=50e9,
+        link=450e9, node=8, network=50e9, kinds=('NVIDIA H100 80GB HBM3',),
         source='NVIDIA H100 SXM data sheet: dense bf16, HBM3 bandwidth, half of the NVLink '
         'bandwidth; memory as CUDA reports it; network: a 400 Gbit/s card for each GPU, as in '
         'DGX H100'),
@@ -143,6 +148,11 @@ def parse(text: str) -> Topology:
           f'--topology {text}: above {chip.node}, a multiple of {chip.node} (whole nodes)')
     shape = (-(-count // chip.node), min(count, chip.node))
   return Topology(text=text, platform=chip.platform if chip else 'cpu', chip=chip, shape=shape)
+
+
+def chip_of(device_kind: str) -> Chip | None:
+  """What a device that is there can do, by what JAX calls it; None where not known."""
+  return next((chip for chip in CHIPS.values() if device_kind in chip.kinds), None)
 
 
 def check_compiler(topology: Topology) -> None:

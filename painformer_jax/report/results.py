@@ -143,7 +143,8 @@ def _task(run: Run, name: str, arrays: TaskArrays) -> TaskResult:
   except ValueError as error:
     raise InputError(
         f"task '{name}' cannot be probed: {error}; prepare it with more") from error
-  logits = np.asarray(heads.logits(run.heads, name, test.embedding))
+  logits = np.asarray(heads.logits(
+      run.heads, name, test.embedding, classes=len(task.classes)))
   return TaskResult(
       name=name, description=task.description, licence=task.licence,
       modality=task.modality, split=data_notes.split_note(task),

@@ -8,6 +8,7 @@ a default silently used.
 import dataclasses
 import difflib
 import json
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from painformer_jax.data import augment, proportions
 from painformer_jax.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.parallel.layout import Strategy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,12 @@ class OptimizerConfig:
     weight_decay: on kernels and spectral filters.
     b1, b2: decay of the moments.
     clip_norm: limit of the gradient's global norm; 0 for none.
+    layer_decay: each layer's rate is the next one's times this; the stem has the
+      smallest, the class attention the full one.
+    head_factor: on the rate of heads and learned task weights.
+    frozen: regular expressions of whole paths that stay as they are, such as
+      'backbone/(patch_embed1|block1)/.*'; they have no moments and no part in the
+      norm that is clipped.
   """
 
   learning_rate: float = 2e-5
@@ -64,6 +72,9 @@ class OptimizerConfig:
   b1: float = 0.9
   b2: float = 0.999
   clip_norm: float = 1.0
+  layer_decay: float = 1.0
+  head_factor: float = 1.0
+  frozen: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,12 +95,28 @@ class TrainConfig:
     seed: of initial values, stochastic depth and the order of samples.
     weighting: 'uncertainty' learns e^{-w} L + w; 'fixed' takes tasks' weights.
     label_smoothing: of every task's cross-entropy.
+    sharding: what each device keeps of the state.
+    accumulate: parts into which a step's rows are cut, so that the activations of one
+      part are held at a time; the result is that of the whole, batch statistics too.
+    remat: what the blocks of each stage keep for the backward pass, see
+      `models.painformer.REMAT`; empty for everything.
+    ema_decay: of an exponential moving average of the parameters, which is then
+      what is evaluated and loaded from the run; 0 for none. The first steps
+      average over less: decay is at most (1 + step) / (10 + step).
+    non_finite: at a step whose loss or gradient is not finite: 'stop', or 'skip'
+      its update, up to `max_skipped` steps in a row.
+    max_skipped: see there.
     initial_weights: a file or folder to start the backbone from; '' for none.
     eval_batch: rows of an evaluation batch.
     log_every, eval_every, checkpoint_every: in steps; eval_every 0 evaluates
       at the end only.
     keep_checkpoints: how many of the newest stay.
     threads: that read and decode, each a whole step ahead.
+    profile_at: number of the step from which on a trace is taken; 0 for none, see
+      `training.profile`.
+    profile_steps: how many steps a trace holds.
+    wandb: project of Weights & Biases that mirrors the metrics, 'name' or
+      'entity/name'; '' for none, see `training.tracking`.
   """
 
   model: Mapping[str, Any]
@@ -104,6 +131,12 @@ class TrainConfig:
   seed: int = 0
   weighting: Literal['uncertainty', 'fixed'] = 'uncertainty'
   label_smoothing: float = 0.0
+  sharding: Strategy = Strategy()
+  accumulate: int = 1
+  remat: tuple[Literal['all', 'products', 'inputs'], ...] = ()
+  ema_decay: float = 0.0
+  non_finite: Literal['stop', 'skip'] = 'stop'
+  max_skipped: int = 10
   initial_weights: str = ''
   eval_batch: int = 64
   log_every: int = 20
@@ -111,11 +144,17 @@ class TrainConfig:
   checkpoint_every: int = 200
   keep_checkpoints: int = 2
   threads: int = 2
+  profile_at: int = 0
+  profile_steps: int = 5
+  wandb: str = ''
 
-  # Fields that may change when a run is resumed: they leave its result alone.
+  # Fields that may change when a run is resumed: they leave its result alone, but for
+  # rounding (and the rows that stochastic depth drops) the three of other devices.
   RESUMABLE: typing.ClassVar = frozenset(
-      {'data_dir', 'log_every', 'eval_every', 'checkpoint_every',
-       'keep_checkpoints', 'threads', 'eval_batch'})
+      {'data_dir', 'profile_at', 'profile_steps', 'wandb',
+       'log_every', 'eval_every', 'checkpoint_every',
+       'keep_checkpoints', 'threads', 'eval_batch', 'max_skipped',
+       'sharding', 'accumulate', 'remat'})
 
   def model_config(self) -> PainFormerConfig:
     """The backbone's shape, without a head of its own."""
@@ -154,6 +193,10 @@ class TrainConfig:
     return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
 
 
+# Fields that are tables of their own.
+_TABLES = {'optimizer': OptimizerConfig, 'sharding': Strategy}
+
+
 def defaults(model: str) -> ml_collections.ConfigDict:
   """A config with every field at its default, for config files to start from.
 
@@ -168,9 +211,10 @@ def defaults(model: str) -> ml_collections.ConfigDict:
   del shape['num_classes']  # Heads belong to the tasks.
   config = ml_collections.ConfigDict({
       f.name: f.default for f in dataclasses.fields(TrainConfig)
-      if f.default is not dataclasses.MISSING and f.name != 'optimizer'})
+      if f.default is not dataclasses.MISSING and f.name not in _TABLES})
   config.model = {'name': model, **shape}
-  config.optimizer = dataclasses.asdict(OptimizerConfig())
+  for name, kind in _TABLES.items():
+    config[name] = dataclasses.asdict(kind())
   config.data_dir = 'runs/data'
   return config
 
@@ -187,9 +231,9 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> TrainConfig
   tree['tasks'] = {
       name: TaskConfig(**_values(TaskConfig, task, where=f'config.tasks.{name}'))
       for name, task in sorted(tree['tasks'].items())}  # Their order is part of a run.
-  if 'optimizer' in tree:
-    tree['optimizer'] = OptimizerConfig(
-        **_values(OptimizerConfig, tree['optimizer'], where='config.optimizer'))
+  for name, kind in _TABLES.items():
+    if name in tree:
+      tree[name] = kind(**_values(kind, tree[name], where=f'config.{name}'))
   tree['model'] = _model_values(tree['model'])
   result = TrainConfig(**tree)
   _check(result)
@@ -266,7 +310,8 @@ def _check(config: TrainConfig) -> None:
   """Raises InputError for values that no run could use."""
   at_least = {'steps': 1, 'eval_batch': 1, 'log_every': 1, 'checkpoint_every': 1,
               'keep_checkpoints': 1, 'threads': 1, 'eval_every': 0, 'seed': 0,
-              'batch': 0, 'rows_multiple': 1}
+              'profile_at': 0, 'profile_steps': 1,
+              'batch': 0, 'rows_multiple': 1, 'accumulate': 1, 'max_skipped': 1}
   for name, least in at_least.items():
     if getattr(config, name) < least:
       raise InputError(f'config.{name} is {getattr(config, name)}, below {least}')
@@ -304,16 +349,36 @@ def _check(config: TrainConfig) -> None:
     raise InputError(
         f'config.optimizer.warmup_steps is {optimizer.warmup_steps}, '
         f'not in [0, {config.steps}) steps')
-  for name in ('learning_rate', 'weight_decay', 'clip_norm', 'final_ratio'):
+  for name in ('learning_rate', 'weight_decay', 'clip_norm', 'final_ratio', 'head_factor'):
     if not 0 <= getattr(optimizer, name) < float('inf'):
       raise InputError(f'config.optimizer.{name} is {getattr(optimizer, name)}, below 0 or not finite')
   for name in ('b1', 'b2'):
     if not 0 <= getattr(optimizer, name) < 1:
       raise InputError(f'config.optimizer.{name} is {getattr(optimizer, name)}, not in [0, 1)')
+  if not 0 < optimizer.layer_decay <= 1:
+    raise InputError(
+        f'config.optimizer.layer_decay is {optimizer.layer_decay}, not in (0, 1]')
+  for pattern in optimizer.frozen:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise InputError(f'config.optimizer.frozen: {pattern!r} is no regular expression '
+                       f'({error})') from error
+  if not 0 <= config.ema_decay < 1:
+    raise InputError(f'config.ema_decay is {config.ema_decay}, not in [0, 1)')
+  shared = config.sharding.class_devices
+  if shared not in (1, 2, 4, 8, 16, 32, 64, 128):
+    raise InputError(
+        f'config.sharding.class_devices is {shared}, not a power of two up to 128')
+  if config.sharding.slices < 0:
+    raise InputError(f'config.sharding.slices is {config.sharding.slices}, below 0')
   try:
-    config.model_config()
+    stages = len(config.model_config().widths)
   except InputError as error:
     raise InputError(f'config.model: {error}') from error
+  if config.remat and len(config.remat) != stages:
+    raise InputError(
+        f'config.remat has {len(config.remat)} entries for {stages} stages')
 
 
 def _check_mixing(config: TrainConfig) -> None:
@@ -335,7 +400,8 @@ def changed_fields(config: TrainConfig, stored: Mapping) -> list[str]:
   Fields that an older release did not have count as having their defaults.
   """
   stored = _filled(TrainConfig, stored)
-  stored['optimizer'] = _filled(OptimizerConfig, stored['optimizer'])
+  for name, kind in _TABLES.items():
+    stored[name] = _filled(kind, stored[name])
   stored['tasks'] = {name: _filled(TaskConfig, task)
                      for name, task in stored.get('tasks', {}).items()}
   now, before = (dict(_leaves(tree)) for tree in (json.loads(config.to_json()), stored))
@@ -349,7 +415,7 @@ def _filled(kind, stored: Mapping) -> dict:
   defaults_ = {f.name: f.default for f in dataclasses.fields(kind)
                if f.default is not dataclasses.MISSING}
   if kind is TrainConfig:
-    defaults_['optimizer'] = {}
+    defaults_ |= {name: {} for name in _TABLES}
   return {**defaults_, **stored}
 
 

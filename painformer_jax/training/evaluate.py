@@ -10,9 +10,6 @@ from painformer_jax.models import heads
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.state import BACKBONE, HEADS, TrainState, group
 
-_logits = jax.jit(heads.logits, static_argnames='task')
-
-
 def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
              tasks: Mapping[str, int], data_dir: str, image_size: int,
              batch_size: int, threads: int,
@@ -35,8 +32,10 @@ def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
     smoothing) for each task.
   """
   batch_size = -(-batch_size // mesh.size) * mesh.size
-  arrays = {**group(state.params, BACKBONE), **state.stats}
-  head_arrays = group(state.params, HEADS)
+  arrays = parallel.everywhere(mesh, {**group(state.evaluated, BACKBONE), **state.stats})
+  head_arrays = group(state.evaluated, HEADS)
+  logits_of = jax.jit(heads.logits, static_argnames=('task', 'classes'),
+                      out_shardings=parallel.replicated(mesh))
   results = {}
   for task in tasks:
     correct, losses = [], []
@@ -47,7 +46,8 @@ def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
         if stop():
           return None
         embedding = embed(arrays, parallel.put_whole(mesh, batch['image']))
-        logits = np.asarray(_logits(head_arrays, task=task, embedding=embedding))
+        logits = jax.device_get(logits_of(
+            head_arrays, task=task, embedding=embedding, classes=tasks[task]))
         logits, labels = logits[batch['mask']], batch['label'][batch['mask']]
         correct.append(logits.argmax(-1) == labels)
         shifted = logits - logits.max(-1, keepdims=True)

@@ -8,6 +8,7 @@ framed as in `tensorflow/core/lib/io/record_writer.h`.
 """
 
 import functools
+import os
 import pathlib
 import socket
 import struct
@@ -46,6 +47,10 @@ class EventFile:
         _message(1, _text(1, name) + _tag(2, 5) + struct.pack('<f', value))
         for name, value in values.items())
     self._append(_number(2, step) + _message(5, scalars))
+
+  def sync(self) -> None:
+    """Has the system put on disk what was written."""
+    os.fsync(self._file.fileno())
 
   def close(self) -> None:
     self._file.close()

@@ -1,6 +1,7 @@
 """Multi-task pre-training, read from top to bottom."""
 
 import contextlib
+import json
 import pathlib
 import time
 
@@ -11,26 +12,25 @@ from painformer_jax.checkpoints import store as store_lib
 from painformer_jax.checkpoints.load import load_arrays
 from painformer_jax.data import mixture, prepared
 from painformer_jax.errors import InputError
-from painformer_jax.models import functional, registry
+from painformer_jax.models import functional
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.processes import Stopped
 from painformer_jax.progress import duration
 from painformer_jax.training import metrics as metrics_lib
 from painformer_jax.training import run
-from painformer_jax.training.clock import Clock
+from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE, Clock
 from painformer_jax.training.config import TrainConfig
 from painformer_jax.training.evaluate import evaluate
 from painformer_jax.training.interrupt import Interrupt
 from painformer_jax.training.metrics import say
-from painformer_jax.training.mix import Mixing
-from painformer_jax.training.optimizer import make_optimizer
-from painformer_jax.training.state import TrainState, initial_state
-from painformer_jax.training.step import StepPlan, make_embed_step, make_train_step
+from painformer_jax.training.profile import Profiler
+from painformer_jax.training.setup import assemble
+from painformer_jax.training.speed import Machine
+from painformer_jax.training.tracking import Tracker
+from painformer_jax.training.watch import DeviceWatch
 
 # Steps that may be under way on the devices while the host goes ahead.
 MAX_IN_FLIGHT = 2
-
-# For what runs once: XLA:CPU compiles a hundred random arrays five times quicker.
-_QUICK_COMPILE = {'xla_backend_optimization_level': 0}
 
 
 def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
@@ -52,15 +52,13 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     KeyboardInterrupt: after SIGINT or SIGTERM, once the state is saved.
   """
   # Everything that can be wrong is looked at before any work starts.
-  mesh = parallel.data_mesh()
   tasks = {name: prepared.open_task(config.data_dir, name) for name in config.tasks}
   config = config.with_rows({name: task.sizes['train'] for name, task in tasks.items()})
-  parallel.check_rows(mesh, config.rows)
   for task in tasks.values():
     task.records('test')
   classes = {name: len(task.classes) for name, task in tasks.items()}
-  model = config.model_config()
-  preset = registry.preset(config.model['name'])
+  setup = assemble(config, classes)
+  model, mesh = setup.model, setup.mesh
   mix = [mixture.TaskRows(
       name=name, rows=task.rows, augment=task.augment, epochs=task.epochs)
          for name, task in config.tasks.items()]
@@ -76,34 +74,24 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     backbone = load_arrays(config.initial_weights, config=model)
   workdir = run.open_workdir(workdir, config)
 
-  # Shapes first: the state is made where it will lie, or restored to there.
-  optimizer = make_optimizer(config.optimizer, steps=config.steps)
-
-  def make_state(backbone) -> TrainState:
-    return initial_state(
-        model, classes=classes, learned_weighting=config.weighting == 'uncertainty',
-        optimizer=optimizer, seed=config.seed, backbone=backbone)
-
-  abstract = jax.eval_shape(make_state, backbone)
-  shardings = parallel.shardings(mesh, abstract)
   with contextlib.ExitStack() as closing:
+    profiler = closing.enter_context(Profiler(
+        workdir, at=config.profile_at, steps=config.profile_steps))
     store = store_lib.CheckpointStore(workdir / 'checkpoints', keep=config.keep_checkpoints)
     closing.callback(store.close)
-    step = store.latest_step()
-    if step is None:
-      step, clock, window = 0, Clock(), metrics_lib.Window()
-      state = jax.jit(make_state, out_shardings=shardings, compiler_options=(
-          _QUICK_COMPILE if jax.default_backend() == 'cpu' else None))(backbone)
+    restored = store.restore_newest(setup.abstract)
+    if restored is None:
+      step, clock, window = 0, Clock(), metrics_lib.Window(most_skipped=config.max_skipped)
+      state = setup.make_state(backbone)
       evaluation_due = False
     else:
-      restored = store.restore(step, parallel.with_shardings(abstract, shardings))
-      record = restored.record
+      step, record = restored.step, restored.record
       if record['position'] != {'step': step, 'fingerprint': fingerprint}:
         raise InputError(
             f'the prepared data in {config.data_dir} changed since {workdir} was '
             'started: restore it, or take another --workdir')
       state, clock = restored.state, Clock(**record['clock'])
-      window = metrics_lib.Window(record['window'])
+      window = metrics_lib.Window(record['window'], most_skipped=config.max_skipped)
       evaluation_due = record['evaluation_due']
       say(f'goes on from step {step} of {workdir}')
       if record.get('devices', mesh.size) != mesh.size:
@@ -113,6 +101,9 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         workdir, start_step=step, evaluation_due=evaluation_due,
         enabled=parallel.is_main())
     closing.callback(writer.close)
+    if config.wandb and parallel.is_main():
+      writer.mirror(closing.enter_context(Tracker(
+          config.wandb, workdir, config=json.loads(config.to_json()), sent=writer.found)))
 
     parameters = functional.count_parameters(model)
     images_per_step = sum(config.rows.values())
@@ -123,25 +114,20 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         f'{sum(a.size for a in state.params.values()):,} in all (parameters.txt); '
         f'{len(tasks)} tasks, {images_per_step} images a step, {mesh.size} '
         f'{jax.devices()[0].platform} device(s)')
-    train_step = make_train_step(
-        StepPlan(model=model, rows=config.rows, label_smoothing=config.label_smoothing,
-                 weights=None if config.weighting == 'uncertainty' else {
-                     name: task.weight for name, task in config.tasks.items()},
-                 mean=preset.mean, std=preset.std, mixing={
-                     name: Mixing(mixup=task.mixup, cutmix=task.cutmix)
-                     for name, task in config.tasks.items()}),
-        optimizer, mesh, state_shardings=shardings)
-    embed = make_embed_step(model, mesh, mean=preset.mean, std=preset.std)
+    train_step, embed = setup.train_step(), setup.embed_step()
     interrupt = closing.enter_context(Interrupt())
     batches = closing.enter_context(mixture.train_batches(
         mix, **data, start_step=step, threads=config.threads,
         process_index=jax.process_index(), process_count=jax.process_count()))
+    machine = Machine.of(model, list(mesh.devices.flat))
+    watch = DeviceWatch(clock)
+    closing.callback(watch.close)
     saved, first_step_began = step, time.perf_counter()
 
     def log() -> None:
       values = window.averages()
-      if rate := clock.rate():
-        values['images_per_second'] = rate
+      watch.settle()
+      values |= machine.figures(clock.rate(), clock.split())
       writer.write(step, values)
       say(metrics_lib.progress_line(
           values, clock=clock, steps=config.steps, images_per_step=images_per_step))
@@ -150,7 +136,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       results = evaluate(
           state, embed, mesh=mesh, tasks=classes, data_dir=config.data_dir,
           image_size=model.image_size, batch_size=config.eval_batch,
-          threads=config.threads, stop=lambda: interrupt.asked)
+          threads=config.threads, stop=interrupt.stops)
       if results is not None:
         writer.write(step, results)
         say(f'step {step}  held-out accuracy: ' + ' '.join(
@@ -161,6 +147,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       nonlocal saved
       averages = window.record()  # Nothing is saved before it is known to be finite.
       if step != saved:
+        writer.sync()
         store.save(step, state, {
             'clock': clock.record(), 'window': averages, 'evaluation_due': evaluation_due,
             'devices': mesh.size,
@@ -172,10 +159,19 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         evaluation_due = not run_evaluation()
       if step < config.steps:
         say('compiles the training step')
-      while not interrupt.stops_at(step) and step < config.steps:
+      while not interrupt.stops() and step < config.steps:
         first = not clock.running
-        with interrupt.at_once() if first else contextlib.nullcontext():
-          state, metrics = train_step(state, parallel.put_batch(mesh, next(batches)))
+        if not first:
+          profiler.starts_at(step + 1)
+        with (interrupt.at_once() if first else contextlib.nullcontext(),
+              profiler.step(step + 1)):
+          with watch.fetching():
+            batch = next(batches)
+          batch = parallel.put_batch(mesh, batch)
+          with watch.giving() as results:
+            with jax.transfer_guard('disallow'):  # Nothing moves but what is put.
+              state, metrics = train_step(state, batch)
+            results.append(metrics)
           if first:  # It compiles; the clock counts from its end on.
             jax.block_until_ready(metrics)
         step += 1
@@ -186,6 +182,10 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
           say(f'the first step took {duration(time.perf_counter() - first_step_began)}')
           clock.steps = step
           clock.resume()
+        if profiler.ends_at(step):
+          watch.settle()
+          with clock.during(PROFILE):
+            profiler.end(metrics)
 
         # Evaluated before saved: a checkpoint has its figures on record.
         due_log, due_evaluation, due_save = (
@@ -195,18 +195,19 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
           log()
         if due_evaluation or due_save:
           window.check()
-          clock.pause()
+          watch.settle()
           if due_evaluation:
-            evaluation_due = not run_evaluation()
+            with clock.during(EVALUATION):
+              evaluation_due = not run_evaluation()
           if due_save:
-            save()
-          clock.resume()
+            with clock.during(CHECKPOINT):
+              save()
       if interrupt.asked:
         save()
         store.finish()
         say(f'saved step {step}; run the same command again to go on' if step else
             'stopped before the first step')
-        raise KeyboardInterrupt
+        raise Stopped
       store.finish()
     except metrics_lib.NonFiniteLoss as error:
       store.finish()

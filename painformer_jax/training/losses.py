@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from painformer_jax.parallel.class_split import RowSums
+
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
   """Mean cross-entropy of a task's rows.
@@ -40,6 +42,23 @@ def mixed_cross_entropy(logits: jax.Array, labels: jax.Array, others: jax.Array,
   own, other = (cross_entropy(logits, which, label_smoothing=label_smoothing)
                 for which in (labels, others))
   return share * own + (1 - share) * other
+
+
+def cross_entropy_of_sums(sums: RowSums, share: jax.Array | None = None, *,
+                          label_smoothing: float = 0.0) -> jax.Array:
+  """`cross_entropy`, or with a share `mixed_cross_entropy`, of a head divided by class.
+
+  Args:
+    sums: from `parallel.class_split.row_sums`.
+    share: of the first label; None where rows have one.
+    label_smoothing: share of the target spread evenly over all classes.
+
+  Returns:
+    A float32 scalar.
+  """
+  target = sums.own if share is None else share * sums.own + (1 - share) * sums.other
+  target = (1 - label_smoothing) * target + label_smoothing * sums.mean
+  return (sums.log_sum - target).mean()
 
 
 def uncertainty_weighted(losses: Mapping[str, jax.Array],

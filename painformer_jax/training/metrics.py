@@ -13,6 +13,7 @@ from clu import metrics as clu_metrics
 from painformer_jax import progress
 from painformer_jax.errors import InputError
 from painformer_jax.progress import duration
+from painformer_jax.training import speed
 from painformer_jax.training.clock import Clock
 from painformer_jax.training.event_file import EventFile
 
@@ -26,9 +27,12 @@ class Window:
 
   Args:
     record: of a window that an interrupted run left, see `record`.
+    most_skipped: steps in a row that may be skipped where steps say so in 'skipped';
+      their other figures are left out.
   """
 
-  def __init__(self, record: Mapping[str, list[float]] | None = None):
+  def __init__(self, record: Mapping[str, list[float]] | None = None, *,
+               most_skipped: int = 1):
     # The types are those of the compiled step, so that sums come out the same.
     self._merged = {
         name: clu_metrics.Average(
@@ -36,6 +40,7 @@ class Window:
             count=np.int32(count) if isinstance(count, int) else np.float32(count))
         for name, (total, count) in (record or {}).items()}
     self._pending = []
+    self._most_skipped, self._skipped = most_skipped, 0
 
   def add(self, step: int, metrics: Mapping[str, clu_metrics.Average], *,
           in_flight: int) -> None:
@@ -51,11 +56,19 @@ class Window:
     """Asserts that all figures of all steps are finite.
 
     Raises:
-      NonFiniteLoss: names the first step where one is not, and the tasks.
+      NonFiniteLoss: names the first step where one is not, and the tasks; where steps
+        are skipped, the last of too many in a row.
     """
     pending, self._pending = jax.device_get(self._pending), []
     for step, metrics in pending:
-      _assert_finite(step, metrics)
+      skipped = 'skipped' in metrics and metrics['skipped'].compute() > 0
+      self._skipped = self._skipped + 1 if skipped else 0
+      if not skipped:
+        _assert_finite(step, metrics)
+      elif self._skipped > self._most_skipped:
+        _assert_finite(step, metrics, before=f'{self._most_skipped} steps were skipped and ')
+      else:
+        metrics = {'skipped': metrics['skipped']}
       for name, metric in metrics.items():
         before = self._merged.get(name)
         self._merged[name] = before.merge(metric) if before else metric
@@ -73,7 +86,8 @@ class Window:
             for name, metric in self._merged.items()}
 
 
-def _assert_finite(step: int, metrics: Mapping[str, clu_metrics.Average]) -> None:
+def _assert_finite(step: int, metrics: Mapping[str, clu_metrics.Average], *,
+                   before: str = '') -> None:
   bad = [name for name, metric in metrics.items() if not math.isfinite(metric.compute())]
   if not bad:
     return
@@ -82,7 +96,7 @@ def _assert_finite(step: int, metrics: Mapping[str, clu_metrics.Average]) -> Non
     what = f'the loss of step {step} is not finite (tasks: {", ".join(tasks) or "none"})'
   else:
     what = f'the loss of step {step} is finite, but not its {" and ".join(bad)}'
-  raise NonFiniteLoss(what)
+  raise NonFiniteLoss(before + what)
 
 
 class MetricsWriter:
@@ -98,18 +112,24 @@ class MetricsWriter:
       that a figure of it on record is dropped too.
     enabled: False in processes that are not to write.
 
+  Attributes:
+    found: the rows that were there before any was dropped.
+
   Raises:
-    InputError: they cannot be written; also by `write`.
+    InputError: they cannot be written; also by `write` and `sync`.
   """
 
   def __init__(self, workdir: str | pathlib.Path, *, start_step: int,
                evaluation_due: bool = False, enabled: bool = True):
-    self._enabled = enabled
+    self._enabled, self._mirrors = enabled, []
+    self.found = []
     if not enabled:
       return
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     try:
-      kept = _truncate(self._path, start_step, drop_evaluation=evaluation_due)
+      self.found = read_metrics(workdir) if self._path.exists() else []
+      kept = _truncate(
+          self._path, self.found, last_step=start_step, drop_evaluation=evaluation_due)
       self._file = self._path.open('a')
       self._events = EventFile(self._path.parent / 'tensorboard', start_step=start_step)
       for row in kept:
@@ -126,6 +146,25 @@ class MetricsWriter:
       self._file.write(json.dumps({'step': step, **values}) + '\n')
       self._file.flush()
       self._events.write(step, values)
+    except OSError as error:
+      raise InputError(_cannot_write(self._path, error)) from error
+    for mirror in self._mirrors:
+      mirror.write(step, values)
+
+  def mirror(self, tracker) -> None:
+    """Hands every row from now on to a `tracking.Tracker` too."""
+    self._mirrors.append(tracker)
+
+  def sync(self) -> None:
+    """Has the system put on disk what was written: rows outlive a machine that dies.
+
+    On what a network brings (NFS, a mounted bucket), others see them from then on.
+    """
+    if not self._enabled:
+      return
+    try:
+      os.fsync(self._file.fileno())
+      self._events.sync()
     except OSError as error:
       raise InputError(_cannot_write(self._path, error)) from error
 
@@ -160,11 +199,12 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
   return rows
 
 
-def _truncate(path: pathlib.Path, last_step: int, *, drop_evaluation: bool) -> list[dict]:
+def _truncate(path: pathlib.Path, found: list[dict], *, last_step: int,
+              drop_evaluation: bool) -> list[dict]:
   """Drops rows; returns those that stay."""
   if not path.exists():
     return []
-  kept = [row for row in read_metrics(path.parent) if row['step'] <= last_step
+  kept = [row for row in found if row['step'] <= last_step
           and not (drop_evaluation and row['step'] == last_step
                    and any(name.startswith('eval/') for name in row))]
   temporary = path.with_suffix('.jsonl.tmp')
@@ -175,16 +215,18 @@ def _truncate(path: pathlib.Path, last_step: int, *, drop_evaluation: bool) -> l
 
 def progress_line(values: Mapping[str, float], *, clock: Clock, steps: int,
                   images_per_step: int) -> str:
-  """One readable line: where the run stands, its losses, its rate and ETA."""
-  rate = values.get('images_per_second', 0.0)
+  """One readable line: where the run stands, its losses, its speed and ETA."""
+  rate = values.get(speed.RATE, 0.0)
   eta = duration(clock.remaining(steps, images_per_step=images_per_step, rate=rate))
   tasks = ' '.join(
       f"{name.split('/')[1]} {values[name.replace('/accuracy', '/loss')]:.3f}/{value:.0%}"
       for name, value in sorted(values.items())
       if name.startswith('task/') and name.endswith('/accuracy'))
-  return (f'step {clock.steps}/{steps}  loss {values["loss"]:.3f}  '
-          + (f'{rate:.1f} images/s  ' if rate else '')
-          + f'eta {eta}  loss/accuracy: {tasks}')
+  loss = f'{values["loss"]:.3f}' if 'loss' in values else '?'
+  if values.get('skipped'):
+    loss += f" ({values['skipped']:.0%} of steps skipped)"
+  return (f'step {clock.steps}/{steps}  loss {loss}  '
+          f'{speed.line(values, eta=eta)}  loss/accuracy: {tasks}')
 
 
 def say(message: str) -> None:

@@ -92,7 +92,7 @@ def write_report(workdir: pathlib.Path, config: TrainConfig, tasks: Mapping[str,
   report = {
       'model': dict(config.model), 'backbone_parameters': parameters,
       'steps': clock.steps, 'images': clock.steps * sum(config.rows.values()),
-      'train_seconds': clock.seconds,
+      'train_seconds': clock.seconds, 'seconds_spent': clock.spent,
       'images_per_second': clock.images / (clock.seconds or 1), 'environment': environment(), 'tasks': figures}
   write_json(path, report)
   return report

@@ -24,6 +24,7 @@ class TrainState:
     stats: path -> running statistics of the backbone, without prefix.
     opt_state: of the optimizer.
     key: [2] uint32, the run's key; step n draws from fold_in(key, n).
+    ema: path -> moving average of each of `params`; {} where none is kept.
   """
 
   step: jax.Array
@@ -31,11 +32,18 @@ class TrainState:
   stats: dict[str, jax.Array]
   opt_state: object
   key: jax.Array
+  ema: dict[str, jax.Array] = struct.field(default_factory=dict)
+
+  @property
+  def evaluated(self) -> dict[str, jax.Array]:
+    """The parameters that evaluation and users take: the averages, where kept."""
+    return self.ema or self.params
 
 
 def initial_state(config: PainFormerConfig, *, classes: Mapping[str, int],
                   learned_weighting: bool, optimizer, seed: int,
-                  backbone: Mapping[str, jax.Array] | None = None) -> TrainState:
+                  backbone: Mapping[str, jax.Array] | None = None,
+                  averaged: bool = False) -> TrainState:
   """A state at step 0.
 
   Args:
@@ -45,6 +53,7 @@ def initial_state(config: PainFormerConfig, *, classes: Mapping[str, int],
     optimizer: an optax transformation.
     seed: of everything random in the run.
     backbone: arrays to start the backbone from; None for fresh ones.
+    averaged: whether a moving average of the parameters is kept.
   """
   key = jax.random.key(seed)
   key_backbone, key_heads, key_run = jax.random.split(key, 3)
@@ -58,7 +67,9 @@ def initial_state(config: PainFormerConfig, *, classes: Mapping[str, int],
   return TrainState(
       step=jnp.zeros((), jnp.int32), params=params,
       stats={path: a for path, a in arrays.items() if path not in learned},
-      opt_state=optimizer.init(params), key=jax.random.key_data(key_run))
+      opt_state=optimizer.init(params), key=jax.random.key_data(key_run),
+      # Copies: a step gives its buffers away, each once.
+      ema={path: jnp.copy(a) for path, a in params.items()} if averaged else {})
 
 
 def group(params: Mapping[str, jax.Array], name: str) -> dict[str, jax.Array]:

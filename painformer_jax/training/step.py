@@ -10,6 +10,7 @@ from clu import metrics as clu_metrics
 
 from painformer_jax.models import functional, heads
 from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.parallel import class_split, layout
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training import losses, mix
 from painformer_jax.training.mix import Mixing
@@ -27,6 +28,10 @@ class StepPlan:
     label_smoothing: of every task's cross-entropy.
     mean, std: statistics that normalise images in [0, 1].
     mixing: task -> how its rows are mixed; a task that is not there is left alone.
+    classes: task -> number of classes.
+    accumulate, remat, ema_decay: see `training.config.TrainConfig`.
+    skips_non_finite: whether a step whose loss or gradient is not finite leaves the
+      state as it was.
   """
 
   model: PainFormerConfig
@@ -35,7 +40,12 @@ class StepPlan:
   label_smoothing: float
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
+  classes: Mapping[str, int]
   mixing: Mapping[str, Mixing] = dataclasses.field(default_factory=dict)
+  accumulate: int = 1
+  remat: tuple[str, ...] = ()
+  ema_decay: float = 0.0
+  skips_non_finite: bool = False
 
 
 def normalise(images: jax.Array, mean, std) -> jax.Array:
@@ -52,62 +62,128 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
   'loss', 'gradient_norm' (before clipping), 'parameter_norm' (after the update;
   with the others it is finite only if all of the new state is),
   'task/<name>/loss', 'task/<name>/accuracy', 'task/<name>/log_variance'
-  (learned weights). Where rows are mixed, accuracy is by the label of the larger
-  share.
+  (learned weights), and 'skipped' (1 where nothing was updated) if non-finite steps
+  are skipped. Where rows are mixed, accuracy is by the label of the larger share.
 
   The devices change float rounding, and with stochastic depth which rows drop
-  a branch: rows are numbered in the order in which they lie on the devices.
+  a branch: rows are numbered in the order in which they lie on the devices. The parts
+  of a step likewise.
   """
   tasks = list(plan.rows)
   mixing = {task: how for task, how in plan.mixing.items() if how}
   partition = parallel.PerDevice(mesh) if mesh.size > 1 else None
 
-  def loss_function(params, stats, batch, key):
-    images, shares = {t: batch[t]['image'] for t in tasks}, {}
+  def joined_images(batch):
+    images = parallel.interleave(mesh, [batch[task]['image'] for task in tasks])
+    return normalise(images, plan.mean, plan.std)
+
+  def mixed_rows(batch, key):
+    """The batch with images mixed and both labels, and the first label's shares."""
+    rows, shares = {task: dict(batch[task]) for task in tasks}, {}
     for task, how in mixing.items():
-      by_pixel, shares[task] = mix.own_share(
-          mix.task_key(key, task), how, images[task].shape[1:3])
-      images[task] = mix.mixed(images[task], by_pixel)
-    images = parallel.interleave(mesh, list(images.values()))
+      images, labels = batch[task]['image'], batch[task]['label']
+      by_pixel, shares[task] = mix.own_share(mix.task_key(key, task), how, images.shape[1:3])
+      rows[task] = {'image': mix.mixed(images, by_pixel), 'label': labels,
+                    'other': mix.partners(labels)}
+    return rows, shares
+
+  def task_loss(params, task, embedding, rows, share):
+    """A task's loss, and for each row whether the first class is the right one."""
+    arrays, labels = group(params, HEADS), rows['label']
+    others, smooth = rows.get('other', labels), dict(label_smoothing=plan.label_smoothing)
+    kernel, bias = arrays[f'{task}/kernel'], arrays[f'{task}/bias']
+    if layout.splits_classes(mesh, bias.size):
+      sums = class_split.row_sums(
+          mesh, kernel, bias, embedding, labels=labels, others=others,
+          classes=plan.classes[task])
+      loss, best = losses.cross_entropy_of_sums(sums, share, **smooth), sums.best
+    else:
+      logits = heads.logits(arrays, task, embedding, classes=plan.classes[task])
+      best = logits.argmax(-1)
+      loss = (losses.cross_entropy(logits, labels, **smooth) if share is None else
+              losses.mixed_cross_entropy(logits, labels, others, share, **smooth))
+    right = labels if share is None else jnp.where(share < 0.5, others, labels)
+    return loss, (best == right).astype(jnp.float32)
+
+  def loss_function(params, moments, stats, rows, shares, key):
+    """Of a batch, or of a part of one with the `moments` of the whole."""
+    params = layout.gathered(mesh, params)
     output, arrays = functional.apply_train(
-        plan.model, {**group(params, BACKBONE), **stats},
-        normalise(images, plan.mean, plan.std), key=key, partition=partition)
-    embeddings = parallel.separate(mesh, output.embedding, list(plan.rows.values()))
+        plan.model, {**group(params, BACKBONE), **stats}, joined_images(rows), key=key,
+        partition=partition, remat=plan.remat, stem_moments=moments)
+    counts = [len(rows[task]['label']) for task in tasks]
+    embeddings = parallel.separate(mesh, output.embedding, counts)
     task_losses, correct = {}, {}
     for task, embedding in zip(tasks, embeddings):
-      logits, labels = heads.logits(group(params, HEADS), task, embedding), batch[task]['label']
-      if task in shares:
-        others, share = mix.partners(labels), shares[task]
-        task_losses[task] = losses.mixed_cross_entropy(
-            logits, labels, others, share, label_smoothing=plan.label_smoothing)
-        labels = jnp.where(share < 0.5, others, labels)
-      else:
-        task_losses[task] = losses.cross_entropy(
-            logits, labels, label_smoothing=plan.label_smoothing)
-      correct[task] = (logits.argmax(-1) == labels).astype(jnp.float32)
+      task_losses[task], correct[task] = task_loss(
+          params, task, embedding, rows[task], shares.get(task))
     if plan.weights is None:
       loss = losses.uncertainty_weighted(task_losses, group(params, LOG_VARIANCE))
     else:
       loss = losses.fixed_weighted(task_losses, plan.weights)
     return loss, ({path: arrays[path] for path in stats}, task_losses, correct)
 
+  def whole(params, stats, batch, key):
+    rows, shares = mixed_rows(batch, key)
+    return jax.value_and_grad(loss_function, has_aux=True)(
+        params, None, stats, rows, shares, key)
+
+  def in_parts(params, stats, batch, key):
+    """The same, one part of the rows after the other."""
+    rows, shares = mixed_rows(batch, key)
+    parts = parallel.in_parts(mesh, rows, plan.accumulate)
+    backbone = lambda params: {**group(layout.gathered(mesh, params), BACKBONE), **stats}
+    moments, to_parameters = jax.vjp(
+        lambda params: functional.stem_moments(
+            plan.model, backbone(params), parts, prepare=joined_images), params)
+
+    def add_part(total, number_and_rows):
+      number, rows = number_and_rows
+      (loss, (_, task_losses, correct)), gradients = jax.value_and_grad(
+          loss_function, argnums=(0, 1), has_aux=True)(
+              params, moments, stats, rows, shares, jax.random.fold_in(key, number))
+      total = jax.tree.map(lambda t, g: t + g / plan.accumulate, total, gradients)
+      total = (layout.constrained(total[0], state_shardings.params), total[1])
+      return total, (loss, task_losses, correct)
+
+    (gradients, of_moments), (loss, task_losses, correct) = jax.lax.scan(
+        add_part, jax.tree.map(jnp.zeros_like, (params, moments)),
+        (jnp.arange(plan.accumulate), parts))
+    gradients = jax.tree.map(jnp.add, gradients, to_parameters(of_moments)[0])
+    arrays = functional.updated_statistics(
+        plan.model, backbone(params), moments, rows=sum(plan.rows.values()))
+    aux = ({path: arrays[path] for path in stats},
+           jax.tree.map(jnp.mean, task_losses), correct)
+    return (loss.mean(), aux), gradients
+
   def step(state: TrainState, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    (loss, (stats, task_losses, correct)), gradients = jax.value_and_grad(
-        loss_function, has_aux=True)(state.params, state.stats, batch, key)
+    value_and_gradients = whole if plan.accumulate == 1 else in_parts
+    (loss, (stats, task_losses, correct)), gradients = value_and_gradients(
+        state.params, state.stats, batch, key)
+    gradients = layout.constrained(gradients, state_shardings.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    new = state.replace(params=params, stats=stats, opt_state=opt_state)
+    if plan.ema_decay:
+      count = state.step.astype(jnp.float32)
+      decay = jnp.minimum(plan.ema_decay, (1 + count) / (10 + count))
+      new = new.replace(ema={
+          path: decay * average + (1 - decay) * params[path]
+          for path, average in state.ema.items()})
     values = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients),
               'parameter_norm': optax.tree.norm(params)}
+    if plan.skips_non_finite:
+      finite = jnp.all(jnp.isfinite(jnp.stack(list(values.values()))))
+      new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
+      values['skipped'] = 1 - finite.astype(jnp.float32)
     for task in tasks:
       values[f'task/{task}/loss'] = task_losses[task]
       values[f'task/{task}/accuracy'] = correct[task]
       if plan.weights is None:
         values[f'task/{task}/log_variance'] = state.params[f'{LOG_VARIANCE}/{task}']
     metrics = {name: clu_metrics.Average.from_model_output(v) for name, v in values.items()}
-    state = state.replace(
-        step=state.step + 1, params=params, stats=stats, opt_state=opt_state)
-    return state, metrics
+    return new.replace(step=state.step + 1), metrics
 
   return jax.jit(
       step, donate_argnums=0,

@@ -1,0 +1,81 @@
+"""The loss of a head whose classes are divided over devices.
+
+No device ever has a row's logits for all classes: each computes those of its own
+classes for the rows of its group, and only a few sums a row travel.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh, PartitionSpec
+
+from painformer_jax.parallel.layout import CLASSES
+from painformer_jax.parallel.mesh import rows_spec
+
+
+@struct.dataclass
+class RowSums:
+  """What cross-entropy needs of every row's logits; float32 [rows] each.
+
+  Attributes:
+    log_sum: logarithm of the sum of the exponentials.
+    mean: over the classes.
+    own, other: logits of the row's two labels.
+    best: int32, the first class with the largest logit.
+  """
+
+  log_sum: jax.Array
+  mean: jax.Array
+  own: jax.Array
+  other: jax.Array
+  best: jax.Array
+
+
+def row_sums(mesh: Mesh, kernel: jax.Array, bias: jax.Array, embedding: jax.Array, *,
+             labels: jax.Array, others: jax.Array, classes: int) -> RowSums:
+  """Sums over the classes of a head that lies divided over the axis 'classes'.
+
+  Args:
+    mesh: from `layout.training_mesh`.
+    kernel: [width, columns] float32, divided by column; see `models.heads`.
+    bias: [columns] float32, likewise.
+    embedding: [rows, width], divided by row over all devices.
+    labels, others: [rows] int32 below `classes`, likewise.
+    classes: columns that are classes; the rest is padding.
+  """
+
+  def of_own_classes(kernel, bias, embedding, labels, others):
+    rows = embedding.shape[0]
+    # All rows of the group: the devices that share the classes.
+    embedding, labels, others = (
+        jax.lax.all_gather(a, CLASSES, tiled=True) for a in (embedding, labels, others))
+    first = jax.lax.axis_index(CLASSES) * bias.size
+    real = first + jnp.arange(bias.size) < classes
+    logits = embedding.astype(jnp.float32) @ kernel + bias
+    logits_or_low = jnp.where(real, logits, -jnp.inf)
+    # The largest cancels out of the result, and with it out of the gradient.
+    own_largest = jax.lax.stop_gradient(logits_or_low).max(-1)
+    largest = jax.lax.pmax(own_largest, CLASSES)
+    total = jax.lax.psum(jnp.exp(logits_or_low - largest[:, None]).sum(-1), CLASSES)
+    mean = jax.lax.psum(jnp.where(real, logits, 0).sum(-1), CLASSES) / classes
+
+    def logit_of(label):
+      column = label - first
+      mine = (column >= 0) & (column < bias.size)
+      found = jnp.take_along_axis(
+          logits, jnp.clip(column, 0, bias.size - 1)[:, None], axis=1)[:, 0]
+      return jax.lax.psum(jnp.where(mine, found, 0), CLASSES)
+
+    best = jnp.where(own_largest == largest, first + logits_or_low.argmax(-1),
+                     jnp.iinfo(jnp.int32).max)
+    sums = RowSums(
+        log_sum=jnp.log(total) + largest, mean=mean, own=logit_of(labels),
+        other=logit_of(others), best=jax.lax.pmin(best, CLASSES))
+    start = jax.lax.axis_index(CLASSES) * rows  # Each keeps its own rows' sums.
+    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), sums)
+
+  rows, by_class = rows_spec(mesh), PartitionSpec(CLASSES)
+  return jax.shard_map(
+      of_own_classes, mesh=mesh,
+      in_specs=(PartitionSpec(None, CLASSES), by_class, rows, rows, rows),
+      out_specs=RowSums(*[rows] * 5))(kernel, bias, embedding, labels, others)

@@ -1,0 +1,123 @@
+"""What a run is compiled from: the model, the mesh, the state's shape and the step.
+
+Shapes come first: the state is made where it will lie, or restored to there, and a
+plan for machines that are not there (`parallel.plan`) needs no more.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from painformer_jax.models import registry
+from painformer_jax.models.config import PainFormerConfig, Preset
+from painformer_jax.parallel import layout
+from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training.config import TrainConfig
+from painformer_jax.training.mix import Mixing
+from painformer_jax.training.optimizer import make_optimizer
+from painformer_jax.training.state import TrainState, initial_state
+from painformer_jax.training.step import StepPlan, make_embed_step, make_train_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+  """Everything of a run but its data.
+
+  Attributes:
+    config: with every task's rows.
+    classes: task -> number of classes.
+    model: shape of the backbone.
+    preset: its name's entry, with the statistics of its input.
+    mesh: of the devices.
+    optimizer: an optax transformation.
+    abstract: the state's shapes, with where they lie.
+  """
+
+  config: TrainConfig
+  classes: Mapping[str, int]
+  model: PainFormerConfig
+  preset: Preset
+  mesh: jax.sharding.Mesh
+  optimizer: optax.GradientTransformation
+  abstract: TrainState
+
+  @property
+  def shardings(self) -> TrainState:
+    return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+  def make_state(self, backbone: Mapping[str, jax.Array] | None = None) -> TrainState:
+    """A state at step 0, on its devices; `backbone` as in `initial_state`."""
+    # What runs once: XLA:CPU compiles a hundred random arrays so five times quicker.
+    quick = {'xla_backend_optimization_level': 0}
+    platform = self.mesh.devices.flat[0].platform
+    return jax.jit(
+        lambda arrays: _state(self.config, self.classes, self.optimizer, arrays),
+        out_shardings=self.shardings,
+        compiler_options=quick if platform == 'cpu' else None)(backbone)
+
+  def batch(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """Shapes of a global batch."""
+    split, side = parallel.batch_sharding(self.mesh), self.model.image_size
+    return {task: {
+        'image': jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8, sharding=split),
+        'label': jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=split)}
+            for task, rows in self.config.rows.items()}
+
+  @property
+  def plan(self) -> StepPlan:
+    """What the step is made from."""
+    config = self.config
+    return StepPlan(
+        model=self.model, rows=config.rows, classes=self.classes,
+        label_smoothing=config.label_smoothing,
+        weights=None if config.weighting == 'uncertainty' else {
+            name: task.weight for name, task in config.tasks.items()},
+        mean=self.preset.mean, std=self.preset.std,
+        mixing={name: Mixing(mixup=task.mixup, cutmix=task.cutmix)
+                for name, task in config.tasks.items()},
+        accumulate=config.accumulate, remat=config.remat, ema_decay=config.ema_decay,
+        skips_non_finite=config.non_finite == 'skip')
+
+  def train_step(self) -> Callable:
+    """The jitted step, see `step.make_train_step`."""
+    return make_train_step(self.plan, self.optimizer, self.mesh, state_shardings=self.shardings)
+
+  def embed_step(self) -> Callable:
+    """The jitted forward pass, see `step.make_embed_step`."""
+    return make_embed_step(
+        self.model, self.mesh, mean=self.preset.mean, std=self.preset.std)
+
+
+def assemble(config: TrainConfig, classes: Mapping[str, int], *,
+             devices: Sequence[jax.Device] | None = None) -> Setup:
+  """Puts a run together, without making an array.
+
+  Args:
+    config: with every task's rows, see `TrainConfig.with_rows`.
+    classes: task -> number of classes.
+    devices: to train on; None for all there are.
+
+  Raises:
+    InputError: rows or devices that do not divide, or paths that match nothing.
+  """
+  model = config.model_config()
+  mesh = layout.training_mesh(config.sharding, devices)
+  parallel.check_rows(mesh, config.rows, accumulate=config.accumulate)
+  classes = {task: classes[task] for task in config.tasks}
+  optimizer = make_optimizer(config.optimizer, steps=config.steps, model=model)
+  shapes = jax.eval_shape(lambda: _state(config, classes, optimizer, None))
+  return Setup(
+      config=config, classes=classes, model=model,
+      preset=registry.preset(config.model['name']), mesh=mesh, optimizer=optimizer,
+      abstract=parallel.with_shardings(
+          shapes, layout.state_shardings(mesh, shapes, config.sharding)))
+
+
+def _state(config: TrainConfig, classes, optimizer, backbone) -> TrainState:
+  return initial_state(
+      config.model_config(), classes=classes, optimizer=optimizer, seed=config.seed,
+      learned_weighting=config.weighting == 'uncertainty', backbone=backbone,
+      averaged=config.ema_decay > 0)
