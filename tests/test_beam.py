@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from conftest import environment
+from painformer_jax.cli.main import main
 from painformer_jax.data.builders import base
+from painformer_jax.data.builders import beam as beam_store
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.beam import store_with_beam
 from painformer_jax.data.prepared import list_tasks
@@ -35,6 +37,37 @@ def test_the_same_files_as_one_machine_writes(tmp_path, monkeypatch):
   assert 'stored 45 train + 5 test images' in said[-1]
   store_with_beam(tiny_task(train=45), tmp_path / 'beam', progress=said.append)
   assert 'skipped' in said[-1]
+
+
+def test_the_pipeline_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
+  """Runners send it whole to a service that takes some MB; the items lie beside."""
+  pipeline_of = beam().Pipeline.to_runner_api
+  sizes = []
+
+  def measured(self, *args, **kwargs):
+    proto = pipeline_of(self, *args, **kwargs)
+    sizes[-1].append(len((proto[0] if isinstance(proto, tuple) else proto).SerializeToString()))
+    return proto
+
+  monkeypatch.setattr(beam().Pipeline, 'to_runner_api', measured)
+  for train in (20, 2000):
+    sizes.append([])
+    prepared = store_with_beam(
+        tiny_task(train=train, image_size=1), tmp_path / str(train), progress=lambda line: None)
+    assert prepared.sizes['train'] == train
+    assert not (prepared.path / 'plan').exists()
+  small, large = map(max, sizes)
+  assert large < small + 2000
+
+
+def test_a_shard_that_another_worker_finished_is_not_written_again(tmp_path):
+  task, read = tiny_task(train=12), []
+  shard = base.plan_shards(task)[0]
+  beam_store._write_plan([shard], tmp_path)
+  write = beam_store._writer(tmp_path, lambda item: read.append(item.key) or task.read(item), 1)
+  write(shard.name)
+  write(shard.name)
+  assert len(read) == 12 and not list(tmp_path.glob('*.tmp'))
 
 
 def test_it_goes_on_where_one_machine_stopped(tmp_path, monkeypatch):
@@ -77,11 +110,23 @@ def test_the_command_line(tmp_path):
   photos(tmp_path / 'pets', count=6)
   done = subprocess.run(
       [sys.executable, '-m', 'painformer_jax', 'data', 'prepare', 'folder', '--source',
-       str(tmp_path / 'pets'), '--name', 'pets', '--data-dir', str(tmp_path / 'data'),
+       'pets', '--name', 'pets', '--data-dir', 'data',
        '--image-size', '32', '--beam', '--runner=DirectRunner --direct_num_workers=2'],
-      env=environment(), capture_output=True, text=True)
+      env=environment(), capture_output=True, text=True, cwd=tmp_path)
   assert done.returncode == 0, done.stderr
   assert list_tasks(tmp_path / 'data') == ['pets']
+
+
+def test_workers_are_told_whole_paths(tmp_path, monkeypatch):
+  photos(tmp_path / 'pets', count=2)
+  monkeypatch.chdir(tmp_path)
+  tasks = []
+  monkeypatch.setattr(beam_store, 'store_with_beam', lambda task, *args, **options: (
+      tasks.append(task)))
+  assert main(['data', 'prepare', 'folder', '--source', 'pets', '--name', 'pets',
+               '--data-dir', 'data', '--beam']) == 0
+  monkeypatch.chdir('/')
+  assert tasks[0].read(tasks[0].splits['train'][0])
 
 
 def test_without_beam_the_extra_is_named(tmp_path, monkeypatch):
