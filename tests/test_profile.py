@@ -192,6 +192,7 @@ def test_a_run_that_is_traced(tmp_path_factory, tmp_path, capfd):
   assert sum(spent[name] for name in ('compute', 'input', 'host')) <= report['train_seconds']
 
 
+@pytest.mark.slow
 def test_the_first_step_compiles_and_is_not_traced(tmp_path_factory, tmp_path):
   folder = shared_folder(tmp_path_factory)
   config = from_config_dict(small_config(

@@ -198,10 +198,3 @@ def test_a_run_that_is_stopped_and_goes_on(wandb, tmp_path_factory, tmp_path):
   assert [(row['step'], 'loss' in row) for row in sent] == [
       (row['step'], 'loss' in row) for row in kept]
   assert [row.get('loss') for row in sent] == [row.get('loss') for row in kept]
-
-
-def test_off_unless_asked_for(wandb, tmp_path_factory, tmp_path):
-  folder = shared_folder(tmp_path_factory)
-  with quick_training(folder):
-    loop.pretrain(from_config_dict(small_config(folder / 'data', steps=1)), tmp_path / 'run')
-  assert wandb.runs == [] and not (tmp_path / 'run/wandb.json').exists()
