@@ -109,7 +109,9 @@ class SmallStep:
 
   rows = {'alpha': 8, 'beta': 16}
 
-  def __init__(self, *, devices=None, weights=None, optimizer=None, config=None, **model):
+  def __init__(self, *, devices=None, weights=None, optimizer=None, config=None,
+               classes=None, **model):
+    self.classes = classes or TASKS
     tasks = {task: dict(rows=rows, weight=(weights or {}).get(task, 1.0))
              for task, rows in self.rows.items()}
     checked = from_config_dict({
@@ -118,7 +120,7 @@ class SmallStep:
         'weighting': 'uncertainty' if weights is None else 'fixed', **(config or {})})
     checked = dataclasses.replace(
         checked, optimizer=optimizer or OptimizerConfig(learning_rate=1e-3))
-    self.setup = assemble(checked, TASKS, devices=devices)
+    self.setup = assemble(checked, self.classes, devices=devices)
     self.plan, self._mesh = self.setup.plan, self.setup.mesh
     self.state = jax.tree_util.tree_map_with_path(_fill, self.setup.abstract)
     self._shardings = self.setup.shardings
@@ -130,7 +132,7 @@ class SmallStep:
     """A batch on the host: noise, and labels at random."""
     rng, size = np.random.default_rng(number), self.plan.model.image_size
     return {task: {'image': rng.integers(0, 256, (rows, size, size, 3), np.uint8),
-                   'label': rng.integers(0, TASKS[task], rows, np.int32)}
+                   'label': rng.integers(0, self.classes[task], rows, np.int32)}
             for task, rows in self.rows.items()}
 
   def __call__(self, state, batch):
