@@ -3,8 +3,10 @@
 The stand-in records calls. The package writes offline, without a network.
 """
 
+import importlib.util
 import json
-import os
+import pathlib
+import struct
 import subprocess
 import sys
 import types
@@ -13,7 +15,7 @@ import pytest
 
 from conftest import environment
 from painformer_jax.errors import InputError
-from painformer_jax.training import loop
+from painformer_jax.training import loop, setup
 from painformer_jax.training.config import from_config_dict
 from painformer_jax.training.metrics import MetricsWriter, read_metrics
 from painformer_jax.training.tracking import Tracker
@@ -41,7 +43,8 @@ class StandIn:
 
 
 class StandInRun:
-  url = None
+  offline = False
+  url = 'https://example.org/run'
 
   def __init__(self, arguments):
     self.arguments, self.rows, self.axes, self.ended = arguments, [], [], None
@@ -89,7 +92,8 @@ def test_a_run_is_told_and_ended(wandb, tmp_path, capfd):
   assert run.axes == [('step', {}), ('*', {'step_metric': 'step'})]
   assert run.rows == [{'step': 5, 'loss': 0.5}, {'step': 5, 'eval/a/accuracy': 1.0}]
   assert run.ended == 0
-  assert f'W&B run {record["id"]} of team/pain: ' in capfd.readouterr().err
+  assert capfd.readouterr().err == (
+      f'W&B run {record["id"]} of team/pain: https://example.org/run\n')
 
 
 def test_a_restart_continues_the_same_run_and_sends_nothing_twice(wandb, tmp_path):
@@ -170,6 +174,7 @@ def test_a_damaged_record(wandb, tmp_path, content):
 # In a run.
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_and_goes_on(wandb, tmp_path_factory, tmp_path):
   """Each row of metrics.jsonl is there once, of two starts."""
   folder = shared_folder(tmp_path_factory)
@@ -186,8 +191,8 @@ def test_a_run_that_is_stopped_and_goes_on(wandb, tmp_path_factory, tmp_path):
     return call
 
   with quick_training(folder), pytest.MonkeyPatch.context() as patch:
-    real = loop.make_train_step
-    patch.setattr(loop, 'make_train_step', breaking)
+    real = setup.make_train_step
+    patch.setattr(setup, 'make_train_step', breaking)
     with pytest.raises(OSError, match='the machine dies'):
       loop.pretrain(config, tmp_path / 'run')
     assert [row['step'] for row in wandb.runs[0].rows] == [1, 2, 3, 4, 5]
@@ -198,3 +203,75 @@ def test_a_run_that_is_stopped_and_goes_on(wandb, tmp_path_factory, tmp_path):
   assert [(row['step'], 'loss' in row) for row in sent] == [
       (row['step'], 'loss' in row) for row in kept]
   assert [row.get('loss') for row in sent] == [row.get('loss') for row in kept]
+
+
+# The package itself.
+
+
+def train_offline(workdir, start_step, steps):
+  writer, tracker = start(pathlib.Path(workdir), start_step)
+  with tracker:
+    for step in steps:
+      writer.write(step, {'loss': step / 8})
+    writer.write(step, {'eval/a/accuracy': 0.5})
+  writer.close()
+
+
+def records(file):
+  """What W&B wrote: records in blocks of 32 KB, as LevelDB's logs are laid out."""
+  from wandb.proto import wandb_internal_pb2
+
+  content, position, parts = file.read_bytes(), 7, []
+  while position < len(content):
+    if 32768 - position % 32768 < 7:
+      position += 32768 - position % 32768
+      continue
+    length, kind = struct.unpack_from('<HB', content, position + 4)
+    parts.append(content[position + 7:position + 7 + length])
+    position += 7 + length
+    if kind in (1, 4):  # Whole, or the last part.
+      yield wandb_internal_pb2.Record.FromString(b''.join(parts))
+      parts = []
+
+
+@pytest.mark.skipif(not importlib.util.find_spec('wandb'), reason='wandb is not installed')
+def test_the_package_offline(tmp_path):
+  """Two starts of one run, the second from before the end of the first."""
+  ids, steps, axes = set(), [], set()
+  for start_step, some in ((0, (5, 10, 15)), (10, (15, 20))):
+    call = f'import test_tracking; test_tracking.train_offline({str(tmp_path)!r}, {start_step}, {some})'
+    done = subprocess.run(
+        [sys.executable, '-c', call], capture_output=True, text=True, timeout=300, check=False,
+        env=environment(JAX_PLATFORMS='cpu', WANDB_MODE='offline', WANDB_BASE_URL='http://127.0.0.1:9'))
+    assert (done.returncode, done.stdout) == (0, ''), done.stderr
+    assert f'written to {tmp_path}/wandb (offline)' in done.stderr
+  files = sorted((tmp_path / 'wandb').glob('offline-run-*/run-*.wandb'))
+  assert len(files) == 2
+  for record in (record for file in files for record in records(file)):
+    if record.HasField('run'):
+      ids.add(record.run.run_id)
+      assert record.run.project == 'pain'
+    if record.HasField('metric'):
+      axes.add((record.metric.name or record.metric.glob_name, record.metric.step_metric))
+    if record.HasField('history'):
+      row = {(item.key or '/'.join(item.nested_key)): json.loads(item.value_json)
+             for item in record.history.item}
+      steps.append((row['step'], row.get('loss'), row.get('eval/a/accuracy')))
+  assert ids == {json.loads((tmp_path / 'wandb.json').read_text())['id']}
+  assert steps == [(5, 0.625, None), (10, 1.25, None), (15, 1.875, None), (15, None, 0.5),
+                   (20, 2.5, None), (20, None, 0.5)]
+  assert ('*', 'step') in axes
+
+
+@pytest.mark.skipif(not importlib.util.find_spec('wandb'), reason='wandb is not installed')
+def test_the_package_without_a_login(tmp_path):
+  call = ('import test_tracking, pathlib; '
+          f'test_tracking.start(pathlib.Path({str(tmp_path)!r}))')
+  done = subprocess.run(
+      [sys.executable, '-c', call], capture_output=True, text=True, timeout=300, check=False,
+      stdin=subprocess.DEVNULL, env={
+          **environment(JAX_PLATFORMS='cpu', WANDB_MODE='online', HOME=str(tmp_path),
+                        WANDB_BASE_URL='http://127.0.0.1:9'), 'WANDB_API_KEY': ''})
+  assert done.returncode == 1
+  assert done.stderr.splitlines()[-1].startswith(
+      "painformer_jax.errors.InputError: config.wandb is 'pain', but W&B does not start (")

@@ -7,8 +7,9 @@ the newest. Rows that an earlier start of the run has sent, and that are made ag
 a kill, are not sent again: they would say the same, but for speed and times, since a
 resumed run repeats itself bit by bit.
 
-How W&B is reached is its own affair: `wandb login`, or WANDB_MODE=offline to write into
-the run's folder without a network and `wandb sync` later.
+How W&B is reached is its own affair: `wandb login`; or WANDB_MODE=offline, to write into
+the run's folder without a network, and `wandb sync` there later, which joins what all
+starts of a run have written.
 """
 
 import json
@@ -61,7 +62,7 @@ class Tracker:
     write_json(workdir / RECORD, record)  # Rows made again are cut from metrics.jsonl.
     self._sent = record
     say(f'W&B run {record["id"]} of {project}: '
-        + (self._run.url or f'written to {workdir / "wandb"} (offline)'))
+        + (f'written to {workdir / "wandb"} (offline)' if self._run.offline else self._run.url))
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Sends a row, unless it was sent before."""
