@@ -26,7 +26,7 @@ from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import base
 from painformer_jax.data.builders.shards import write_shard
 from painformer_jax.data.example import Item, TaskSource
-from painformer_jax.data.prepared import open_task
+from painformer_jax.data.prepared import list_tasks, open_task
 from painformer_jax.errors import InputError, import_extra
 from painformer_jax.progress import Meter
 
@@ -158,18 +158,20 @@ class Memory:
 def memory(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: int,
            seconds: float, progress: Callable[[str], None] = lambda line: None) -> Memory:
   """Runs the augmented pipeline for a while and watches its memory."""
-  images, early, largest = 0, None, 0.0
-  start = said = time.perf_counter()
+  images = 0
   with mixture.train_batches(
       [mixture.TaskRows(name=task, rows=_ROWS, augment='trivial_augment')],
       data_dir=data_dir, image_size=image_size, seed=0, threads=threads) as iterator:
+    next(iterator)  # Starts the threads.
+    early = largest = _resident()
+    start = said = time.perf_counter()
     while (past := time.perf_counter() - start) < seconds:
       next(iterator)
       images += _ROWS
       if past > seconds / 10:
-        now = _resident()
-        early = now if early is None else early
-        largest = max(largest, now)
+        largest = max(largest, _resident())
+      else:
+        early = largest = _resident()
       if time.perf_counter() - said > 10:
         said = time.perf_counter()
         progress(f'{past:.0f} of {seconds:.0f} s, {images:,} images, {_resident():.0f} MiB')
@@ -216,12 +218,19 @@ def scale(sizes: Sequence[int], *, folder: str | os.PathLike | None = None,
     folder: where the corpora are written and kept; a temporary one by default.
       A record takes about 230 bytes.
     progress: told what is going on.
+
+  Raises:
+    InputError: no such folder, or a number below 1.
   """
+  if folder is not None and not pathlib.Path(folder).is_dir():
+    raise InputError(f'there is no folder {folder}; make it first')
+  if min(sizes) < 1:
+    raise InputError(f'a corpus of {min(sizes)} records cannot be measured')
   results = []
   with tempfile.TemporaryDirectory(dir=folder) as scratch:
     for size in sizes:
       place = pathlib.Path(folder or scratch, f'records-{size}')
-      if not place.exists():
+      if not (place.is_dir() and list_tasks(place)):
         progress(f'writes {size:,} records')
         _write_tiny_records(place, size, progress)
       progress(f'measures {size:,} records')

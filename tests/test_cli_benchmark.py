@@ -84,10 +84,23 @@ def test_data_at_scale(tmp_path):
   assert rows[0]['shuffle'] == 0 and 0 < rows[1]['shuffle'] < 5
 
 
+@pytest.mark.slow  # test_data_at_scale writes one.
+def test_a_corpus_half_written_is_written_again(tmp_path):
+  half = tmp_path / 'records-500/tiny_records/.incomplete'
+  half.mkdir(parents=True)
+  (half / 'train-00000.ab.tmp').touch()
+  done = painformer('benchmark', 'data', '--records', '500', '--scratch', str(tmp_path))
+  assert done.returncode == 0, done.stderr
+  assert 'writes 500 records' in done.stderr and ' 500 ' in done.stdout
+
+
 @pytest.mark.parametrize('args, message', [
     (['--data-dir', 'x'], 'go together'),
     (['--data-dir', 'nowhere', '--task', 'x'], 'no data folder nowhere'),
     (['--batches', '0'], 'must be at least 1'),
+    (['--memory-minutes', '-1'], '--memory-minutes at least 0'),
+    (['--records', '10', '0'], 'a corpus of 0 records cannot be measured'),
+    (['--records', '10', '--scratch', 'nowhere'], 'there is no folder nowhere'),
 ])
 def test_bad_data_arguments(args, message):
   done = painformer('benchmark', 'data', *args)

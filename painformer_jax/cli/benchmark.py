@@ -99,8 +99,9 @@ def _data(args, where) -> dict:
     return {'scale': [dataclasses.asdict(row) for row in rows]}
   if bool(args.data_dir) != bool(args.task):
     raise InputError('--data-dir and --task go together')
-  if args.batches < 1 or args.image_size < 1:
-    raise InputError('--batches and --image-size must be at least 1')
+  if args.batches < 1 or args.image_size < 1 or not args.memory_minutes >= 0:
+    raise InputError(
+        '--batches and --image-size must be at least 1, --memory-minutes at least 0')
   threads = args.threads or os.cpu_count() or 1
   with tempfile.TemporaryDirectory() as scratch:
     data_dir, task = args.data_dir, args.task
