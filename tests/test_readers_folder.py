@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,27 @@ def test_folder_with_train_and_test(tmp_path):
   assert prepared.sizes == {'train': 20, 'test': 3}
   record = prepared.records('test')[0]
   assert decode_rgb(record['image']).shape == (24, 24, 3)
+
+
+@pytest.mark.parametrize('train,test', [('Train', 'TEST'), ('training', 'val')])
+def test_splits_are_no_classes_however_they_are_spelt(tmp_path, train, test):
+  photos(tmp_path / train, count=2)
+  photos(tmp_path / test, count=1)
+  task = folder_task(tmp_path, 'pets')
+  assert task.classes == ('cat', 'dog')
+  assert keys(task, 'test') == [f'{test}/{name}/00.jpg' for name in ('cat', 'dog')]
+  assert len(keys(task, 'train')) == 4
+
+
+def test_what_is_left_out_is_said(tmp_path):
+  for part in ('train', 'test', 'val'):
+    photos(tmp_path / part, count=2)
+  shutil.copy(tmp_path / 'train/cat/00.jpg', tmp_path / 'train/cover.jpg')
+  said = []
+  task = folder_task(tmp_path, 'pets', report=said.append)
+  assert said == ['left out: val/, since test/ is the test split',
+                  f"left out: 1 image of {tmp_path / 'train'} outside a class: cover.jpg"]
+  assert not any(key.startswith('val/') for split in task.splits for key in keys(task, split))
 
 
 def test_listing_opens_no_image(tmp_path):

@@ -1,13 +1,18 @@
 """A folder of images, one sub-folder a class, as a task."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from painformer_jax.data.builders.image_files import (
-    SUFFIXES, ImageReader, Report, StoredAs, check_fraction, key_of, list_files,
-    list_folders, require_folder, split_by, unreadable)
+    SUFFIXES, ImageReader, Report, StoredAs, check_fraction, counted, find_child, key_of,
+    list_files, list_folders, named, require_folder, split_by, unreadable)
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.errors import InputError
+
+# Folders that are splits rather than classes, in any case; of several, the first counts.
+_SPLITS = {'train': ('train', 'training'),
+           'test': ('test', 'testing', 'val', 'valid', 'validation')}
 
 
 def folder_task(
@@ -25,7 +30,8 @@ def folder_task(
 ) -> TaskSource:
   """Reads SOURCE/{train,test}/<class>/... or SOURCE/<class>/... as a task.
 
-  Files ending in .jpg, .jpeg or .png count, at any depth below the class.
+  Files ending in .jpg, .jpeg or .png count, at any depth below the class. Names
+  of the two folders count in any case; without test/, val/ takes its place.
   Without train/ and test/ folders a share of each class is held out, chosen by
   a hash of the seed and the file's path.
 
@@ -38,20 +44,19 @@ def folder_task(
     split_seed: of the hold-out.
     modality: kind of input, kept with the task.
     licence: terms of the images, kept with the task.
-    report: takes a line for what is left out; here nothing is.
+    report: takes a line for what is left out.
 
   Raises:
     InputError: the folder is not laid out so, it cannot be read, a name in it
       is not UTF-8.
   """
-  del report
   stored = StoredAs(
       image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
   source = require_folder(source)
   try:
     classes, splits, how = _read_layout(
-        source, test_fraction=test_fraction, split_seed=split_seed)
+        source, test_fraction=test_fraction, split_seed=split_seed, report=report)
   except OSError as error:
     raise unreadable(source, error) from error
   return TaskSource(
@@ -69,18 +74,21 @@ def folder_task(
 
 
 def _read_layout(
-    source: Path, *, test_fraction: float, split_seed: int,
+    source: Path, *, test_fraction: float, split_seed: int, report: Report,
 ) -> tuple[list[str], dict[str, list[Item]], str]:
   """Class names, each split's items, and how the splits were made."""
-  if (source / 'train').is_dir() or (source / 'test').is_dir():
-    return *_split_folders(source), 'split as by its train and test folders'
+  parts = {split: [p for name in names if (p := find_child(source, name)) and p.is_dir()]
+           for split, names in _SPLITS.items()}
+  if any(parts.values()):
+    classes, splits = _split_folders(source, parts, report)
+    return classes, splits, 'split as its folders are'
   classes = list_folders(source)
   if len(classes) < 2:
     raise InputError(
         f'{source} has {len(classes)} folders, needs one for each of 2 or more '
         'classes, or train/ and test/ with these inside')
   splits = split_by(
-      _list_images(source, '', classes), key_of, fraction=test_fraction,
+      _list_images(source, '', classes, classes, report), key_of, fraction=test_fraction,
       seed=split_seed)
   if not splits['test']:
     raise InputError(
@@ -92,43 +100,53 @@ def _read_layout(
   return classes, splits, how
 
 
-def _split_folders(source: Path) -> tuple[list[str], dict[str, list[Item]]]:
-  classes = {}
-  for split in ('train', 'test'):
-    if not (source / split).is_dir():
+def _split_folders(
+    source: Path, parts: Mapping[str, Sequence[Path]], report: Report,
+) -> tuple[list[str], dict[str, list[Item]]]:
+  classes, folders = {}, {}
+  for split, found in parts.items():
+    if not found:
       raise InputError(
           f'{source} has no folder {split}/ beside its other one; add it, or '
           'name the other one as the source to have a part of it held out')
-    classes[split] = list_folders(source / split)
+    folders[split] = found[0]
+    classes[split] = list_folders(found[0])
+    for other in found[1:]:
+      report(f'left out: {other.name}/, since {found[0].name}/ is the {split} split')
+  train, test = folders['train'], folders['test']
   unseen = sorted(set(classes['test']) - set(classes['train']))
   if unseen:
     raise InputError(
-        f"{source}/test has classes that train/ has not: {', '.join(unseen[:5])}"
-        f"{', ...' if len(unseen) > 5 else ''}; to train on train/ alone, name "
+        f"{test} has classes that {train.name}/ has not: {', '.join(unseen[:5])}"
+        f"{', ...' if len(unseen) > 5 else ''}; to train on {train.name}/ alone, name "
         'it as the source to have a part of it held out')
   if len(classes['train']) < 2:
     raise InputError(
-        f"{source}/train has {len(classes['train'])} folders, needs one for "
+        f"{train} has {len(classes['train'])} folders, needs one for "
         'each of 2 or more classes')
   return classes['train'], {
-      split: _list_images(
-          source, f'{split}/', classes['train'], present=classes[split])
+      split: _list_images(source, f'{folders[split].name}/', classes['train'],
+                          classes[split], report)
       for split in ('train', 'test')}
 
 
 def _list_images(
-    source: Path, prefix: str, classes: Sequence[str], *,
-    present: Sequence[str] | None = None,
+    source: Path, prefix: str, classes: Sequence[str], present: Sequence[str],
+    report: Report,
 ) -> list[Item]:
-  """Images of the class folders in a fixed order; the key is the path."""
+  """Images of the class folders that are there, in a fixed order; the key is the path."""
+  loose = [name for name in sorted(os.listdir(source / prefix))
+           if name.lower().endswith(SUFFIXES) and not name.startswith('.')]
+  if loose:
+    report(f"left out: {counted(len(loose), 'image')} of {source / prefix} outside a "
+           f'class: {named(loose)}')
   labels = {name: i for i, name in enumerate(classes)}
   items = []
-  for name in classes if present is None else present:
+  for name in present:
     folder = source / f'{prefix}{name}'
     found = list_files(folder)
     if not found:
       raise InputError(
           f'{folder} has no image (looked for {", ".join(SUFFIXES)})')
-    label = labels[name]
-    items += [Item(key=f'{prefix}{name}/{path}', label=label) for path in found]
+    items += [Item(key=f'{prefix}{name}/{path}', label=labels[name]) for path in found]
   return items
