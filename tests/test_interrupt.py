@@ -14,9 +14,9 @@ from painformer_jax.training.interrupt import Interrupt
 def test_the_first_signal_only_asks(number):
   before = [signal.getsignal(s) for s in Interrupt.SIGNALS]
   with Interrupt() as interrupt:
-    assert not interrupt.stops_at(1)
+    assert not interrupt.stops()
     os.kill(os.getpid(), number)
-    assert interrupt.asked and interrupt.stops_at(2)
+    assert interrupt.asked and interrupt.stops()
     assert [signal.getsignal(s) for s in Interrupt.SIGNALS] == before
   assert [signal.getsignal(s) for s in Interrupt.SIGNALS] == before
 
@@ -85,7 +85,7 @@ def test_outside_the_main_thread_it_does_nothing():
 
   def run():
     with Interrupt() as interrupt:
-      answers.append(interrupt.stops_at(1))
+      answers.append(interrupt.stops())
 
   thread = threading.Thread(target=run)
   thread.start()

@@ -180,8 +180,8 @@ def test_a_turned_bit_in_an_array_is_noticed(tmp_path):
 def test_an_array_without_a_checksum_is_not_taken_for_sound(tmp_path, monkeypatch):
   """As when paths are written in another way than when the checkpoint was made."""
   with monkeypatch.context() as patched:
-    checksums = store_lib._checksums
-    patched.setattr(store_lib, '_checksums', lambda state: {
+    checksums = store_lib.checksums
+    patched.setattr(store_lib, 'checksums', lambda state: {
         path.replace('backbone/', 'body/'): value for path, value in checksums(state).items()})
     saved(tmp_path, 3)
   for read in lambda: restored(tmp_path, 3, make_state()), lambda: store_lib.restore_arrays(tmp_path):

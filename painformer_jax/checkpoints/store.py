@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import gc
 import json
+import os
 import pathlib
+import sys
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +16,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from painformer_jax import progress
+from painformer_jax.checkpoints.checksums import checksums
 from painformer_jax.checkpoints.orbax_messages import first_line, quiet, reason
 from painformer_jax.errors import InputError
+from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel import processes
 
 _STATE, _RECORD = 'state', 'record'
+
+# Names of checkpoints that turned out to be damaged, which Orbax passes over.
+_DAMAGED = 'damaged-'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,13 +38,22 @@ class Restored:
   record: dict
 
 
+@dataclasses.dataclass(frozen=True)
+class _Damage:
+  """Why a checkpoint cannot be restored; `error` is None where another process found it."""
+
+  error: Exception | None
+  why: str
+
+
 class CheckpointStore:
   """Checkpoints of a run by step, written in the background.
 
   A checkpoint is the state (a pytree of arrays) and a record (JSON: the clock
   and the position in the data), with a checksum of each. Orbax writes it under
   a temporary name and renames it when whole, so that a kill at any moment
-  leaves the ones before.
+  leaves the ones before. Where several processes train together, each makes a store
+  and calls it alike.
 
   Args:
     folder: made on demand.
@@ -54,7 +72,8 @@ class CheckpointStore:
       folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
           folder, options=ocp.CheckpointManagerOptions(
-              max_to_keep=keep, cleanup_tmp_directories=True))
+              max_to_keep=keep, cleanup_tmp_directories=True,
+              async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier)))
     except (OSError, ValueError) as error:
       self._silence.close()
       raise InputError(
@@ -73,31 +92,94 @@ class CheckpointStore:
     with self._failures():
       self._manager.save(step, args=ocp.args.Composite(**{
           _STATE: ocp.args.StandardSave(jax.tree.map(_one_copy, state)),
-          _RECORD: ocp.args.JsonSave(_sealed(record, _checksums(state)))}))
+          _RECORD: ocp.args.JsonSave(_sealed(record, checksums(state)))}))
 
   def restore(self, step: int, abstract_state) -> Restored:
     """Reads a checkpoint onto the devices that the abstract state names.
 
     Args:
-      step: from `latest_step`.
+      step: of a checkpoint.
       abstract_state: pytree of ShapeDtypeStruct with shardings.
 
     Raises:
-      InputError: the checkpoint does not fit the state, or is damaged.
+      InputError: the checkpoint does not fit the state, or is damaged, for this
+        process or another.
     """
+    found = self._read(step, abstract_state)
+    if isinstance(found, _Damage):
+      raise InputError(
+          f'checkpoint {self._path(step)} cannot be restored ({found.why}): it is damaged '
+          'or of another model; remove it to go on from the one before') from found.error
+    return found
+
+  def restore_newest(self, abstract_state) -> Restored | None:
+    """The newest checkpoint that is sound, None where there is none at all.
+
+    Newer ones that are damaged are said to be so and put aside under another name,
+    so that their steps can be saved again.
+
+    Raises:
+      InputError: none of them fits the state and is sound; then all stay.
+    """
+    damaged = {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      found = self._read(step, abstract_state)
+      if isinstance(found, Restored):
+        self._put_aside(damaged, instead=step)
+        return found
+      damaged[step] = found
+    if not damaged:
+      return None
+    newest = max(damaged)
+    which = (f'checkpoint {self._path(newest)}' if len(damaged) == 1 else
+             f'none of the {len(damaged)} checkpoints in {self._manager.directory}')
+    raise InputError(
+        f'{which} can be restored (step {newest}: {damaged[newest].why}): damaged or of '
+        'another model; take another --workdir to start anew') from damaged[newest].error
+
+  def _read(self, step: int, abstract_state) -> 'Restored | _Damage':
+    """Not with the manager, in which those that succeed wait for one that fails."""
+    state = record = error = None
+    reader = ocp.StandardCheckpointHandler()
     try:
       with quiet():
-        found = self._manager.restore(step, args=ocp.args.Composite(**{
-            _STATE: ocp.args.StandardRestore(abstract_state),
-            _RECORD: ocp.args.JsonRestore()}))
-      record, checksums = _opened(found[_RECORD])
-      _compare(_checksums(found[_STATE]), checksums)
-    except Exception as error:  # Orbax raises many kinds for damaged files.
-      raise InputError(
-          f'checkpoint {self._manager.directory / str(step)} cannot be restored '
-          f'({first_line(error)}): it is damaged or of another model; remove it '
-          'to go on from the one before') from error
-    return Restored(step=step, state=found[_STATE], record=record)
+        record, stored = _opened(_read_json(self._manager.directory, step))
+        state = reader.restore(epath.Path(self._path(step) / _STATE),
+                               args=ocp.args.StandardRestore(abstract_state))
+    except Exception as failure:  # Orbax raises many kinds for damaged files.
+      error = failure
+    finally:
+      reader.close()
+    if processes.all_agree(error is None):
+      try:
+        _compare(checksums(state), stored)
+      except ValueError as failure:
+        error = failure
+      if processes.all_agree(error is None):
+        return Restored(step=step, state=state, record=record)
+    return _Damage(error, first_line(error) if error else 'as another process found')
+
+  def _path(self, step: int) -> pathlib.Path:
+    return pathlib.Path(self._manager.directory) / str(step)
+
+  def _put_aside(self, damaged: Mapping[int, '_Damage'], *, instead: int) -> None:
+    for step, damage in damaged.items() if parallel.is_main() else ():
+      path, number = self._path(step), 1
+      aside = path.with_name(f'{_DAMAGED}{step}')
+      while aside.exists():
+        number += 1
+        aside = path.with_name(f'{_DAMAGED}{step}-{number}')
+      try:
+        os.rename(path, aside)
+      except OSError as error:
+        raise InputError(
+            f'{path} is damaged and cannot be renamed: {error.strerror}; remove it, '
+            'then run the same command again') from error
+      progress.say(f'warning: checkpoint {path} is damaged ({damage.why}): it is {aside.name} '
+                   f'now, and the run goes on from step {instead}')
+    if damaged:
+      parallel.wait_for_all('damaged checkpoints put aside')
+      self._manager.reload()
 
   def finish(self) -> None:
     """Waits until everything is on disk.
@@ -112,8 +194,9 @@ class CheckpointStore:
     """Ends the background work; `finish` says whether it went well."""
     with self._silence:
       # A save that failed was reported, or something else went wrong before.
-      with contextlib.suppress(OSError, ValueError):
-        self._manager.close()
+      if not (self._failed and parallel.many_processes()):
+        with contextlib.suppress(OSError, ValueError):
+          self._manager.close()
       if self._failed:
         gc.collect()  # Of futures with errors that nobody asked for.
 
@@ -123,6 +206,8 @@ class CheckpointStore:
       yield
     except (OSError, ValueError) as error:  # Its storage layer raises ValueError.
       self._failed = True
+      if isinstance(error, TimeoutError) and parallel.many_processes():
+        raise  # Another process did not come; whoever sees the processes says why.
       raise InputError(
           f'a checkpoint could not be written to {self._manager.directory}: '
           f'{reason(error)}; the ones before it are whole: make room, then run '
@@ -138,9 +223,10 @@ def latest_step(folder: str | pathlib.Path) -> int | None:
 
 
 def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
-  """The newest checkpoint's parameters and statistics, as host arrays.
+  """The newest sound checkpoint's parameters and statistics, as host arrays.
 
-  Only reads, so that a run which is still going is not disturbed.
+  Only reads, so that a run which is still going is not disturbed. Of a damaged
+  checkpoint it warns, and takes the one before.
 
   Args:
     folder: a run's 'checkpoints' folder.
@@ -149,12 +235,32 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
     The step, and {'params': {path: array}, 'stats': {path: array}}.
 
   Raises:
-    InputError: there is no whole checkpoint, or it is damaged.
+    InputError: there is no whole checkpoint, or all are damaged.
   """
   folder = pathlib.Path(folder).absolute()
-  step = latest_step(folder)
-  if step is None:
+  failures = {}
+  while True:
+    # Listed anew each time, since a run may save and remove some meanwhile.
+    steps = {*ocp.utils.checkpoint_steps(folder)} - {*failures} if folder.is_dir() else {}
+    if not steps:
+      break
+    step = max(steps)
+    try:
+      arrays = _read_arrays(folder, step)
+    except InputError as error:
+      failures[step] = error
+      continue
+    for error in failures.values():
+      progress.say(f'warning: {error}; the one of step {step} is taken')
+    return step, arrays
+  if not failures:
     raise InputError(f'{folder} holds no finished checkpoint yet')
+  newest = failures[max(failures)]
+  raise InputError(newest if len(failures) == 1 else (
+      f'{newest}; so are the {len(failures) - 1} before it'))
+
+
+def _read_arrays(folder: pathlib.Path, step: int) -> dict:
   path = epath.Path(folder / str(step) / _STATE)
   reader = ocp.PyTreeCheckpointHandler()
   try:
@@ -165,13 +271,13 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
           lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
       found = reader.restore(path, args=ocp.args.PyTreeRestore(
           item=wanted, restore_args=restore_args, partial_restore=True))
-    _, checksums = _opened(_read_json(folder, step))
-    _compare(_checksums(found), checksums)
+    _, stored = _opened(_read_json(folder, step))
+    _compare(checksums(found), stored)
   except Exception as error:  # Orbax raises many kinds for damaged files.
     raise InputError(_damaged(path, error)) from error
   finally:
     reader.close()
-  return step, found
+  return found
 
 
 def read_record(folder: str | pathlib.Path, step: int) -> dict:
@@ -192,22 +298,14 @@ def _read_json(folder, step: int) -> dict:
   return ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore())
 
 
-# Checksums: Orbax stores none of array contents, and reads a flipped bit back.
+def _barrier(*, key: str, timeout_ms: int) -> None:
+  """Where processes wait for one another, but not after a failure of this one's save.
 
-
-def _checksums(state) -> dict[str, int]:
-  """CRC-32 of every array by its path.
-
-  A state that is split over several processes has none: each holds a part.
+  Orbax would let it wait for the others, and them for it, for ten minutes.
   """
-  leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-  if any(isinstance(a, jax.Array) and not a.is_fully_replicated
-         and not a.is_fully_addressable for _, a in leaves):
-    return {}
-  return {
-      jax.tree_util.keystr(keys, simple=True, separator='.'):
-      zlib.crc32(np.ascontiguousarray(a).reshape(-1).view(np.uint8))
-      for keys, a in leaves}
+  if failure := sys.exception():
+    raise failure
+  ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _one_copy(array):
@@ -221,9 +319,6 @@ def _one_copy(array):
 
 
 def _compare(found: Mapping[str, int], stored: Mapping[str, int]) -> None:
-  """Asserts the checksum of all that was found; none are stored of a split state."""
-  if not stored or not found:
-    return
   if unknown := sorted(found.keys() - stored.keys()):
     raise ValueError(f'it keeps no checksum of {unknown[0]}')
   for path in found:
@@ -231,18 +326,18 @@ def _compare(found: Mapping[str, int], stored: Mapping[str, int]) -> None:
       raise ValueError(f'the checksum of {path} does not match')
 
 
-def _sealed(record: dict, checksums: dict[str, int]) -> dict:
-  content = json.dumps([record, checksums])
+def _sealed(record: dict, sums: dict[str, int]) -> dict:
+  content = json.dumps([record, sums])
   return {'content': content, 'checksum': zlib.crc32(content.encode())}
 
 
 def _opened(sealed: Mapping) -> tuple[dict, dict[str, int]]:
   if zlib.crc32(sealed['content'].encode()) != sealed['checksum']:
     raise ValueError(f'the checksum of the {_RECORD} does not match')
-  record, checksums = json.loads(sealed['content'])
-  return record, checksums
+  record, sums = json.loads(sealed['content'])
+  return record, sums
 
 
 def _damaged(path: epath.Path, error: Exception) -> str:
   return (f'checkpoint {path.parent} is damaged or was removed meanwhile '
-          f'({first_line(error)}): remove it to use the one before')
+          f'({first_line(error)})')

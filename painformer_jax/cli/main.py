@@ -73,6 +73,19 @@ def _refuse_empty(argv: list[str]) -> None:
       raise InputError(f'{which} empty; name what is meant')
 
 
+def explain(error: BaseException, *, with_traceback: bool = False) -> int:
+  """Says on standard error what ended a command; returns its exit status."""
+  if isinstance(error, KeyboardInterrupt):
+    print('painformer: interrupted', file=sys.stderr)
+    return 130
+  if with_traceback or not isinstance(error, InputError):
+    traceback.print_exception(error)
+  if not isinstance(error, InputError):
+    return 1
+  print(f"painformer: {' '.join(str(error).split())}", file=sys.stderr)
+  return 2
+
+
 def main(argv: list[str] | None = None) -> int:
   """Runs one command; returns its exit status."""
   argv = sys.argv[1:] if argv is None else argv
@@ -89,14 +102,8 @@ def main(argv: list[str] | None = None) -> int:
   try:
     _refuse_empty(argv)
     return args.run(args) or 0
-  except InputError as error:
-    if args.traceback:
-      traceback.print_exc()
-    print(f"painformer: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print('painformer: interrupted', file=sys.stderr)
-    return 130
+  except (InputError, KeyboardInterrupt) as error:
+    return explain(error, with_traceback=args.traceback)
   except BrokenPipeError:
     # The reader (head, less) has gone; nothing is left to tell it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

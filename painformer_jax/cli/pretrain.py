@@ -1,14 +1,17 @@
 """`painformer pretrain`: multi-task training from a config file."""
 
 import argparse
+import contextlib
 
 EXAMPLE = ('painformer pretrain --config configs/demo.py --workdir runs/demo '
            '--config.steps=200')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.usage = ('%(prog)s --config FILE --workdir DIR [--distributed] '
-                  '[--config.KEY=VALUE ...]')
+  parser.usage = (
+      '%(prog)s --config FILE --workdir DIR [--config.KEY=VALUE ...]\n'
+      '       [--distributed | --coordinator HOST:PORT --processes N --process I]\n'
+      '       [--peer-timeout SECONDS]')
   parser.add_argument(
       '--config', required=True, metavar='FILE',
       help='Python file with get_config(); any of its values is replaced by '
@@ -20,17 +23,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--distributed', action='store_true',
       help='this is one of several processes that train together; JAX finds the '
       'others by what SLURM, Open MPI, Kubernetes or a TPU pod sets up')
+  parser.add_argument(
+      '--coordinator', metavar='HOST:PORT',
+      help='this is one of several processes that nothing else starts: where process 0 '
+      'answers, the same for all')
+  parser.add_argument('--processes', type=int, metavar='N', help='how many there are')
+  parser.add_argument('--process', type=int, metavar='I', help='which one this is, from 0')
+  parser.add_argument(
+      '--peer-timeout', type=float, default=60.0, metavar='SECONDS',
+      help='time without a sign of life after which a process counts as dead and the '
+      'others end (default %(default)g; at once where its system closes its connections)')
   parser.set_defaults(takes_overrides=True)
 
 
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.cli.config_file import load_config
-  from painformer_jax.parallel.mesh import join_processes
+  from painformer_jax.cli.main import explain
+  from painformer_jax.errors import InputError
+  from painformer_jax.parallel import processes
   from painformer_jax.training.config import from_config_dict
   from painformer_jax.training.loop import pretrain
 
-  if args.distributed:
-    join_processes()
-  config = from_config_dict(load_config(args.config, overrides=args.overrides))
-  pretrain(config, args.workdir)
+  several = contextlib.nullcontext()
+  if args.distributed or args.coordinator is not None:
+    if args.distributed and args.coordinator is not None:
+      raise InputError('--distributed finds the coordinator by itself: leave one of the two')
+    if not args.peer_timeout >= 5:
+      raise InputError(f'--peer-timeout is {args.peer_timeout:g}, below 5 seconds')
+    several = processes.joined(
+        coordinator=args.coordinator, count=args.processes, index=args.process,
+        peer_timeout=args.peer_timeout,
+        explain=lambda error: explain(error, with_traceback=args.traceback))
+  elif args.processes is not None or args.process is not None:
+    raise InputError('--processes and --process need --coordinator HOST:PORT as well')
+  with several:
+    config = from_config_dict(load_config(args.config, overrides=args.overrides))
+    pretrain(config, args.workdir)
   return 0

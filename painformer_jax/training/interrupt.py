@@ -3,8 +3,9 @@
 import contextlib
 import signal
 
+from painformer_jax import progress
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.training.metrics import say
+from painformer_jax.parallel.processes import AnyProcess
 
 
 class Interrupt:
@@ -14,20 +15,21 @@ class Interrupt:
   Outside the main thread, where Python takes no signals, it does nothing; a signal
   that the process was told to ignore stays ignored.
 
-  Where several processes train together, a SIGTERM to one of them (as clouds
-  send before they take a machine back) stops all after the same step: JAX
-  catches it and agrees on the step.
+  Where several processes train together, a signal to one of them (as clouds send
+  before they take a machine back) stops all at the same question, see `stops`.
   """
 
   SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
   def __init__(self):
     self.asked = False
+    self._here, self._any = False, None
     self._previous = {}
 
   def __enter__(self):
-    if not parallel.many_processes():
-      self._install(self._handle)
+    if parallel.many_processes():
+      self._any = AnyProcess()
+    self._install(self._handle)
     return self
 
   @contextlib.contextmanager
@@ -37,7 +39,7 @@ class Interrupt:
     Python's handlers wait for the compiler, which may take minutes; the system's do
     not.
     """
-    if parallel.many_processes() or not self._previous:
+    if not self._previous:
       yield
       return
     self._install(signal.SIG_DFL)
@@ -56,10 +58,14 @@ class Interrupt:
         return
       self._previous.setdefault(number, previous)
 
-  def stops_at(self, step: int) -> bool:
-    """Whether to stop with so many steps done; ask once a step."""
-    if parallel.many_processes():
-      self.asked = parallel.preempted(step)
+  def stops(self) -> bool:
+    """Whether to stop now.
+
+    Several processes must all ask at the same points, once a step or more often: they
+    get the same answer, so that none waits for another that has stopped.
+    """
+    if self._any and not self.asked:
+      self.asked = self._any(self._here)
     return self.asked
 
   def __exit__(self, *exc_info):
@@ -67,9 +73,11 @@ class Interrupt:
 
   def _handle(self, number, frame):
     del number, frame
-    self.asked = True
+    self._here = True
+    if not self._any:
+      self.asked = True
     self._restore()
-    say('stops as soon as what is done is saved; once more stops at once')
+    progress.say('stops as soon as what is done is saved; once more stops at once')
 
   def _restore(self):
     for number, handler in self._previous.items():
