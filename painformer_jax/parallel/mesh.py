@@ -81,20 +81,6 @@ def put_whole(mesh: Mesh, rows: np.ndarray) -> jax.Array:
       rows.shape, batch_sharding(mesh), lambda index: rows[index])
 
 
-def join_processes() -> None:
-  """Makes this one of several processes that see one another's devices.
-
-  Raises:
-    InputError: nothing says where the others are, or they do not answer.
-  """
-  try:
-    jax.distributed.initialize()
-  except (ValueError, RuntimeError) as error:
-    raise InputError(
-        f'--distributed: the processes do not find each other ({error}); start them '
-        'with SLURM, Open MPI, Kubernetes or on a TPU pod') from error
-
-
 def is_main() -> bool:
   """Whether this process is the one that writes a run's files."""
   return jax.process_index() == 0
@@ -103,11 +89,6 @@ def is_main() -> bool:
 def many_processes() -> bool:
   """Whether this is one of several processes that train together."""
   return jax.process_count() > 1
-
-
-def preempted(step: int) -> bool:
-  """Whether a process was asked to stop; all agree on the step. Ask once a step."""
-  return multihost_utils.reached_preemption_sync_point(step)
 
 
 def wait_for_all(purpose: str) -> None:
