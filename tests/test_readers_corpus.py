@@ -6,12 +6,14 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import corpus_layouts as layouts
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.catalog import PAGES, READERS
+from painformer_jax.data.builders.signal_files import read_span
 from painformer_jax.data.corpus import CORPUS
 
 COMMAND = re.compile(r'^painformer data prepare (?:.*\\\n)*.*$', re.MULTILINE)
@@ -92,6 +94,30 @@ def test_the_script_on_the_page_writes_the_manifest_of_heartbeats(tmp_path):
   for split in ('train', 'test'):
     assert [(i.key, i.label) for i in written.splits[split]] == [
         (i.key, i.label) for i in given.splits[split]]
+
+
+def test_the_script_on_the_page_writes_the_manifest_of_eeg(tmp_path):
+  (tmp_path / 'demographic.csv').write_text(
+      'subject, group, gender, age, education\n1, 0, M, 44, 16\n2, 1, F, 39, 17\n'
+      '3, 1, M, 50, 12\n4, 0, M, 31, 15\n')
+  for person in (1, 2, 3):  # The fourth was not downloaded.
+    (tmp_path / f'{person}.csv').mkdir()
+    rows = np.arange(2 * 3072)[:, None] % 3072 * np.ones(70, int) + np.arange(70)
+    rows[:, 5] += 100_000 * person
+    np.savetxt(tmp_path / f'{person}.csv/{person}.csv', rows, fmt='%d', delimiter=',')
+  script, = re.findall(r'```python\n(.*?)```', (PAGES / 'eeg_bst_sz.md').read_text(), re.S)
+  subprocess.run([sys.executable, '-c', script], cwd=tmp_path, check=True)
+  task = READERS['manifest'].build(tmp_path, name='mine', test_fraction=0.4,
+                                   report=lambda line: None)
+  assert task.classes == ('control', 'patient')
+  items = [item for of in task.splits.values() for item in of]
+  assert len(items) == 3 * 2 * 64
+  assert {(i.identity, i.label) for i in items} == {('1', 0), ('2', 1), ('3', 1)}
+  assert len({i.identity for i in task.splits['test']}) == 1
+  item = next(i for i in items if i.identity == '2' and i.detail.column == '5'
+              and i.detail.start == 3)
+  np.testing.assert_array_equal(
+      read_span(str(tmp_path), item.detail), np.arange(3072) + 5 + 200_000)
 
 
 @pytest.mark.parametrize('page', sorted(PAGES.glob('*.md')), ids=lambda p: p.stem)

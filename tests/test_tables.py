@@ -65,6 +65,9 @@ def test_semicolons_and_missing_headers(tmp_path):
   (tmp_path / 'a.csv').write_text('path;label\nx.jpg;cat, or dog\n')
   row, = read_rows(tmp_path / 'a.csv')
   assert (row['path'], row['label']) == ('x.jpg', 'cat, or dog')
+  (tmp_path / 'tabs.csv').write_text('path\tlabel\nx.jpg\tcat, or dog\n')
+  row, = read_rows(tmp_path / 'tabs.csv', required=('label',))
+  assert (row['path'], row['label']) == ('x.jpg', 'cat, or dog')
   (tmp_path / 'b.csv').write_text('x.jpg,3\ny.jpg,4\n')
   rows = list(read_rows(tmp_path / 'b.csv', required=('Label',),
                         header=('Path', 'Label')))

@@ -184,7 +184,7 @@ class Allowance:
     if self._count[split] > max(1, self._share * total):
       raise InputError(
           f'more than {self._share:.2%} of the {total:,} images of the split are '
-          f'unreadable, the last: {where}')
+          f'unreadable (--max-unreadable allows more), the last: {where}')
     self._progress(f'skipped: {where}')
 
 

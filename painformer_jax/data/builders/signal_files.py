@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 
@@ -105,27 +106,50 @@ def read_span(root: str, span: Span) -> np.ndarray:
     content = _member(content, span.key)
   values = (_channel_of_table(content, span) if isinstance(content, _Table)
             else _channel_of_array(content, span))
+  # Of a column of text files, only the span is made an array: files can be long.
   begin = round(span.start * span.rate)
   end = None if span.stop is None else round(span.stop * span.rate)
   if begin >= len(values) or (end is not None and end > len(values)):
     raise ValueError(
         f'the file has {len(values) / span.rate:g} s at {span.rate:g} Hz, the span '
         f"is {span.start:g} to {'its end' if end is None else f'{span.stop:g}'} s")
-  return np.asarray(values[begin:end], np.float64)
+  part = values[begin:end]
+  return part.numbers() if isinstance(part, _Column) else np.asarray(part, np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+  """A column of a text or Parquet file, as Arrow holds it."""
+
+  name: str
+  values: Any
+
+  def __len__(self) -> int:
+    return len(self.values)
+
+  def __getitem__(self, part: slice) -> '_Column':
+    return _Column(self.name, self.values[part])
+
+  def numbers(self) -> np.ndarray:
+    """float64 [len]; ValueError where there is other text."""
+    import pyarrow
+    try:
+      return self.values.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+    except pyarrow.ArrowException:
+      raise ValueError(f"column '{self.name}' is not all numbers") from None
 
 
 class _Table:
-  """Columns of a text or Parquet file, in order, and their names."""
+  """Columns of a text or Parquet file, in order."""
 
   def __init__(self, names: list[str], columns: list):
     self.names = [name.strip() for name in names]
-    self.columns = columns
+    self.columns = [_Column(name, c) for name, c in zip(self.names, columns)]
 
   @functools.cached_property
   def rows(self) -> np.ndarray:
     """float64 [rows, columns]."""
-    return np.stack([_numbers(c, name) for name, c in
-                     zip(self.names, self.columns)], axis=1)
+    return np.stack([column.numbers() for column in self.columns], axis=1)
 
 
 def _parse(path: str):
@@ -185,7 +209,7 @@ def _header(path: str) -> tuple[str, list[str]]:
   return delimiter, []
 
 
-def _channel_of_table(table: _Table, span: Span) -> np.ndarray:
+def _channel_of_table(table: _Table, span: Span) -> np.ndarray | _Column:
   if span.row is not None:
     return _row(table.rows, span.row)
   names = table.names
@@ -201,15 +225,7 @@ def _channel_of_table(table: _Table, span: Span) -> np.ndarray:
   else:
     raise ValueError(
         f'the file has {len(names)} columns; the manifest must say which')
-  return _numbers(table.columns[number], names[number])
-
-
-def _numbers(column, name: str) -> np.ndarray:
-  import pyarrow
-  try:
-    return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
-  except pyarrow.ArrowException:
-    raise ValueError(f"column '{name}' is not all numbers") from None
+  return table.columns[number]
 
 
 def _channel_of_array(array: np.ndarray, span: Span) -> np.ndarray:

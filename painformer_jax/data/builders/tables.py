@@ -52,7 +52,7 @@ def read_rows(
   """Yields a table's rows.
 
   Text may have spaces after its commas, quoted values, a byte order mark, a
-  comma at the end of its lines, and semicolons in the place of commas. Columns
+  comma at the end of its lines, and semicolons or tabs in the place of commas. Columns
   are found in any case. Empty rows are passed over, their numbers counted.
 
   Args:
@@ -92,7 +92,7 @@ def _text_rows(
     if path.suffix.lower() == '.tsv':
       delimiter = '\t'
     else:
-      delimiter = ';' if ';' in first and ',' not in first else ','
+      delimiter = ',' if ',' in first else next((d for d in ';\t' if d in first), ',')
     reader = csv.reader(
         file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
     columns = None
