@@ -127,8 +127,9 @@ def stem_moments(config: PainFormerConfig, arrays: Arrays, parts: jax.Array, *,
   Returns:
     For each BatchNorm of the stem, its moments; differentiable by `arrays`.
   """
-  stem = from_variables(config, arrays).patch_embed1
-  found = ()
+  model = from_variables(config, arrays)
+  model.train()  # So that the moments serve, not the running statistics.
+  stem, found = model.patch_embed1, ()
   for _ in range(NORMS):
     known = found
 
