@@ -27,9 +27,9 @@ from etils import epath
 
 sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parent.parent)]
 
-from painformer_jax.checkpoints import store  # noqa: E402
-from process_runs import ProcessRun, Topology  # noqa: E402
-from training_runs import (  # noqa: E402
+from painformer_jax.checkpoints import store
+from process_runs import ProcessRun, Topology
+from training_runs import (
     QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder)
 
 STEPS, EVERY, KILLS, PEER_TIMEOUT = 24, 5, 20, 6.0
@@ -183,7 +183,7 @@ def killed(lab: Lab, topology: Topology = Topology(), kills: int = KILLS) -> lis
 
 def stopped(lab: Lab, topology: Topology, *, index: int, evaluating: bool) -> list[Row]:
   """SIGTERM to one process: all save the same step and end."""
-  workdir, reference = lab.workdir(), lab.reference(topology)
+  workdir = lab.workdir()
   with lab.start(workdir, topology) as run:
     # Step 9 is evaluated after its row is written.
     hit = run.wait_for(lambda: newest_row(workdir) >= (9 if evaluating else 6))
@@ -210,7 +210,7 @@ def stopped(lab: Lab, topology: Topology, *, index: int, evaluating: bool) -> li
 def one_dies(lab: Lab, topology: Topology, *, index: int,
              number: signal.Signals = signal.SIGKILL) -> list[Row]:
   """One process is killed, or (SIGSTOP) silent for ever: the others end by themselves."""
-  workdir, reference = lab.workdir(), lab.reference(topology)
+  workdir = lab.workdir()
   with lab.start(workdir, topology) as run:
     hit = run.wait_for(lambda: newest_row(workdir) >= 7)
     began = time.perf_counter()

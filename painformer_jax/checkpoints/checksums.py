@@ -7,6 +7,9 @@ from painformer_jax.parallel import processes
 
 _MODULUS = 2 ** 64
 
+# Numbers at a time, of those that lie one after another.
+_WIDTH = 4096
+
 
 def checksums(state) -> dict[str, int]:
   """A number below 2^64 for every array, by its path.
@@ -58,13 +61,33 @@ def position_sum(part: np.ndarray, *, shape: tuple[int, ...] | None = None,
     starts: where the part begins in each axis.
   """
   bits = np.ascontiguousarray(part).view(f'u{part.dtype.itemsize}')
-  shape, starts = shape or bits.shape, starts or [0] * bits.ndim
-  total, stride = int(bits.sum(dtype=np.uint64)), 1
-  # Positions are sums over axes, so one sum along each does for all elements.
+  lengths, shape = list(bits.shape), list(shape or bits.shape)
+  starts = list(starts or [0] * len(shape))
+  # An axis all of which is here makes one with the axis before it.
+  for axis in reversed(range(1, len(shape))):
+    if lengths[axis] == shape[axis]:
+      size = shape.pop(axis)
+      lengths.pop(axis), starts.pop(axis)
+      lengths[axis - 1] *= size
+      starts[axis - 1] *= size
+      shape[axis - 1] *= size
+  bits = bits.reshape(lengths)
+  if len(shape) > 1:
+    return _sum(bits, shape=shape, starts=starts) % _MODULUS
+  cut = lengths[0] // _WIDTH * _WIDTH
+  return (_sum(bits[:cut].reshape(-1, _WIDTH), offset=starts[0])
+          + _sum(bits[cut:], offset=starts[0] + cut)) % _MODULUS
+
+
+def _sum(bits: np.ndarray, *, shape: list[int] | None = None,
+         starts: list[int] | None = None, offset: int = 0) -> int:
+  """Positions are sums over axes, so one sum along each does for all elements."""
+  total, stride = (1 + 2 * offset) * int(bits.sum(dtype=np.uint64)), 1
   for axis in reversed(range(bits.ndim)):
     others = tuple(other for other in range(bits.ndim) if other != axis)
     along = bits.sum(axis=others, dtype=np.uint64)
-    positions = np.arange(starts[axis], starts[axis] + bits.shape[axis], dtype=np.uint64)
+    first = starts[axis] if starts else 0
+    positions = np.arange(first, first + bits.shape[axis], dtype=np.uint64)
     total += 2 * stride * int(along @ positions)
-    stride *= shape[axis]
-  return total % _MODULUS
+    stride *= shape[axis] if shape else bits.shape[axis]
+  return total
