@@ -7,8 +7,10 @@ import io
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from painformer_jax.assessment import planted
 from painformer_jax.checkpoints.weights import Source, save_weights
@@ -57,6 +59,30 @@ def write_weights(folder: pathlib.Path) -> pathlib.Path:
             for path, a in functional.abstract_variables(config).items()}
   save_weights(folder, arrays, config=config, source=Source(name='test', model='painformer_nano'))
   return folder
+
+
+@contextlib.contextmanager
+def quick_jit(cache: pathlib.Path | None = None):
+  """Compiling is nearly all of the time of small runs; code made quickly gives the same.
+
+  Programs are kept in `cache`, so that what is compiled once serves many runs.
+  """
+  names = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
+  before = [getattr(jax.config, name) for name in names]
+  if cache is not None:
+    for name, value in zip(names, (str(cache), 0)):
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+  try:
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(jax, 'jit', functools.partial(
+          jax.jit, compiler_options={'xla_backend_optimization_level': 0}))
+      yield
+  finally:
+    if cache is not None:
+      for name, value in zip(names, before):
+        jax.config.update(name, value)
+      compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope='session')

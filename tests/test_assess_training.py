@@ -10,6 +10,7 @@ from painformer_jax.assessment.fit import fit_folds
 from painformer_jax.assessment.fit_program import FitConfig
 from painformer_jax.assessment.fold_batches import Fold
 from painformer_jax.assessment.fusion import MixerInput
+from painformer_jax.assessment.predict import predict
 from painformer_jax.models import mixer
 from test_assess_config import plain
 from test_assess_experiment import make_study, make_tokens
@@ -52,6 +53,6 @@ def test_what_is_kept_is_what_a_fold_would_have_trained():
   expected = fit_folds(inputs, labels, [fold], config=config, mask=mask).logits[0]
   learned = assessor.train(inputs, labels, mask, config=config, steps=5)
   assert {a.shape[0] for a in learned.values()} == {2}
-  found = assessor._apply(model, learned, MixerInput(
-      name='x', values=inputs[:1], mask=mask[:1]))
+  found = predict(model, learned, MixerInput(
+      name='x', values=inputs[:1], mask=mask[:1]), seeds=True)
   np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,6 +1,5 @@
 """All folds at once: each as if alone, on any devices, in any groups."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -13,6 +12,7 @@ import optax
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from assess_runs import quick_jit
 from painformer_jax.assessment import cost, fit, fit_program
 from painformer_jax.assessment.fit import fit_folds, group_size
 from painformer_jax.assessment.fit_program import FitConfig
@@ -31,15 +31,6 @@ CONFIG = FitConfig(model=MODEL, steps=24, batch=8, learning_rate=5e-3)
 # Two trainings of the same fold in differently shaped programs: float32 sums
 # run in another order, and AdamW's first steps amplify what differs.
 CLOSE = 1e-5
-
-
-@contextlib.contextmanager
-def quick_jit():
-  """Compiling is nearly all of the time here; the results are the same."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, 'jit', functools.partial(
-        jax.jit, compiler_options={'xla_backend_optimization_level': 0}))
-    yield
 
 
 @pytest.fixture(scope='module', autouse=True)

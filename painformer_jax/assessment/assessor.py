@@ -26,9 +26,10 @@ from painformer_jax.assessment.embedding_store import Tokens
 from painformer_jax.assessment.embeddings import EmbeddingSettings, EmbeddingStore
 from painformer_jax.assessment.fit_program import Data, FitConfig, RunInputs
 from painformer_jax.assessment.fold_batches import Fold, Run, class_weights, minibatches
-from painformer_jax.assessment.fusion import FusionConfig, MixerInput
-from painformer_jax.assessment.config_tree import build
+from painformer_jax.assessment.fusion import FusionConfig
+from painformer_jax.assessment.predict import predict
 from painformer_jax.checkpoints.atomic import write_atomically
+from painformer_jax.config_fields import build
 from painformer_jax.errors import InputError
 from painformer_jax.models import mixer
 from painformer_jax.models.mixer import MixerConfig
@@ -102,7 +103,7 @@ class Assessor:
     """
     ready = {name: self._normalised(name, part) for name, part in tokens.items()}
     inputs = fusion.assemble(self.fusion, ready)
-    logits = [_apply(model, parameters, each) for model, parameters, each in zip(
+    logits = [predict(model, parameters, each, seeds=True) for model, parameters, each in zip(
         self.models, self.parameters, inputs)]
     there = [each.there for each in inputs]
     joined = fusion.decide(self.fusion, logits, there=there)
@@ -117,14 +118,6 @@ class Assessor:
       return experiment.normalised(tokens, one, how='subject')
     values = (tokens.values - self.mean[name]) / self.std[name]
     return dataclasses.replace(tokens, values=values.astype(np.float32))
-
-
-def _apply(model: MixerConfig, parameters: Mapping[str, np.ndarray],
-           source: MixerInput) -> np.ndarray:
-  """Logits, float32 [seeds, samples, classes]."""
-  values = np.where(source.mask[:, :, None], source.values, 0)
-  call = jax.jit(jax.vmap(lambda p: mixer.from_parameters(model, p)(values, source.mask)))
-  return np.asarray(call(dict(parameters)))
 
 
 def train(inputs: np.ndarray, labels: np.ndarray, mask: np.ndarray, *, config: FitConfig,

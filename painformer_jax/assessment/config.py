@@ -14,8 +14,9 @@ from typing import Any, Literal
 import ml_collections
 
 from painformer_jax.assessment import demo_study, protocols
-from painformer_jax.assessment.config_tree import build, hint, leaves
+from painformer_jax.config_fields import build, hint, leaves
 from painformer_jax.assessment.embeddings import EmbeddingSettings
+from painformer_jax.assessment.finetune_config import FinetuneConfig
 from painformer_jax.assessment.fit_program import FitConfig
 from painformer_jax.assessment.fusion import FusionConfig
 from painformer_jax.errors import InputError
@@ -87,6 +88,10 @@ class AssessConfig:
       encoder serves rows with fusion 'fusion-n'.
     fit: fields of `FitConfig`; `steps` 0 for epochs.
     seeds: each fold trains once with each.
+    backbone: 'frozen', or 'fine-tuned' together with the Mixer, for each row by itself;
+      only on a single fixed split.
+    finetune: how; its epochs and batch take the place of those of `fit`.
+    hold_out: subjects that protocol 'hold-out' tests on; none for the 26 of BioVid.
     normalise: 'none'; 'study' standardises embeddings by all samples, 'subject' each
       subject's by their own. Both use unlabelled recordings of those tested on.
     grid: field of `FitConfig` or of the mixer -> values to choose among, on
@@ -123,6 +128,9 @@ class AssessConfig:
       default_factory=lambda: {'name': 'video_encoder_laptop'})
   fit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   seeds: tuple[int, ...] = (0,)
+  backbone: Literal['frozen', 'fine-tuned'] = 'frozen'
+  finetune: FinetuneConfig = FinetuneConfig()
+  hold_out: tuple[str, ...] = ()
   normalise: Literal['none', 'study', 'subject'] = 'none'
   grid: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   inner_folds: int = 3
@@ -141,7 +149,12 @@ class AssessConfig:
 
   # Fields that may change when a run is continued: they leave its figures alone.
   RESUMABLE: typing.ClassVar = frozenset(
-      {'data_dir', 'batch_size', 'memory_limit', 'figures', 'reference', 'assessor'})
+      {'data_dir', 'batch_size', 'memory_limit', 'figures', 'reference', 'assessor',
+       'finetune.readers'})
+
+  @property
+  def finetunes(self) -> bool:
+    return self.backbone == 'fine-tuned'
 
   @property
   def used(self) -> dict[str, EmbeddingSettings]:
@@ -223,16 +236,25 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> AssessConfi
   result = dataclasses.replace(result, rows=dict(sorted(
       result.rows.items(), key=lambda item: (len(item[1].fusion.modalities), item[0]))))
   _check_names(result)
+  _check_finetuning(result)
   _check_training(result)
   return result
 
 
 def changed_fields(config: AssessConfig, stored: Mapping) -> list[str]:
-  """Fields, as 'path: stored -> now', in which a run differs from its record."""
-  now, before = (leaves(tree) for tree in (json.loads(config.to_json()), stored))
+  """Fields, as 'path: stored -> now', in which a run differs from its record.
+
+  Fields that an older release did not have count as having their defaults.
+  """
+  tree = json.loads(config.to_json())
+  plain = json.loads(dataclasses.replace(config, **{
+      f.name: f.default for f in dataclasses.fields(AssessConfig)
+      if f.default is not dataclasses.MISSING}).to_json())
+  stored = {**{name: plain[name] for name in plain.keys() - stored.keys()}, **stored}
+  now, before = leaves(tree), leaves(stored)
   return [f'{path}: {before.get(path, "not there")} -> {now.get(path, "not there")}'
           for path in sorted(now.keys() | before.keys())
-          if path.split('.')[0] not in AssessConfig.RESUMABLE
+          if not {path, path.split('.')[0]} & AssessConfig.RESUMABLE
           and now.get(path) != before.get(path)]
 
 
@@ -267,6 +289,27 @@ def _check_names(config: AssessConfig) -> None:
   if config.reference and config.reference not in config.rows:
     raise InputError(f'config.reference: there is no row {config.reference!r}'
                      f'{hint(config.reference, config.rows)}')
+
+
+def _check_finetuning(config: AssessConfig) -> None:
+  """Raises InputError for what a fine-tuned backbone cannot do."""
+  if config.hold_out and config.protocol != 'hold-out':
+    raise InputError(f"config.hold_out names subjects, but config.protocol is "
+                     f"'{config.protocol}': take 'hold-out'")
+  if not config.finetunes:
+    return
+  reasons = {
+      'protocol': (config.protocol not in protocols.FIXED,
+                   'fine-tuning would train a backbone for every fold; take a fixed split '
+                   f"({', '.join(map(repr, protocols.FIXED))})"),
+      'normalise': (config.normalise != 'none', 'the embeddings change while the backbone '
+                    "learns; take 'none'"),
+      'grid': (bool(config.grid), 'every point would train a backbone; fix the values'),
+      'assessor': (config.assessor, 'only Mixers on a frozen backbone are kept for assess-clip')}
+  for name, (wrong, why) in reasons.items():
+    if wrong:
+      raise InputError(f"config.{name} is {getattr(config, name)!r}, but config.backbone is "
+                       f"'fine-tuned': {why}, or set config.backbone to 'frozen'")
 
 
 def _check_training(config: AssessConfig) -> None:

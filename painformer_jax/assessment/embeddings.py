@@ -3,12 +3,9 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 import pathlib
-import queue
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
@@ -18,6 +15,7 @@ import painformer_jax
 from painformer_jax.assessment import embedding_record
 from painformer_jax.assessment.embedding_store import (
     EmbeddingStore, ModalityFolder, Tokens, Trouble)
+from painformer_jax.assessment.read_ahead import read_ahead
 from painformer_jax.assessment.recordings import Sample, Study, named
 from painformer_jax.assessment.sample_images import (
     EmbeddingSettings, SampleReader, TokenImage, channels_of, settings_record, token_labels)
@@ -36,7 +34,6 @@ __all__ = ['EmbeddingSettings', 'EmbeddingStore', 'Tokens', 'Trouble', 'compute_
 _VERSION = 1
 # A part ends with the sample that fills so many batches: what a kill loses, at most.
 _BATCHES_A_PART = 32
-_IMAGES_AHEAD = 64  # Of each reader.
 
 
 def compute_embeddings(
@@ -83,7 +80,7 @@ def compute_embeddings(
                      f'{batch_size}, {readers} and {max_left_out}')
   if not isinstance(weights, Weights):
     weights = read_weights(weights)
-  network = _Network(weights, batch_size=batch_size, devices=devices)
+  network = Network(weights, batch_size=batch_size, devices=devices)
   channels = {name: channels_of(study, each.source) for name, each in settings.items()}
   # All that cannot go on is known before any work starts.
   for name, each in settings.items():
@@ -110,7 +107,7 @@ def compute_embeddings(
   return EmbeddingStore(folder, tuple(settings), [sample.name for sample in study.samples])
 
 
-class _Network:
+class Network:
   """The backbone on all devices, for batches of one size."""
 
   def __init__(self, weights: Weights, *, batch_size: int,
@@ -145,7 +142,7 @@ def _step(config: PainFormerConfig, mesh: jax.sharding.Mesh):
 
 
 def _embed_modality(study: Study, settings: EmbeddingSettings, target: ModalityFolder, *,
-                    name: str, network: _Network, channels: tuple[str, ...], readers: int,
+                    name: str, network: Network, channels: tuple[str, ...], readers: int,
                     max_left_out: float, progress) -> None:
   """Embeds what is left of a modality, part by part."""
   if target.finished:  # by another process, in the meantime
@@ -155,9 +152,13 @@ def _embed_modality(study: Study, settings: EmbeddingSettings, target: ModalityF
   if done:
     progress(f'{name}: {done:,} of {samples:,} samples were embedded before')
   meter = Meter(samples, progress, what='samples', prefix=f'{name}: ', done=done)
-  make = lambda: SampleReader(settings, channels=channels, image_size=network.config.image_size)
+
+  def start():
+    reader = SampleReader(settings, channels=channels, image_size=network.config.image_size)
+    return functools.partial(_read, reader)
+
   part = _PartInMemory(first=done)
-  with contextlib.closing(_read_ahead(study.samples[done:], make, threads=readers)) as items:
+  with contextlib.closing(read_ahead(study.samples[done:], start, threads=readers)) as items:
     for item in items:
       if isinstance(item, TokenImage):
         part.add(item)
@@ -201,7 +202,7 @@ class _PartInMemory:
     self._tokens.append(item.token)
     self._images.append(item.image)
 
-  def run(self, network: _Network) -> None:
+  def run(self, network: Network) -> None:
     if self._images:
       self._values.append(network(self._images))
       self._images = []
@@ -219,59 +220,6 @@ def _check_left_out(name: str, lost: Sequence[Trouble], *, samples: int, share: 
     raise InputError(
         f'{name}: {len(lost)} of {samples} samples cannot be used, above the limit of '
         f'{share:.0%} ({named(lost)}): mend the data or the settings, or raise max_left_out')
-
-
-def _read_ahead(samples: Sequence[Sample], make: Callable[[], SampleReader], *,
-                threads: int) -> Iterator[TokenImage | list[Trouble]]:
-  """Images of sample after sample, and after each sample a list of its troubles.
-
-  Every thread reads each `threads`-th sample into a short queue of its own; the
-  queues are emptied in the samples' order.
-  """
-  threads = max(min(threads, len(samples)), 1)
-  queues = [queue.Queue(_IMAGES_AHEAD) for _ in range(threads)]
-  stop = threading.Event()
-
-  def put(number: int, item) -> None:
-    while not stop.is_set():
-      try:
-        return queues[number].put(item, timeout=0.1)
-      except queue.Full:
-        pass
-    raise _Stopped
-
-  def work(number: int) -> None:
-    try:
-      reader = make()
-      for sample in itertools.islice(samples, number, None, threads):
-        for item in _read(reader, sample):
-          put(number, item)
-    except _Stopped:
-      pass
-    except BaseException as error:  # Raised again in the thread that waits for images.
-      with contextlib.suppress(_Stopped):
-        put(number, error)
-
-  workers = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(threads)]
-  for worker in workers:
-    worker.start()
-  try:
-    for position in range(len(samples)):
-      while True:
-        item = queues[position % threads].get()
-        if isinstance(item, BaseException):
-          raise item
-        yield item
-        if isinstance(item, list):
-          break
-  finally:
-    stop.set()
-    for worker in workers:
-      worker.join()
-
-
-class _Stopped(Exception):
-  """Nobody waits for images any more."""
 
 
 def _read(reader: SampleReader, sample: Sample) -> Iterator[TokenImage | list[Trouble]]:

@@ -1,27 +1,37 @@
 """What an assessment will take here, told before it begins."""
 
+import contextlib
+import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import jax
 import numpy as np
 
-from painformer_jax.assessment import cost, experiment
+from painformer_jax.assessment import cost, embeddings, experiment
 from painformer_jax.assessment.config import AssessConfig
+from painformer_jax.assessment.embedding_store import ModalityFolder
 from painformer_jax.assessment.experiment import Job
 from painformer_jax.assessment.recordings import Study, load_channels, video_path
 from painformer_jax.assessment.sample_images import (
-    EmbeddingSettings, channels_of, resolved_representations, windows)
+    EmbeddingSettings, SampleReader, channels_of, resolved_representations, windows)
 from painformer_jax.benchmark_folds import measured_rate
+from painformer_jax.checkpoints.weights import Weights
 from painformer_jax.errors import InputError
 from painformer_jax.modalities import video
 from painformer_jax.models import arithmetic
-from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.progress import duration
 
 # A few steps of a few folds are enough to see the rate.
 _STEPS, _RUNS = 8, 16
 _MOST_FLOPS = 2e11  # Of the measurement, unless one step of one fold takes more.
+_READ = 16  # Images that are read to see how long one takes.
+_READERS = 2  # Threads of `compute_embeddings`.
+# Forward, and backward by inputs and by weights.
+_PASSES = 3
 
 
 def tokens_of(settings: EmbeddingSettings, study: Study) -> int:
@@ -71,7 +81,7 @@ def frames_a_second(path: str | os.PathLike) -> float:
   return (len(times) - 1) / span if span > 0 else 0.0
 
 
-def tokens_of_inputs(config: AssessConfig, row: str, tokens: dict[str, int]) -> list[int]:
+def tokens_of_inputs(config: AssessConfig, row: str, tokens: Mapping[str, int]) -> list[int]:
   """How many tokens each Mixer of a row reads; see `fusion.assemble`."""
   fusion = config.rows[row].fusion
   counts = [tokens[m] for m in fusion.modalities]
@@ -84,36 +94,118 @@ def tokens_of_inputs(config: AssessConfig, row: str, tokens: dict[str, int]) -> 
   return [1]
 
 
-def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *,
-           backbone: PainFormerConfig, say: Callable[[str], None]) -> None:
-  """Says how much is to be embedded and trained, and how long training takes here.
+def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *, weights: Weights,
+           folder: str | os.PathLike, say: Callable[[str], None]) -> None:
+  """Says how much is to be embedded and trained, and how long both take here.
 
   Args:
     config: of the assessment.
     jobs: all of it, without inputs.
     study: its samples.
-    backbone: that embeds.
+    weights: of the backbone.
+    folder: of the embeddings; what an earlier run has left there is not counted.
     say: takes lines.
   """
   tokens = {name: tokens_of(each, study) for name, each in config.used.items()}
-  images = sum(tokens[name] * sum(each.source in s.data for s in study.samples)
-               for name, each in config.used.items())
-  flops = 2 * images * sum(arithmetic.multiply_adds(backbone).values())
-  say(f'to embed: about {images:,} images, {flops / 1e12:,.3g} TFLOP; what an earlier run has '
-      'embedded is not embedded again')
-  total, runs = 0.0, 0
+  to_embed = {name: tokens[name] * _left(each, study, pathlib.Path(folder, name))
+              for name, each in config.used.items()}
+  an_image = 2 * sum(arithmetic.multiply_adds(weights.config).values())
+  images = sum(to_embed.values())
+  tuned = [_tuning(config, job, tokens) for job in jobs] if config.finetunes else []
+  rate = images_a_second(weights, config.batch_size) if images or tuned else 0.0
+  reading = {name: seconds_to_read(each, study, image_size=weights.config.image_size)
+             for name, each in config.used.items()} if images or tuned else {}
+  if images:
+    threads = sum(to_embed[name] * reading[name] for name in to_embed) / _READERS
+    say(f'to embed: about {images:,} images, {images * an_image / 1e12:,.3g} TFLOP: '
+        f'{duration(images / rate)} at the {rate:.3g} images/s that the backbone reaches here, '
+        f'and beside it {duration(threads)} of reading and drawing in {_READERS} threads')
+  for job, each in zip(jobs, tuned):
+    runs = len(config.seeds) + config.shuffled
+    passes = each.trained * each.passes + each.tested
+    threads = sum(count * reading[name] for name, count in each.read.items())
+    say(f'to fine-tune: {job.row}, {job.task.name}: {len(job.folds[0].train):,} samples x '
+        f'{config.finetune.epochs} epochs x {runs} runs, {runs * each.trained:,} images, '
+        f'{runs * passes * an_image / 1e12:,.3g} TFLOP: {duration(runs * passes / rate)} at '
+        f'{rate:.3g} images/s a pass, {each.passes} passes an image, and beside it '
+        f'{duration(runs * threads / config.finetune.readers)} of reading and drawing')
+  if not config.finetunes:
+    _report_mixers(config, jobs, tokens, width=weights.config.embedding_width, say=say)
+
+
+def _report_mixers(config: AssessConfig, jobs: Sequence[Job], tokens: Mapping[str, int], *,
+                   width: int, say: Callable[[str], None]) -> None:
+  """Of training on frozen embeddings."""
+  total = 0.0
   for job in jobs:
     counts = tokens_of_inputs(config, job.row, tokens)
     own = experiment.train_flops(config, job, tokens=counts)
     total += own
-    runs += len(job.folds) * len(config.seeds)
     say(f'to train: {job.row}, {job.task.name}: {len(job.positions):,} samples, '
         f'{len(job.folds)} folds x {len(config.seeds)} seeds, '
         + experiment.describe_choices(config) + f'{own / 1e12:,.3g} TFLOP')
   rate = measure_rate(config, jobs[0], tokens=max(
-      tokens_of_inputs(config, jobs[0].row, tokens)), width=backbone.embedding_width)
+      tokens_of_inputs(config, jobs[0].row, tokens)), width=width)
   say(f'to train: {total / 1e12:,.3g} TFLOP altogether, {duration(total / rate)} at the '
       f'{rate / 1e9:.3g} GFLOP/s that a few steps reach here')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Tuning:
+  """Of one training of a backbone: images trained on and tested, passes forward that
+  training an image is worth, and images read in all by modality."""
+
+  trained: int
+  tested: int
+  passes: int
+  read: Mapping[str, int]
+
+
+def _tuning(config: AssessConfig, job: Job, tokens: Mapping[str, int]) -> _Tuning:
+  tune, (fold,) = config.finetune, job.folds
+  own = {name: tokens[name] for name in config.rows[job.row].fusion.modalities}
+  seen = -(-len(fold.train) * tune.epochs // tune.batch) * tune.batch
+  of_a_step = tune.batch * sum(min(tune.frames, count) for count in own.values())
+  in_pieces = 0 < tune.images_at_once * jax.device_count() < of_a_step
+  return _Tuning(
+      trained=seen * of_a_step // tune.batch, tested=len(fold.test) * sum(own.values()),
+      passes=_PASSES + in_pieces,
+      read={name: (seen + len(fold.test)) * count for name, count in own.items()})
+
+
+def _left(settings: EmbeddingSettings, study: Study, folder: pathlib.Path) -> int:
+  """Samples of a modality that are not embedded yet."""
+  target = ModalityFolder(folder)
+  done = len(study.samples) if target.finished else target.done()
+  return sum(settings.source in sample.data for sample in study.samples[done:])
+
+
+def images_a_second(weights: Weights, batch_size: int) -> float:
+  """Images that the backbone embeds a second, on all devices, measured now."""
+  network = embeddings.Network(weights, batch_size=batch_size, devices=None)
+  size = weights.config.image_size
+  images = [np.zeros((size, size, 3), np.uint8)] * network.batch_size
+  network(images)  # Compiles.
+  start = time.perf_counter()
+  network(images)
+  return len(images) / (time.perf_counter() - start)
+
+
+def seconds_to_read(settings: EmbeddingSettings, study: Study, *, image_size: int) -> float:
+  """Of one image, by the first of a sample that can be read; 0 if there is none."""
+  try:
+    reader = SampleReader(
+        settings, channels=channels_of(study, settings.source), image_size=image_size)
+  except InputError:
+    return 0.0
+  for sample in [s for s in study.samples if settings.source in s.data][:5]:
+    start, count = time.perf_counter(), 0
+    with contextlib.suppress(InputError):
+      for _ in itertools.islice(reader.images(sample, say=lambda line: None), _READ):
+        count += 1
+    if count:
+      return (time.perf_counter() - start) / count
+  return 0.0
 
 
 def measure_rate(config: AssessConfig, job: Job, *, tokens: int, width: int) -> float:

@@ -85,7 +85,7 @@ def jobs(config: AssessConfig, study: Study, *,
                          f'{", ".join(sorted(sources))} for the task {task_name}')
       yield Job(
           row=name, task=task, positions=positions, label=label[positions],
-          folds=_folds(config.protocol, subjects[positions], splits[positions]),
+          folds=_folds(config, subjects[positions], splits[positions]),
           inputs=tuple(_rows(i, positions) for i in inputs))
 
 
@@ -241,10 +241,11 @@ def steps(fit: FitConfig, folds: Sequence[Fold]) -> int:
   return fit.steps or count_steps(folds, epochs=fit.epochs, batch=fit.batch)
 
 
-def _folds(protocol: str, subjects: np.ndarray, splits: np.ndarray) -> list[Fold]:
-  if protocol == BLOCKS:
+def _folds(config: AssessConfig, subjects: np.ndarray, splits: np.ndarray) -> list[Fold]:
+  if config.protocol == BLOCKS:
     return protocols.leave_one_subject_out(subjects)
-  return protocols.make_folds(protocol, subjects=subjects, splits=splits)
+  return protocols.make_folds(config.protocol, subjects=subjects, splits=splits,
+                              test_subjects=config.hold_out)
 
 
 def _rows(source: MixerInput, positions: np.ndarray) -> MixerInput:

@@ -138,8 +138,8 @@ def group_size(runs: int, *, bytes_a_run: int, memory: int, devices: int,
   fit = memory // bytes_a_run * devices
   if fit < devices:
     raise InputError(
-        f'one fold takes about {bytes_a_run / 2**20:.0f} MB to train and {max(memory, 0) / 2**20:.0f} '
-        'MB are allowed beside the data: raise memory_limit, or take a smaller model or batch')
+        f'one fold takes about {bytes_a_run / 2**20:.0f} MB to train and '
+        f'{max(memory, 0) / 2**20:.0f} MB are allowed beside the data: raise memory_limit, or take a smaller model or batch')
   most = max(min(fit, at_once or fit, -(-runs // devices) * devices) // devices, 1) * devices
   groups = -(-runs // most)
   return -(-runs // (groups * devices)) * devices

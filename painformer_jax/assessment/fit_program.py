@@ -169,26 +169,39 @@ def adamw(config: FitConfig, state: 'RunState', gradients, *, step: jax.Array,
   return state.replace(params=params, first=first, second=second)
 
 
-def _train_step(config: FitConfig, data: Data, state: RunState, rows, weights, *, step, rate):
-  """One step of one run; `vmap` makes it one of all."""
-  key = jax.random.fold_in(jax.random.wrap_key_data(state.key), step)
+def batch_loss(config: FitConfig, params, inputs, mask, labels, weights, *, key) -> jax.Array:
+  """The loss of a network on a batch, noise and dropout included.
+
+  Args:
+    config: see `FitConfig`.
+    params: path -> array of the network.
+    inputs: float32 [batch, tokens, width].
+    mask: bool [batch, tokens], or None where every token is there.
+    labels: int32 [batch].
+    weights: float32 [batch], of each sample.
+    key: of all that is random.
+  """
   key_noise, key_tokens, key_model = jax.random.split(key, 3)
-  inputs, labels = data.inputs[rows], data.labels[rows]
-  mask = None if data.mask is None else data.mask[rows]
   if config.input_noise:
     inputs += config.input_noise * jax.random.normal(key_noise, inputs.shape)
   if config.token_dropout:
     there = jnp.ones(inputs.shape[:2], bool) if mask is None else mask
     kept = there & jax.random.bernoulli(key_tokens, 1 - config.token_dropout, there.shape)
     mask = jnp.where(kept.any(axis=1, keepdims=True), kept, there)
+  logits = mixer.apply_train(config.model, params, inputs, mask, key=key_model)
+  targets = optax.smooth_labels(
+      jax.nn.one_hot(labels, config.model.outputs), config.label_smoothing)
+  return (weights * optax.softmax_cross_entropy(logits, targets)).mean()
 
-  def loss_function(params):
-    logits = mixer.apply_train(config.model, params, inputs, mask, key=key_model)
-    targets = optax.smooth_labels(
-        jax.nn.one_hot(labels, config.model.outputs), config.label_smoothing)
-    return (weights[labels] * optax.softmax_cross_entropy(logits, targets)).mean()
 
-  loss, gradients = jax.value_and_grad(loss_function)(state.params)
+def _train_step(config: FitConfig, data: Data, state: RunState, rows, weights, *, step, rate):
+  """One step of one run; `vmap` makes it one of all."""
+  key = jax.random.fold_in(jax.random.wrap_key_data(state.key), step)
+  labels = data.labels[rows]
+  mask = None if data.mask is None else data.mask[rows]
+  loss, gradients = jax.value_and_grad(
+      lambda params: batch_loss(config, params, data.inputs[rows], mask, labels,
+                                weights[labels], key=key))(state.params)
   return adamw(config, state, gradients, step=step, rate=rate), loss
 
 

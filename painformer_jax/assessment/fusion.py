@@ -224,7 +224,8 @@ def _added_by_token(named: Mapping[str, Tokens], *, scale: str) -> MixerInput:
   shapes = {part.values.shape for part in parts}
   if len(shapes) > 1:
     counts = ', '.join(f'{name} {part.values.shape[1]}' for name, part in named.items())
-    raise InputError(f'fusion-n: coded modalities must have the same number of tokens, not {counts}')
+    raise InputError('fusion-n: coded modalities must have the same number of tokens, not '
+                     f'{counts}')
   values = np.empty(shapes.pop(), np.float32)
   mask = np.stack([part.mask for part in parts])
   for rows in _chunks(parts):

@@ -72,11 +72,13 @@ def check_subjects(folds: Sequence[Fold], subjects: np.ndarray) -> None:
                        'a subject must be on one side only')
 
 
+# Those with a single fold.
+FIXED = ('hold-out', 'validation', 'test')
 # Name in a config -> what tables call it.
 PROTOCOLS = {
     'loso': 'leave-one-subject-out',
     'loso-reactive': 'leave-one-subject-out, the 67 who react',
-    'hold-out': 'hold-out, 61/26 subjects',
+    'hold-out': 'hold-out',
     'validation': 'fixed split, validation',
     'test': 'fixed split, test',
 }
@@ -84,6 +86,7 @@ PROTOCOLS = {
 
 def make_folds(
     protocol: str, *, subjects: np.ndarray, splits: np.ndarray | None = None,
+    test_subjects: Sequence[str] = (),
 ) -> list[Fold]:
   """The folds of a protocol by its name; time blocks have their own function.
 
@@ -91,6 +94,7 @@ def make_folds(
     protocol: of `PROTOCOLS`. 'test' trains on the training and validation splits.
     subjects: str [n].
     splits: str [n], for the fixed splits.
+    test_subjects: who 'hold-out' tests on; none for BioVid's 26.
 
   Raises:
     InputError: unknown protocol, or one that does not fit the subjects or splits.
@@ -102,7 +106,7 @@ def make_folds(
   if protocol == 'loso-reactive':
     return leave_one_subject_out(subjects, exclude=BIOVID_NOT_REACTIVE)
   if protocol == 'hold-out':
-    return hold_out(subjects)
+    return hold_out(subjects, test_subjects=test_subjects or BIOVID_HOLD_OUT)
   if splits is None or not np.any(np.asarray(splits) != ''):
     raise InputError(f"the protocol '{protocol}' needs a study with fixed splits")
   train = ('train',) if protocol == 'validation' else ('train', 'validation')

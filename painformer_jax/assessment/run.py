@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from painformer_jax.assessment import (
-    assessor, datasets, embeddings, estimate, experiment, intervals, metrics, results, terminal)
+    assessor, datasets, embeddings, estimate, experiment, finetune, intervals, metrics, results,
+    terminal)
 from painformer_jax.assessment.assessor import Source
 from painformer_jax.assessment.config import PROTOCOLS, AssessConfig, changed_fields
 from painformer_jax.assessment.embeddings import EmbeddingStore
 from painformer_jax.assessment.experiment import Job, Outcome
+from painformer_jax.assessment.protocols import FIXED
 from painformer_jax.assessment.recordings import Study
 from painformer_jax.assessment.sample_images import channels_of
 from painformer_jax.checkpoints.load import read_weights
@@ -54,8 +56,10 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) ->
       f'samples, {len(findings)} finding{"" if len(findings) == 1 else "s"}')
   out(f'weights {config.weights}: {weights.source.model or weights.source.name}, images of '
       f'{weights.config.image_size} pixels')
-  for job in experiment.jobs(config, study):
+  jobs = list(experiment.jobs(config, study))
+  for job in jobs:
     out(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
+  finetune.check_unseen(config.weights, jobs, study)
   return len(findings)
 
 
@@ -63,8 +67,9 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
            out: Say) -> list[results.Summary]:
   """Runs everything that is not finished, and writes the results.
 
-  The folder holds config.json, embeddings/, folds/ (what is finished), assessors/, and
-  at the end results.json, table.csv, table.tex, subjects.csv, predictions.csv, *.png.
+  The folder holds config.json, embeddings/, folds/ (what is finished), finetuned/ (see
+  `finetune`), assessors/, and at the end results.json, table.csv, table.tex,
+  subjects.csv, predictions.csv, *.png.
 
   Args:
     config: of the assessment.
@@ -82,22 +87,34 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
   weights = read_weights(config.weights)
   study = datasets.open_study(config, workdir)
   _quick_check(config, study, say=say)
-  estimate.report(config, list(experiment.jobs(config, study)), study, backbone=weights.config, say=say)
+  jobs = list(experiment.jobs(config, study))
+  finetune.check_unseen(config.weights, jobs, study)
+  estimate.report(config, jobs, study, weights=weights, folder=workdir / 'embeddings', say=say)
   store = _embed(config, study, weights, workdir, say=say)
   tokens = {}
   for name in config.used:
     say(store.describe(name))
     tokens[name] = experiment.normalised(
         store.tokens(name), study.subject_array(), how=config.normalise)
-  cache = str(workdir / 'folds')
+
+  def train(job: Job, *, shuffle: int | None = None) -> Outcome:
+    if not config.finetunes:
+      return experiment.run(config, job, study, cache=str(workdir / 'folds'), shuffle=shuffle,
+                            progress=say)
+    folder = results.slug(f'{job.row}, {job.task.name}')
+    return finetune.run(
+        config, job, study, weights=weights, store=store, shuffle=shuffle, progress=say,
+        folder=workdir / 'finetuned' / (
+            folder if shuffle is None else f'{folder}-shuffled-{shuffle}'))
+
   found = []
   for job in experiment.jobs(config, study, tokens=tokens):
     say(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
-    outcome = experiment.run(config, job, study, cache=cache, progress=say)
+    outcome = train(job)
     shuffled = []
     for seed in range(config.shuffled):
       say(f'labels shuffled, run {seed + 1} of {config.shuffled}')
-      chance = experiment.run(config, job, study, cache=cache, shuffle=seed)
+      chance = train(job, shuffle=seed)
       shuffled.append(float(metrics.accuracy(chance.runs[0].confusion())))
     found.append(_experiment(config, job, outcome, study, store, shuffled=shuffled))
     if config.assessor:
@@ -195,9 +212,20 @@ def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
   return results.Experiment(
       name=f'{job.row}, {job.task.name}', dataset=study.name, task=job.task.name,
       modality=row.label or '+'.join(row.fusion.modalities),
-      method=f'{row.fusion.kind}, {config.mixer["name"]}', protocol=PROTOCOLS[config.protocol],
+      method=f'{row.fusion.kind}, {config.mixer["name"]}'
+      + (', fine-tuned' if config.finetunes else ''), protocol=_protocol(config, job, study),
       classes=job.task.classes, runs=outcome.runs, unit=unit, settings=settings,
       notes=tuple(notes))
+
+
+def _protocol(config: AssessConfig, job: Job, study: Study) -> str:
+  """What tables call it: of a single split, with the subjects on both sides."""
+  name = PROTOCOLS[config.protocol]
+  if config.protocol not in FIXED:
+    return name
+  fold, = job.folds
+  people = study.subject_array()[job.positions]
+  return f'{name}, {len(set(people[fold.train]))}/{len(set(people[fold.test]))} subjects'
 
 
 def _notes(config: AssessConfig, job: Job, outcome: Outcome) -> Iterator[str]:
@@ -208,6 +236,8 @@ def _notes(config: AssessConfig, job: Job, outcome: Outcome) -> Iterator[str]:
     if datasets.has_seen_demo(config.weights):
       yield ('the backbone was trained on these recordings, labels included: its figures are too '
              'good, take other weights')
+  if config.finetunes:
+    yield 'the backbone was fine-tuned with the Mixer, on the training subjects alone'
   if config.normalise == 'subject':
     yield 'embeddings standardised for each subject by their own recordings, without labels'
   if config.normalise == 'study':

@@ -1,0 +1,39 @@
+"""BioVid Part A with the backbone fine-tuned, on the 61/26 hold-out: a GPU's work.
+
+    painformer assess --config configs/assess_biovid_finetune.py --workdir runs/biovid_tuned \\
+        --config.data_dir=/data/BioVid --config.weights=painformer.pth
+
+Each row trains a backbone and a Mixer of its own, from images, on 61 people, and tests
+them on 26; what it costs is printed first. Beside it stands the same table with
+`--config.backbone=frozen` and another --workdir. AI4Pain's fixed split needs no file of
+its own: `configs/assess_ai4pain.py` takes `--config.backbone=fine-tuned` (of 2025 and 2026
+also `--config.normalise=none`). Every value here is this project's: whether and how the
+paper fine-tunes is not public.
+"""
+
+from ml_collections import ConfigDict
+
+from painformer_jax.assessment.config import defaults
+
+
+def get_config() -> ConfigDict:
+  """The fine-tuned table's configuration."""
+  config = defaults()
+  config.dataset = 'biovid'
+  # Every fifth frame: a face is looked for in each frame that is read, in every epoch.
+  config.modalities = dict(
+      rgb=dict(source='video', picture='face', frames=dict(every=5)),
+      ecg=dict(source='ecg'), gsr=dict(source='gsr'))
+  def row(label, kind, *modalities):
+    return dict(fusion=dict(kind=kind, modalities=modalities), label=label)
+  config.rows = {
+      'rgb': row('RGB', 'add', 'rgb'), 'ecg': row('ECG', 'add', 'ecg'),
+      'gsr': row('GSR', 'add', 'gsr'), 'fusion-1': row('RGB+GSR', 'fusion-1', 'rgb', 'gsr')}
+  config.tasks = ('BL1-PA4',)
+  config.protocol = 'hold-out'
+  config.backbone = 'fine-tuned'
+  # The stem and the spectral stages stay: (patch_embed|block|norm)[12].
+  config.finetune.frozen = ('(patch_embed|block|norm)[12]/.*',)
+  config.finetune.dtype = 'bfloat16'
+  config.finetune.images_at_once = 64  # Of activations in memory: about 7 GB.
+  return config
