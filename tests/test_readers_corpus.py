@@ -35,7 +35,7 @@ def test_every_task_of_the_corpus_is_prepared(tmp_path, name):
   assert again.splits == task.splits and again.settings == task.settings
   assert task.name == name and len(task.classes) == layouts.TASKS[name].classes
   row = next(row for row in CORPUS if row.name == name)
-  assert task.modality == row.modality
+  assert task.modality == row.modality and task.checked
   assert all('\n' not in line for line in said)
   prepared = store(task, tmp_path / 'data', progress=said.append, max_unreadable=0.02)
   damaged = name == 'vggface2'

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from painformer_jax.data.batch import decode_rgb
-from painformer_jax.data.builders import image_files
+from painformer_jax.data.builders import image_files, shards
 from painformer_jax.data.builders.image_files import (
     Box, FileIndex, ImageReader, Missing, StoredAs, counted, find_child, hold_out,
     list_files, named, split_by)
@@ -159,6 +159,22 @@ def test_missing_files_up_to_a_limit():
   one.close(5, said.append)
   with pytest.raises(InputError, match='not from 0 to 1'):
     Missing(what='the list', folder='photos', limit=1.5)
+
+
+def test_images_longer_than_an_encoding_allows():
+  with pytest.raises(ValueError, match='70000 x 5 pixels cannot be stored as jpeg'):
+    StoredAs(short_side=10).encode(np.zeros((5, 70_000, 3), np.uint8))
+
+
+@pytest.mark.parametrize('checked', [False, True])
+def test_images_are_decoded_once(monkeypatch, checked):
+  decoded = []
+  monkeypatch.setattr(shards, 'decode_strictly', lambda image: decoded.append(image))
+  items = [Item(key=str(i), label=0) for i in range(5)]
+  found = list(shards.read_ahead(
+      items, lambda item: item.key.encode(), threads=2, checked=checked))
+  assert found == [(item, item.key.encode()) for item in items]
+  assert len(decoded) == (0 if checked else 5)
 
 
 def test_wording():

@@ -46,6 +46,8 @@ class TaskSource:
       or OSError where the item cannot be read, which is then skipped and counted.
       Called from several threads at once; can be pickled where a task is
       prepared on several machines.
+    checked: whether `read` decodes and encodes what it returns; where it hands on
+      bytes as they are, each image is decoded once before it is stored.
     settings: what decides the images beside the items, such as their size: a
       stored task of other settings is another task.
   """
@@ -57,6 +59,7 @@ class TaskSource:
   licence: str
   splits: Mapping[str, Sequence[Item]]
   read: Callable[[Item], bytes]
+  checked: bool = False
   settings: str = ''
 
 

@@ -100,6 +100,7 @@ def affectnet_task(
       licence=LICENCE,
       splits=splits,
       read=ImageReader(root=str(source), stored=stored),
+      checked=True,
       settings=str(stored))
 
 

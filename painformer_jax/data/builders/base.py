@@ -42,7 +42,7 @@ def store(
 ) -> PreparedTask:
   """Writes a task to `data_dir`/<name>/<version>/, or finds it there.
 
-  Every image is decoded once, strictly. What is written becomes visible under
+  Every image is decoded once, strictly (by the reader, or here). What is written becomes visible under
   its name only when it is complete. Shards that an interrupted run finished are
   kept, if they are of the same images and settings.
 
@@ -79,7 +79,8 @@ def store(
         continue
       done[shard.name] = write_shard(
           shard, work, read_ahead(
-              shard.items, task.read, threads=threads or os.cpu_count() or 1),
+              shard.items, task.read, threads=threads or os.cpu_count() or 1,
+              checked=task.checked),
           wrote=meter.add, skip=lambda item, reason, split=shard.split: (
               allowance.skip(split, item, reason)))
     finish(task, shards, done, work, progress=progress)

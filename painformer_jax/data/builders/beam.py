@@ -51,7 +51,7 @@ def store_with_beam(
     todo = [s for s in shards if finished_shard(s, work) is None]
     progress(f'{task.name}: {len(todo):,} of {len(shards):,} shards to write')
     _write_plan(todo, work)
-    write = _writer(Path(work).absolute(), task.read, threads)
+    write = _writer(Path(work).absolute(), task.read, threads, checked=task.checked)
     try:
       with beam.Pipeline(options=pipeline_options(list(options))) as pipeline:
         # Reshuffled, so that runners do not fuse all shards onto one worker.
@@ -92,13 +92,15 @@ def _write_plan(shards: Sequence[Shard], work: Path) -> None:
 
 
 def _writer(
-    work: Path, read: Callable[[Item], bytes], threads: int) -> Callable[[str], None]:
+    work: Path, read: Callable[[Item], bytes], threads: int, *, checked: bool,
+) -> Callable[[str], None]:
   """What workers do with a shard's name."""
 
   def write(name: str) -> None:
     shard = pickle.loads((work / _PLAN / f'{name}.pickle').read_bytes())
     if finished_shard(shard, work) is None:
-      write_shard(shard, work, read_ahead(shard.items, read, threads=threads))
+      write_shard(shard, work, read_ahead(
+          shard.items, read, threads=threads, checked=checked))
 
   return write
 

@@ -70,6 +70,7 @@ def folder_task(
       licence=licence,
       splits=splits,
       read=ImageReader(root=str(source), stored=stored),
+      checked=True,
       settings=str(stored))
 
 

@@ -71,12 +71,24 @@ class StoredAs:
     return f'{size}, stored as {kind}'
 
   def encode(self, rgb: np.ndarray) -> bytes:
-    """Sizes and encodes an image, uint8 [height, width, 3], RGB."""
+    """Sizes and encodes an image, uint8 [height, width, 3], RGB.
+
+    Raises:
+      ValueError: it is longer than the encoding allows.
+    """
     if self.short_side:
       rgb = _shrink(rgb, self.short_side)
     else:
       rgb = squash(rgb, self.image_size)
-    return _ENCODERS[self.encoding](rgb)
+    suffix, options = _ENCODERS[self.encoding]
+    try:
+      done, encoded = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
+    except cv2.error:
+      done = False
+    if not done:
+      raise ValueError(f'an image of {rgb.shape[1]} x {rgb.shape[0]} pixels cannot be '
+                       f'stored as {self.encoding}')
+    return encoded.tobytes()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -333,17 +345,8 @@ def _shrink(rgb: np.ndarray, short_side: int) -> np.ndarray:
   return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
 
 
-def _encode_jpeg(rgb: np.ndarray) -> bytes:
-  return cv2.imencode(
-      '.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
-      [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-
-
-def _encode_png(rgb: np.ndarray) -> bytes:
-  # OpenCV's default of 1 makes drawn signals two to three times as large.
-  return cv2.imencode(
-      '.png', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
-      [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
-
-
-_ENCODERS = {'jpeg': _encode_jpeg, 'png': _encode_png}
+_ENCODERS = {
+    'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]),
+    # OpenCV's default of 1 makes drawn signals two to three times as large.
+    'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 3]),
+}

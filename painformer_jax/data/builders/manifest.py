@@ -166,6 +166,7 @@ def manifest_task(
       read=(SignalReader(root=root, stored=stored, representation=representation,
                          segment=segment)
             if listing.signals else ImageReader(root=root, stored=stored)),
+      checked=True,
       settings=f'{drawn}{stored}')
 
 

@@ -57,6 +57,7 @@ def people_task(
       licence=licence,
       splits=split_by(items, key_of, fraction=test_fraction, seed=split_seed),
       read=ImageReader(root=str(source), stored=stored),
+      checked=True,
       settings=str(stored))
 
 

@@ -73,6 +73,7 @@ def rafdb_task(
       licence=LICENCE,
       splits=splits,
       read=ImageReader(root=str(source), stored=stored),
+      checked=True,
       settings=str(stored))
 
 

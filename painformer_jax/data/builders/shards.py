@@ -173,13 +173,15 @@ def _record(item: Item, image: bytes) -> bytes:
 
 def read_ahead(
     items: Sequence[Item], read: Callable[[Item], bytes], *, threads: int,
+    checked: bool = False,
 ) -> Iterator[tuple[Item, bytes | Exception]]:
-  """Reads items in several threads, and decodes each image once, strictly.
+  """Reads items in several threads, with every image decoded once, strictly.
 
   Args:
     items: what to read.
     read: reads one item.
     threads: that read, decode and encode.
+    checked: whether `read` decodes them, so that it is not done here.
 
   Yields:
     Items in order, with their images or what is wrong with them.
@@ -187,7 +189,8 @@ def read_ahead(
   def sound(item: Item) -> bytes | Exception:
     try:
       image = read(item)
-      decode_strictly(image)
+      if not checked:
+        decode_strictly(image)
       return image
     except (OSError, ValueError, InputError) as error:
       return error

@@ -133,6 +133,7 @@ def speakingfaces_task(
       splits={split: [dataclasses.replace(item, detail=None) for item in of]
               for split, of in splits.items()},
       read=ImageReader(root=str(source), stored=stored),
+      checked=True,
       settings=str(stored))
 
 
