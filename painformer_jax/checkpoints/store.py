@@ -65,7 +65,7 @@ class CheckpointStore:
 
   def __init__(self, folder: str | pathlib.Path, *, keep: int = 2):
     folder = pathlib.Path(folder).absolute()
-    self._failed = False
+    self._failed, self._failure = False, None
     self._silence = contextlib.ExitStack()
     self._silence.enter_context(quiet())
     try:
@@ -73,7 +73,7 @@ class CheckpointStore:
       self._manager = ocp.CheckpointManager(
           folder, options=ocp.CheckpointManagerOptions(
               max_to_keep=keep, cleanup_tmp_directories=True,
-              async_options=ocp.AsyncOptions(barrier_sync_fn=_barrier)))
+              async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier)))
     except (OSError, ValueError) as error:
       self._silence.close()
       raise InputError(
@@ -181,6 +181,16 @@ class CheckpointStore:
       parallel.wait_for_all('damaged checkpoints put aside')
       self._manager.reload()
 
+  def check(self) -> None:
+    """Says as soon as it is known that a save failed in the background.
+
+    Raises:
+      InputError: it did.
+    """
+    with self._failures():
+      if self._failure:
+        raise self._failure
+
   def finish(self) -> None:
     """Waits until everything is on disk.
 
@@ -199,6 +209,16 @@ class CheckpointStore:
           self._manager.close()
       if self._failed:
         gc.collect()  # Of futures with errors that nobody asked for.
+
+  def _barrier(self, *, key: str, timeout_ms: int) -> None:
+    """Where processes wait for one another, but not after a failed save.
+
+    Orbax lets a process whose save failed wait for the others, which wait for it.
+    """
+    if failure := sys.exception():
+      self._failure = failure
+      raise failure
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
   @contextlib.contextmanager
   def _failures(self):
@@ -296,16 +316,6 @@ def read_record(folder: str | pathlib.Path, step: int) -> dict:
 def _read_json(folder, step: int) -> dict:
   path = epath.Path(pathlib.Path(folder).absolute() / str(step) / _RECORD)
   return ocp.JsonCheckpointHandler().restore(path, args=ocp.args.JsonRestore())
-
-
-def _barrier(*, key: str, timeout_ms: int) -> None:
-  """Where processes wait for one another, but not after a failure of this one's save.
-
-  Orbax would let it wait for the others, and them for it, for ten minutes.
-  """
-  if failure := sys.exception():
-    raise failure
-  ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _one_copy(array):

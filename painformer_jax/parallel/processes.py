@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import jax
@@ -18,7 +19,7 @@ from painformer_jax.parallel import liveness, relay
 from painformer_jax.parallel import mesh as parallel
 
 # Seconds: for all to come, and without a sign of life until a process counts as dead.
-START_TIMEOUT = 300
+START_TIMEOUT = 300.0
 PEER_TIMEOUT = 60.0
 
 
@@ -29,7 +30,7 @@ class Stopped(KeyboardInterrupt):
 @contextlib.contextmanager
 def joined(*, coordinator: str | None = None, count: int | None = None,
            index: int | None = None, explain: Callable[[BaseException], int],
-           start_timeout: int = START_TIMEOUT,
+           start_timeout: float = START_TIMEOUT,
            peer_timeout: float = PEER_TIMEOUT) -> Iterator[None]:
   """Inside, this is one of several processes that see one another's devices.
 
@@ -49,7 +50,8 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
     peer_timeout: seconds.
 
   Raises:
-    InputError: the processes do not find each other.
+    InputError: the place does not make sense, or is not found. Where not all come in
+      time, the process ends with a line instead: JAX cannot be called back.
   """
   if coordinator is not None:
     _check(coordinator, count, index)
@@ -62,22 +64,30 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
   near = place.coordinator if place.index == 0 else relay.Relay(host, port).address
   # A stop is agreed upon by `AnyProcess`, which evaluations can ask as well.
   jax.config.update('jax_enable_preemption_service', False)
-  # For want of anything better: a process that is gone is noticed by `liveness`.
+  # For want of anything better: JAX is never to notice first, since it then ends the
+  # process with pages from C++.
   late = int(2 * peer_timeout) + 10
+  waiting = threading.Timer(start_timeout, liveness.end_process, [
+      f'after {start_timeout:g} s not all of {place.count} processes are at '
+      f'{place.coordinator}: see that each was started, and with another --process', 2])
+  waiting.daemon = True
+  waiting.start()
   try:
     jax.distributed.initialize(
         near, num_processes=place.count, process_id=place.index,
         local_device_ids=place.devices, cluster_detection_method='deactivate',
-        initialization_timeout=start_timeout, heartbeat_timeout_seconds=late,
+        initialization_timeout=int(start_timeout) + 60, heartbeat_timeout_seconds=late,
         shutdown_timeout_seconds=late)
   except (ValueError, RuntimeError) as error:
     raise InputError(
         f'the processes do not find each other at {place.coordinator}: '
         f'{str(error).splitlines()[0]}') from error
   if jax.process_count() == 1:
+    waiting.cancel()
     yield
     return
   peers = _meet(host, peer_timeout)
+  waiting.cancel()
   try:
     yield
     _part(peers)
@@ -124,13 +134,13 @@ def _split(address: str) -> tuple[str, int]:
   return host.strip('[]'), int(port) if port.isdecimal() else 0
 
 
-def _found_by_jax(timeout: int) -> _Place:
+def _found_by_jax(timeout: float) -> _Place:
   """What SLURM, Open MPI, Kubernetes or a TPU pod set up, as JAX reads it."""
   # What it finds, JAX tells nobody else, but `liveness` has to know it.
   from jax._src.clusters import ClusterEnv
   try:
     coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-        os.environ.get('JAX_COORDINATOR_ADDRESS'), None, None, None, None, timeout)
+        os.environ.get('JAX_COORDINATOR_ADDRESS'), None, None, None, None, int(timeout))
   except (ValueError, RuntimeError, OSError, KeyError) as error:
     raise InputError(f'--distributed: the processes do not find each other ({error})') from error
   if None in (coordinator, count, index):

@@ -175,6 +175,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
           if first:  # It compiles; the clock counts from its end on.
             jax.block_until_ready(metrics)
         step += 1
+        store.check()
         window.add(step, metrics, in_flight=MAX_IN_FLIGHT)
         if not first:
           clock.tick(images_per_step)
