@@ -35,5 +35,5 @@ def get_config() -> ConfigDict:
   # The stem and the spectral stages stay: (patch_embed|block|norm)[12].
   config.finetune.frozen = ('(patch_embed|block|norm)[12]/.*',)
   config.finetune.dtype = 'bfloat16'
-  config.finetune.images_at_once = 64  # Of activations in memory: about 7 GB.
+  config.finetune.images_at_once = 64  # Activations of so many in memory: 6 GB, by count.
   return config
