@@ -138,7 +138,7 @@ def test_a_kill_keeps_what_is_finished(tmp_path, monkeypatch):
   there = {p.name for p in (tmp_path / 'data/tiny/.incomplete').iterdir()}
   assert there >= {'train-00000.json', 'train-00001.json'} and 'train-00002.json' not in there
   assert list_tasks(tmp_path / 'data') == []
-  with pytest.raises(InputError, match="no task 'tiny'"):
+  with pytest.raises(InputError, match="task 'tiny' in .* is not finished: wait, or give"):
     open_task(tmp_path / 'data', 'tiny')
 
   monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)

@@ -249,6 +249,7 @@ def test_the_list_is_of_metadata_alone(tmp_path, monkeypatch, capsys):
   store_tiny(tmp_path, 'one', modality='face')
   store_tiny(tmp_path, 'vggface2', train=2000, test=4, modality='face')
   shards(store_tiny(tmp_path, 'gone'))[0].unlink()
+  (tmp_path / 'half/.incomplete').mkdir(parents=True)
   monkeypatch.setattr('painformer_jax.data.prepared.Records.__getitem__', None)
   assert main(['data', 'list', '--data-dir', str(tmp_path)]) == 2
   found = capsys.readouterr()
@@ -257,6 +258,7 @@ def test_the_list_is_of_metadata_alone(tmp_path, monkeypatch, capsys):
   assert rows[1][:8] == ['one', 'face', '3', '12', 'train', '+', '5', 'test']
   assert rows[2][:8] == ['vggface2', 'face', '3', '2,000', 'train', '+', '4', 'test']
   assert '3 classes, not 9,131, 0.1% of the samples' in found.out and '10.9 M' in found.out
+  assert '\nnot finished, the same command goes on: half\n' in found.out
   assert 'is missing or empty' in found.err and found.err.startswith('painformer: ')
 
 

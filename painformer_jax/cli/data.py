@@ -182,7 +182,8 @@ def _list(args):
   from painformer_jax.data import corpus, prepared
   from painformer_jax.errors import InputError
   names = prepared.list_tasks(args.data_dir)
-  if not names:
+  unfinished = prepared.unfinished_tasks(args.data_dir)
+  if not names and not unfinished:
     raise InputError(f'no prepared task in {args.data_dir}; {prepared.HOW_TO_PREPARE}')
   tasks, damaged = {}, []
   for name in names:
@@ -190,7 +191,10 @@ def _list(args):
       tasks[name] = prepared.open_task(args.data_dir, name)
     except InputError as error:
       damaged.append(error)
-  print(prepared.table(list(tasks.values())) + '\n')
+  print(prepared.table(list(tasks.values())))
+  if unfinished:
+    print(f"not finished, the same command goes on: {', '.join(unfinished)}")
+  print()
   print(corpus.table(corpus.compare(tasks)))
   if damaged:
     raise damaged[0]

@@ -23,6 +23,8 @@ from painformer_jax.errors import InputError
 FEATURES = ('image', 'label', 'key', 'source', 'identity')
 # Soft limits of open files are 1,024 on many systems, the hard ones far higher.
 _MANY_FILES = 65_536
+# Below a task's folder: what a run of `builders.base.store` has not finished.
+UNFINISHED = '.incomplete'
 HOW_TO_PREPARE = '`painformer data prepare --help` says how to prepare one'
 
 
@@ -127,6 +129,11 @@ def list_tasks(data_dir: str | Path) -> list[str]:
   return sorted(p.name for p in data_dir.iterdir() if _versions(p))
 
 
+def unfinished_tasks(data_dir: str | Path) -> list[str]:
+  """Names of the tasks that are being stored, or whose storing was interrupted."""
+  return sorted(p.parent.name for p in mounted(data_dir).glob(f'*/{UNFINISHED}'))
+
+
 def mounted(data_dir: str | Path) -> Path:
   """The data folder as a path.
 
@@ -149,6 +156,10 @@ def open_task(data_dir: str | Path, name: str) -> PreparedTask:
   """
   there = list_tasks(data_dir)
   if name not in there:
+    if name in unfinished_tasks(data_dir):
+      raise InputError(
+          f"task '{name}' in {data_dir} is not finished: wait, or give the command that "
+          'prepares it again, which goes on where it stopped')
     raise InputError(
         f"no task '{name}' in {data_dir} (there: {', '.join(there) or 'none'}); "
         f'{HOW_TO_PREPARE}')

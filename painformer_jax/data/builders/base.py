@@ -23,7 +23,8 @@ import tensorflow_datasets as tfds
 from painformer_jax.data.builders.shards import (
     Shard, WrittenShard, finished_shard, read_ahead, write_shard, written)
 from painformer_jax.data.example import Item, TaskSource, listing_sha256
-from painformer_jax.data.prepared import PreparedTask, mounted, open_task, split_sha256
+from painformer_jax.data.prepared import (
+    UNFINISHED, PreparedTask, mounted, open_task, split_sha256)
 from painformer_jax.errors import InputError
 from painformer_jax.progress import Meter
 
@@ -118,7 +119,7 @@ def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *,
     InputError: see `store`.
   """
   home = mounted(data_dir) / task.name
-  final, work = home / VERSION, home / '.incomplete'
+  final, work = home / VERSION, home / UNFINISHED
   with written(home):
     home.mkdir(parents=True, exist_ok=True)
   with _only_writer(home, task.name, progress):
