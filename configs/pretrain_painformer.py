@@ -17,8 +17,9 @@ all. Not run: the datasets are not public, so no time and no accuracy are known.
 a v5e:16x16 slice (DFT gate, 631 chip-hours) and 30 h on 8 H100 (FFT gate, 242).
 
 On more than one device, take rows that they can share, for instance on 16:
---config.batch=1792 --config.rows_multiple=16 --config.steps=1216517, and choose the
-learning rate anew.
+--config.batch=1792 --config.rows_multiple=16 --config.steps=1216517
+--config.optimizer.warmup_steps=121652 --config.eval_every=6083, and choose the learning
+rate anew.
 """
 
 from ml_collections import ConfigDict
