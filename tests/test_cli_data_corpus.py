@@ -35,6 +35,23 @@ def test_every_page_is_listed_and_printed(capsys):
     assert capsys.readouterr().out == path.read_text()
 
 
+@pytest.mark.parametrize('name,page', [
+    ('speakingfaces-rgb', 'speakingfaces'), ('rafdb_compound', 'rafdb'),
+    ('ecg_hbc_psd', 'ecg_hbc')])
+def test_readers_and_tasks_have_pages(capsys, name, page):
+  assert data('page', name) == 0
+  assert capsys.readouterr().out == (PAGES / f'{page}.md').read_text()
+
+
+@pytest.mark.parametrize('options', [['--name', 'My-Faces'], ['--max-unreadable', '1.5']])
+def test_what_cannot_be_is_said_before_a_long_listing(tmp_path, capsys, options):
+  source = layouts.digiface(tmp_path / 'faces')
+  assert data('prepare', 'digiface', '--source', source, '--data-dir', tmp_path / 'data',
+              *options) == 2
+  said = capsys.readouterr().err.splitlines()
+  assert len(said) == 1 and said[0].startswith('painformer: ') and options[1] in said[0]
+
+
 def test_an_unknown_page(capsys):
   assert data('page', 'vggface') == 2
   error = capsys.readouterr().err

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       actions, 'page', _page, 'how to get a dataset, how it must lie, what preparing '
       'it costs')
   page.add_argument('name', nargs='?', metavar='NAME',
-                    help='a page; all are listed without it')
+                    help='a page, reader or task; all pages are listed without it')
 
   _add_data_dir(_action(
       actions, 'list', _list, 'what is prepared, and what is there of the 14-task corpus; '
@@ -140,7 +140,7 @@ def _prepare(args):
   import os
   import shlex
 
-  from painformer_jax.data.builders.base import store
+  from painformer_jax.data.builders.base import check_settings, store
   from painformer_jax.data.builders.beam import store_with_beam
   from painformer_jax.data.builders.catalog import READERS
   from painformer_jax.errors import InputError
@@ -148,6 +148,7 @@ def _prepare(args):
   reader = READERS[args.reader]
   if args.threads is not None and args.threads < 1:
     raise InputError('--threads must be at least 1')
+  check_settings(args.name, max_unreadable=args.max_unreadable)
   source = args.source
   if os.path.exists(source):
     say(f'{args.name}: lists {source}')
@@ -166,14 +167,18 @@ def _prepare(args):
 
 
 def _page(args):
-  from painformer_jax.data.builders.catalog import PAGES
+  from painformer_jax.data.builders.catalog import PAGES, READERS
+  from painformer_jax.data.corpus import CORPUS
   from painformer_jax.errors import InputError
   pages = {path.stem: path for path in sorted(PAGES.glob('*.md'))}
+  # Readers and tasks have pages too.
+  names = {reader: row.page for reader, row in READERS.items()} | {
+      task.name: task.page for task in CORPUS} | {name: name for name in pages}
   if args.name is None:
     for name, path in pages.items():
       print(f'{name:18} {path.read_text().splitlines()[0].lstrip("# ")}')
-  elif args.name in pages:
-    print(pages[args.name].read_text(), end='')
+  elif args.name in names:
+    print(pages[names[args.name]].read_text(), end='')
   else:
     raise InputError(f"no page '{args.name}', only {', '.join(pages)}")
 

@@ -88,6 +88,21 @@ def store(
   return open_task(data_dir, task.name)
 
 
+def check_settings(name: str, *, max_unreadable: float) -> None:
+  """Refuses what `store` would refuse, before a long listing.
+
+  Raises:
+    InputError: no name for a task, or a share out of range.
+  """
+  if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
+    raise InputError(
+        f"'{name}' is no name for a task: use lower-case letters, digits "
+        'and _, starting with a letter')
+  if not 0 <= max_unreadable < 1:
+    raise InputError(
+        f'the share of unreadable images, {max_unreadable}, is not in [0, 1)')
+
+
 def plan_shards(task: TaskSource) -> list[Shard]:
   """Checks a task's declaration and items, and cuts its splits into shards.
 
@@ -161,9 +176,7 @@ class Allowance:
   """Counts what is unreadable, and gives up where it is too much."""
 
   def __init__(self, task: TaskSource, *, max_unreadable: float, progress: Progress):
-    if not 0 <= max_unreadable < 1:
-      raise InputError(
-          f'the share of unreadable images, {max_unreadable}, is not in [0, 1)')
+    check_settings(task.name, max_unreadable=max_unreadable)
     self._share = max_unreadable
     self._task, self._progress = task, progress
     self._count = dict.fromkeys(task.splits, 0)
@@ -256,10 +269,7 @@ def finish(task: TaskSource, shards: Sequence[Shard],
 
 def _check_declaration(task: TaskSource) -> None:
   """Refuses names that the files on disk could not give back."""
-  if not re.fullmatch(r'[a-z][a-z0-9_]*', task.name):
-    raise InputError(
-        f"'{task.name}' is no name for a task: use lower-case letters, digits "
-        'and _, starting with a letter')
+  check_settings(task.name, max_unreadable=0.0)
   if not task.splits:
     raise InputError(f"task '{task.name}' has no split")
   for split in task.splits:
