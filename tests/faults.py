@@ -142,7 +142,7 @@ class Lab:
     return step, compare(workdir, self.reference(topology))
 
 
-def killed(lab: Lab, topology: Topology = Topology(), kills: int = KILLS) -> list[Row]:
+def killed(lab: Lab, topology: Topology, kills: int = KILLS) -> list[Row]:
   """SIGKILL to all processes at random moments, every third in the middle of a save."""
   reference, rng = lab.reference(topology), random.Random(0)
   began = time.perf_counter()
@@ -252,13 +252,15 @@ def full_disk(lab: Lab, topology: Topology, *, index: int = 0) -> list[Row]:
 
 
 def damage(path: pathlib.Path, how: str) -> None:
-  file = max((p for p in path.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
-  content = bytearray(file.read_bytes())
-  if how == 'a turned bit':
-    content[len(content) // 2] ^= 1
-  else:
-    del content[len(content) // 2:]
-  file.write_bytes(content)
+  """Changes every file of array contents, of which some are not read."""
+  for file in path.rglob('d/*'):
+    content = bytearray(file.read_bytes())
+    if how == 'turned bits':
+      for position in range(0, len(content), 500):
+        content[position] ^= 1
+    else:
+      del content[len(content) // 2:]
+    file.write_bytes(content)
 
 
 def damaged(lab: Lab, topology: Topology, *, how: str) -> list[Row]:
@@ -293,7 +295,7 @@ def all_damaged(lab: Lab) -> list[Row]:
   return [Row(
       fault='all checkpoints cut off', topology=topology, moment='at the start',
       statuses=statuses, says=line, fine=statuses == [2] and before == after
-      and 'none of the 2 checkpoints in' in line)]
+      and 'none of the 2 checkpoint(s) in' in line)]
 
 
 def moved(lab: Lab) -> list[Row]:
@@ -317,7 +319,7 @@ def moved(lab: Lab) -> list[Row]:
 TWO, FOUR = Topology(2), Topology(4)
 
 FAULTS = {
-    'killed': killed,
+    'killed': lambda lab: killed(lab, Topology()),
     'stopped': lambda lab: stopped(lab, Topology(), index=0, evaluating=False),
     'stopped-evaluating': lambda lab: stopped(lab, Topology(), index=0, evaluating=True),
     'stopped-two': lambda lab: stopped(lab, TWO, index=1, evaluating=False),
@@ -330,7 +332,7 @@ FAULTS = {
     'silent-two-first': lambda lab: one_dies(lab, TWO, index=0, number=signal.SIGSTOP),
     'full': lambda lab: full_disk(lab, Topology()),
     'full-two': lambda lab: full_disk(lab, TWO),
-    'turned': lambda lab: damaged(lab, Topology(), how='a turned bit'),
+    'turned': lambda lab: damaged(lab, Topology(), how='turned bits'),
     'cut-two': lambda lab: damaged(lab, TWO, how='cut off'),
     'all-damaged': all_damaged,
     'moved': moved,

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +178,88 @@ def test_a_turned_bit_in_an_array_is_noticed(tmp_path):
     store_lib.restore_arrays(tmp_path)
 
 
+def turn_a_bit(folder):
+  """In the contents of an array."""
+  data = max((p for p in folder.rglob('d/*')), key=lambda p: p.stat().st_size)
+  content = bytearray(data.read_bytes())
+  content[len(content) // 2] ^= 1
+  data.write_bytes(content)
+
+
+def restored_newest(folder, expected):
+  store = CheckpointStore(folder)
+  try:
+    return store.restore_newest(abstract(expected))
+  finally:
+    store.close()
+
+
+def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, capfd):
+  state = saved(tmp_path, 3, 6, 9, keep=3)
+  assert restored_newest(tmp_path, state).step == 9 and capfd.readouterr().err == ''
+  for step in (9, 6):
+    turn_a_bit(tmp_path / str(step))
+  found = restored_newest(tmp_path, state)
+  assert found.step == 3 and found.record == {**RECORD, 'number': 3}
+  assert_same(found.state, state)
+  assert capfd.readouterr().err == ''.join(
+      f'warning: checkpoint {tmp_path}/{step} is damaged (the checksum of '
+      f'params.backbone/a does not match): it is damaged-{step} now, and the run goes on '
+      'from step 3\n' for step in (9, 6))
+  assert sorted(os.listdir(tmp_path)) == ['3', 'damaged-6', 'damaged-9']
+
+  # The same steps are saved again, and may be damaged again.
+  saved(tmp_path, 6, 9, keep=3)
+  turn_a_bit(tmp_path / '9')
+  assert restored_newest(tmp_path, state).step == 6
+  assert sorted(os.listdir(tmp_path)) == ['3', '6', 'damaged-6', 'damaged-9', 'damaged-9-2']
+  capfd.readouterr()
+
+
+def test_the_store_that_put_one_aside_saves_that_step(tmp_path):
+  state = saved(tmp_path, 3, 6)
+  turn_a_bit(tmp_path / '6')
+  store = CheckpointStore(tmp_path)
+  assert store.restore_newest(abstract(state)).step == 3
+  store.save(6, state, {**RECORD, 'number': 'again'})
+  store.finish()
+  store.close()
+  assert restored(tmp_path, 6, state).record['number'] == 'again'
+
+
+def test_where_none_is_sound_all_stay(tmp_path, capfd):
+  """As when a model has changed, or a whole disk is bad: nothing is renamed."""
+  state = saved(tmp_path, 3, 6)
+  with pytest.raises(InputError, match=(
+      r'none of the 2 checkpoint\(s\) in .* can be restored \(step 6: .*\): damaged or of another '
+      'model; take another --workdir')):
+    restored_newest(tmp_path, make_state(size=41))
+  for step in (3, 6):
+    turn_a_bit(tmp_path / str(step))
+  with pytest.raises(InputError, match='checksum of params.backbone/a does not match'):
+    restored_newest(tmp_path, state)
+  assert sorted(os.listdir(tmp_path)) == ['3', '6'] and capfd.readouterr() == ('', '')
+  shutil.rmtree(tmp_path / '3')
+  with pytest.raises(InputError, match=r'none of the 1 checkpoint\(s\)'):
+    restored_newest(tmp_path, state)
+
+
+def test_readers_take_the_one_before_and_change_nothing(tmp_path, capfd):
+  state = saved(tmp_path, 3, 6)
+  turn_a_bit(tmp_path / '6')
+  before = sorted(os.listdir(tmp_path))
+  step, arrays = store_lib.restore_arrays(tmp_path)
+  assert step == 3
+  np.testing.assert_array_equal(arrays['params']['backbone/a'], state['params']['backbone/a'])
+  assert capfd.readouterr().err == (
+      f'warning: checkpoint {tmp_path}/6 is damaged or was removed meanwhile (the checksum of '
+      'params.backbone/a does not match); the one of step 3 is taken\n')
+  assert sorted(os.listdir(tmp_path)) == before
+  turn_a_bit(tmp_path / '3')
+  with pytest.raises(InputError, match=r'6 is damaged .* does not match\); so is every one before it \(1\)'):
+    store_lib.restore_arrays(tmp_path)
+
+
 def test_an_array_without_a_checksum_is_not_taken_for_sound(tmp_path, monkeypatch):
   """As when paths are written in another way than when the checkpoint was made."""
   with monkeypatch.context() as patched:
@@ -198,7 +281,7 @@ def test_a_folder_that_cannot_be(tmp_path):
 # A full disk.
 
 
-def save_until_full(folder, limit=0):
+def save_until_full(folder, limit=0, watch=False):
   """Saves small and then larger states, and prints what is raised."""
   if limit:
     import resource
@@ -208,6 +291,9 @@ def save_until_full(folder, limit=0):
     for step, size in ((1, 10), (2, 20_000)):
       values = np.random.default_rng(step).random((size, 100))
       store.save(step, {'params': {'a': jnp.asarray(values)}, 'stats': {'b': values[0]}}, RECORD)
+    for _ in range(3000 if watch else 0):
+      store.check()
+      time.sleep(0.01)
     store.finish()
     print('all saved')
   except InputError as error:
@@ -228,8 +314,10 @@ def full(folder, *arguments):
   return done.stdout
 
 
-def test_a_file_size_limit_leaves_the_checkpoint_before(tmp_path):
-  line = full(tmp_path / 'checkpoints', 100_000)
+@pytest.mark.parametrize('watch', [False, True])
+def test_a_file_size_limit_leaves_the_checkpoint_before(watch, tmp_path):
+  """Said when all is to be on disk, or, to who asks, before that."""
+  line = full(tmp_path / 'checkpoints', 100_000, watch)
   assert line == (
       f'a checkpoint could not be written to {tmp_path}/checkpoints: File too large; the '
       'ones before it are whole: make room, then run the same command again\n')

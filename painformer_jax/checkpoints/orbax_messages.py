@@ -48,7 +48,8 @@ _OF_ORBAX = re.compile(r'orbax|tensorstore|OCDBT|asyncio').search
 
 
 def first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+  line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+  return f'{line} is missing' if isinstance(error, KeyError) else line
 
 
 def reason(error: Exception) -> str:

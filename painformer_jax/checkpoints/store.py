@@ -38,12 +38,8 @@ class Restored:
   record: dict
 
 
-@dataclasses.dataclass(frozen=True)
-class _Damage:
-  """Why a checkpoint cannot be restored; `error` is None where another process found it."""
-
-  error: Exception | None
-  why: str
+class _Damaged(Exception):
+  """Why a checkpoint cannot be restored, by this process or another."""
 
 
 class CheckpointStore:
@@ -105,12 +101,12 @@ class CheckpointStore:
       InputError: the checkpoint does not fit the state, or is damaged, for this
         process or another.
     """
-    found = self._read(step, abstract_state)
-    if isinstance(found, _Damage):
+    try:
+      return self._read(step, abstract_state)
+    except _Damaged as error:
       raise InputError(
-          f'checkpoint {self._path(step)} cannot be restored ({found.why}): it is damaged '
-          'or of another model; remove it to go on from the one before') from found.error
-    return found
+          f'checkpoint {self._path(step)} cannot be restored ({error}): it is damaged or '
+          'of another model; remove it to go on from the one before') from None
 
   def restore_newest(self, abstract_state) -> Restored | None:
     """The newest checkpoint that is sound, None where there is none at all.
@@ -123,47 +119,51 @@ class CheckpointStore:
     """
     damaged = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
-      found = self._read(step, abstract_state)
-      if isinstance(found, Restored):
-        self._put_aside(damaged, instead=step)
-        return found
-      damaged[step] = found
-    if not damaged:
-      return None
-    newest = max(damaged)
-    which = (f'checkpoint {self._path(newest)}' if len(damaged) == 1 else
-             f'none of the {len(damaged)} checkpoints in {self._manager.directory}')
-    raise InputError(
-        f'{which} can be restored (step {newest}: {damaged[newest].why}): damaged or of '
-        'another model; take another --workdir to start anew') from damaged[newest].error
+      try:
+        found = self._read(step, abstract_state)
+      except _Damaged as error:
+        damaged[step] = str(error)
+        continue
+      self._put_aside(damaged, instead=step)
+      return found
+    if damaged:
+      newest = max(damaged)
+      raise InputError(
+          f'none of the {len(damaged)} checkpoint(s) in {self._manager.directory} can be '
+          f'restored (step {newest}: {damaged[newest]}): damaged or of another model; take '
+          'another --workdir to start anew')
+    return None
 
-  def _read(self, step: int, abstract_state) -> 'Restored | _Damage':
+  def _read(self, step: int, abstract_state) -> Restored:
     """Not with the manager, in which those that succeed wait for one that fails."""
-    state = record = error = None
+    state = record = why = None
     reader = ocp.StandardCheckpointHandler()
     try:
       with quiet():
         record, stored = _opened(_read_json(self._manager.directory, step))
         state = reader.restore(epath.Path(self._path(step) / _STATE),
                                args=ocp.args.StandardRestore(abstract_state))
-    except Exception as failure:  # Orbax raises many kinds for damaged files.
-      error = failure
+    except Exception as error:  # Orbax raises many kinds for damaged files.
+      why = first_line(error)
     finally:
       reader.close()
-    if processes.all_agree(error is None):
+    if why:  # The error is gone; what it held says more of it when it goes.
+      with quiet():
+        gc.collect()
+    if processes.all_agree(not why):
       try:
         _compare(checksums(state), stored)
-      except ValueError as failure:
-        error = failure
-      if processes.all_agree(error is None):
+      except ValueError as error:
+        why = str(error)
+      if processes.all_agree(not why):
         return Restored(step=step, state=state, record=record)
-    return _Damage(error, first_line(error) if error else 'as another process found')
+    raise _Damaged(why or 'as another process found')
 
   def _path(self, step: int) -> pathlib.Path:
     return pathlib.Path(self._manager.directory) / str(step)
 
-  def _put_aside(self, damaged: Mapping[int, '_Damage'], *, instead: int) -> None:
-    for step, damage in damaged.items() if parallel.is_main() else ():
+  def _put_aside(self, damaged: Mapping[int, str], *, instead: int) -> None:
+    for step, why in damaged.items() if parallel.is_main() else ():
       path, number = self._path(step), 1
       aside = path.with_name(f'{_DAMAGED}{step}')
       while aside.exists():
@@ -175,7 +175,7 @@ class CheckpointStore:
         raise InputError(
             f'{path} is damaged and cannot be renamed: {error.strerror}; remove it, '
             'then run the same command again') from error
-      progress.say(f'warning: checkpoint {path} is damaged ({damage.why}): it is {aside.name} '
+      progress.say(f'warning: checkpoint {path} is damaged ({why}): it is {aside.name} '
                    f'now, and the run goes on from step {instead}')
     if damaged:
       parallel.wait_for_all('damaged checkpoints put aside')
@@ -252,7 +252,8 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
     folder: a run's 'checkpoints' folder.
 
   Returns:
-    The step, and {'params': {path: array}, 'stats': {path: array}}.
+    The step, and {'params': {path: array}, 'stats': {path: array}}; the parameters are
+    their moving averages in a run that keeps those.
 
   Raises:
     InputError: there is no whole checkpoint, or all are damaged.
@@ -275,9 +276,8 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
     return step, arrays
   if not failures:
     raise InputError(f'{folder} holds no finished checkpoint yet')
-  newest = failures[max(failures)]
-  raise InputError(newest if len(failures) == 1 else (
-      f'{newest}; so are the {len(failures) - 1} before it'))
+  older = f'; so is every one before it ({len(failures) - 1})' if len(failures) > 1 else ''
+  raise InputError(f'{failures[max(failures)]}{older}')
 
 
 def _read_arrays(folder: pathlib.Path, step: int) -> dict:
@@ -286,7 +286,9 @@ def _read_arrays(folder: pathlib.Path, step: int) -> dict:
   try:
     with quiet():
       tree = reader.metadata(path).tree
-      wanted = {name: tree[name] for name in ('params', 'stats')}
+      # Where a run keeps averages of its parameters, those are its result.
+      parameters = 'ema' if tree.get('ema') else 'params'
+      wanted = {name: tree[name] for name in (parameters, 'stats')}
       restore_args = jax.tree.map(
           lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
       found = reader.restore(path, args=ocp.args.PyTreeRestore(
@@ -297,7 +299,7 @@ def _read_arrays(folder: pathlib.Path, step: int) -> dict:
     raise InputError(_damaged(path, error)) from error
   finally:
     reader.close()
-  return found
+  return {'params': found[parameters], 'stats': found['stats']}
 
 
 def read_record(folder: str | pathlib.Path, step: int) -> dict:
