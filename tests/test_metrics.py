@@ -38,6 +38,39 @@ def filled(*losses, window=None, start=0):
   return window
 
 
+# Steps that were skipped.
+
+
+def skipping(*losses, window):
+  for step, loss in enumerate(losses, 1):
+    row = step_metrics(loss)
+    window.add(step, row | {'skipped': clu_metrics.Average(
+        total=np.float32(not math.isfinite(loss)), count=np.int32(1))}, in_flight=2)
+  return window
+
+
+def test_a_skipped_step_leaves_no_figure_but_that_it_was_skipped():
+  window = skipping(1.0, math.nan, 3.0, math.inf, window=metrics.Window(most_skipped=1))
+  found = window.averages()
+  assert found['loss'] == found['task/a/loss'] == 2.0 and found['skipped'] == 0.5
+
+
+def test_too_many_skipped_in_a_row_end_the_run():
+  window = skipping(math.nan, 1.0, math.nan, math.nan, window=metrics.Window(most_skipped=2))
+  window.check()
+  window.add(5, step_metrics(math.nan) | {'skipped': clu_metrics.Average(
+      total=np.float32(1), count=np.int32(1))}, in_flight=2)
+  with pytest.raises(metrics.NonFiniteLoss, match=(
+      r'^2 steps were skipped and the loss of step 5 is not finite \(tasks: a\)')):
+    window.check()
+
+
+def test_a_line_of_nothing_but_skipped_steps():
+  values = skipping(math.nan, window=metrics.Window()).averages()
+  line = metrics.progress_line(values, clock=Clock(steps=1), steps=9, images_per_step=4)
+  assert line.startswith('step 1/9  loss ? (100% of steps skipped)  ')
+
+
 # Averages over steps.
 
 

@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from painformer_jax import path_rules
+from painformer_jax.errors import InputError
 from painformer_jax.models import functional, registry
 from painformer_jax.training import optimizer as optimizer_lib
 from painformer_jax.training.config import OptimizerConfig
@@ -141,3 +145,78 @@ def test_clipping_limits_the_global_norm():
       moments(2.0)['a/kernel'] / moments(2.0)['a/bias'], 0.75, rtol=1e-5)
   assert norm(moments(0.0)) == pytest.approx(50 * 3**0.5, rel=1e-5)
   assert norm(moments(1e3)) == pytest.approx(50 * 3**0.5, rel=1e-5)
+
+
+# Rates by layer, and what stays as it is.
+
+
+@pytest.mark.parametrize('name', registry.list_models())
+def test_rates_cover_every_parameter_and_rise_to_the_heads(name):
+  model = registry.make_config(name)
+  config = OptimizerConfig(layer_decay=0.5, head_factor=3.0)
+  paths = [f'backbone/{path}' for path in functional.parameter_paths(model)]
+  found = path_rules.match(optimizer_lib.rate_rules(config, model), [
+      *paths, 'heads/a/kernel', 'log_variance/a'], table='rates')
+  last, blocks = model.depth + 1, 0
+  assert found['backbone/patch_embed1/conv1/kernel'] == 0.5 ** last
+  for stage, pattern in enumerate(model.mixers, start=1):
+    for number in range(len(pattern)):
+      blocks += 1
+      assert found[f'backbone/block{stage}/{number}/mlp/fc1/kernel'] == 0.5 ** (last - blocks)
+      if stage > 1 and not number:
+        entry = found[f'backbone/patch_embed{stage}/proj/kernel']
+        assert entry == 0.5 ** (last - blocks)
+  assert found['backbone/post_network/0/mlp/fc1/kernel'] == 1
+  assert found[f'backbone/norm{len(model.mixers)}/scale'] == 1
+  assert found['backbone/norm1/scale'] == 0.5 ** (last - len(model.mixers[0]))
+  assert found['heads/a/kernel'] == found['log_variance/a'] == 3
+
+
+def nano_arrays():
+  shapes = abstract_state(learned_weighting=True).params
+  rng = np.random.default_rng(0)
+  return {path: jnp.asarray(rng.standard_normal(a.shape), jnp.float32)
+          for path, a in shapes.items()}
+
+
+def step_of(config, params, gradients):
+  optimizer = optimizer_lib.make_optimizer(config, steps=10, model=MODEL)
+  state = optimizer.init(params)
+  return optimizer.update(gradients, state, params)
+
+
+def test_an_update_is_that_of_the_plain_optimizer_times_the_rate():
+  params, plain = nano_arrays(), OptimizerConfig(learning_rate=1e-2)
+  config = dataclasses.replace(plain, layer_decay=0.8, head_factor=2.0)
+  updates, _ = step_of(config, params, params)
+  expected, _ = step_of(plain, params, params)
+  factors = path_rules.match(
+      optimizer_lib.rate_rules(config, MODEL), params, table='rates')
+  assert len(set(factors.values())) > 5
+  for path, update in updates.items():
+    np.testing.assert_allclose(update, expected[path] * factors[path], rtol=1e-6, err_msg=path)
+
+
+def test_what_is_frozen_stays_has_no_moments_and_no_part_in_the_norm():
+  params = nano_arrays()
+  frozen = 'backbone/(patch_embed1|block1)/.*'
+  config = OptimizerConfig(learning_rate=1e-2, frozen=(frozen,), clip_norm=0.5)
+  still = {path for path in params if re.fullmatch(frozen, path)}
+  # However large their gradients, the others' updates are the same.
+  gradients = {path: a * (1e6 if path in still else 1) for path, a in params.items()}
+  updates, state = step_of(config, params, gradients)
+  others, _ = step_of(config, params, params)
+  assert 5 < len(still) < len(params)
+  for path, update in updates.items():
+    if path in still:
+      assert not np.asarray(update).any()
+    else:
+      np.testing.assert_array_equal(update, others[path])
+      assert np.asarray(update).any()
+  moments = sum(a.size for a in jax.tree.leaves(state)) - 2  # Two counters.
+  assert moments == 2 * sum(a.size for path, a in params.items() if path not in still)
+
+
+def test_an_expression_that_freezes_nothing_is_an_error():
+  with pytest.raises(InputError, match=r"frozen: 'block1/\.\*' matches no parameter, such as back"):
+    step_of(OptimizerConfig(frozen=('block1/.*',)), *[nano_arrays()] * 2)

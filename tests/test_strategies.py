@@ -14,7 +14,7 @@ from training_runs import SmallStep
 CLASSES = {'alpha': 3, 'beta': 1100}
 FSDP = {'sharding': {'state': 'fsdp'}}
 EVERYTHING = {'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 2}, 'accumulate': 2,
-              'remat': ['inputs', 'products'], 'ema_decay': 0.5, 'non_finite': 'skip'}
+              'remat': 'inputs-products', 'ema_decay': 0.5, 'non_finite': 'skip'}
 
 # Name -> devices and fields of the configuration.
 VARIANTS = {
@@ -27,8 +27,8 @@ VARIANTS = {
     'slices': (8, {'sharding': {'slices': 4}}),
     'four parts': (2, {'accumulate': 4}),
     'four parts, one device': (1, {'accumulate': 4}),
-    'remat of inputs': (1, {'remat': ['inputs', 'inputs']}),
-    'remat of products': (1, {'remat': ['products', 'all']}),
+    'remat of inputs': (1, {'remat': 'inputs'}),
+    'remat of products': (1, {'remat': 'products-all'}),
     'everything': (8, EVERYTHING),
 }
 QUICK = ('one device', 'fsdp', 'everything')

@@ -158,6 +158,19 @@ def test_numbers_of_either_kind_serve_as_floats():
     ('optimizer.final_ratio', -0.1, 'config.optimizer.final_ratio is -0.1'),
     ('optimizer.b1', 1.0, 'config.optimizer.b1 is 1.0, not in [0, 1)'),
     ('optimizer.b2', -0.5, 'config.optimizer.b2 is -0.5, not in [0, 1)'),
+    ('optimizer.layer_decay', 0.0, 'config.optimizer.layer_decay is 0.0, not in (0, 1]'),
+    ('optimizer.head_factor', -1.0, 'config.optimizer.head_factor is -1.0'),
+    ('optimizer.frozen', ['('], "config.optimizer.frozen: '(' is no regular expression"),
+    ('accumulate', 0, 'config.accumulate is 0, below 1'),
+    ('max_skipped', 0, 'config.max_skipped is 0, below 1'),
+    ('ema_decay', 1.0, 'config.ema_decay is 1.0, not in [0, 1)'),
+    ('non_finite', 'skp', "config.non_finite is 'skp'; did you mean skip?"),
+    ('remat', 'input', "config.remat is 'input'; did you mean inputs? (known: all, products,"),
+    ('remat', 'all-inputs', "config.remat names 2 stages of 4: 'all-inputs'"),
+    ('sharding', {'state': 'zero'}, "config.sharding.state is 'zero' (known: replicated, fsdp)"),
+    ('sharding', {'class_devices': 3}, 'config.sharding.class_devices is 3, not a power of two'),
+    ('sharding', {'slices': -1}, 'config.sharding.slices is -1, below 0'),
+    ('sharding', {'slice': 1}, "config.sharding has no field 'slice'; did you mean slices?"),
     ('model.name', 'painformer_nan', "config.model: no model 'painformer_nan'; did you mean "
      'painformer_nano?'),
     ('model.image_size', 8, 'config.model: model painformer_nano: image_size 8 is below 32'),
@@ -205,7 +218,8 @@ def test_anything_else_is_one_line_or_fits(path, value):
 def test_every_field_is_decided_upon():
   """A new field must be put on one side: it decides the result, or it does not."""
   decisive = {'model', 'tasks', 'steps', 'optimizer', 'seed', 'weighting', 'label_smoothing',
-              'initial_weights', 'batch', 'shares', 'temperature', 'rows_multiple'}
+              'initial_weights', 'batch', 'shares', 'temperature', 'rows_multiple',
+              'ema_decay', 'non_finite'}
   assert decisive | TrainConfig.RESUMABLE == {f.name for f in dataclasses.fields(TrainConfig)}
   assert not decisive & TrainConfig.RESUMABLE
 
@@ -233,7 +247,10 @@ def test_what_changed_is_named(path, value, difference, tmp_path):
 def test_fields_that_leave_the_result_alone_may_change(tmp_path):
   run.open_workdir(tmp_path / 'run', from_config_dict(valid()))
   values = {'data_dir': 'elsewhere', 'log_every': 3, 'eval_every': 5, 'checkpoint_every': 7,
-            'keep_checkpoints': 9, 'threads': 4, 'eval_batch': 6}
+            'keep_checkpoints': 9, 'threads': 4, 'eval_batch': 6, 'profile_at': 2,
+            'profile_steps': 4, 'wandb': 'pain', 'max_skipped': 3, 'accumulate': 2,
+            'remat': 'inputs',
+            'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 1}}
   assert values.keys() == TrainConfig.RESUMABLE
   run.open_workdir(tmp_path / 'run', from_config_dict(valid() | values))
   record = json.loads((tmp_path / 'run' / 'config.json').read_text())

@@ -219,3 +219,36 @@ def test_an_initial_state_takes_a_backbone_as_it_is(step):
                         optimizer=optax.sgd(0.1), seed=0, backbone=backbone)
   assert group(state.params, 'backbone') | state.stats == backbone
   assert group(state.params, 'log_variance') == {}
+
+
+# Averages of the parameters, and steps that are left out.
+
+
+@pytest.fixture(scope='module')
+def careful():
+  return SmallStep(config={'ema_decay': 0.9, 'non_finite': 'skip'})
+
+
+def test_averages_follow_their_statement(careful):
+  state, expected = careful.state, dict(careful.state.params)
+  state = state.replace(ema=expected)
+  for number in range(3):
+    state, metrics = careful(state, careful.batch(number))
+    assert metrics['skipped'] == 0
+    decay = min(0.9, (1 + number) / (10 + number))
+    expected = {path: decay * average + (1 - decay) * np.asarray(state.params[path])
+                for path, average in expected.items()}
+  for path, average in expected.items():
+    np.testing.assert_allclose(state.ema[path], average, rtol=1e-5, atol=1e-7, err_msg=path)
+  assert state.evaluated is state.ema
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(careful):
+  bad = {**careful.state.params, 'heads/alpha/bias': np.full(3, np.nan, np.float32)}
+  before = careful.state.replace(params=bad)
+  after, metrics = careful(before, careful.batch(0))
+  assert metrics['skipped'] == 1 and not np.isfinite(metrics['loss'])
+  assert after.step == before.step + 1
+  for path, array in jax.tree_util.tree_leaves_with_path(before.replace(step=after.step)):
+    found = jax.tree_util.tree_leaves_with_path(after)
+    np.testing.assert_array_equal(dict(found)[path], array, err_msg=str(path))

@@ -8,7 +8,7 @@ import pathlib
 EXAMPLE = '''painformer plan --config configs/pretrain_painformer.py --topology v5e:16x16 \\
       --per-chip 64 --json plan.json
   painformer plan --config configs/pretrain_painformer.py --topology h100:8 \\
-      --sweep per-chip=32,64,128 --sweep model.gate=fft,dft --plot plan.png'''
+      --sweep per-chip=64,128 --sweep remat=all,inputs --plot plan.png'''
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--sweep', action='append', default=[], metavar='KEY=A,B,...',
       help='compiles every combination, which takes minutes each; KEY is topology, '
-      'per-chip or any key of the config, such as model.dtype or model.gate')
+      'per-chip or any key of the config, such as model.gate, remat or sharding.state')
   parser.add_argument('--json', metavar='FILE', help='writes all figures')
   parser.add_argument('--plot', metavar='FILE', help='draws time and memory (extra demo)')
   parser.set_defaults(takes_overrides=True)
@@ -127,14 +127,15 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
     if not str(per_chip).isdecimal() or int(per_chip) < 1:
       raise InputError(f'--per-chip {per_chip} is not a number above 0')
     fields['batch'] = int(per_chip) * topology.chips
-    fields['rows_multiple'] = topology.chips
+    fields['rows_multiple'] = topology.chips * fields['accumulate']
     for task in fields['tasks'].values():
       task['rows'] = 0
   config = from_config_dict(fields)
   classes, sizes = task_sizes(config, explicit=args.classes)
   for task, rows in config.with_rows(sizes).rows.items():
-    if rows % topology.chips:
+    if rows % (topology.chips * config.accumulate):
+      parts = f' and {config.accumulate} parts of a step' if config.accumulate > 1 else ''
       raise InputError(
           f'task {task} has {rows} rows a batch, which do not split over {topology.chips} '
-          'chips: name --per-chip N, or other rows')
+          f'chips{parts}: name --per-chip N, or other rows')
   return Request(config=fields, classes=classes, sizes=sizes, topology=name)

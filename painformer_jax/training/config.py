@@ -19,6 +19,7 @@ from painformer_jax.data import augment, proportions
 from painformer_jax.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.models.painformer import REMAT
 from painformer_jax.parallel.layout import Strategy
 
 
@@ -98,8 +99,8 @@ class TrainConfig:
     sharding: what each device keeps of the state.
     accumulate: parts into which a step's rows are cut, so that the activations of one
       part are held at a time; the result is that of the whole, batch statistics too.
-    remat: what the blocks of each stage keep for the backward pass, see
-      `models.painformer.REMAT`; empty for everything.
+    remat: what the blocks keep for the backward pass, see `models.painformer.REMAT`:
+      one word, or one for each stage, such as 'inputs-inputs-all-all'.
     ema_decay: of an exponential moving average of the parameters, which is then
       what is evaluated and loaded from the run; 0 for none. The first steps
       average over less: decay is at most (1 + step) / (10 + step).
@@ -133,7 +134,7 @@ class TrainConfig:
   label_smoothing: float = 0.0
   sharding: Strategy = Strategy()
   accumulate: int = 1
-  remat: tuple[Literal['all', 'products', 'inputs'], ...] = ()
+  remat: str = 'all'
   ema_decay: float = 0.0
   non_finite: Literal['stop', 'skip'] = 'stop'
   max_skipped: int = 10
@@ -160,6 +161,12 @@ class TrainConfig:
     """The backbone's shape, without a head of its own."""
     overrides = {k: v for k, v in self.model.items() if k != 'name'}
     return registry.make_config(self.model['name'], **{**overrides, 'num_classes': 0})
+
+  @property
+  def remat_stages(self) -> tuple[str, ...]:
+    """`remat` of each stage."""
+    words, stages = self.remat.split('-'), len(self.model_config().widths)
+    return tuple(words * stages if len(words) == 1 else words)
 
   @property
   def rows(self) -> dict[str, int]:
@@ -376,9 +383,11 @@ def _check(config: TrainConfig) -> None:
     stages = len(config.model_config().widths)
   except InputError as error:
     raise InputError(f'config.model: {error}') from error
-  if config.remat and len(config.remat) != stages:
+  if unknown := set(config.remat_stages) - set(REMAT):
+    raise InputError(f'config.remat is {config.remat!r}{_hint(min(unknown), REMAT)}')
+  if len(config.remat_stages) != stages:
     raise InputError(
-        f'config.remat has {len(config.remat)} entries for {stages} stages')
+        f'config.remat names {len(config.remat_stages)} stages of {stages}: {config.remat!r}')
 
 
 def _check_mixing(config: TrainConfig) -> None:

@@ -78,7 +78,7 @@ class Setup:
         mean=self.preset.mean, std=self.preset.std,
         mixing={name: Mixing(mixup=task.mixup, cutmix=task.cutmix)
                 for name, task in config.tasks.items()},
-        accumulate=config.accumulate, remat=config.remat, ema_decay=config.ema_decay,
+        accumulate=config.accumulate, remat=config.remat_stages, ema_decay=config.ema_decay,
         skips_non_finite=config.non_finite == 'skip')
 
   def train_step(self) -> Callable:
