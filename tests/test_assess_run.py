@@ -59,6 +59,20 @@ def test_same_command_again_trains_nothing_and_gives_the_same(finished, small):
   assert read_results(workdir) == before
 
 
+def test_a_run_is_tested_against_another_and_its_rows_against_one(finished, small):
+  workdir, _ = finished
+  done = assess('--config', small / 'config.py', '--workdir', workdir, '--config.shuffled=2',
+                '--config.assessor=True', '--config.reference=gsr', '--against', workdir)
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert f'gsr, BL1-PA4 against gsr, BL1-PA4 of {workdir}: +0.0 points' in done.stdout
+  assert 'both, BL1-PA4 against gsr, BL1-PA4: ' in done.stdout
+  comparisons = json.loads((workdir / 'results.json').read_text())['comparisons']
+  assert [c['run'] for c in comparisons] == ['', str(workdir), str(workdir)]
+  none = assess('--config', small / 'config.py', '--workdir', workdir, '--config.shuffled=2',
+                '--config.assessor=True', '--against', small)
+  assert none.returncode == 2 and 'holds no finished assessment' in none.stderr
+
+
 def test_another_configuration_is_refused(finished, small):
   workdir, _ = finished
   refused = assess('--config', small / 'config.py', '--workdir', workdir,

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import sklearn.metrics
 
-from painformer_jax.assessment import literature, protocols, result_table, results
+from painformer_jax.assessment import literature, paired, protocols, result_table
 from painformer_jax.assessment.metrics import Predictions
 from painformer_jax.assessment.results import Experiment, summarise, write_results
 from painformer_jax.errors import InputError
@@ -44,11 +44,12 @@ def read_csv(path):
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
   folder = tmp_path_factory.mktemp('results') / 'run'
-  write_results([
-      experiment('GSR', (predictions(0, skill=0.6), predictions(1, skill=0.6))),
+  experiments = [
+      experiment('GSR', (predictions(0, skill=0.6), predictions(1, skill=0.6)),
+                 settings={'row': 'gsr'}),
       experiment('GSR & ECG', (predictions(2, skill=0.95),), modality='GSR_&_ECG',
-                 notes=('100 % synthetic',), settings={'epochs': 3})],
-                folder, reference='GSR')
+                 notes=('100 % synthetic',), settings={'epochs': 3})]
+  write_results(experiments, folder, tests=paired.against_row(experiments, 'gsr'))
   return folder
 
 
@@ -104,7 +105,9 @@ class TestFiles:
     assert (second['balanced_accuracy'] == second['macro_recall']
             == second['scores']['macro accuracy']['estimate'])
     assert sum(map(sum, first['confusion'])) == 240
-    comparison = record['comparisons']['with']['GSR & ECG']
+    comparison, = record['comparisons']
+    assert (comparison['experiment'], comparison['reference']) == ('GSR & ECG', 'GSR')
+    assert comparison['run'] == '' and comparison['samples'] == 120
     assert comparison['difference']['estimate'] == pytest.approx(
         second['scores']['accuracy']['estimate'] - first['scores']['accuracy']['estimate'])
     assert comparison['p_sign_flip'] < 0.1 and comparison['better'] >= 5
@@ -178,18 +181,6 @@ class TestFiles:
     with pytest.raises(InputError, match='too alike to name files by'):
       write_results([experiment('a b'), experiment('a-b')], tmp_path)
     assert not list(tmp_path.iterdir())
-
-  def test_reference_that_is_not_there(self, tmp_path):
-    with pytest.raises(InputError, match="no experiment 'ECG' to compare with, only GSR"):
-      write_results([experiment()], tmp_path, reference='ECG')
-
-  def test_runs_of_other_samples_are_not_compared(self, tmp_path):
-    other = experiment('few', (predictions(0, subjects=4),))
-    write_results([experiment(), other], tmp_path, reference='GSR', figures=False)
-    record = json.loads((tmp_path / 'results.json').read_text())
-    assert record['comparisons']['with'] == {}
-    with pytest.raises(InputError, match='GSR and few are not of the same samples'):
-      results.compare_experiments(experiment(), other)
 
   def test_folder_that_cannot_be_made(self, tmp_path):
     (tmp_path / 'file').write_text('')

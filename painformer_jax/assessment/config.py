@@ -99,8 +99,7 @@ class AssessConfig:
     inner_folds: how many parts the training subjects are divided into for it.
     shuffled: so many further runs with labels shuffled within subjects, which must
       come out at chance; 0 for none.
-    reference: row that the others are compared with, on the first of its tasks; '' for
-      none.
+    reference: row that the others are compared with, on each task; '' for none.
     labels: CSV with the labels of AI4Pain 2024, see `ai4pain.open_2024`; '' for the
       names of the clips.
     fnirs: of AI4Pain 2024.

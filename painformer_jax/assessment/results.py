@@ -8,16 +8,18 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from painformer_jax.assessment import literature, metrics, result_figure, result_table
-from painformer_jax.assessment.intervals import (
-    RESAMPLES, Comparison, Interval, bootstrap, compare)
+from painformer_jax.assessment.intervals import RESAMPLES, Interval, bootstrap
 from painformer_jax.assessment.metrics import Calibration, Predictions
 from painformer_jax.checkpoints.atomic import write_atomically
 from painformer_jax.errors import InputError
+
+if TYPE_CHECKING:
+  from painformer_jax.assessment.paired import PairedTest
 
 NOTICE = 'A research tool; no medical device, and not for decisions on patients.'
 DEFINITIONS = {
@@ -149,22 +151,9 @@ def summarise(experiment: Experiment, *, seed: int = 0) -> Summary:
                                       np.concatenate([r.probability for r in runs])))
 
 
-def compare_experiments(first: Experiment, second: Experiment) -> Comparison:
-  """Whether the second is better than the first, in accuracy, subject by subject.
-
-  Raises:
-    InputError: they are not of the same samples and labels.
-  """
-  if not _same_samples(first.runs[0], second.runs[0]):
-    raise InputError(f'{first.name} and {second.name} are not of the same samples; runs '
-                     'can be compared on the same only')
-  return compare(first.confusion_by_subject(), second.confusion_by_subject(),
-                 metrics.accuracy)
-
-
 def write_results(
     experiments: Sequence[Experiment], folder: str | Path, *,
-    reference: str | None = None, figures: bool = True,
+    tests: 'Sequence[PairedTest]' = (), figures: bool = True,
 ) -> list[Path]:
   """Writes results.json, table.csv, table.tex, subjects.csv, predictions.csv, *.png.
 
@@ -174,34 +163,23 @@ def write_results(
   Args:
     experiments: finished ones.
     folder: made if missing; files of these names are replaced.
-    reference: name of the experiment to compare all others of its samples with;
-      None: none.
+    tests: of these experiments against others, see `paired`.
     figures: draw them (needs matplotlib).
 
   Returns:
     What was written.
 
   Raises:
-    InputError: two of one name, none, no such reference, or the folder cannot be
-      written to.
+    InputError: two of one name, none, or the folder cannot be written to.
   """
   names = [e.name for e in experiments]
   if not names or len(set(names)) < len(names):
     raise InputError(f'results need experiments of different names, not {names}')
   if len({slug(name) for name in names}) < len(names):
     raise InputError(f'names of experiments are too alike to name files by: {names}')
-  if reference is not None and reference not in names:
-    raise InputError(f'there is no experiment {reference!r} to compare with, only '
-                     f'{", ".join(names)}')
   summaries = [summarise(e) for e in experiments]
   published = [row for key in dict.fromkeys((e.dataset, e.task) for e in experiments)
                for row in literature.rows(*key)]
-  comparisons = {}
-  if reference is not None:
-    base = experiments[names.index(reference)]
-    comparisons = {
-        e.name: compare_experiments(base, e) for e in experiments
-        if e is not base and _same_samples(base.runs[0], e.runs[0])}
   files = {
       'table.csv': result_table.to_csv(summaries, published).encode(),
       'table.tex': result_table.to_latex(summaries, published).encode(),
@@ -212,8 +190,7 @@ def write_results(
   files['results.json'] = (json.dumps({
       'notice': NOTICE, 'definitions': DEFINITIONS,
       'experiments': [s.record() for s in summaries],
-      'comparisons': {'reference': reference, 'with': {
-          name: _plain(c.record()) for name, c in comparisons.items()}},
+      'comparisons': [_plain(test.record()) for test in tests],
       'literature': [{**dataclasses.asdict(row), 'value': row.value} for row in published],
       'evidence': literature.EVIDENCE}, indent=2, allow_nan=False) + '\n').encode()
   folder = Path(folder)
@@ -248,7 +225,7 @@ def _predictions_csv(experiments: Sequence[Experiment]) -> str:
   for e in experiments:
     for number, run in enumerate(e.runs):
       rows += [(e.name, number, sample, subject, e.classes[label], e.classes[predicted],
-                ' '.join(f'{p:.6f}' for p in probability))
+                ' '.join(f'{p:.9f}' for p in probability))
                for sample, subject, label, predicted, probability in zip(
                    run.sample, run.subject, run.label, run.predicted, run.probability)]
   return to_csv(rows)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from painformer_jax.assessment import (
-    assessor, datasets, embeddings, estimate, experiment, finetune, intervals, metrics, results,
-    terminal)
+    assessor, datasets, embeddings, estimate, experiment, finetune, intervals, metrics, paired,
+    results, terminal)
 from painformer_jax.assessment.assessor import Source
 from painformer_jax.assessment.config import PROTOCOLS, AssessConfig, changed_fields
 from painformer_jax.assessment.embeddings import EmbeddingStore
@@ -63,8 +63,8 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) ->
   return len(findings)
 
 
-def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
-           out: Say) -> list[results.Summary]:
+def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: Say,
+           against: str | pathlib.Path | None = None) -> list[results.Summary]:
   """Runs everything that is not finished, and writes the results.
 
   The folder holds config.json, embeddings/, folds/ (what is finished), finetuned/ (see
@@ -76,6 +76,7 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
     workdir: its folder; a run found there goes on.
     say: told about progress.
     out: given the table.
+    against: folder of another finished run, to test each row of the same name against.
 
   Raises:
     InputError: the folder is of another configuration; data or weights are at fault.
@@ -83,6 +84,8 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
   """
   if config.figures:
     import_extra('matplotlib', extra='demo')  # Known before hours of work.
+  if against is not None:
+    paired.read_experiments(against)
   workdir = open_workdir(workdir, config)
   weights = read_weights(config.weights)
   study = datasets.open_study(config, workdir)
@@ -124,10 +127,14 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say,
           sources={n: _source(config, n, study, store) for n in names},
           folder=workdir / 'assessors' / results.slug(found[-1].name), say=say)
   found.sort(key=lambda e: config.tasks.index(e.task))
-  reference = next((e.name for e in found if e.settings['row'] == config.reference), None)
-  results.write_results(found, workdir, reference=reference, figures=config.figures)
+  tests = paired.against_row(found, config.reference)
+  if against is not None:
+    tests += paired.against_run(found, against)
+  results.write_results(found, workdir, tests=tests, figures=config.figures)
   summaries = [results.summarise(e) for e in found]
   out(terminal.table(summaries))
+  for test in tests:
+    out(str(test))
   out(f'results: {workdir / "results.json"}, table.csv, table.tex, predictions.csv'
       + (', *.png' if config.figures else ''))
   out(results.NOTICE + ' ' + CLAIM)
@@ -200,7 +207,9 @@ def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
           name: store.record(name) for name in row.fusion.modalities},
       'samples_without_modality': {
           name: sum(t.left_out for t in store.troubles(name)) for name in row.fusion.modalities}}
-  notes = list(_notes(config, job, outcome))
+  notes = [*_notes(config, job, outcome), *(
+      f'{name}: a stand-in: {store.stand_in(name)}' for name in row.fusion.modalities
+      if store.stand_in(name))]
   if outcome.chosen:
     settings['chosen'] = {fold: dict(point) for fold, point in outcome.chosen.items()}
   if shuffled:
@@ -211,11 +220,19 @@ def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
                  f'p = {p:.3f}')
   return results.Experiment(
       name=f'{job.row}, {job.task.name}', dataset=study.name, task=job.task.name,
-      modality=row.label or '+'.join(row.fusion.modalities),
+      modality=_label(config, job),
       method=f'{row.fusion.kind}, {config.mixer["name"]}'
       + (', fine-tuned' if config.finetunes else ''), protocol=_protocol(config, job, study),
       classes=job.task.classes, runs=outcome.runs, unit=unit, settings=settings,
       notes=tuple(notes))
+
+
+def _label(config: AssessConfig, job: Job) -> str:
+  """What tables call the modalities; what stands in for one is never left unsaid."""
+  row = config.rows[job.row]
+  label = row.label or '+'.join(row.fusion.modalities)
+  stand_in = any(config.modalities[name].stand_in for name in row.fusion.modalities)
+  return f'{label} (stand-in)' if stand_in else label
 
 
 def _protocol(config: AssessConfig, job: Job, study: Study) -> str:

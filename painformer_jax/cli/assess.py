@@ -7,7 +7,7 @@ EXAMPLE = ('painformer assess --config configs/assess_biovid.py --workdir runs/b
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.usage = '%(prog)s --config FILE --workdir DIR [--check] [--config.KEY=VALUE ...]'
+  parser.usage = '%(prog)s --config FILE --workdir DIR [--check] [--against DIR] [--config.KEY=VALUE ...]'
   parser.add_argument(
       '--config', required=True, metavar='FILE',
       help='Python file with get_config(); any of its values is replaced by '
@@ -18,6 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--check', action='store_true',
       help='only list what is missing or odd in the dataset folder, and what would be run')
+  parser.add_argument(
+      '--against', metavar='DIR',
+      help='folder of another finished run: each row is tested against its row of the same '
+      'name, such as a fine-tuned backbone against a frozen one')
   parser.set_defaults(takes_overrides=True)
 
 
@@ -34,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
     if findings:
       raise InputError(f'{findings} finding{"s" if findings > 1 else ""}, listed above')
     return 0
-  assessment.assess(config, args.workdir, say=say, out=print)
+  assessment.assess(config, args.workdir, say=say, out=print, against=args.against)
   return 0
