@@ -67,9 +67,10 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
   # For want of anything better: JAX is never to notice first, since it then ends the
   # process with pages from C++.
   late = int(2 * peer_timeout) + 10
+  # With status 1: on a cluster they may yet come, and what started this one tries again.
   waiting = threading.Timer(start_timeout, liveness.end_process, [
       f'after {start_timeout:g} s not all of {place.count} processes are at '
-      f'{place.coordinator}: see that each was started, and with another --process', 2])
+      f'{place.coordinator}: see that each was started, and with another --process'])
   waiting.daemon = True
   waiting.start()
   try:
