@@ -43,11 +43,11 @@ class _Peer:
   text: bytes = b''
 
 
-def end_process(line: str, status: int = 1) -> None:
+def end_process(line: str) -> None:
   """One line, and this process is no more: no thread or collective is waited for."""
   progress.say(f'painformer: {line}')
   sys.stdout.flush()
-  os._exit(status)
+  os._exit(1)
 
 
 class Peers:
