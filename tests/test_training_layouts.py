@@ -1,0 +1,91 @@
+"""Runs of the command line that are laid out in one way and go on in another."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import painformer_jax as pj
+from painformer_jax.checkpoints.store import restore_arrays
+from training_runs import (
+    QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, assert_bad_input, rows, shared_folder)
+
+FIELDS = {**SMALL_OVERRIDES, 'steps': 4, 'optimizer.warmup_steps': 1, 'checkpoint_every': 2, 'log_every': 1, 'eval_batch': 8,
+          'tasks.alpha.rows': 16, 'tasks.beta.rows': 16, 'ema_decay': 0.9,
+          'non_finite': 'skip', 'optimizer.layer_decay': 0.9}
+
+
+@pytest.fixture(scope='module')
+def lines(tmp_path_factory):
+  """Command lines for one device as it is, and for eight with everything divided."""
+  folder = shared_folder(tmp_path_factory)
+  plain = CommandLine(folder=folder, overrides=FIELDS, flags=QUICK_COMPILE)
+  divided = dataclasses.replace(plain, devices=8, overrides={
+      **FIELDS, 'sharding.state': 'fsdp', 'sharding.slices': 2, 'accumulate': 2,
+      'remat': 'inputs'})
+  return {'plain': plain, 'divided': divided}
+
+
+@pytest.fixture(scope='module')
+def runs(lines, tmp_path_factory):
+  """One run on one device, and one that changes to eight after two steps."""
+  folder = tmp_path_factory.mktemp('layouts')
+  done = lines['plain'].run(folder / 'one')
+  assert done.returncode == 0, done.stderr[-2000:]
+  # As if it had been killed before its second checkpoint.
+  shutil.copytree(folder / 'one', folder / 'changed')
+  shutil.rmtree(folder / 'changed' / 'checkpoints' / '4')
+  (folder / 'changed' / 'report.json').unlink()
+  done = lines['divided'].run(folder / 'changed')
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert 'on 8 device(s) now, 1 before' in done.stderr
+  return folder
+
+
+@pytest.mark.slow
+def test_it_goes_on_as_if_nothing_had_changed(runs):
+  one, changed = rows(runs / 'one'), rows(runs / 'changed')
+  assert [row['step'] for row in one] == [row['step'] for row in changed]
+  for a, b in zip(one, changed, strict=True):
+    assert a.keys() == b.keys() and 'skipped' in one[0]
+    for name in a:
+      # Adam turns gradients that are 0 but for rounding into steps of full size.
+      rel = 1e-3 if name == 'gradient_norm' else 2e-5
+      assert a[name] == pytest.approx(b[name], rel=rel, abs=2e-6), name
+  a, b = (restore_arrays(runs / name / 'checkpoints')[1] for name in ('one', 'changed'))
+  assert a.keys() == b.keys() == {'params', 'stats'}
+  for path, array in {**a['params'], **a['stats']}.items():
+    other = {**b['params'], **b['stats']}[path]
+    np.testing.assert_allclose(other, array, rtol=1e-3, atol=2e-6, err_msg=path)
+
+
+@pytest.mark.slow
+def test_what_is_loaded_from_a_run_are_its_averages(runs):
+  """Not the parameters of the last step, which differ."""
+  _, arrays = restore_arrays(runs / 'one' / 'checkpoints')
+  stored = ocp.PyTreeCheckpointer().restore(runs / 'one' / 'checkpoints' / '4' / 'state')
+  different = 0
+  for path, array in arrays['params'].items():
+    np.testing.assert_array_equal(array, stored['ema'][path])
+    different += not np.array_equal(array, stored['params'][path])
+  assert different > len(arrays['params']) / 2
+  model = pj.load(runs / 'one')
+  np.testing.assert_array_equal(
+      model.patch_embed1.conv1.kernel[...], stored['ema']['backbone/patch_embed1/conv1/kernel'])
+
+
+@pytest.mark.parametrize('overrides,message', [
+    ({'accumulate': 3}, 'task alpha has 16 rows a batch, which do not split over 1 devices and '
+     '3 parts of a step: make config.tasks.alpha.rows a multiple of 3'),
+    ({'sharding.class_devices': 4}, '1 devices do not divide into 1 slice(s) of groups of 4: '
+     'mend config.sharding.slices or config.sharding.class_devices'),
+    ({'remat': 'inputs-all-all'}, "config.remat names 3 stages of 2: 'inputs-all-all'"),
+    ({'optimizer.frozen': '("nothing",)'},
+     "config.optimizer.frozen: 'nothing' matches no parameter"),
+])
+def test_what_does_not_fit_is_one_line(lines, overrides, message, tmp_path):
+  line = dataclasses.replace(lines['plain'], overrides={**FIELDS, **overrides})
+  assert_bad_input(line.run(tmp_path / 'run'), message)
+  assert not (tmp_path / 'run').exists()
