@@ -24,8 +24,9 @@ from painformer_jax.data.example import Item
 from painformer_jax.data.prepared import record_digest
 from painformer_jax.errors import InputError
 
-# A group of one record, so that any record can be read alone.
-_WRITER_OPTIONS = 'group_size:1'
+# A group of one record, so that any record can be read alone. JPEG and PNG are compressed
+# already: doing so again took most of the writing thread's time and saved nothing.
+_WRITER_OPTIONS = 'group_size:1,uncompressed'
 # Images that a thread reads at a time, and how many such blocks it may be ahead.
 _BLOCK = 8
 _BLOCKS_AHEAD = 2
