@@ -28,7 +28,7 @@ STEPS = 500  # Of 20 rows: 10,000 samples.
 SEED = 11
 
 READER = textwrap.dedent('''
-    import hashlib, json, sys
+    import hashlib, json, sys, time
     from painformer_jax.data.mixture import TaskRows, train_batches
     options = json.loads(sys.argv[1])
     tasks = [TaskRows(**task) for task in options['tasks']]
@@ -44,6 +44,8 @@ READER = textwrap.dedent('''
                        for key, image in zip(part['key'].tolist(), part['image'])]
                 for name, part in batch.items()}
         print(json.dumps({'step': step, 'rows': rows}), file=out, flush=True)
+        if step - options['start'] == options['waits_after']:
+          time.sleep(600)  # To be killed, however slow the others are.
     ''')
 
 
@@ -77,11 +79,11 @@ def sha256(sequence) -> str:
   return digest.hexdigest()
 
 
-def start(folder, data_dir, *, first, count, threads):
+def start(folder, data_dir, *, first, count, threads, waits_after=STEPS):
   """Processes that read from step `first` on."""
   return [subprocess.Popen([sys.executable, '-c', READER, json.dumps({
       'tasks': [vars(task) for task in TASKS], 'data_dir': str(data_dir), 'seed': SEED,
-      'start': first, 'stop': STEPS, 'index': i, 'count': count, 'threads': threads,
+      'start': first, 'stop': STEPS, 'waits_after': waits_after, 'index': i, 'count': count, 'threads': threads,
       'out': str(folder / f'{first}-{i}')})], env=environment()) for i in range(count)]
 
 
@@ -115,7 +117,8 @@ def test_ten_thousand_ids_under_kills_and_other_topologies(data_dir, undisturbed
   sequence = []
   for count, threads in ((2, 3), (4, 1), (1, 2)):
     first = len(sequence)
-    processes = start(tmp_path, data_dir, first=first, count=count, threads=threads)
+    processes = start(tmp_path, data_dir, first=first, count=count, threads=threads,
+                      waits_after=150 if count > 1 else STEPS)
     try:
       if count > 1:  # The last topology is left to finish.
         for i in range(count):
