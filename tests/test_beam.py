@@ -112,7 +112,7 @@ def test_the_command_line(tmp_path):
   done = subprocess.run(
       [sys.executable, '-m', 'painformer_jax', 'data', 'prepare', 'folder', '--source',
        'pets', '--name', 'pets', '--data-dir', 'data',
-       '--image-size', '32', '--beam', '--runner=DirectRunner --direct_num_workers=2'],
+       '--image-size', '32', '--beam=--runner=DirectRunner'],
       env=environment(), capture_output=True, text=True, cwd=tmp_path)
   assert done.returncode == 0, done.stderr
   assert list_tasks(tmp_path / 'data') == ['pets']

@@ -117,9 +117,9 @@ def _add_readers(prepare) -> None:
     parser.add_argument('--threads', type=int, metavar='N', help=_THREADS)
     parser.add_argument(
         '--beam', nargs='?', const='', metavar='OPTIONS',
-        help="write shards with Apache Beam, with its options in one text, such as "
-        "'--runner=FlinkRunner --flink_master=host:8081'; source and data folder must "
-        'be shared by all workers')
+        help="write shards with Apache Beam, with its options in one text after =, such as "
+        "--beam='--runner=FlinkRunner --flink_master=host:8081'; source and data folder "
+        'must be shared by all workers')
     _add_data_dir(parser)
 
 
