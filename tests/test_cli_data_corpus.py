@@ -13,6 +13,7 @@ from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.catalog import PAGES, READERS, Reader
 from painformer_jax.data.check import check_tasks, table
 from painformer_jax.data.prepared import open_task
+from test_readers_folder import photos
 from tiny_tasks import examples_of, store_tiny, tiny_task, with_examples
 
 
@@ -50,6 +51,14 @@ def test_what_cannot_be_is_said_before_a_long_listing(tmp_path, capsys, options)
               *options) == 2
   said = capsys.readouterr().err.splitlines()
   assert len(said) == 1 and said[0].startswith('painformer: ') and options[1] in said[0]
+
+
+@pytest.mark.parametrize('modality,said', [('Thermal', True), ('thermal', False)])
+def test_a_modality_without_rules_is_said_to_have_none(tmp_path, capsys, modality, said):
+  photos(tmp_path / 'pets', count=2)
+  assert data('prepare', 'folder', '--source', tmp_path / 'pets', '--name', 'pets',
+              '--data-dir', tmp_path / 'data', '--modality', modality) == 0
+  assert ("modality 'Thermal' is augmented as any image" in capsys.readouterr().err) == said
 
 
 def test_an_unknown_page(capsys):

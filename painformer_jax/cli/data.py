@@ -140,6 +140,7 @@ def _prepare(args):
   import os
   import shlex
 
+  from painformer_jax.data.augment.modalities import MODALITIES
   from painformer_jax.data.builders.base import check_settings, store
   from painformer_jax.data.builders.beam import store_with_beam
   from painformer_jax.data.builders.catalog import READERS
@@ -158,6 +159,9 @@ def _prepare(args):
     task = reader.build(
         source, name=args.name, report=say,
         **{option.name: getattr(args, option.name) for option in reader.options})
+  if task.modality not in (*MODALITIES, 'face', 'image'):
+    say(f"{args.name}: modality '{task.modality}' is augmented as any image; with rules of "
+        f"their own: {', '.join(MODALITIES)}")
   settings = dict(progress=say, max_unreadable=args.max_unreadable)
   if args.beam is None:
     store(task, args.data_dir, threads=args.threads, **settings)
