@@ -184,7 +184,8 @@ class CommandLine:
 
   def environment(self) -> dict[str, str]:
     cache = {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'compiled'),
-             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'} if self.cache else {}
+             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'} if self.cache else {
+                 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
     return environment(
         JAX_PLATFORMS='cpu', PYTHONUNBUFFERED='1',
         XLA_FLAGS=f'--xla_force_host_platform_device_count={self.devices} {self.flags}',
