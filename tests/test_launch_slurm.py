@@ -119,7 +119,8 @@ def test_two_processes_train_in_two_turns(job, requeued, tmp_path, tmp_path_fact
   """The notice comes as Slurm sends it, to every process; the next turn ends the run."""
   folder = shared_folder(tmp_path_factory)
   command = CommandLine(folder=folder, overrides=SMALL_OVERRIDES | {
-      'steps': 400, 'log_every': 20, 'checkpoint_every': 1000, 'eval_every': 1000})
+      'steps': 240, 'log_every': 20, 'checkpoint_every': 1000, 'eval_every': 1000,
+      'profile_at': 10, 'profile_steps': 2})
   workdir = tmp_path / 'run'
   arguments = command.arguments(workdir)[4:]
   env = job(JAX_PLATFORMS='cpu', XLA_FLAGS=QUICK_COMPILE,
@@ -139,12 +140,13 @@ def test_two_processes_train_in_two_turns(job, requeued, tmp_path, tmp_path_fact
   assert turn.returncode == 0 and requeued() == [f'requeue {env["SLURM_JOB_ID"]}'], messages
   assert 'ended with exit status 130; into the queue again' in messages
   saved = int(re.search(r'saved step (\d+)', messages)[1])
-  assert store.latest_step(workdir / 'checkpoints') == saved < 400
+  assert store.latest_step(workdir / 'checkpoints') == saved < 240
 
   done = bash('slurm.sh', *arguments, env=env | {'SLURM_RESTART_COUNT': '1'})
   assert done.returncode == 0, done.stderr
   assert f'goes on from step {saved} of {workdir}' in done.stderr
-  assert '2 cpu device(s)' in done.stderr and 'finished at step 400' in done.stderr
+  assert '2 cpu device(s)' in done.stderr and 'finished at step 240' in done.stderr
   assert requeued() == [f'requeue {env["SLURM_JOB_ID"]}']
+  assert {p.name for p in (workdir / 'profile').iterdir()} == {'step10', 'step10-process1'}
   steps = [row['step'] for row in read_metrics(workdir) if 'loss' in row]
-  assert steps == list(range(20, 401, 20))
+  assert steps == list(range(20, 241, 20))

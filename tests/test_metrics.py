@@ -267,9 +267,14 @@ def test_other_processes_write_nothing(tmp_path):
 def test_what_was_there_before_rows_were_dropped(tmp_path):
   write(tmp_path, 0, 5, 10, 15)
   writer = metrics.MetricsWriter(tmp_path, start_step=5)
-  assert [row['step'] for row in writer.found] == [5, 10, 15]
+  assert writer.found == {'trained': 15}
+  writer.write(5, {'eval/a/loss': 1.0})
+  writer.write(10, {'loss': 1.0})
   writer.close()
-  assert metrics.MetricsWriter(tmp_path / 'new', start_step=0, enabled=False).found == []
+  writer = metrics.MetricsWriter(tmp_path, start_step=5)
+  assert writer.found == {'trained': 10, 'evaluated': 5}
+  writer.close()
+  assert metrics.MetricsWriter(tmp_path / 'new', start_step=0, enabled=False).found == {}
 
 
 def test_rows_are_on_disk_after_sync(tmp_path, monkeypatch):

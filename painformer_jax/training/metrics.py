@@ -18,6 +18,15 @@ from painformer_jax.training.clock import Clock
 from painformer_jax.training.event_file import EventFile
 
 
+# Training and evaluation write a row each.
+TRAINED, EVALUATED = 'trained', 'evaluated'
+
+
+def kind(row: Mapping[str, float]) -> str:
+  """Which of the two a row is of."""
+  return EVALUATED if any(name.startswith('eval/') for name in row) else TRAINED
+
+
 class NonFiniteLoss(InputError):
   """The loss is no number any more; says the step and the tasks."""
 
@@ -113,7 +122,7 @@ class MetricsWriter:
     enabled: False in processes that are not to write.
 
   Attributes:
-    found: the rows that were there before any was dropped.
+    found: kind -> step of its last row, before any was dropped.
 
   Raises:
     InputError: they cannot be written; also by `write` and `sync`.
@@ -122,14 +131,14 @@ class MetricsWriter:
   def __init__(self, workdir: str | pathlib.Path, *, start_step: int,
                evaluation_due: bool = False, enabled: bool = True):
     self._enabled, self._mirrors = enabled, []
-    self.found = []
+    self.found = {}
     if not enabled:
       return
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     try:
-      self.found = read_metrics(workdir) if self._path.exists() else []
-      kept = _truncate(
-          self._path, self.found, last_step=start_step, drop_evaluation=evaluation_due)
+      found = read_metrics(workdir) if self._path.exists() else []
+      self.found = {kind(row): row['step'] for row in found}
+      kept = _truncate(self._path, found, last_step=start_step, drop_evaluation=evaluation_due)
       self._file = self._path.open('a')
       self._events = EventFile(self._path.parent / 'tensorboard', start_step=start_step)
       for row in kept:
@@ -205,8 +214,7 @@ def _truncate(path: pathlib.Path, found: list[dict], *, last_step: int,
   if not path.exists():
     return []
   kept = [row for row in found if row['step'] <= last_step
-          and not (drop_evaluation and row['step'] == last_step
-                   and any(name.startswith('eval/') for name in row))]
+          and not (drop_evaluation and row['step'] == last_step and kind(row) == EVALUATED)]
   temporary = path.with_suffix('.jsonl.tmp')
   temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
   os.replace(temporary, path)

@@ -15,14 +15,14 @@ starts of a run have written.
 import json
 import pathlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from painformer_jax.errors import InputError, import_extra
 from painformer_jax.progress import say
+from painformer_jax.training.metrics import EVALUATED, TRAINED, kind
 from painformer_jax.training.run import write_json
 
 RECORD = 'wandb.json'
-_TRAINED, _EVALUATED = 'trained', 'evaluated'
 
 
 class Tracker:
@@ -32,22 +32,21 @@ class Tracker:
     project: of W&B, 'name' or 'entity/name'.
     workdir: of the run; gets wandb.json and W&B's own files in wandb/.
     config: of the run, as JSON holds it.
-    sent: rows of metrics.jsonl as an earlier start left them.
+    sent: kind of row -> step of its last one, as an earlier start left metrics.jsonl.
 
   Raises:
     InputError: wandb is not installed, or does not start, such as without a login.
   """
 
   def __init__(self, project: str, workdir: pathlib.Path, *, config: Mapping,
-               sent: Sequence[Mapping]):
+               sent: Mapping[str, int]):
     wandb = import_extra('wandb', extra='wandb')
     entity, _, name = project.rpartition('/')
     record = _read(workdir / RECORD, project)
     if record is None:
-      record = {'project': project, 'id': uuid.uuid4().hex[:8], _TRAINED: 0, _EVALUATED: 0}
+      record = {'project': project, 'id': uuid.uuid4().hex[:8], TRAINED: 0, EVALUATED: 0}
     else:
-      for row in sent:
-        record[_kind(row)] = max(record[_kind(row)], row['step'])
+      record |= {which: max(record[which], step) for which, step in sent.items()}
     try:
       self._run = wandb.init(
           project=name, entity=entity or None, id=record['id'], resume='allow',
@@ -66,7 +65,7 @@ class Tracker:
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Sends a row, unless it was sent before."""
-    if self._run is None or step <= self._sent[_kind(values)]:
+    if self._run is None or step <= self._sent[kind(values)]:
       return
     try:
       self._run.log({'step': step, **values})
@@ -77,15 +76,10 @@ class Tracker:
   def __enter__(self):
     return self
 
-  def __exit__(self, kind, *exc_info):
+  def __exit__(self, exc_type, *exc_info):
     """Waits until W&B has everything; an exception marks the W&B run as failed."""
     if self._run is not None:
-      self._run.finish(exit_code=int(kind is not None))
-
-
-def _kind(values: Mapping) -> str:
-  """Training and evaluation write a row each."""
-  return _EVALUATED if any(name.startswith('eval/') for name in values) else _TRAINED
+      self._run.finish(exit_code=int(exc_type is not None))
 
 
 def _read(path: pathlib.Path, project: str) -> dict | None:
@@ -101,6 +95,6 @@ def _read(path: pathlib.Path, project: str) -> dict | None:
     if record['project'] != project:
       return None
     return {'project': project, 'id': str(record['id']),
-            **{kind: int(record[kind]) for kind in (_TRAINED, _EVALUATED)}}
+            **{which: int(record[which]) for which in (TRAINED, EVALUATED)}}
   except (ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is damaged ({error}): remove it, for a new W&B run') from error

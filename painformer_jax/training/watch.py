@@ -3,6 +3,10 @@
 Dispatch is asynchronous: the host hands a step over and prepares the next one, so
 that what the host waits for says little. A thread waits for each step in turn and
 notes when it was done; the loop never waits for the sake of a figure.
+
+Of several processes each watches its own devices, and the first one's figures are
+written: that another one's input is slow shows as work of the devices, which wait for
+one another within a step.
 """
 
 import contextlib
