@@ -343,6 +343,7 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--only', nargs='+', choices=FAULTS, default=list(FAULTS))
   names, fine = parser.parse_args().only, True
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Not without its processes.
   print('| ' + ' | '.join(HEADINGS) + ' |\n' + '|---' * len(HEADINGS) + '|', flush=True)
   with tempfile.TemporaryDirectory(prefix='faults-') as folder:
     lab = Lab(pathlib.Path(folder))
