@@ -1,5 +1,6 @@
 """launch/train.sh: what is started again, what is not, and which signals arrive."""
 
+import os
 import signal
 import subprocess
 import time
@@ -7,7 +8,9 @@ import time
 import pytest
 
 from conftest import ROOT
-from launch_standins import bash, make_venv, script, standin_environment
+from launch_standins import bash, make_venv, real_python, script, standin_environment
+from painformer_jax.checkpoints import store
+from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
 COUNT = '''
 printf x >>"$STARTS"
@@ -115,3 +118,32 @@ def test_stopped_while_it_waits_to_start_again(env, starts):
     assert process.wait(timeout=60) == 1 and starts() == 1
   finally:
     process.kill()
+
+
+@pytest.mark.slow
+def test_a_real_run_that_is_killed(tmp_path, tmp_path_factory):
+  """It is started again by itself, and ends as if nothing had been."""
+  folder = shared_folder(tmp_path_factory)
+  command = CommandLine(folder=folder, overrides=SMALL_OVERRIDES | {
+      'steps': 60, 'log_every': 5, 'checkpoint_every': 10, 'eval_every': 100})
+  workdir = tmp_path / 'run'
+  venv = make_venv(tmp_path / 'venv', 'demo',
+                   does=f'echo $$ >{tmp_path}/number\n{real_python()}')
+  train = subprocess.Popen(
+      ['bash', ROOT / 'launch/train.sh', *command.arguments(workdir)[4:]],
+      env=standin_environment(
+          tmp_path, VENV=str(venv), KIND='cpu', PAUSE='0', XLA_FLAGS=QUICK_COMPILE,
+          JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
+          JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0'),
+      stderr=subprocess.PIPE, text=True)
+  try:
+    while train.poll() is None and not store.latest_step(workdir / 'checkpoints'):
+      time.sleep(0.02)
+    os.kill(int((tmp_path / 'number').read_text()), signal.SIGKILL)
+    _, messages = train.communicate(timeout=300)
+  finally:
+    train.kill()
+  assert train.returncode == 0, messages
+  assert 'train.sh: died with exit status 137; starts again in 0 s' in messages
+  assert 'goes on from step ' in messages and 'finished at step 60' in messages
+  assert [row['step'] for row in rows(workdir) if 'loss' in row] == list(range(5, 61, 5))
