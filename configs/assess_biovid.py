@@ -6,7 +6,9 @@
 `:mixer_published` behind the file's name takes the published size, a GPU's work; the
 laptop size is this project's own. `--check` first lists what is missing. How signals are
 drawn, how the Mixer trains and the thermal and depth networks are reconstructed: the
-paper's values are not public. Thermal needs a network of yours (ONNX): see `thermal`.
+paper's values are not public. Thermal needs a network of yours (ONNX), see `thermal`, or
+frames that you have: `config.pictures = dict(thermal='thermal/{subject}/{sample}.mp4')`
+and a modality `dict(source='thermal', picture='thermal')`.
 """
 
 from ml_collections import ConfigDict

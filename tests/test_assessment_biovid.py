@@ -84,10 +84,14 @@ class TestReader:
     with pytest.raises(InputError, match='has no gsr; it has ecg'):
       load_channels(study.samples[0], 'gsr')
 
-  @pytest.mark.parametrize('modalities', [('eeg',), ()])
-  def test_unknown_modalities(self, sound, modalities):
-    with pytest.raises(InputError, match='BioVid has gsr, ecg'):
-      biovid.open_study(sound, modalities=modalities)
+  def test_unknown_modalities(self, sound):
+    with pytest.raises(InputError, match='BioVid has gsr, ecg.* not eeg'):
+      biovid.open_study(sound, modalities=('eeg',))
+
+  def test_no_modality_of_its_own(self, sound):
+    """As where all that is looked at lies in folders of the user's."""
+    study = biovid.open_study(sound, modalities=())
+    assert study.modalities == () and not biovid.check(study, subjects=None, per_level=None)
 
   def test_no_list(self, tmp_path):
     with pytest.raises(InputError, match='no BioVid folder: there is no .*samples.csv'):

@@ -48,8 +48,8 @@ def open_study(
 
   Args:
     root: holds starting_point/, biosignals_filtered/, video/.
-    modalities: those that will be used, of `MODALITIES`; files of others need
-      not exist.
+    modalities: those that will be used, of `MODALITIES`, or none; files of others
+      need not exist.
 
   Raises:
     InputError: no list, one without the columns, or without a usable row; a
@@ -57,9 +57,8 @@ def open_study(
   """
   root = Path(root)
   unknown = [m for m in modalities if m not in MODALITIES]
-  if unknown or not modalities:
-    raise InputError(f'BioVid has {", ".join(MODALITIES)}, not '
-                     f'{", ".join(unknown) or "nothing"}')
+  if unknown:
+    raise InputError(f'BioVid has {", ".join(MODALITIES)}, not {", ".join(unknown)}')
   path = root / _LIST
   if not path.is_file():
     raise InputError(f'{root} is no BioVid folder: there is no {path}')

@@ -20,7 +20,7 @@ from painformer_jax.assessment.assessor import Assessor, Source
 from painformer_jax.assessment.embedding_record import arrays_sha256
 from painformer_jax.assessment.embedding_store import Tokens
 from painformer_jax.assessment.embeddings import EmbeddingSettings
-from painformer_jax.assessment.recordings import VIDEO, Locator, Sample
+from painformer_jax.assessment.recordings import Locator, Sample
 from painformer_jax.assessment.sample_images import SampleReader
 from painformer_jax.checkpoints.load import read_weights
 from painformer_jax.data.builders import signal_files
@@ -108,7 +108,7 @@ def assess_clip(
   found, lengths = {}, []
   for name, settings in assessor.settings.items():
     source, recording = assessor.sources[name], recordings[settings.source]
-    make = _VideoTokens if settings.source == VIDEO else _SignalTokens
+    make = _SignalTokens if source.channels else _VideoTokens
     found[name] = make(settings, source, recording, embedder=embedder, image_size=size)
     lengths.append(found[name].seconds)
   length = min(lengths)
@@ -239,7 +239,7 @@ class _VideoTokens:
                             frames=dataclasses.replace(settings.frames, every=every)),
         channels=(), image_size=self._size)
     sample = Sample(subject='', name=self._path, level=None,
-                    data={VIDEO: Locator(path=pathlib.Path(self._path))})
+                    data={settings.source: Locator(path=pathlib.Path(self._path))})
     embedded, batch, tokens = {}, [], []
     trouble = ''
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import ml_collections
 
-from painformer_jax.assessment import demo_study, protocols
+from painformer_jax.assessment import ai4pain, biovid, demo_study, pictures, protocols
 from painformer_jax.config_fields import build, hint, leaves
 from painformer_jax.assessment.embeddings import EmbeddingSettings
 from painformer_jax.assessment.finetune_config import FinetuneConfig
@@ -100,6 +100,9 @@ class AssessConfig:
     shuffled: so many further runs with labels shuffled within subjects, which must
       come out at chance; 0 for none.
     reference: row that the others are compared with, on each task; '' for none.
+    pictures: further sources, such as thermal frames that you have: name -> path below
+      `data_dir` of a video, or of a folder of images, with {subject}, {sample} and
+      {split}, such as 'thermal/{subject}/{sample}.mp4'.
     labels: CSV with the labels of AI4Pain 2024, see `ai4pain.open_2024`; '' for the
       names of the clips.
     fnirs: of AI4Pain 2024.
@@ -135,6 +138,7 @@ class AssessConfig:
   inner_folds: int = 3
   shuffled: int = 0
   reference: str = ''
+  pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
   labels: str = ''
   fnirs: FnirsConfig = FnirsConfig()
   planted: PlantedConfig = PlantedConfig()
@@ -265,6 +269,8 @@ def _check_names(config: AssessConfig) -> None:
   if not config.data_dir and config.dataset not in ('demo', 'planted'):
     raise InputError(f'config.data_dir is empty: name the folder of {config.dataset}, such as '
                      f'--config.data_dir=/data/{config.dataset}')
+  pictures.check_patterns(config.pictures, known=(
+      *biovid.MODALITIES, *ai4pain.SIGNALS, ai4pain.FNIRS, *demo_study.PICTURE_COLUMNS))
   for name in ('modalities', 'rows', 'tasks', 'seeds'):
     if not getattr(config, name):
       raise InputError(f'config.{name} is empty: name at least one')

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from painformer_jax.assessment import ai4pain, biovid, demo_study, planted
+from painformer_jax.assessment import ai4pain, biovid, demo_study, pictures, planted
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.recordings import Finding, Study
 from painformer_jax.assessment.sample_images import SampleReader, channels_of
@@ -25,8 +25,11 @@ def open_study(config: AssessConfig, workdir: str | os.PathLike) -> Study:
   Raises:
     InputError: no such folder, or nothing usable in it.
   """
+  return pictures.with_pictures(_open(config, Path(workdir, 'data')), config.pictures)
+
+
+def _open(config: AssessConfig, folder: Path) -> Study:
   sources = sources_of(config)
-  folder = Path(workdir, 'data')
   if config.dataset == 'demo':
     cache = config.data_dir or default_cache_dir()
     return demo_study.open_study(cache, folder, gap=config.gap)
@@ -51,23 +54,26 @@ def check(config: AssessConfig, study: Study, *, whole: bool,
   Args:
     config: of the assessment.
     study: from `open_study`.
-    whole: also look into every table, at its values; else only whether every file is
-      there and not empty.
+    whole: also look into every table, at its values, and open every video; else only
+      whether every file is there and not empty.
     progress: takes lines.
   """
   depth = 'signals' if whole else 'files'
-  findings = []
+  findings, own = [], pictures.without_pictures(study, config.pictures)
   if config.dataset == 'biovid':
-    findings = biovid.check(study, depth=depth, progress=progress)
+    findings = biovid.check(own, depth=depth, progress=progress)
   elif config.dataset == 'planted':
     plan = planted_plan(config)
-    findings = biovid.check(study, depth=depth, subjects=plan.subjects,
+    findings = biovid.check(own, depth=depth, subjects=plan.subjects,
                             per_level=plan.per_level, progress=progress)
   elif config.dataset == 'ai4pain-2024':
-    findings = ai4pain.check(study, depth=depth, people=ai4pain.PEOPLE_2024)
+    findings = ai4pain.check(own, depth=depth, people=ai4pain.PEOPLE_2024)
   elif config.dataset != 'demo':
-    findings = ai4pain.check(study, depth=depth)
-  return [*findings, *_config_findings(config, study)]
+    findings = ai4pain.check(own, depth=depth)
+  shown = dict.fromkeys(each.source for each in config.used.values())
+  return [*findings, *pictures.findings(
+      study, list(shown), whole=whole, given=list(config.pictures), progress=progress),
+          *_config_findings(config, study)]
 
 
 def _config_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
@@ -84,8 +90,9 @@ def _config_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
 
 
 def sources_of(config: AssessConfig) -> tuple[str, ...]:
-  """The study's modalities that the rows need, each once."""
-  return tuple(dict.fromkeys(each.source for each in config.used.values()))
+  """The dataset's own modalities that the rows need, each once."""
+  return tuple(dict.fromkeys(each.source for each in config.used.values()
+                             if each.source not in config.pictures))
 
 
 def has_seen_demo(weights: str | os.PathLike) -> bool:

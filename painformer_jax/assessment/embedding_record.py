@@ -60,6 +60,9 @@ def differences(there, here, path: str = '') -> Iterator[str]:
 
 def _fingerprint(path: pathlib.Path) -> str:
   try:
+    if path.is_dir():  # Of images: their names and sizes.
+      files = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path))
+      return hashlib.sha256(json.dumps(files).encode()).hexdigest()
     with open(path, 'rb') as file:
       size = os.fstat(file.fileno()).st_size
       digest = hashlib.sha256(f'{size} '.encode() + file.read(_EDGE))

@@ -15,6 +15,8 @@ from painformer_jax.assessment import cost, embeddings, experiment
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.embedding_store import ModalityFolder
 from painformer_jax.assessment.experiment import Job
+from painformer_jax.assessment.fusion import MixerInput
+from painformer_jax.assessment.pictures import count_pictures
 from painformer_jax.assessment.recordings import Study, load_channels, video_path
 from painformer_jax.assessment.sample_images import (
     EmbeddingSettings, SampleReader, channels_of, resolved_representations, windows)
@@ -68,8 +70,8 @@ def _lengths(settings: EmbeddingSettings, study: Study) -> Iterator[tuple[int, f
         signals, rate = load_channels(sample, settings.source)
         yield signals.shape[1], rate
       else:
-        path = video_path(sample)
-        yield video.count_frames(path), frames_a_second(path)
+        path = video_path(sample, settings.source)
+        yield count_pictures(path), 0.0 if path.is_dir() else frames_a_second(path)
     except InputError:
       continue
 
@@ -81,17 +83,23 @@ def frames_a_second(path: str | os.PathLike) -> float:
   return (len(times) - 1) / span if span > 0 else 0.0
 
 
-def tokens_of_inputs(config: AssessConfig, row: str, tokens: Mapping[str, int]) -> list[int]:
-  """How many tokens each Mixer of a row reads; see `fusion.assemble`."""
+def planned_inputs(config: AssessConfig, row: str, tokens: Mapping[str, int], *,
+                   width: int) -> tuple[MixerInput, ...]:
+  """The inputs of a row's Mixers in shape alone; see `fusion.assemble`."""
   fusion = config.rows[row].fusion
-  counts = [tokens[m] for m in fusion.modalities]
+  counts, coded = [tokens[m] for m in fusion.modalities], 0
   if fusion.kind == 'concat':
-    return [sum(counts)]
-  if fusion.kind == 'fusion-2':
-    return [1] * len(counts)
-  if fusion.kind == 'fusion-n':
-    return [tokens[fusion.coded[0]] + len(counts) - len(fusion.coded)]
-  return [1]
+    counts = [sum(counts)]
+  elif fusion.kind == 'fusion-2':
+    counts = [1] * len(counts)
+  elif fusion.kind == 'fusion-n':
+    coded = tokens[fusion.coded[0]]
+    counts = [coded + len(counts) - len(fusion.coded)]
+  else:
+    counts = [1]
+  return tuple(MixerInput(
+      name=row, values=np.broadcast_to(np.float32(0), (1, count, width)),
+      mask=np.ones((1, count), bool), encoder_tokens=coded) for count in counts)
 
 
 def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *, weights: Weights,
@@ -130,22 +138,27 @@ def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *, weights: 
         f'{rate:.3g} images/s a pass, {each.passes} passes an image, and beside it '
         f'{duration(runs * threads / config.finetune.readers)} of reading and drawing')
   if not config.finetunes:
-    _report_mixers(config, jobs, tokens, width=weights.config.embedding_width, say=say)
+    width = weights.config.embedding_width
+    _report_mixers(config, [dataclasses.replace(job, inputs=planned_inputs(
+        config, job.row, tokens, width=width)) for job in jobs], say=say)
 
 
-def _report_mixers(config: AssessConfig, jobs: Sequence[Job], tokens: Mapping[str, int], *,
-                   width: int, say: Callable[[str], None]) -> None:
-  """Of training on frozen embeddings."""
+def _report_mixers(config: AssessConfig, jobs: Sequence[Job], *,
+                   say: Callable[[str], None]) -> None:
+  """Of training on frozen embeddings; jobs have planned inputs."""
   total = 0.0
   for job in jobs:
-    counts = tokens_of_inputs(config, job.row, tokens)
-    own = experiment.train_flops(config, job, tokens=counts)
+    own = experiment.train_flops(config, job)
     total += own
+    for model in dict.fromkeys(
+        experiment.model_of(config, job, each, config.points[0]) for each in job.inputs):
+      size = cost.size(model, tokens=model.positions + model.encoder_tokens)
+      say(f'to train: {job.row}, {job.task.name}: {config.mixer["name"]}, {size.parameters:,} '
+          f'parameters, {size.multiply_adds / 1e9:.3g} G multiply-adds a sample')
     say(f'to train: {job.row}, {job.task.name}: {len(job.positions):,} samples, '
         f'{len(job.folds)} folds x {len(config.seeds)} seeds, '
         + experiment.describe_choices(config) + f'{own / 1e12:,.3g} TFLOP')
-  rate = measure_rate(config, jobs[0], tokens=max(
-      tokens_of_inputs(config, jobs[0].row, tokens)), width=width)
+  rate = measure_rate(config, jobs[0])
   say(f'to train: {total / 1e12:,.3g} TFLOP altogether, {duration(total / rate)} at the '
       f'{rate / 1e9:.3g} GFLOP/s that a few steps reach here')
 
@@ -208,12 +221,11 @@ def seconds_to_read(settings: EmbeddingSettings, study: Study, *, image_size: in
   return 0.0
 
 
-def measure_rate(config: AssessConfig, job: Job, *, tokens: int, width: int) -> float:
-  """Floating-point operations a second of training this job's Mixer, measured now."""
-  point = config.points[0]
-  model = config.mixer_config(
-      point, outputs=len(job.task.classes), input_width=width, positions=tokens)
-  fit = config.fit_config(model, point, seeds=(0,))
+def measure_rate(config: AssessConfig, job: Job) -> float:
+  """Floating-point operations a second of training this job's first Mixer, measured now."""
+  point, source = config.points[0], job.inputs[0]
+  model = experiment.model_of(config, job, source, point)
+  fit, tokens = config.fit_config(model, point, seeds=(0,)), source.values.shape[1]
   a_step = fit.batch * cost.size(model, tokens=tokens).train_flops
   runs = int(np.clip(_MOST_FLOPS / (a_step * _STEPS), 1, min(len(job.folds), _RUNS)))
   steps = int(np.clip(_MOST_FLOPS / (a_step * runs), 1, _STEPS))

@@ -114,19 +114,19 @@ def _there(tokens: Tokens, place: int) -> np.ndarray:
   return np.where(tokens.mask[:, place, None], tokens.values[:, place], np.nan)
 
 
-def train_flops(config: AssessConfig, job: Job, *, tokens: Sequence[int]) -> float:
+def train_flops(config: AssessConfig, job: Job) -> float:
   """Floating-point operations of a job's training, those of choosing included.
 
   Args:
-    config, job: which.
-    tokens: of each input of its Mixers.
+    config: of the assessment.
+    job: with inputs, of which only the shapes count.
   """
   total = 0.0
   for point in config.points:
-    for count in tokens:
-      model = config.mixer_config(point, outputs=len(job.task.classes), positions=count)
+    for source in job.inputs:
+      model = model_of(config, job, source, point)
       fit = config.fit_config(model, point)
-      a_step = fit.batch * cost.size(model, tokens=count).train_flops
+      a_step = fit.batch * cost.size(model, tokens=source.values.shape[1]).train_flops
       outer = len(job.folds) * steps(fit, job.folds) * a_step
       # Each fold trains at one point only; which one is not known yet.
       total += outer * len(config.seeds) / len(config.points)

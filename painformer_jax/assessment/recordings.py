@@ -174,15 +174,15 @@ def load_channels(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
   return values, place.rate
 
 
-def video_path(sample: Sample) -> Path:
-  """The sample's video, which exists.
+def video_path(sample: Sample, source: str = VIDEO) -> Path:
+  """The sample's video, or folder of images, which exists.
 
   Raises:
-    InputError: it has none, or the file is missing.
+    InputError: it has none, or it is missing.
   """
-  place = _locate(sample, VIDEO)
-  if not place.path.is_file():
-    raise InputError(f'there is no video {place.path}')
+  place = _locate(sample, source)
+  if not place.path.exists():
+    raise InputError(f'there is no {source} {place.path}')
   return place.path
 
 

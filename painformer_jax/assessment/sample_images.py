@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
+from painformer_jax.assessment.pictures import image_files
 from painformer_jax.assessment.recordings import Sample, Study, load_channels, video_path
 from painformer_jax.embed_pictures import PictureConfig, PictureReader
 from painformer_jax.embed_signals import SignalConfig
@@ -26,7 +27,8 @@ class EmbeddingSettings:
   """How one modality of a study becomes images; all of it shapes the embeddings.
 
   Attributes:
-    source: modality of the study: 'video', 'gsr', 'ecg', 'emg_trapezius', 'fnirs'.
+    source: modality of the study: 'video', 'gsr', 'ecg', 'emg_trapezius', 'fnirs'; or
+      a name of `config.pictures`.
     picture: of a video: 'face' crops the face; 'rgb' takes whole frames; 'thermal'
       and 'depth' are frames of that kind, or made by `network`, or by the face mesh.
     frames: of a video: every how many frames, how faces are found, what becomes of
@@ -117,10 +119,27 @@ class SampleReader:
       yield image
 
   def _video(self, sample: Sample, say) -> Iterator[TokenImage]:
-    every = self._settings.frames.every
-    for row in self._pictures.rows(
-        str(video_path(sample)), image_size=self._size, say=say):
-      yield TokenImage(token=row.place['frame'] // every, image=row.image)
+    every, path = self._settings.frames.every, video_path(sample, self._settings.source)
+    if path.is_dir():
+      yield from self._folder(image_files(path)[::every], say)
+      return
+    for row in self._pictures.rows(str(path), image_size=self._size, say=say):
+      # A single image says -1.
+      yield TokenImage(token=max(row.place['frame'], 0) // every, image=row.image)
+
+  def _folder(self, files: Sequence[pathlib.Path], say) -> Iterator[TokenImage]:
+    """Image by image, each by itself."""
+    troubles = []
+    for token, file in enumerate(files):
+      try:
+        for row in self._pictures.rows(str(file), image_size=self._size, say=say):
+          yield TokenImage(token=token, image=row.image)
+      except InputError as error:
+        troubles.append(error)
+    if len(troubles) == len(files):
+      raise troubles[0]
+    if troubles:
+      say(f'{len(troubles)} of {len(files)} images left out, such as {troubles[0]}')
 
   def _signal(self, sample: Sample, say) -> Iterator[TokenImage]:
     config, size, tally = self._settings.signal, self._size, Tally()

