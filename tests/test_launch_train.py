@@ -93,7 +93,9 @@ while :; do sleep 0.05; done
 def test_a_signal_arrives_once_and_what_it_leads_to_is_waited_for(env, starts, number):
   process = subprocess.Popen(
       ['bash', ROOT / 'launch/train.sh', '--config=c'], env=env(HEARS), stdout=subprocess.PIPE,
-      text=True, start_new_session=True)
+      text=True, start_new_session=True,
+      # A shell that is started with SIGINT ignored, as in a background job, cannot trap it.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
   try:
     assert process.stdout.readline() == 'ready\n'
     process.send_signal(signal.SIGUSR1)
