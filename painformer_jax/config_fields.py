@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from painformer_jax.errors import InputError
@@ -30,17 +31,15 @@ def build(kind: type[T], values: Mapping, *, where: str) -> T:
     raise InputError(f'{where} is {values!r}, not a table of fields')
   hints = typing.get_type_hints(kind)
   fields = {f.name: f for f in dataclasses.fields(kind)}
-  for name in values:
-    if name not in fields:
-      raise InputError(f'{where} has no field {name!r}{hint(name, fields)}')
+  check_known(values, fields, where=where)
   for name, field in fields.items():
     if name not in values and field.default is dataclasses.MISSING and (
         field.default_factory is dataclasses.MISSING):
       raise InputError(f'{where}.{name} is missing')
-  typed = {name: _typed(value, hints[name], where=f'{where}.{name}')
-           for name, value in values.items()}
+  fitting = {name: typed(value, hints[name], where=f'{where}.{name}')
+             for name, value in values.items()}
   try:
-    return kind(**typed)
+    return kind(**fitting)
   except (InputError, ValueError) as error:
     raise InputError(f'{where}: {error}') from error
 
@@ -53,19 +52,76 @@ def hint(name: object, known: Iterable[str]) -> str:
   return f'{meant} (known: {", ".join(known)})'
 
 
-def leaves(tree: Mapping, prefix: str = '') -> dict[str, Any]:
-  """'path.of.names' -> value, of nested tables."""
-  found = {}
+def check_known(names: Iterable[str], known: Iterable[str], *, where: str) -> None:
+  """Asserts that all names are known ones.
+
+  Raises:
+    InputError: one is not.
+  """
+  known = list(known)
+  for name in names:
+    if name not in known:
+      raise InputError(f'{where} has no field {name!r}{hint(name, known)}')
+
+
+def changes(now: Mapping, stored: Mapping, *, free: Iterable[str] = ()) -> list[str]:
+  """Where a table differs from its record, as 'path.of.names: stored -> now'.
+
+  Args:
+    now, stored: nested tables of what JSON can hold.
+    free: paths and first names of paths that may differ.
+  """
+  now, stored, free = dict(_leaves(now)), dict(_leaves(stored)), set(free)
+  return [f'{path}: {stored.get(path, "not there")} -> {now.get(path, "not there")}'
+          for path in sorted(now.keys() | stored.keys())
+          if not {path, path.split('.')[0]} & free and now.get(path) != stored.get(path)]
+
+
+def with_defaults(kind: type, stored: Mapping) -> dict[str, Any]:
+  """A dataclass's record with what an older release did not have, at its default.
+
+  Args:
+    kind: the dataclass; those nested in it are filled too.
+    stored: its fields, as JSON gives them.
+  """
+  hints, result = typing.get_type_hints(kind), dict(stored)
+  for field in dataclasses.fields(kind):
+    if field.name in result:
+      result[field.name] = _filled(hints[field.name], result[field.name])
+      continue
+    if field.default is not dataclasses.MISSING:
+      value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+      value = field.default_factory()
+    else:
+      continue
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    result[field.name] = json.loads(json.dumps(plain))
+  return result
+
+
+def _filled(kind, value):
+  if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+    return with_defaults(kind, value)
+  if typing.get_origin(kind) is Mapping and isinstance(value, Mapping):
+    return {name: _filled(typing.get_args(kind)[1], part) for name, part in value.items()}
+  return value
+
+
+def _leaves(tree: Mapping, prefix: str = '') -> Iterator[tuple[str, str]]:
   for name, value in tree.items():
     if isinstance(value, Mapping):
-      found |= leaves(value, f'{prefix}{name}.')
+      yield from _leaves(value, f'{prefix}{name}.')
     else:
-      found[f'{prefix}{name}'] = value
-  return found
+      yield f'{prefix}{name}', json.dumps(value)
 
 
-def _typed(value, kind, *, where: str):
-  """The value as that type."""
+def typed(value, kind, *, where: str):
+  """The value as that type, as `build` takes fields.
+
+  Raises:
+    InputError: it is of another one.
+  """
   origin, arguments = typing.get_origin(kind), typing.get_args(kind)
   if kind is Any:
     return value
@@ -78,15 +134,15 @@ def _typed(value, kind, *, where: str):
   if origin in (typing.Union, types.UnionType):
     if value is None and types.NoneType in arguments:
       return None
-    return _typed(value, next(a for a in arguments if a is not types.NoneType), where=where)
+    return typed(value, next(a for a in arguments if a is not types.NoneType), where=where)
   if origin is tuple:
     if not isinstance(value, (list, tuple)):
       raise InputError(f'{where} is {value!r}, not a list')
-    return tuple(_typed(part, arguments[0], where=where) for part in value)
+    return tuple(typed(part, arguments[0], where=where) for part in value)
   if origin is Mapping:
     if not isinstance(value, Mapping):
       raise InputError(f'{where} is {value!r}, not a table of fields')
-    return {name: _typed(part, arguments[1], where=f'{where}.{name}')
+    return {name: typed(part, arguments[1], where=f'{where}.{name}')
             for name, part in value.items()}
   if kind is float and type(value) is int:
     return float(value)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import ml_collections
 
 from painformer_jax.assessment import ai4pain, biovid, demo_study, pictures, protocols
-from painformer_jax.config_fields import build, hint, leaves
+from painformer_jax.config_fields import build, changes, hint, with_defaults
 from painformer_jax.assessment.embeddings import EmbeddingSettings
 from painformer_jax.assessment.finetune_config import FinetuneConfig
 from painformer_jax.assessment.fit_program import FitConfig
@@ -249,16 +249,8 @@ def changed_fields(config: AssessConfig, stored: Mapping) -> list[str]:
 
   Fields that an older release did not have count as having their defaults.
   """
-  tree = json.loads(config.to_json())
-  plain = json.loads(dataclasses.replace(config, **{
-      f.name: f.default for f in dataclasses.fields(AssessConfig)
-      if f.default is not dataclasses.MISSING}).to_json())
-  stored = {**{name: plain[name] for name in plain.keys() - stored.keys()}, **stored}
-  now, before = leaves(tree), leaves(stored)
-  return [f'{path}: {before.get(path, "not there")} -> {now.get(path, "not there")}'
-          for path in sorted(now.keys() | before.keys())
-          if not {path, path.split('.')[0]} & AssessConfig.RESUMABLE
-          and now.get(path) != before.get(path)]
+  return changes(json.loads(config.to_json()), with_defaults(AssessConfig, stored),
+                 free=AssessConfig.RESUMABLE)
 
 
 def _check_names(config: AssessConfig) -> None:

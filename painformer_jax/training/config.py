@@ -6,7 +6,6 @@ a default silently used.
 """
 
 import dataclasses
-import difflib
 import json
 import re
 import typing
@@ -15,6 +14,8 @@ from typing import Any, Literal
 
 import ml_collections
 
+from painformer_jax.config_fields import (
+    build, changes, check_known, hint, typed, with_defaults)
 from painformer_jax.data import augment, proportions
 from painformer_jax.errors import InputError
 from painformer_jax.models import registry
@@ -234,30 +235,12 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> TrainConfig
   """
   if isinstance(config, ml_collections.ConfigDict):
     config = config.to_dict()
-  tree = _values(TrainConfig, config, where='config')
-  tree['tasks'] = {
-      name: TaskConfig(**_values(TaskConfig, task, where=f'config.tasks.{name}'))
-      for name, task in sorted(tree['tasks'].items())}  # Their order is part of a run.
-  for name, kind in _TABLES.items():
-    if name in tree:
-      tree[name] = kind(**_values(kind, tree[name], where=f'config.{name}'))
-  tree['model'] = _model_values(tree['model'])
-  result = TrainConfig(**tree)
+  result = build(TrainConfig, config, where='config')
+  result = dataclasses.replace(
+      result, model=_model_values(result.model),
+      tasks=dict(sorted(result.tasks.items())))  # Their order is part of a run.
   _check(result)
   return result
-
-
-def _values(kind, values: Mapping, *, where: str) -> dict[str, Any]:
-  """The fields of a dataclass out of a table, each of the right type."""
-  if not isinstance(values, Mapping):
-    raise InputError(f'{where} is {values!r}, not a table of fields')
-  fields = {f.name: f for f in dataclasses.fields(kind)}
-  _known(values, fields, where=where)
-  for name, field in fields.items():
-    if name not in values and field.default is dataclasses.MISSING:
-      raise InputError(f'{where}.{name} is missing')
-  return {name: _typed(value, fields[name].type, where=f'{where}.{name}')
-          for name, value in values.items()}
 
 
 def _model_values(values: Mapping) -> dict[str, Any]:
@@ -268,8 +251,8 @@ def _model_values(values: Mapping) -> dict[str, Any]:
   fields = {f.name: f.type for f in dataclasses.fields(PainFormerConfig)}
   del fields['num_classes']  # Heads belong to the tasks.
   fields = {'name': str, **fields}
-  _known(values, fields, where='config.model')
-  result = {name: _typed(value, fields[name], where=f'config.model.{name}')
+  check_known(values, fields, where='config.model')
+  result = {name: typed(value, fields[name], where=f'config.model.{name}')
             for name, value in values.items()}
   for name, value in result.items():
     sizes = value if isinstance(value, tuple) else (value,)
@@ -277,40 +260,6 @@ def _model_values(values: Mapping) -> dict[str, Any]:
     if any(type(size) is int and size < least for size in sizes):
       raise InputError(f'config.model.{name} is {value!r}, below {least}')
   return result
-
-
-def _known(names, fields, *, where: str) -> None:
-  for name in names:
-    if name not in fields:
-      raise InputError(f'{where} has no field {name!r}{_hint(name, fields)}')
-
-
-def _hint(name, known) -> str:
-  near = difflib.get_close_matches(str(name), known, n=1)
-  meant = f'; did you mean {near[0]}?' if near else ''
-  return f'{meant} (known: {", ".join(known)})'
-
-
-def _typed(value, kind, *, where: str):
-  """The value as that type; whole numbers serve as floats, lists as tuples."""
-  origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-  if origin is Literal:
-    if value not in arguments:
-      raise InputError(f'{where} is {value!r}{_hint(value, arguments)}')
-    return value
-  if origin is tuple:
-    if not isinstance(value, (list, tuple)):
-      raise InputError(f'{where} is {value!r}, not a list')
-    return tuple(_typed(part, arguments[0], where=where) for part in value)
-  if origin is Mapping:
-    if not isinstance(value, Mapping):
-      raise InputError(f'{where} is {value!r}, not a table of fields')
-    return value
-  if kind is float and type(value) is int:
-    return float(value)
-  if kind in (int, float, str) and type(value) is not kind:
-    raise InputError(f'{where} is {value!r}, not of type {kind.__name__}')
-  return value
 
 
 def _check(config: TrainConfig) -> None:
@@ -384,7 +333,7 @@ def _check(config: TrainConfig) -> None:
   except InputError as error:
     raise InputError(f'config.model: {error}') from error
   if unknown := set(config.remat_stages) - set(REMAT):
-    raise InputError(f'config.remat is {config.remat!r}{_hint(min(unknown), REMAT)}')
+    raise InputError(f'config.remat is {config.remat!r}{hint(min(unknown), REMAT)}')
   if len(config.remat_stages) != stages:
     raise InputError(
         f'config.remat names {len(config.remat_stages)} stages of {stages}: {config.remat!r}')
@@ -408,29 +357,5 @@ def changed_fields(config: TrainConfig, stored: Mapping) -> list[str]:
 
   Fields that an older release did not have count as having their defaults.
   """
-  stored = _filled(TrainConfig, stored)
-  for name, kind in _TABLES.items():
-    stored[name] = _filled(kind, stored[name])
-  stored['tasks'] = {name: _filled(TaskConfig, task)
-                     for name, task in stored.get('tasks', {}).items()}
-  now, before = (dict(_leaves(tree)) for tree in (json.loads(config.to_json()), stored))
-  return [f'{path}: {before.get(path, "not there")} -> {now.get(path, "not there")}'
-          for path in sorted(now.keys() | before.keys())
-          if path.split('.')[0] not in TrainConfig.RESUMABLE
-          and now.get(path) != before.get(path)]
-
-
-def _filled(kind, stored: Mapping) -> dict:
-  defaults_ = {f.name: f.default for f in dataclasses.fields(kind)
-               if f.default is not dataclasses.MISSING}
-  if kind is TrainConfig:
-    defaults_ |= {name: {} for name in _TABLES}
-  return {**defaults_, **stored}
-
-
-def _leaves(tree: Mapping, prefix: str = ''):
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      yield from _leaves(value, f'{prefix}{name}.')
-    else:
-      yield f'{prefix}{name}', json.dumps(value)
+  return changes(json.loads(config.to_json()), with_defaults(TrainConfig, stored),
+                 free=TrainConfig.RESUMABLE)
