@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -88,14 +89,19 @@ echo ready
 while :; do sleep 0.05; done
 '''
 
+# A shell that is started with SIGINT ignored, as in a background job, cannot trap it.
+HEEDS_SIGINT = '''
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+'''
+
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_arrives_once_and_what_it_leads_to_is_waited_for(env, starts, number):
   process = subprocess.Popen(
-      ['bash', ROOT / 'launch/train.sh', '--config=c'], env=env(HEARS), stdout=subprocess.PIPE,
-      text=True, start_new_session=True,
-      # A shell that is started with SIGINT ignored, as in a background job, cannot trap it.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+      [sys.executable, '-c', HEEDS_SIGINT, 'bash', ROOT / 'launch/train.sh', '--config=c'],
+      env=env(HEARS), stdout=subprocess.PIPE, text=True, start_new_session=True)
   try:
     assert process.stdout.readline() == 'ready\n'
     process.send_signal(signal.SIGUSR1)
