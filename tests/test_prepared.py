@@ -48,13 +48,17 @@ def test_damaged_folders(tmp_path, damage):
     open_task(tmp_path, 'tiny')
 
 
-def test_a_damaged_record_is_named(tmp_path):
-  prepared = store_tiny(tmp_path, train=40, image_size=64)
+def damage_record(prepared, number):
+  """Changes a byte of a record of the training split's first shard."""
   shard = shards(prepared)[0]
   content = bytearray(shard.read_bytes())
-  image = prepared.records('train')[20]['image']
+  image = prepared.records('train')[number]['image']
   content[content.find(image) + len(image) // 2] ^= 0xff
   shard.write_bytes(content)
+
+
+def test_a_damaged_record_is_named(tmp_path):
+  damage_record(store_tiny(tmp_path, train=40, image_size=64), 20)
   records = open_task(tmp_path, 'tiny').records('train')
   with pytest.raises(InputError, match="split 'train': record 20 of 40 is damaged"):
     records[20]

@@ -3,15 +3,15 @@
 Every task has its own stream: its training records in a new order each epoch, no
 record twice in an epoch, endless or for a number of epochs. Row r of a task's `rows` in step s is element
 s * rows + r of that stream, augmented with a generator seeded by that number.
-So neither the number of threads or processes, nor the other tasks, nor a restart
-changes what a step holds, and starting at any step costs nothing.
+So neither the number of threads, workers or processes, nor the other tasks, nor a
+restart changes what a step holds, and starting at any step costs nothing.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import grain
@@ -21,6 +21,7 @@ from painformer_jax.data import augment
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.order import EpochOrder
 from painformer_jax.data.prepared import PreparedTask, Records, open_task
+from painformer_jax.data.reading import Batches
 from painformer_jax.data.seeds import derived_seed
 from painformer_jax.errors import InputError
 
@@ -46,36 +47,6 @@ class TaskRows:
   epochs: int = 0
 
 
-class Batches(Iterator):
-  """Batches read ahead by background threads; close it, or use it in `with`."""
-
-  def __init__(self, dataset: grain.MapDataset, *, threads, prefetch):
-    threads = min(16, os.cpu_count() or 1) if threads is None else threads
-    prefetch = threads + 2 if prefetch is None else prefetch
-    if threads < 1 or prefetch < 1:
-      raise InputError(
-          f'threads ({threads}) and prefetch ({prefetch}) must be at least 1')
-    self._closed = False
-    self._iterator = iter(dataset.to_iter_dataset(grain.ReadOptions(
-        num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)))
-
-  def __next__(self):
-    if self._closed:
-      raise StopIteration
-    return next(self._iterator)
-
-  def close(self) -> None:
-    """Ends the iterator; the threads end with the batch they are at."""
-    self._closed = True
-    self._iterator.close()
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *error):
-    self.close()
-
-
 def train_batches(
     tasks: Sequence[TaskRows],
     *,
@@ -87,6 +58,7 @@ def train_batches(
     process_count: int = 1,
     threads: int | None = None,
     prefetch: int | None = None,
+    workers: int = 0,
     extra: Sequence[str] = (),
 ) -> Batches:
   """Training batches of all the tasks, from `start_step` on.
@@ -100,9 +72,7 @@ def train_batches(
     process_index: this process reads rows [index * rows / count,
       (index + 1) * rows / count) of each task.
     process_count: how many processes share a batch.
-    threads: threads that decode, each a whole step; by default one a core, 16
-      at most.
-    prefetch: steps held ready or in the making; by default threads + 2.
+    threads, prefetch, workers: see `reading.Batches`; each thread decodes a whole step.
     extra: further fields of the records to carry along: 'key', 'source',
       'identity' ([rows / process_count] str).
 
@@ -128,21 +98,39 @@ def train_batches(
           f"task '{task.name}' has {task.rows} rows in a batch, which "
           f'{process_count} processes cannot share evenly')
   end = steps_available(tasks, data_dir=data_dir) or MAX_STEPS
-  streams = {task.name: _stream(
-      open_task(data_dir, task.name), task, image_size=image_size, seed=seed, extra=extra)
-             for task in tasks}
+  steps = _Steps(
+      tasks=tuple(tasks), data_dir=str(data_dir), image_size=image_size, seed=seed,
+      process_index=process_index, process_count=process_count, extra=tuple(extra))
+  return Batches(steps, start=min(start_step, end), stop=end, threads=threads,
+                 prefetch=prefetch, workers=workers)
 
-  def batch(step: int) -> dict[str, dict[str, np.ndarray]]:
+
+class _Steps:
+  """Makes a process's part of any step's batch; opens the tasks anew where unpickled."""
+
+  def __init__(self, *, tasks: Sequence[TaskRows], data_dir: str, image_size: int, seed: int,
+               process_index: int, process_count: int, extra: Sequence[str]):
+    self._settings = {
+        'tasks': tasks, 'data_dir': data_dir, 'image_size': image_size, 'seed': seed,
+        'process_index': process_index, 'process_count': process_count, 'extra': extra}
+    self._tasks, self._image_size = tasks, image_size
+    self._index, self._count = process_index, process_count
+    self._streams = {task.name: _stream(
+        open_task(data_dir, task.name), task, image_size=image_size, seed=seed, extra=extra)
+                     for task in tasks}
+
+  def __reduce__(self):
+    return functools.partial(_Steps, **self._settings), ()
+
+  def __call__(self, step: int) -> dict[str, dict[str, np.ndarray]]:
     parts = {}
-    for task in tasks:
-      rows = task.rows // process_count
-      first = int(step) * task.rows + process_index * rows
+    for task in self._tasks:
+      rows = task.rows // self._count
+      first = int(step) * task.rows + self._index * rows
+      stream = self._streams[task.name]
       parts[task.name] = _rows(
-          (streams[task.name][first + row] for row in range(rows)), rows, image_size)
+          (stream[first + row] for row in range(rows)), rows, self._image_size)
     return parts
-
-  dataset = grain.MapDataset.range(min(start_step, end), end).map(batch)
-  return Batches(dataset, threads=threads, prefetch=prefetch)
 
 
 def _rows(elements: Iterable[dict], count: int, image_size: int) -> dict[str, np.ndarray]:
@@ -199,7 +187,6 @@ def eval_batches(
         'least 1')
   records = open_task(data_dir, task).records(split)
 
-
   def batch(number: int) -> dict[str, np.ndarray]:
     first = int(number) * batch_size
     count = min(batch_size, len(records) - first)
@@ -207,8 +194,8 @@ def eval_batches(
                 for record in map(records.__getitem__, range(first, first + count)))
     return _rows(elements, batch_size, image_size) | {'mask': np.arange(batch_size) < count}
 
-  dataset = grain.MapDataset.range(-(-len(records) // batch_size)).map(batch)
-  return Batches(dataset, threads=threads, prefetch=prefetch)
+  return Batches(batch, start=0, stop=-(-len(records) // batch_size), threads=threads,
+                 prefetch=prefetch)
 
 
 def fingerprint(

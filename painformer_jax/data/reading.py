@@ -1,0 +1,97 @@
+"""Reading ahead: steps made by threads, or by processes with threads of their own."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import grain
+import numpy as np
+from absl import flags
+
+from painformer_jax.errors import InputError
+
+Batch = dict[str, dict[str, np.ndarray]] | dict[str, np.ndarray]
+
+
+class Batches(Iterator):
+  """Batches of steps in a row, made ahead of time; close it, or use it in `with`.
+
+  Which threads and processes make a batch changes nothing about it, nor about the order.
+
+  Args:
+    batch: makes the batch of a step; can be pickled where there are workers.
+    start, stop: the steps, in [start, stop).
+    threads: of this process, or of each worker, that make a step each; by default one a
+      core, 16 at most, of a worker one.
+    prefetch: steps held ready or in the making, in this process or each worker; by
+      default threads + 2.
+    workers: processes that make steps. What Python itself does for an image cannot be
+      done by two threads at once: a process gives some thousand images a second, however
+      many cores there are.
+
+  Raises:
+    InputError: a number out of range; while iterating, what `batch` raises, and where a
+      worker was ended.
+  """
+
+  def __init__(
+      self, batch: Callable[[int], Batch], *, start: int, stop: int,
+      threads: int | None = None, prefetch: int | None = None, workers: int = 0):
+    if threads is None:
+      threads = 1 if workers else min(16, os.cpu_count() or 1)
+    prefetch = threads + 2 if prefetch is None else prefetch
+    if threads < 1 or prefetch < 1 or workers < 0:
+      raise InputError(
+          f'threads ({threads}) and prefetch ({prefetch}) must be at least 1, workers '
+          f'({workers}) at least 0')
+    self._closed = False
+    steps = grain.MapDataset.range(start, stop).map(batch).to_iter_dataset(
+        grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch))
+    if workers:
+      if not flags.FLAGS.is_parsed():  # Grain asks for its own, which stay as they are.
+        flags.FLAGS.mark_as_parsed()
+      steps = steps.mp_prefetch(
+          grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1),
+          worker_init_fn=_begin_worker)
+    self._iterator = iter(steps)
+
+  def __next__(self) -> Batch:
+    if self._closed:
+      raise StopIteration
+    try:
+      return next(self._iterator)
+    except RuntimeError as error:
+      if 'terminated unexpectedly' not in str(error):
+        raise
+      raise InputError(
+          f'a process that reads was ended ({str(error).split(". ")[0]}): batches lie in '
+          '/dev/shm, which containers keep small, and in memory; enlarge it (docker run '
+          '--shm-size=8g) or take fewer workers') from error
+
+  def close(self) -> None:
+    """Ends the iterator; threads and processes end with the batch they are at."""
+    self._closed = True
+    self._iterator.close()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self.close()
+
+
+def _begin_worker(index: int, count: int) -> None:
+  """Leaves signals, which shells and schedulers send to every process of a job, to the
+  process that waits for batches, and ends with it."""
+  del index, count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+  os._exit(1)
