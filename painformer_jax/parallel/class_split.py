@@ -31,8 +31,13 @@ class RowSums:
   best: jax.Array
 
 
+# Logits that a device has at a time: 64 MiB of them, and as much again for gradients.
+MOST_LOGITS = 2 ** 24
+
+
 def row_sums(mesh: Mesh, kernel: jax.Array, bias: jax.Array, embedding: jax.Array, *,
-             labels: jax.Array, others: jax.Array, classes: int) -> RowSums:
+             labels: jax.Array, others: jax.Array, classes: int,
+             most_logits: int = MOST_LOGITS) -> RowSums:
   """Sums over the classes of a head that lies divided over the axis 'classes'.
 
   Args:
@@ -42,13 +47,28 @@ def row_sums(mesh: Mesh, kernel: jax.Array, bias: jax.Array, embedding: jax.Arra
     embedding: [rows, width], divided by row over all devices.
     labels, others: [rows] int32 below `classes`, likewise.
     classes: columns that are classes; the rest is padding.
+    most_logits: that a device computes at a time, if more than a row's; with more, it
+      goes through the rows in pieces, and through each once more for the gradient.
   """
 
   def of_own_classes(kernel, bias, embedding, labels, others):
     rows = embedding.shape[0]
     # All rows of the group: the devices that share the classes.
-    embedding, labels, others = (
-        jax.lax.all_gather(a, CLASSES, tiled=True) for a in (embedding, labels, others))
+    of_group = [jax.lax.all_gather(a, CLASSES, tiled=True) for a in (embedding, labels, others)]
+    count = of_group[0].shape[0]
+    pieces = next(n for n in range(1, count + 1)
+                  if not count % n and (count // n * bias.size <= most_logits or n == count))
+    if pieces == 1:
+      sums = of_piece(kernel, bias, *of_group)
+    else:
+      sums = jax.lax.map(
+          jax.checkpoint(lambda piece: of_piece(kernel, bias, *piece)),
+          [a.reshape(pieces, -1, *a.shape[1:]) for a in of_group])
+      sums = jax.tree.map(lambda a: a.reshape(count), sums)
+    start = jax.lax.axis_index(CLASSES) * rows  # Each keeps its own rows' sums.
+    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), sums)
+
+  def of_piece(kernel, bias, embedding, labels, others):
     first = jax.lax.axis_index(CLASSES) * bias.size
     real = first + jnp.arange(bias.size) < classes
     logits = embedding.astype(jnp.float32) @ kernel + bias
@@ -68,11 +88,9 @@ def row_sums(mesh: Mesh, kernel: jax.Array, bias: jax.Array, embedding: jax.Arra
 
     best = jnp.where(own_largest == largest, first + logits_or_low.argmax(-1),
                      jnp.iinfo(jnp.int32).max)
-    sums = RowSums(
+    return RowSums(
         log_sum=jnp.log(total) + largest, mean=mean, own=logit_of(labels),
         other=logit_of(others), best=jax.lax.pmin(best, CLASSES))
-    start = jax.lax.axis_index(CLASSES) * rows  # Each keeps its own rows' sums.
-    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), sums)
 
   rows, by_class = rows_spec(mesh), PartitionSpec(CLASSES)
   return jax.shard_map(
