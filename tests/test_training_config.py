@@ -135,6 +135,7 @@ def test_numbers_of_either_kind_serve_as_floats():
     ('eval_every', -1, 'config.eval_every is -1, below 0'),
     ('eval_batch', 0, 'config.eval_batch is 0, below 1'),
     ('threads', 0, 'config.threads is 0, below 1'),
+    ('workers', -1, 'config.workers is -1, below 0'),
     ('label_smoothing', 1.0, 'config.label_smoothing is 1.0, not in [0, 1)'),
     ('label_smoothing', float('nan'), 'config.label_smoothing is nan'),
     ('weighting', 'uncertain', "config.weighting is 'uncertain'; did you mean uncertainty? "
@@ -247,7 +248,7 @@ def test_what_changed_is_named(path, value, difference, tmp_path):
 def test_fields_that_leave_the_result_alone_may_change(tmp_path):
   run.open_workdir(tmp_path / 'run', from_config_dict(valid()))
   values = {'data_dir': 'elsewhere', 'log_every': 3, 'eval_every': 5, 'checkpoint_every': 7,
-            'keep_checkpoints': 9, 'threads': 4, 'eval_batch': 6, 'profile_at': 2,
+            'keep_checkpoints': 9, 'threads': 4, 'workers': 2, 'eval_batch': 6, 'profile_at': 2,
             'profile_steps': 4, 'wandb': 'pain', 'max_skipped': 3, 'accumulate': 2,
             'remat': 'inputs',
             'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 1}}

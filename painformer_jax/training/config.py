@@ -114,6 +114,8 @@ class TrainConfig:
       at the end only.
     keep_checkpoints: how many of the newest stay.
     threads: that read and decode, each a whole step ahead.
+    workers: processes that do so, with that many threads each, where one process cannot
+      keep the devices busy; 0 for threads of the run's own process.
     profile_at: number of the step from which on a trace is taken; 0 for none, see
       `training.profile`.
     profile_steps: how many steps a trace holds.
@@ -146,6 +148,7 @@ class TrainConfig:
   checkpoint_every: int = 200
   keep_checkpoints: int = 2
   threads: int = 2
+  workers: int = 0
   profile_at: int = 0
   profile_steps: int = 5
   wandb: str = ''
@@ -155,7 +158,7 @@ class TrainConfig:
   RESUMABLE: typing.ClassVar = frozenset(
       {'data_dir', 'profile_at', 'profile_steps', 'wandb',
        'log_every', 'eval_every', 'checkpoint_every',
-       'keep_checkpoints', 'threads', 'eval_batch', 'max_skipped',
+       'keep_checkpoints', 'threads', 'workers', 'eval_batch', 'max_skipped',
        'sharding', 'accumulate', 'remat'})
 
   def model_config(self) -> PainFormerConfig:
@@ -265,7 +268,7 @@ def _model_values(values: Mapping) -> dict[str, Any]:
 def _check(config: TrainConfig) -> None:
   """Raises InputError for values that no run could use."""
   at_least = {'steps': 1, 'eval_batch': 1, 'log_every': 1, 'checkpoint_every': 1,
-              'keep_checkpoints': 1, 'threads': 1, 'eval_every': 0, 'seed': 0,
+              'keep_checkpoints': 1, 'threads': 1, 'workers': 0, 'eval_every': 0, 'seed': 0,
               'profile_at': 0, 'profile_steps': 1,
               'batch': 0, 'rows_multiple': 1, 'accumulate': 1, 'max_skipped': 1}
   for name, least in at_least.items():

@@ -117,7 +117,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     train_step, embed = setup.train_step(), setup.embed_step()
     interrupt = closing.enter_context(Interrupt())
     batches = closing.enter_context(mixture.train_batches(
-        mix, **data, start_step=step, threads=config.threads,
+        mix, **data, start_step=step, threads=config.threads, workers=config.workers,
         process_index=jax.process_index(), process_count=jax.process_count()))
     machine = Machine.of(model, list(mesh.devices.flat))
     watch = DeviceWatch(clock)
