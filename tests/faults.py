@@ -104,10 +104,11 @@ class Lab:
 
   Args:
     folder: for everything.
+    **overrides: of the configuration.
   """
 
-  def __init__(self, folder: pathlib.Path):
-    self.folder, self._count = folder, 0
+  def __init__(self, folder: pathlib.Path, **overrides):
+    self.folder, self._count, self._overrides = folder, 0, OVERRIDES | overrides
     self._shared = shared_folder(types.SimpleNamespace(getbasetemp=lambda: folder))
     self._references = {}
 
@@ -117,7 +118,7 @@ class Lab:
 
   def start(self, workdir: pathlib.Path, topology: Topology, *,
             limits: dict[int, int] | None = None) -> ProcessRun:
-    command = CommandLine(folder=self._shared, overrides=OVERRIDES, flags=QUICK_COMPILE)
+    command = CommandLine(folder=self._shared, overrides=self._overrides, flags=QUICK_COMPILE)
     return ProcessRun(
         command, workdir, topology, peer_timeout=PEER_TIMEOUT, limits=limits)
 
@@ -143,42 +144,46 @@ class Lab:
 
 
 def killed(lab: Lab, topology: Topology, kills: int = KILLS) -> list[Row]:
-  """SIGKILL to all processes at random moments, every third in the middle of a save."""
+  """SIGKILL to all processes at random moments, some in the middle of a save."""
   reference, rng = lab.reference(topology), random.Random(0)
-  began = time.perf_counter()
-  lab.complete(lab.workdir(), topology)
-  whole = time.perf_counter() - began
-  found, workdir, restarts = [], lab.workdir(), 0
-  for number in range(kills):
-    if (workdir / 'report.json').exists():
-      workdir, restarts = lab.workdir(), restarts + 1
+  found, workdir, finished = [], lab.workdir(), []
+  while len(found) < kills:
     before = store.latest_step(workdir / 'checkpoints') or 0
+    kind = rng.choice(('save', 'save', 'step', 'step', 'start'))
+    step = rng.randint(min(before + 1, STEPS), min(before + 2 * EVERY, STEPS))
+    pause = rng.uniform(0, 0.2)
     with lab.start(workdir, topology) as run:
-      if number % 3 == 0:
-        step = min((before // EVERY + rng.randint(1, 2)) * EVERY, STEPS)
+      if kind == 'save':
+        step = -(-step // EVERY) * EVERY
         moment = f'while it saves step {step}'
-        hit = run.wait_for(lambda s=step: any((workdir / 'checkpoints').glob(f'{s}.*tmp*')))
+        hit = run.wait_for(lambda s=step, w=workdir: any((w / 'checkpoints').glob(f'{s}.*tmp*')))
+      elif kind == 'step':
+        moment = f'{pause:.2f} s after step {step}'
+        hit = run.wait_for(lambda s=step, w=workdir: newest_row(w) >= s)
+        time.sleep(pause)
       else:
-        delay = rng.uniform(0.3, 1.0) * whole
-        end = time.perf_counter() + delay
-        moment = f'after {delay:.1f} s'
+        moment = f'{pause * 20:.1f} s after its start'
+        end = time.perf_counter() + pause * 20
         hit = run.wait_for(lambda e=end: time.perf_counter() > e)
       done = newest_row(workdir)
       for process in run.processes:
         process.kill()
       statuses = run.finish()
-    saved = store.latest_step(workdir / 'checkpoints') or 0
-    found.append(Row(
-        fault=f'SIGKILL {number + 1}', topology=topology, moment=moment if hit else 'too late',
-        statuses=statuses, lost=max(done - saved, 0), says=f'{done} steps done, {saved} saved',
-        fine=saved >= before and max(done - saved, 0) < 2 * EVERY))
-  _, same = lab.resumed(workdir, topology)
-  kept = [compare(lab.folder / f'run{n}', reference) for n in range(1, lab._count + 1)
-          if (lab.folder / f'run{n}/report.json').exists()]
-  found.append(Row(
-      fault=f'after {kills} SIGKILLs', topology=topology, moment='', statuses=[0], same=same,
-      fine=same == 'yes' and all(k == 'yes' for k in kept)))
-  return found
+    if hit and {*statuses} == {-signal.SIGKILL}:
+      saved = store.latest_step(workdir / 'checkpoints') or 0
+      found.append(Row(
+          fault=f'SIGKILL {len(found) + 1}', topology=topology, moment=moment,
+          statuses=statuses, lost=max(done - saved, 0),
+          says=f'{done} steps done, {saved} saved',
+          fine=saved >= before and done - saved < 2 * EVERY))
+    if (workdir / 'report.json').exists():  # It came to its end.
+      finished.append(workdir)
+      workdir = lab.workdir()
+  lab.complete(workdir, topology)
+  same = {compare(run, reference) for run in (*finished, workdir)}
+  return [*found, Row(
+      fault=f'{kills} SIGKILLs of {len(finished) + 1} run(s)', topology=topology,
+      moment='at the end', statuses=[0], same=' '.join(same), fine=same == {'yes'})]
 
 
 def stopped(lab: Lab, topology: Topology, *, index: int, evaluating: bool) -> list[Row]:
@@ -299,7 +304,13 @@ def all_damaged(lab: Lab) -> list[Row]:
 
 
 def moved(lab: Lab) -> list[Row]:
-  """Stopped and resumed on other numbers of processes and devices: 4, 2, 8."""
+  """Stopped and resumed on other numbers of processes and devices: 4, 2, 8.
+
+  With small steps, so that sums which are rounded otherwise do not grow apart.
+  """
+  folder = lab.folder / 'moved'
+  folder.mkdir()
+  lab = Lab(folder, **{'optimizer.learning_rate': 1e-4})
   workdir, stops = lab.workdir(), {Topology(4): 7, Topology(2, 2): 14}
   saved = []
   for topology, step in stops.items():
@@ -349,7 +360,8 @@ def main() -> int:
     lab = Lab(pathlib.Path(folder))
     for name in names:
       for row in FAULTS[name](lab):
-        print('| ' + ' | '.join(row.cells()).replace(folder, '...') + ' |', flush=True)
+        cells = [cell.replace(f'{folder}/', '').replace('|', ' ') for cell in row.cells()]
+        print('| ' + ' | '.join(cells) + ' |', flush=True)
         fine = fine and row.fine
   return 0 if fine else 1
 

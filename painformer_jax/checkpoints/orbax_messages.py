@@ -48,8 +48,20 @@ _OF_ORBAX = re.compile(r'orbax|tensorstore|OCDBT|asyncio').search
 
 
 def first_line(error: Exception) -> str:
-  line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-  return f'{line} is missing' if isinstance(error, KeyError) else line
+  line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+  if isinstance(error, KeyError):
+    return f'{line} is missing'
+  # Of the storage layer: 'DATA_LOSS: Error opening ... "params.a/.zarray" in ...'.
+  if found := re.match(r'([A-Z_]+): .*?Error reading "([^"]+?)(/\.z\w+|/[\d.]+)?" in ', line):
+    return f"{found[1].lower().replace('_', ' ')} in {found[2]}"
+  return line[:300]
+
+
+def forget(error: BaseException | None) -> None:
+  """Lets go of what an error's calls held, whose own errors are printed when they go."""
+  while error:
+    traceback.clear_frames(error.__traceback__)
+    error = error.__cause__ or error.__context__
 
 
 def reason(error: Exception) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import sys
+import time
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from etils import epath
 
 from painformer_jax import progress
 from painformer_jax.checkpoints.checksums import checksums
-from painformer_jax.checkpoints.orbax_messages import first_line, quiet, reason
+from painformer_jax.checkpoints.orbax_messages import first_line, forget, quiet, reason
 from painformer_jax.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel import processes
@@ -208,6 +209,8 @@ class CheckpointStore:
         with contextlib.suppress(OSError, ValueError):
           self._manager.close()
       if self._failed:
+        forget(self._failure)
+        time.sleep(0.2)  # Writes that are still under way end in this time.
         gc.collect()  # Of futures with errors that nobody asked for.
 
   def _barrier(self, *, key: str, timeout_ms: int) -> None:
@@ -225,7 +228,7 @@ class CheckpointStore:
     try:
       yield
     except (OSError, ValueError) as error:  # Its storage layer raises ValueError.
-      self._failed = True
+      self._failed, self._failure = True, error
       if isinstance(error, TimeoutError) and parallel.many_processes():
         raise  # Another process did not come; whoever sees the processes says why.
       raise InputError(
