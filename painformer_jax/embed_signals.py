@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,48 +11,10 @@ from painformer_jax.data.builders import signal_files
 from painformer_jax.embed_rows import Row, Say
 from painformer_jax.errors import InputError
 from painformer_jax.modalities import cleaning, fnirs
-from painformer_jax.modalities.biosignal import (
-    REPRESENTATIONS, BiosignalConfig, biosignal_images)
-from painformer_jax.modalities.quality import QualityRules, Tally, examine, trim
+from painformer_jax.modalities.quality import Tally, examine, trim
+from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
 MODALITIES = ('ecg', 'emg', 'gsr', 'fnirs')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SignalConfig:
-  """How recordings become images.
-
-  Attributes:
-    window: length of a window in seconds; 0 takes a recording as one window.
-    step: from one window's start to the next one's, in seconds; 0 for `window`.
-    representations: of each window, among `biosignal.REPRESENTATIONS`; none for
-      the paper's: all four, of fNIRS the waveform.
-    clean: whether to filter ECG, EMG and GSR first (`cleaning`).
-    images: how windows are drawn; their size is always the model's.
-    quality: which windows are left out.
-    pathlength_factor: of fNIRS, see `fnirs.haemoglobin`.
-  """
-
-  window: float = 0.0
-  step: float = 0.0
-  representations: tuple[str, ...] = ()
-  clean: bool = False
-  images: BiosignalConfig = BiosignalConfig()
-  quality: QualityRules = QualityRules()
-  pathlength_factor: float = 6.0
-
-  def __post_init__(self):
-    if not (0 <= self.window < math.inf and 0 <= self.step < math.inf):
-      raise InputError(f'window and step must be at least 0 s, not {self.window:g} and '
-                       f'{self.step:g}')
-    if self.step and not self.window:
-      raise InputError('a step needs a window')
-    unknown = [r for r in self.representations if r not in REPRESENTATIONS]
-    if unknown:
-      raise InputError(
-          f'representations are {", ".join(REPRESENTATIONS)}, not {unknown[0]!r}')
-    if not self.pathlength_factor > 0:
-      raise InputError(f'pathlength_factor must be positive, not {self.pathlength_factor}')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,9 +55,7 @@ class SignalReader:
       raise InputError(f'modalities of signals are {", ".join(MODALITIES)}, not {modality}')
     if not 0 <= rate < math.inf or (modality != 'fnirs' and not rate):
       raise InputError(f'{modality} needs a sampling rate above 0 Hz (--rate)')
-    if not config.representations:
-      config = dataclasses.replace(
-          config, representations=('waveform',) if modality == 'fnirs' else REPRESENTATIONS)
+    config = dataclasses.replace(config, representations=config.of(modality))
     if config.clean:
       if modality not in cleaning.METHODS:
         raise InputError(f'there is no cleaning for {modality}')
@@ -123,8 +82,8 @@ class SignalReader:
   def total(self, files: Sequence[str]) -> int:
     for name in files:
       try:
-        spans = sum(len(_spans(len(trim(c.values)[0]), c.rate, self._config))
-                    for c in self._channels(name))
+        spans = sum(1 for c in self._channels(name)
+                    for _ in windows(len(trim(c.values)[0]), c.rate, self._config))
       except InputError:
         continue
       return spans * len(self._config.representations) * len(files)
@@ -132,33 +91,20 @@ class SignalReader:
 
   def rows(self, name: str, *, image_size: int, say: Say) -> Iterator[Row]:
     config, tally = self._config, Tally()
-    drawing = dataclasses.replace(
-        config.images,
-        waveform=dataclasses.replace(
-            config.images.waveform, height=image_size, width=image_size),
-        spectrogram=dataclasses.replace(
-            config.images.spectrogram, height=image_size, width=image_size))
     for channel in self._channels(name):
       values, cut = trim(channel.values)
       if not len(values):
         self._count(examine(channel.values, rules=config.quality), tally)
         continue
-      wanted = round(config.window * channel.rate)
-      cleaned = None
-      for start, stop in _spans(len(values), channel.rate, config):
-        quality = examine(values[start:stop], wanted=wanted, rules=config.quality)
-        self._count(quality, tally)
-        if not quality.usable:
-          continue
+      drawer = SignalDrawer(values, channel.rate, config, modality=self.modality,
+                            cleaned_as=self.modality, image_size=image_size)
+      for window in windows(len(values), channel.rate, config):
         try:
-          if config.clean and cleaned is None:
-            cleaned = cleaning.clean(values, channel.rate, modality=self.modality)
-          drawn = biosignal_images(
-              (cleaned if config.clean else values)[start:stop], channel.rate, drawing,
-              representations=config.representations)
+          quality, drawn = drawer.draw(window)
         except InputError as error:
           raise InputError(f'{name}: {error}') from error
-        begin, end = (cut + start) / channel.rate, (cut + stop) / channel.rate
+        self._count(quality, tally)
+        begin, end = ((cut + place) / channel.rate for place in (window.start, window.stop))
         for representation, image in drawn.items():
           yield Row(
               image=image, source=name,
@@ -210,14 +156,3 @@ class SignalReader:
     for label, values in zip(recording.channels, recording.signals):
       if not self._columns or {label, label.split()[-1]} & set(self._columns):
         yield Channel(name=label, values=values, rate=recording.rate)
-
-
-def _spans(samples: int, rate: float, config: SignalConfig) -> list[tuple[int, int]]:
-  """Whole windows, as first and last sample + 1; of a short recording, all of it."""
-  length = round(config.window * rate)
-  if not length or samples < length:
-    return [(0, samples)]
-  step = max((config.step or config.window) * rate, 1.0)
-  # Starts are rounded one by one, so that they do not drift at odd rates.
-  starts = (round(k * step) for k in range(int((samples - length) / step) + 2))
-  return [(s, s + length) for s in starts if s + length <= samples]

@@ -12,7 +12,7 @@ from painformer_jax.assessment import biovid, embeddings, planted
 from painformer_jax.assessment.embeddings import EmbeddingSettings, compute_embeddings
 from painformer_jax.assessment.recordings import Locator, Sample, Study
 from painformer_jax.checkpoints.weights import Source, Weights
-from painformer_jax.embed_signals import SignalConfig
+from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.models.config import Preset
 from painformer_jax.models.registry import make_config
 from test_models import drawn, run

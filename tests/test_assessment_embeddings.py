@@ -15,7 +15,7 @@ from painformer_jax.assessment.embedding_store import ModalityFolder
 from painformer_jax.assessment.embeddings import EmbeddingSettings
 from painformer_jax.assessment.recordings import load_channels, load_signal
 from painformer_jax.embed_pictures import PictureConfig
-from painformer_jax.embed_signals import SignalConfig
+from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.errors import InputError
 from painformer_jax.modalities import video
 from painformer_jax.modalities.biosignal import (

@@ -14,7 +14,7 @@ from painformer_jax.assessment.embedding_store import ModalityFolder
 from painformer_jax.assessment.embeddings import EmbeddingSettings
 from painformer_jax.checkpoints.weights import Source, Weights, save_weights
 from painformer_jax.embed_pictures import PictureConfig
-from painformer_jax.embed_signals import SignalConfig
+from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.errors import InputError
 from painformer_jax.modalities.biosignal import BiosignalConfig, WaveformConfig
 from painformer_jax.models.registry import make_config

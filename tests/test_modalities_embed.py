@@ -12,12 +12,13 @@ from painformer_jax.cli.main import main
 from painformer_jax.data.demo.fetch import default_cache_dir
 from painformer_jax.embed_files import Sheet, embed_files, find_files
 from painformer_jax.embed_pictures import PictureConfig, PictureReader
-from painformer_jax.embed_signals import SignalConfig, SignalReader
+from painformer_jax.embed_signals import SignalReader
 from painformer_jax.errors import InputError
 from painformer_jax.modalities import biosignal, faces, images, maps, sheet, video
 from painformer_jax.modalities.biosignal import BiosignalConfig, SpectrogramConfig, WaveformConfig
 from painformer_jax.modalities.network import NetworkConfig
 from painformer_jax.modalities.quality import QualityRules
+from painformer_jax.modalities.windows import SignalConfig
 from test_cli_embed import model, names, read, stored  # noqa: F401, fixtures
 from test_modalities_fnirs import light, needs_mne, write_snirf
 from test_modalities_network import PLAIN, save_network

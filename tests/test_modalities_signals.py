@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import environment
 from painformer_jax.embed_pictures import PictureConfig
-from painformer_jax.embed_signals import SignalConfig
+from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.errors import InputError
 from painformer_jax.modalities import biosignal, cleaning
 from painformer_jax.modalities.biosignal import (

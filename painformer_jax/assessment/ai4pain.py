@@ -261,7 +261,7 @@ def _signal_findings(study: Study, good: set[Path]) -> Iterator[Finding]:
       continue
     lengths[modality][sample.level][channels.shape[1]] += 1
     for column, values in zip(sample.data[modality].columns, channels):
-      for trouble in signal_check.quality(values).troubles:
+      for trouble in signal_check.troubles(values):
         # Saturation is a whole percentage that stays for seconds.
         if modality != 'spo2' or not trouble.startswith('clipped'):
           yield Finding(where=str(path), what=f'{column}: {trouble}')

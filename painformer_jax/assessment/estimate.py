@@ -18,12 +18,12 @@ from painformer_jax.assessment.experiment import Job
 from painformer_jax.assessment.fusion import MixerInput
 from painformer_jax.assessment.pictures import count_pictures
 from painformer_jax.assessment.recordings import Study, load_channels, video_path
-from painformer_jax.assessment.sample_images import (
-    EmbeddingSettings, SampleReader, channels_of, resolved_representations, windows)
+from painformer_jax.assessment.sample_images import EmbeddingSettings, SampleReader, channels_of
 from painformer_jax.benchmark_folds import measured_rate
 from painformer_jax.checkpoints.weights import Weights
 from painformer_jax.errors import InputError
 from painformer_jax.modalities import video
+from painformer_jax.modalities.windows import windows
 from painformer_jax.models import arithmetic
 from painformer_jax.progress import duration
 
@@ -42,7 +42,7 @@ def tokens_of(settings: EmbeddingSettings, study: Study) -> int:
   for length, rate in _lengths(settings, study):
     if channels:
       spans = sum(1 for _ in windows(length, rate, settings.signal))
-      count = spans * len(channels) * len(resolved_representations(settings))
+      count = spans * len(channels) * len(settings.signal.of(settings.source))
     else:
       count = -(-length // settings.frames.every)
     return max(min(count, settings.max_tokens or count), 1)

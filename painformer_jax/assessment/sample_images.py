@@ -11,11 +11,9 @@ import numpy as np
 from painformer_jax.assessment.pictures import image_files
 from painformer_jax.assessment.recordings import Sample, Study, load_channels, video_path
 from painformer_jax.embed_pictures import PictureConfig, PictureReader
-from painformer_jax.embed_signals import SignalConfig
 from painformer_jax.errors import InputError
-from painformer_jax.modalities import cleaning
-from painformer_jax.modalities.biosignal import REPRESENTATIONS, biosignal_images
-from painformer_jax.modalities.quality import Tally, examine, trim
+from painformer_jax.modalities.quality import Tally, trim
+from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
 # Modality of a study -> key of `cleaning.METHODS`.
 CLEANING = {'ecg': 'ecg', 'gsr': 'gsr', 'eda': 'gsr', 'emg_trapezius': 'emg',
@@ -91,7 +89,6 @@ class SampleReader:
   def __init__(self, settings: EmbeddingSettings, *, channels: tuple[str, ...],
                image_size: int):
     self._settings, self._channels, self._size = settings, channels, image_size
-    self._representations = resolved_representations(settings)
     self._pictures = None
     if not channels:
       self._pictures = PictureReader(
@@ -142,31 +139,20 @@ class SampleReader:
       say(f'{len(troubles)} of {len(files)} images left out, such as {troubles[0]}')
 
   def _signal(self, sample: Sample, say) -> Iterator[TokenImage]:
-    config, size, tally = self._settings.signal, self._size, Tally()
-    drawing = dataclasses.replace(
-        config.images,
-        waveform=dataclasses.replace(config.images.waveform, height=size, width=size),
-        spectrogram=dataclasses.replace(config.images.spectrogram, height=size, width=size))
-    signals, rate = load_channels(sample, self._settings.source)
+    source, config, tally = self._settings.source, self._settings.signal, Tally()
+    signals, rate = load_channels(sample, source)
     if len(signals) != len(self._channels):
-      raise InputError(f'{self._settings.source} of {sample.name} has {len(signals)} channels, '
+      raise InputError(f'{source} of {sample.name} has {len(signals)} channels, '
                        f'not {len(self._channels)}')
     trimmed = [trim(values)[0] for values in signals]
-    cleaned = {}
-    for number, start, stop in windows(max(map(len, trimmed)), rate, config):
-      for channel, values in enumerate(trimmed):
-        window = values[start:stop]
-        quality = examine(window, wanted=round(config.window * rate), rules=config.quality)
+    drawers = [SignalDrawer(values, rate, config, modality=source, image_size=self._size,
+                            cleaned_as=CLEANING.get(source, '')) for values in trimmed]
+    count = len(config.of(source))
+    for window in windows(max(map(len, trimmed)), rate, config):
+      for channel, drawer in enumerate(drawers):
+        quality, drawn = drawer.draw(window)
         tally.add(quality)
-        if not quality.usable:
-          continue
-        if config.clean:
-          if channel not in cleaned:
-            cleaned[channel] = cleaning.clean(
-                values, rate, modality=CLEANING[self._settings.source])
-          window = cleaned[channel][start:stop]
-        drawn = biosignal_images(window, rate, drawing, representations=self._representations)
-        first = (number * len(signals) + channel) * len(drawn)
+        first = (window.number * len(signals) + channel) * count
         for offset, image in enumerate(drawn.values()):
           yield TokenImage(token=first + offset, image=image)
     if not tally.kept:
@@ -175,32 +161,12 @@ class SampleReader:
       say(str(tally))
 
 
-def windows(samples: int, rate: float, config: SignalConfig) -> Iterator[tuple[int, int, int]]:
-  """Whole windows: number, first sample, last sample + 1; of a short signal, all of it."""
-  length = round(config.window * rate)
-  if not length or samples < length:
-    yield 0, 0, samples
-    return
-  step, number = max((config.step or config.window) * rate, 1.0), 0
-  # Starts are rounded one by one, so that they do not drift at odd rates.
-  while (start := round(number * step)) + length <= samples:
-    yield number, start, start + length
-    number += 1
-
-
-def resolved_representations(settings: EmbeddingSettings) -> tuple[str, ...]:
-  """Those asked for, or the paper's."""
-  if settings.signal.representations:
-    return settings.signal.representations
-  return ('waveform',) if settings.source == 'fnirs' else REPRESENTATIONS
-
-
 def token_labels(settings: EmbeddingSettings, channels: tuple[str, ...],
                  tokens: int) -> tuple[str, ...]:
   """What each token is: 'frame 12', 'gsr psd', 'S1_D2 waveform, 5-10 s'."""
   if not channels:
     return tuple(f'frame {token * settings.frames.every}' for token in range(tokens))
-  kinds, config = resolved_representations(settings), settings.signal
+  kinds, config = settings.signal.of(settings.source), settings.signal
   labels = []
   for token in range(tokens):
     rest, kind = divmod(token, len(kinds))
@@ -223,7 +189,7 @@ def settings_record(settings: EmbeddingSettings, channels: tuple[str, ...]) -> d
   if channels:
     signal = dataclasses.asdict(settings.signal)
     del signal['pathlength_factor']
-    signal['representations'] = resolved_representations(settings)
+    signal['representations'] = settings.signal.of(settings.source)
     for part in signal['images'].values():
       del part['height'], part['width']
     return record | {'channels': channels, 'signal': signal}

@@ -1,6 +1,5 @@
-"""What can be wrong with a recorded signal and with a table of them."""
+"""What is wrong with a recorded signal and with a table of them, in words."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,73 +7,27 @@ import numpy as np
 
 from painformer_jax.assessment.recordings import Finding, read_table
 from painformer_jax.errors import InputError
+from painformer_jax.modalities.quality import examine
 
-# A signal that runs into its amplifier's limit stops there at once; one that turns
-# slowly comes to its peak in the smallest steps of its digits.
-CLIPPED_RUN = 5
-CLIPPED_SHARE = 0.01
+CLIPPED_SHARE = 0.01  # Of a signal, above which it is worth a finding.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Quality:
-  """The state of one signal.
-
-  Attributes:
-    samples: how many.
-    missing: how many are NaN or infinite.
-    flat: all finite ones are equal (or there is none).
-    clipped: share of the samples in runs of `CLIPPED_RUN` or more at the signal's
-      maximum or minimum that begin or end with more than its smallest step.
-  """
-
-  samples: int
-  missing: int
-  flat: bool
-  clipped: float
-
-  @property
-  def troubles(self) -> tuple[str, ...]:
-    """In words, worst first; none if the signal is sound."""
-    words = []
-    if self.missing == self.samples:
-      return ('no finite value',)
-    if self.flat:
-      words.append('flat')
-    if self.missing:
-      words.append(f'{self.missing} of {self.samples} values are no number')
-    if self.clipped > CLIPPED_SHARE and not self.flat:
-      words.append(f'clipped: {self.clipped:.0%} of it lies at its limits')
-    return tuple(words)
-
-
-def quality(signal: np.ndarray) -> Quality:
-  """Examines one signal.
+def troubles(signal: np.ndarray) -> tuple[str, ...]:
+  """What is wrong with one signal in words, worst first; none if it is sound.
 
   Args:
     signal: real [n].
   """
-  values = np.asarray(signal, np.float64)
-  finite = np.isfinite(values)
-  kept = values[finite]
-  flat = kept.size == 0 or bool(kept.max() == kept.min())
-  held = 0
-  if not flat:
-    held = sum(_held(kept, limit) for limit in (kept.min(), kept.max()))
-  return Quality(samples=values.size, missing=int(values.size - kept.size), flat=flat,
-                 clipped=held / max(values.size, 1))
-
-
-def _held(values: np.ndarray, limit: float) -> int:
-  """How many of a signal's samples lie in clipped runs at a limit."""
-  edges = np.flatnonzero(np.diff(np.concatenate([[False], values == limit, [False]])))
-  steps = np.abs(np.diff(values))
-  smallest = steps[steps > 0].min()
-  held = 0
-  for start, stop in zip(edges[::2], edges[1::2]):
-    beside = np.concatenate([steps[max(start - 1, 0):start], steps[stop - 1:stop]])
-    if stop - start >= CLIPPED_RUN and beside.max() > 1.5 * smallest:
-      held += int(stop - start)
-  return held
+  found, words = examine(signal), []
+  if found.missing == 1:
+    return ('no finite value',)
+  if found.flat:
+    words.append('flat')
+  if found.missing:
+    words.append(f'{round(found.missing * found.samples)} of {found.samples} values are no number')
+  if found.clipped > CLIPPED_SHARE:
+    words.append(f'clipped: {found.clipped:.0%} of it lies at its limits')
+  return tuple(words)
 
 
 def table_findings(
@@ -111,7 +64,7 @@ def table_findings(
   if signals:
     for name in columns:
       if name in header:
-        for trouble in quality(table.values[:, header.index(name)]).troubles:
+        for trouble in troubles(table.values[:, header.index(name)]):
           yield finding(f'{name}: {trouble}')
 
 

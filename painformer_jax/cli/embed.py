@@ -142,8 +142,9 @@ def _picture_reader(args):
 
 
 def _signal_reader(args):
-  from painformer_jax.embed_signals import SignalConfig, SignalReader
+  from painformer_jax.embed_signals import SignalReader
   from painformer_jax.modalities.settings import read_settings
+  from painformer_jax.modalities.windows import SignalConfig
 
   config = read_settings(args.settings, SignalConfig) if args.settings else SignalConfig()
   config = dataclasses.replace(config, **_given(

@@ -161,7 +161,6 @@ def _clipped(values: np.ndarray, run: int) -> int:
   if not len(real):
     return 0
   smallest = real.min()
-  finite = np.isfinite(values)
   count = 0
   for limit in (np.nanmin(values[np.isfinite(values)]), np.nanmax(values[np.isfinite(values)])):
     held = np.concatenate([[False], values == limit, [False]])
