@@ -70,8 +70,21 @@ def test_closing_ends_the_workers(data_dir):
   assert len(multiprocessing.active_children()) == 2
   batches.close()
   assert not multiprocessing.active_children()
+  batches.close()
   with pytest.raises(StopIteration):
     next(batches)
+
+
+@pytest.mark.slow
+def test_nothing_is_said_nor_left_at_the_end(data_dir):
+  """Also where batches are kept until then."""
+  script = ('import sys; from painformer_jax.data.mixture import TaskRows, train_batches\n'
+            "with train_batches([TaskRows(name='one', rows=4)], data_dir=sys.argv[1], "
+            'image_size=64, seed=1, workers=2) as batches:\n'
+            '  kept = [next(batches) for _ in range(5)]\n')
+  done = subprocess.run([sys.executable, '-c', script, str(data_dir)], capture_output=True,
+                        text=True, env=environment(), timeout=120)
+  assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ class Batches(Iterator):
       raise InputError(
           f'threads ({threads}) and prefetch ({prefetch}) must be at least 1, workers '
           f'({workers}) at least 0')
-    self._closed = False
+    self._closed, self._shared = False, workers > 0
     steps = grain.MapDataset.range(start, stop).map(batch).to_iter_dataset(
         grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch))
     if workers:
@@ -62,7 +62,8 @@ class Batches(Iterator):
     if self._closed:
       raise StopIteration
     try:
-      return next(self._iterator)
+      batch = next(self._iterator)
+      return _copied(batch) if self._shared else batch
     except RuntimeError as error:
       if 'terminated unexpectedly' not in str(error):
         raise
@@ -74,13 +75,22 @@ class Batches(Iterator):
   def close(self) -> None:
     """Ends the iterator; threads and processes end with the batch they are at."""
     self._closed = True
-    self._iterator.close()
+    if self._iterator is not None:
+      self._iterator.close()
+    # Grain's iterators complain where they are collected as the interpreter ends.
+    self._iterator = None
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error):
     self.close()
+
+
+def _copied(batch: Batch) -> Batch:
+  """The batch in memory of its own, so that shared memory is free again at once."""
+  return {name: _copied(part) if isinstance(part, dict) else np.array(part)
+          for name, part in batch.items()}
 
 
 def _begin_worker(index: int, count: int) -> None:
