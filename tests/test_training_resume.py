@@ -5,6 +5,7 @@ alone: every array of the last checkpoint, every row of metrics.jsonl. The quick
 tests train two stages of painformer_nano, the slow ones all of it.
 """
 
+import dataclasses
 import random
 import signal
 import time
@@ -206,6 +207,20 @@ def test_killed_and_then_stopped(one_device, reference, tmp_path):
 
   lines = uninterrupted(one_device, workdir)
   assert lines[0] == f'goes on from step {stopped} of {workdir}'
+  assert_same_run(workdir, reference[0])
+
+
+@pytest.mark.slow
+def test_processes_that_read_come_and_go(one_device, reference, tmp_path):
+  """Killed with two of them, stopped with one, ended with none."""
+  workdir = tmp_path / 'run'
+  two, one = (dataclasses.replace(
+      one_device, overrides=one_device.overrides | {'workers': count}) for count in (2, 1))
+  status, _ = interrupted(two, workdir, saved(workdir, 5), signal.SIGKILL)
+  assert status == -signal.SIGKILL
+  status, messages = interrupted(one, workdir, row_at(workdir, 12), signal.SIGTERM)
+  assert status == 130 and messages.splitlines()[-1] == 'painformer: interrupted', messages
+  uninterrupted(one_device, workdir)
   assert_same_run(workdir, reference[0])
 
 
