@@ -76,7 +76,7 @@ def photo_task(images: int, image_size: int) -> TaskSource:
 
 
 def stages(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: int,
-           batches: int, rounds: int,
+           batches: int, rounds: int, workers: int = 0,
            progress: Callable[[str], None] = lambda line: None) -> list[Stage]:
   """Times each stage on a prepared task, all with the same number of threads.
 
@@ -87,6 +87,7 @@ def stages(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: 
     threads: of every stage.
     batches: batches of 32 images that a stage is timed over, in a round.
     rounds: how often each stage runs; they take turns.
+    workers: processes of one thread each that are the pipeline, instead of threads.
     progress: told what is going on.
 
   Raises:
@@ -111,8 +112,10 @@ def stages(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: 
   def pipeline(augment: str):
     with mixture.train_batches(
         [mixture.TaskRows(name=task, rows=_ROWS, augment=augment)], data_dir=data_dir,
-        image_size=image_size, seed=0, threads=threads) as iterator:
-      next(iterator)  # Starts the threads.
+        image_size=image_size, seed=0, threads=1 if workers else threads,
+        workers=workers) as iterator:
+      for _ in range(max(1, workers)):
+        next(iterator)  # Starts threads and processes.
       start = time.perf_counter()
       for _ in range(batches):
         next(iterator)

@@ -71,6 +71,15 @@ def test_data_stages_are_timed(tmp_path):
   assert 'photo_crops' in done.stdout and 'of bare decode' in done.stdout
 
 
+@pytest.mark.slow
+def test_data_stages_with_workers():
+  done = painformer('benchmark', 'data', '--image-size', '32', '--batches', '3', '--rounds', '1',
+                    '--workers', '2')
+  assert done.returncode == 0, done.stderr
+  assert '2 thread(s) of ' in done.stdout and 'pipeline in 2 process(es)' in done.stdout
+  assert done.stdout.count('%') == 6
+
+
 def test_data_at_scale(tmp_path):
   done = painformer('benchmark', 'data', '--records', '10000', '20000', '--scratch',
                     str(tmp_path), '--json', str(tmp_path / 'scale.json'))
@@ -99,6 +108,7 @@ def test_a_corpus_half_written_is_written_again(tmp_path):
     (['--data-dir', 'nowhere', '--task', 'x'], 'no data folder nowhere'),
     (['--batches', '0'], 'must be at least 1'),
     (['--memory-minutes', '-1'], '--memory-minutes at least 0'),
+    (['--workers', '-1'], '--workers and --memory-minutes at least 0'),
     (['--records', '10', '0'], 'a corpus of 0 records cannot be measured'),
     (['--records', '10', '--scratch', 'nowhere'], 'there is no folder nowhere'),
 ])

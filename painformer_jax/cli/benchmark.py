@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   data.add_argument('--image-size', type=int, default=224, metavar='N',
                     help='side of the images (default: %(default)s)')
   data.add_argument('--threads', type=int, metavar='N', help='default: one a core')
+  data.add_argument('--workers', type=int, default=0, metavar='N',
+                    help='processes of one thread that make batches, instead of threads')
   data.add_argument('--batches', type=int, default=40, metavar='N',
                     help='of 32 images, in a round (default: %(default)s)')
   data.add_argument('--memory-minutes', type=float, default=0.0, metavar='X',
@@ -99,10 +101,11 @@ def _data(args, where) -> dict:
     return {'scale': [dataclasses.asdict(row) for row in rows]}
   if bool(args.data_dir) != bool(args.task):
     raise InputError('--data-dir and --task go together')
-  if args.batches < 1 or args.image_size < 1 or not args.memory_minutes >= 0:
-    raise InputError(
-        '--batches and --image-size must be at least 1, --memory-minutes at least 0')
-  threads = args.threads or os.cpu_count() or 1
+  if (args.batches < 1 or args.image_size < 1 or args.workers < 0
+      or not args.memory_minutes >= 0):
+    raise InputError('--batches and --image-size must be at least 1, --workers and '
+                     '--memory-minutes at least 0')
+  threads = args.threads or args.workers or os.cpu_count() or 1
   with tempfile.TemporaryDirectory() as scratch:
     data_dir, task = args.data_dir, args.task
     if task is None:
@@ -110,9 +113,11 @@ def _data(args, where) -> dict:
       store(benchmark_data.photo_task(4096, args.image_size), scratch, progress=say)
     settings = dict(image_size=args.image_size, threads=threads, progress=say)
     stages = benchmark_data.stages(
-        data_dir, task, batches=args.batches, rounds=args.rounds, **settings)
+        data_dir, task, batches=args.batches, rounds=args.rounds, workers=args.workers,
+        **settings)
+    made_by = f', pipeline in {args.workers} process(es)' if args.workers else ''
     print(f'{task}, {args.image_size} pixels, {threads} thread(s) of '
-          f'{where["cpu_cores"]} cores, median of {args.rounds} rounds')
+          f'{where["cpu_cores"]} cores{made_by}, median of {args.rounds} rounds')
     print(benchmark_data.table(stages))
     figures = {'stages': [dataclasses.asdict(stage) for stage in stages]}
     if args.memory_minutes:
