@@ -17,8 +17,8 @@ import tempfile
 import pytest
 
 # What CI also runs on a second Python: the seams to JAX, Flax, Grain and TFDS.
-CORE = ('test_models', 'test_spectral', 'test_key_map', 'test_torch_file', 'test_losses',
-        'test_mixture', 'test_inference', 'test_run_weights')
+CORE = ('test_import', 'test_models', 'test_presets', 'test_spectral', 'test_key_map',
+        'test_torch_file', 'test_losses', 'test_mixture', 'test_inference', 'test_run_weights')
 
 TESTS = pathlib.Path(__file__).parent
 ROOT = TESTS.parent
