@@ -11,8 +11,9 @@ import video_study
 from assess_runs import assess, quick_jit, read_results, write_weights
 from painformer_jax.assessment import biovid, pictures
 from painformer_jax.assessment.config import from_config_dict
-from painformer_jax.assessment.embedding_store import ModalityFolder
 from painformer_jax.assessment.embedding_record import fingerprints
+from painformer_jax.assessment.embedding_store import ModalityFolder, Tokens
+from painformer_jax.assessment.finetune_batches import Batches
 from painformer_jax.assessment.sample_images import EmbeddingSettings, SampleReader
 from painformer_jax.embed_pictures import PictureConfig
 from painformer_jax.errors import InputError
@@ -116,8 +117,69 @@ def test_the_backbone_is_fine_tuned_on_videos(folder, finished):
   each = read_results(folder / 'tuned')['both, BL1-PA4']
   assert each['protocol'] == 'hold-out, 2/2 subjects' and each['samples'] == 8
   assert each['scores']['accuracy']['estimate'] >= 0.7, each
+  assert 'of images are kept on the disk' in done.stderr
+  assert not (folder / 'tuned' / 'images').exists()
   # Both of a batch's modalities, two images each.
   assert '16 images a step' in done.stderr and '4 passes an image' in done.stderr
+
+
+def batches_of(study, tokens, **options):
+  """Batches of thermal frames: five steps of four samples, two images each."""
+  rows = np.arange(20).reshape(5, 4) % len(study.samples)
+  settings = {'thermal': EmbeddingSettings(source='thermal', picture='thermal')}
+  with Batches(study, settings, tokens={'thermal': tokens}, rows=rows, readers=2,
+               label=np.arange(16) % 2, weights=np.array([1.0, 3.0], np.float32),
+               frames={'thermal': 2}, entropy=[1, 2], image_size=32,
+               **{'start': 0} | options) as batches:
+    return list(batches)
+
+
+def test_batches_follow_from_seed_and_step_and_kept_images_change_nothing(folder, tmp_path):
+  study = own_study(shutil.copytree(folder / 'data', tmp_path / 'data'))
+  mask = np.ones((16, 3), bool)
+  mask[1, :2] = mask[2] = False
+  tokens = Tokens(values=np.zeros((16, 3, 1), np.float32), mask=mask, labels=('',) * 3)
+  plain = batches_of(study, tokens)
+  assert len(plain) == 5 and plain[0]['label'].tolist() == [0, 1, 0, 1]
+  assert plain[0]['weight'].tolist() == [1, 3, 1, 3]
+  found = plain[0]['thermal']
+  assert found['image'].shape == (4, 2, 32, 32, 3) and found['token'].shape == (4, 2)
+  assert found['token'][1:3].tolist() == [[2, 3], [3, 3]]  # 3 is nowhere.
+  assert not found['image'][2].any() and not found['image'][1, 1].any()
+  for row in (0, 3):
+    images, _ = read(study, row)
+    for image, token in zip(found['image'][row], found['token'][row]):
+      np.testing.assert_array_equal(image, images[token].image)
+  # Steps differ in what they choose; the same step does not, wherever reading begins.
+  again = plain[4]['thermal']['token'][:1]
+  assert any((plain[k]['thermal']['token'][0] != found['token'][0]).any() for k in range(1, 5))
+  late = batches_of(study, tokens, start=3)
+  assert len(late) == 2 and (late[1]['thermal']['token'][:1] == again).all()
+  np.testing.assert_array_equal(late[0]['thermal']['image'], plain[3]['thermal']['image'])
+  # With images kept, recordings are read once.
+  first = batches_of(study, tokens, images=tmp_path / 'images')
+  shutil.rmtree(tmp_path / 'data' / 'thermal')
+  second = batches_of(study, tokens, images=tmp_path / 'images')
+  for one, other, third in zip(plain, first, second):
+    for part in ('image', 'token'):
+      np.testing.assert_array_equal(one['thermal'][part], other['thermal'][part])
+      np.testing.assert_array_equal(one['thermal'][part], third['thermal'][part])
+  with pytest.raises(InputError, match='there is no thermal'):
+    batches_of(study, tokens)
+
+
+def test_images_that_are_gone_or_damaged_are_named(folder, tmp_path):
+  study = own_study(shutil.copytree(folder / 'data', tmp_path / 'data'))
+  tokens = Tokens(values=np.zeros((16, 3, 1), np.float32), mask=np.ones((16, 3), bool),
+                  labels=('',) * 3)
+  batches_of(study, tokens, images=tmp_path / 'images')
+  kept = tmp_path / 'images' / 'thermal' / '0000003.npz'
+  kept.write_bytes(kept.read_bytes()[:100])
+  with pytest.raises(InputError, match='0000003.npz is damaged: remove it'):
+    batches_of(study, tokens, images=tmp_path / 'images')
+  (study.samples[5].data['thermal'].path / 'frame2.png').unlink()
+  with pytest.raises(InputError, match='has the recording changed?'):
+    batches_of(study, tokens)
 
 
 # --- pictures that lie beside the dataset -------------------------------------

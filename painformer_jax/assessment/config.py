@@ -153,7 +153,7 @@ class AssessConfig:
   # Fields that may change when a run is continued: they leave its figures alone.
   RESUMABLE: typing.ClassVar = frozenset(
       {'data_dir', 'batch_size', 'memory_limit', 'figures', 'reference', 'assessor',
-       'finetune.readers'})
+       'finetune.readers', 'finetune.keep_images'})
 
   @property
   def finetunes(self) -> bool:

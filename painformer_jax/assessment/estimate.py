@@ -6,7 +6,7 @@ import itertools
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -119,7 +119,8 @@ def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *, weights: 
               for name, each in config.used.items()}
   an_image = 2 * sum(arithmetic.multiply_adds(weights.config).values())
   images = sum(to_embed.values())
-  tuned = [_tuning(config, job, tokens) for job in jobs] if config.finetunes else []
+  videos = {name for name, each in config.used.items() if not channels_of(study, each.source)}
+  tuned = [_tuning(config, job, tokens, videos) for job in jobs] if config.finetunes else []
   rate = images_a_second(weights, config.batch_size) if images or tuned else 0.0
   reading = {name: seconds_to_read(each, study, image_size=weights.config.image_size)
              for name, each in config.used.items()} if images or tuned else {}
@@ -137,6 +138,11 @@ def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *, weights: 
         f'{runs * passes * an_image / 1e12:,.3g} TFLOP: {duration(runs * passes / rate)} at '
         f'{rate:.3g} images/s a pass, {each.passes} passes an image, and beside it '
         f'{duration(runs * threads / config.finetune.readers)} of reading and drawing')
+  if config.finetunes and config.finetune.keep_images and videos:
+    kept = sum(tokens[name] * sum(config.used[name].source in s.data for s in study.samples)
+               for name in videos)
+    say(f'to fine-tune: at most {kept * 3 * weights.config.image_size ** 2 / 1e9:.3g} GB of images '
+        'are kept on the disk until the run is finished (config.finetune.keep_images)')
   if not config.finetunes:
     width = weights.config.embedding_width
     _report_mixers(config, [dataclasses.replace(job, inputs=planned_inputs(
@@ -174,7 +180,8 @@ class _Tuning:
   read: Mapping[str, int]
 
 
-def _tuning(config: AssessConfig, job: Job, tokens: Mapping[str, int]) -> _Tuning:
+def _tuning(config: AssessConfig, job: Job, tokens: Mapping[str, int],
+            videos: Collection[str]) -> _Tuning:
   tune, (fold,) = config.finetune, job.folds
   own = {name: tokens[name] for name in config.rows[job.row].fusion.modalities}
   seen = -(-len(fold.train) * tune.epochs // tune.batch) * tune.batch
@@ -183,7 +190,9 @@ def _tuning(config: AssessConfig, job: Job, tokens: Mapping[str, int]) -> _Tunin
   return _Tuning(
       trained=seen * of_a_step // tune.batch, tested=len(fold.test) * sum(own.values()),
       passes=_PASSES + in_pieces,
-      read={name: (seen + len(fold.test)) * count for name, count in own.items()})
+      read={name: count * (len(fold.test) + (
+          len(fold.train) if tune.keep_images and name in videos else seen))
+            for name, count in own.items()})
 
 
 def _left(settings: EmbeddingSettings, study: Study, folder: pathlib.Path) -> int:

@@ -52,7 +52,8 @@ Say = Callable[[str], None]
 
 
 def run(config: AssessConfig, job: Job, study: Study, *, weights: Weights,
-        store: EmbeddingStore, folder: str | os.PathLike, shuffle: int | None = None,
+        store: EmbeddingStore, folder: str | os.PathLike,
+        images: str | os.PathLike | None = None, shuffle: int | None = None,
         devices: Sequence[jax.Device] | None = None,
         progress: Say = lambda line: None) -> Outcome:
   """Fine-tunes and tests a job, once a seed; goes on where it was stopped.
@@ -68,6 +69,7 @@ def run(config: AssessConfig, job: Job, study: Study, *, weights: Weights,
     store: the embeddings by these weights, not normalised: they say which images of a
       sample there are.
     folder: of this job alone; see the module.
+    images: folder that keeps images of videos, for all jobs of a run; None keeps none.
     shuffle: seed to shuffle the labels within subjects with; None: true labels.
     devices: to train on; None for all.
     progress: takes lines.
@@ -89,7 +91,8 @@ def run(config: AssessConfig, job: Job, study: Study, *, weights: Weights,
   logits = []
   for seed in seeds:
     tuning = _Tuning(config, job, study, seed=seed, weights=weights, store=store,
-                     folder=pathlib.Path(folder, f'seed-{seed}'), devices=devices, say=progress)
+                     folder=pathlib.Path(folder, f'seed-{seed}'), devices=devices, say=progress,
+                     images=None if images is None else pathlib.Path(images))
     logits.append(tuning.logits())
   names = np.array([study.samples[p].name for p in job.positions])
   return Outcome(
@@ -102,11 +105,11 @@ class _Tuning:
   """One training of one backbone."""
 
   def __init__(self, config: AssessConfig, job: Job, study: Study, *, seed: int,
-               weights: Weights, store: EmbeddingStore, folder: pathlib.Path, devices,
-               say: Say):
+               weights: Weights, store: EmbeddingStore, folder: pathlib.Path,
+               images: pathlib.Path | None, devices, say: Say):
     self._study, self._weights, self._folder, self._say = study, weights, folder, say
     self._job, self._tune, self._run = job, config.finetune, Run(fold=job.folds[0], seed=seed)
-    self._batch_size = config.batch_size
+    self._batch_size, self._images_kept = config.batch_size, images
     self._fusion = config.rows[job.row].fusion
     self._settings = {name: config.modalities[name] for name in self._fusion.modalities}
     self._tokens = {name: store.tokens(name) for name in self._fusion.modalities}
@@ -157,7 +160,7 @@ class _Tuning:
   def _everything(self, store: EmbeddingStore) -> str:
     """A hash of all that the result depends on, but for the devices."""
     tune = dataclasses.asdict(self._tune)
-    del tune['readers']
+    del tune['readers'], tune['keep_images']
     fits = [dataclasses.asdict(fit) for fit in self._plan.fits]
     for fit in fits:
       del fit['epochs'], fit['steps'], fit['batch']  # Those of `FinetuneConfig` count.
@@ -224,7 +227,7 @@ class _Tuning:
           weights=class_weights(self._run, self._job.label, classes=self._fit.model.outputs,
                                 balanced=self._fit.class_weights == 'balanced'),
           frames=self._frames, entropy=self._run.entropy.tolist(), start=step,
-          image_size=plan.backbone.image_size, readers=tune.readers))
+          image_size=plan.backbone.image_size, readers=tune.readers, images=self._images_kept))
       interrupt = closing.enter_context(Interrupt())
       return self._steps_on(state, step, fixed=fixed, batches=batches, checkpoints=checkpoints,
                             advance=finetune_program.make_step(plan, optimizer, mesh),

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import pathlib
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +12,8 @@ from painformer_jax.assessment.embedding_store import Tokens
 from painformer_jax.assessment.read_ahead import read_ahead
 from painformer_jax.assessment.recordings import Sample, Study
 from painformer_jax.assessment.sample_images import (
-    EmbeddingSettings, SampleReader, channels_of)
+    EmbeddingSettings, SampleReader, TokenImage, channels_of)
+from painformer_jax.checkpoints.atomic import write_atomically
 from painformer_jax.errors import InputError
 
 
@@ -19,10 +22,12 @@ class Wanted:
   """Some images of one modality of a sample.
 
   Attributes:
+    position: of the sample in the study.
     sample: whose they are.
     tokens: their places among the sample's tokens, rising; none where it has none.
   """
 
+  position: int
   sample: Sample
   tokens: tuple[int, ...]
 
@@ -65,12 +70,15 @@ class Batches:
     start: first step to give.
     image_size: side of the images, pixels.
     readers: threads for each modality.
+    images: folder that keeps the images of videos, so that each is decoded and its
+      faces are found once, not in every epoch; None keeps none.
   """
 
   def __init__(self, study: Study, settings: Mapping[str, EmbeddingSettings], *,
                tokens: Mapping[str, Tokens], rows: np.ndarray, label: np.ndarray,
                weights: np.ndarray, frames: Mapping[str, int], entropy: Sequence[int],
-               start: int, image_size: int, readers: int):
+               start: int, image_size: int, readers: int,
+               images: pathlib.Path | None = None):
     self._rows, self._label, self._weights = rows, label, weights
     self._frames, self._size, self._step = dict(frames), image_size, start
     self._absent = {name: part.mask.shape[1] for name, part in tokens.items()}
@@ -80,7 +88,8 @@ class Batches:
       wanted = _Requests(study, tokens[name].mask, rows[start:], frames=self._frames[name],
                          entropy=[*entropy, number], first=start)
       self._images[name] = self._open.enter_context(contextlib.closing(read_ahead(
-          wanted, _starter(each, study, image_size), threads=readers)))
+          wanted, _starter(each, study, image_size, images and images / name),
+          threads=readers)))
 
   def __enter__(self) -> 'Batches':
     return self
@@ -136,32 +145,65 @@ class _Requests(Sequence):
     step, row = divmod(number, self._rows.shape[1])
     position = int(self._rows[step, row])
     rng = np.random.default_rng([*self._entropy, self._first + step, row])
-    return Wanted(sample=self._study.samples[position],
+    return Wanted(position=position, sample=self._study.samples[position],
                   tokens=choose(self._mask[position], self._frames, rng))
 
 
-def _starter(settings: EmbeddingSettings, study: Study, image_size: int):
+def _starter(settings: EmbeddingSettings, study: Study, image_size: int,
+             images: pathlib.Path | None):
   """What each reading thread begins with."""
   channels = channels_of(study, settings.source)
+  kept = None if images is None or channels else images  # Signals are drawn quickly.
+  if kept is not None:
+    kept.mkdir(parents=True, exist_ok=True)
 
   def start():
     reader = SampleReader(settings, channels=channels, image_size=image_size)
-    return lambda wanted: iter([_read(reader, wanted)])
+    return lambda wanted: iter([_read(reader, wanted, kept)])
 
   return start
 
 
-def _read(reader: SampleReader, wanted: Wanted) -> list:
-  """The images, in order; stops at the last one."""
-  left, found = set(wanted.tokens), []
-  if not left:
-    return found
+def _read(reader: SampleReader, wanted: Wanted, kept: pathlib.Path | None) -> list[TokenImage]:
+  """The images, in order: from what is kept, else from the recording."""
+  if not wanted.tokens:
+    return []
+  found = (_first(reader, wanted) if kept is None
+           else _all(reader, wanted.sample, kept / f'{wanted.position:07d}.npz'))
+  missing = [token for token in wanted.tokens if token not in found]
+  if missing:
+    raise InputError(f'{wanted.sample.name}: {len(missing)} of its images could be read before '
+                     'and cannot now: has the recording changed?')
+  return [TokenImage(token=token, image=found[token]) for token in wanted.tokens]
+
+
+def _first(reader: SampleReader, wanted: Wanted) -> dict[int, np.ndarray]:
+  """Of the images up to the last that is wanted, those that are."""
+  found = {}
   with contextlib.closing(reader.images(wanted.sample, say=lambda line: None)) as images:
     for image in images:
-      if image.token in left:
-        found.append(image)
-        left.remove(image.token)
-        if not left:
-          return found
-  raise InputError(f'{wanted.sample.name}: {len(left)} of its images could be read before and '
-                   'cannot now: has the recording changed?')
+      if image.token in wanted.tokens:
+        found[image.token] = image.image
+      if image.token >= wanted.tokens[-1]:
+        break
+  return found
+
+
+def _all(reader: SampleReader, sample: Sample, path: pathlib.Path) -> Mapping[int, np.ndarray]:
+  """Every image of a sample, kept at `path`."""
+  if not path.is_file():
+    images = []
+    try:
+      images.extend(reader.images(sample, say=lambda line: None))
+    except InputError:
+      # What can be read of a damaged recording is used, as in embedding.
+      if not images:
+        raise
+    write_atomically(path, lambda file: np.savez(
+        file, token=np.array([image.token for image in images]),
+        image=np.stack([image.image for image in images])))
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return dict(zip(file['token'].tolist(), file['image'], strict=True))
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    raise InputError(f'{path} is damaged: remove it, then run the same command again') from error

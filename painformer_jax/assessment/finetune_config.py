@@ -38,6 +38,9 @@ class FinetuneConfig:
       works them out twice. 0 for all.
     dtype: of the backbone's arithmetic while it trains.
     readers: threads that read recordings and draw images, for each modality.
+    keep_images: whether images of videos are kept in the run's folder until it is
+      finished (150 KB each at 224 pixels), so that faces are looked for once and not in
+      every epoch.
   """
 
   learning_rate: float = 1e-5
@@ -49,6 +52,7 @@ class FinetuneConfig:
   images_at_once: int = 0
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   readers: int = 2
+  keep_images: bool = True
 
   def __post_init__(self):
     for name, least in (('epochs', 1), ('batch', 1), ('frames', 1), ('images_at_once', 0),

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -68,7 +69,7 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
   """Runs everything that is not finished, and writes the results.
 
   The folder holds config.json, embeddings/, folds/ (what is finished), finetuned/ (see
-  `finetune`), assessors/, and at the end results.json, table.csv, table.tex,
+  `finetune`), images/ (until the end), assessors/, and at the end results.json, table.csv, table.tex,
   subjects.csv, predictions.csv, *.png.
 
   Args:
@@ -100,6 +101,8 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
     tokens[name] = experiment.normalised(
         store.tokens(name), study.subject_array(), how=config.normalise)
 
+  images = workdir / 'images'
+
   def train(job: Job, *, shuffle: int | None = None) -> Outcome:
     if not config.finetunes:
       return experiment.run(config, job, study, cache=str(workdir / 'folds'), shuffle=shuffle,
@@ -107,7 +110,7 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
     folder = results.slug(f'{job.row}, {job.task.name}')
     return finetune.run(
         config, job, study, weights=weights, store=store, shuffle=shuffle, progress=say,
-        folder=workdir / 'finetuned' / (
+        images=images if config.finetune.keep_images else None, folder=workdir / 'finetuned' / (
             folder if shuffle is None else f'{folder}-shuffled-{shuffle}'))
 
   found = []
@@ -131,6 +134,7 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
   if against is not None:
     tests += paired.against_run(found, against)
   results.write_results(found, workdir, tests=tests, figures=config.figures)
+  shutil.rmtree(images, ignore_errors=True)
   summaries = [results.summarise(e) for e in found]
   out(terminal.table(summaries))
   for test in tests:
