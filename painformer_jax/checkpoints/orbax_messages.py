@@ -57,13 +57,6 @@ def first_line(error: Exception) -> str:
   return line[:300]
 
 
-def forget(error: BaseException | None) -> None:
-  """Lets go of what an error's calls held, whose own errors are printed when they go."""
-  while error:
-    traceback.clear_frames(error.__traceback__)
-    error = error.__cause__ or error.__context__
-
-
 def reason(error: Exception) -> str:
   """'No space left on device' out of what the storage layer says."""
   if isinstance(error, OSError) and error.strerror:

@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import sys
-import time
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from etils import epath
 
 from painformer_jax import progress
 from painformer_jax.checkpoints.checksums import checksums
-from painformer_jax.checkpoints.orbax_messages import first_line, forget, quiet, reason
+from painformer_jax.checkpoints.orbax_messages import first_line, quiet, reason
 from painformer_jax.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel import processes
@@ -203,15 +202,14 @@ class CheckpointStore:
 
   def close(self) -> None:
     """Ends the background work; `finish` says whether it went well."""
-    with self._silence:
-      # A save that failed was reported, or something else went wrong before.
-      if not (self._failed and parallel.many_processes()):
-        with contextlib.suppress(OSError, ValueError):
-          self._manager.close()
-      if self._failed:
-        forget(self._failure)
-        time.sleep(0.2)  # Writes that are still under way end in this time.
-        gc.collect()  # Of futures with errors that nobody asked for.
+    # A save that failed was reported, or something else went wrong before.
+    if not (self._failed and parallel.many_processes()):
+      with contextlib.suppress(OSError, ValueError):
+        self._manager.close()
+    if self._failed:
+      gc.collect()
+    else:  # Else futures with errors that nobody asked for speak until the very end.
+      self._silence.close()
 
   def _barrier(self, *, key: str, timeout_ms: int) -> None:
     """Where processes wait for one another, but not after a failed save.
@@ -228,7 +226,7 @@ class CheckpointStore:
     try:
       yield
     except (OSError, ValueError) as error:  # Its storage layer raises ValueError.
-      self._failed, self._failure = True, error
+      self._failed = True
       if isinstance(error, TimeoutError) and parallel.many_processes():
         raise  # Another process did not come; whoever sees the processes says why.
       raise InputError(
