@@ -72,6 +72,7 @@ def finished(folder):
   return folder / 'work', done
 
 
+@pytest.mark.slow
 @needs_faces
 def test_faces_and_thermal_frames_become_rows(finished):
   workdir, done = finished
@@ -87,12 +88,15 @@ def test_faces_and_thermal_frames_become_rows(finished):
   assert {row['experiment'] for row in rows} == {'thermal, BL1-PA4', 'both, BL1-PA4'}
 
 
+@pytest.mark.slow
 @needs_faces
 def test_a_row_that_lacks_a_clip_is_compared_on_the_others(finished):
   lines = [line for line in finished[1].stdout.splitlines() if ' against thermal' in line]
   assert [line.rpartition(' on ')[2] for line in lines] == ['15 samples', '16 samples']
 
 
+@pytest.mark.slow
+@needs_faces
 def test_cost_of_reading_and_counts_are_told(finished):
   stderr = finished[1].stderr
   assert 'to embed: about 112 images' in stderr and 'of reading and drawing in 2 threads' in stderr
@@ -277,6 +281,8 @@ def test_patterns_that_cannot_be(given, words):
   assert words in str(error.value)
 
 
+@pytest.mark.slow
+@needs_faces
 def test_embeddings_of_the_users_frames_are_kept_with_their_pattern(finished):
   record = ModalityFolder(finished[0] / 'embeddings' / 'thermal').record()
   assert record['settings']['source'] == 'thermal'

@@ -249,6 +249,7 @@ def test_pieces_are_equal(rows, most, pieces):
   assert finetune_program.count_pieces(rows, most=most) == pieces
 
 
+@pytest.mark.slow
 def test_pieces_give_the_gradient_of_the_whole(whole, measured):
   _, after, _, metrics = one_step(make_plan(images_at_once=5))
   _, expected, _, wanted = whole
