@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from painformer_jax.cli.main import main
+
 
 def painformer(*args):
   return subprocess.run([sys.executable, '-m', 'painformer_jax', *args],
@@ -112,6 +114,7 @@ def test_a_corpus_half_written_is_written_again(tmp_path):
     (['--records', '10', '0'], 'a corpus of 0 records cannot be measured'),
     (['--records', '10', '--scratch', 'nowhere'], 'there is no folder nowhere'),
 ])
-def test_bad_data_arguments(args, message):
-  done = painformer('benchmark', 'data', *args)
-  assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
+def test_bad_data_arguments(args, message, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert main(['benchmark', 'data', *args]) == 2
+  assert message in capsys.readouterr().err.splitlines()[-1]
