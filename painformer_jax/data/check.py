@@ -64,7 +64,7 @@ class _Scan:
   identities: np.ndarray
   labels: Counter
   image_sizes: Counter
-  digests: list[bytes]
+  digests: bytes
   broken: list[str]
 
 
@@ -138,7 +138,8 @@ def _scan(records: Records, start: int) -> _Scan:
   scan = _Scan(
       pixels=np.zeros(stop - start, np.uint64), keys=np.zeros(stop - start, np.uint64),
       identities=np.zeros(stop - start, np.uint64),
-      labels=Counter(), image_sizes=Counter(), digests=[], broken=[])
+      labels=Counter(), image_sizes=Counter(), digests=b'', broken=[])
+  digests = []
   for place, i in enumerate(range(start, stop)):
     # Unequal to all others, so that what is broken counts as no duplicate.
     nothing = _hash64(f'{records.split} {i}'.encode())
@@ -148,7 +149,7 @@ def _scan(records: Records, start: int) -> _Scan:
       scan.broken.append(str(error))
       scan.pixels[place] = scan.keys[place] = nothing
       continue
-    scan.digests.append(record_digest(**{k: record[k] for k in ('key', 'label', 'image')}))
+    digests.append(record_digest(**{k: record[k] for k in ('key', 'label', 'image')}))
     scan.keys[place] = _hash64(record['key'].encode())
     scan.labels[record['label']] += 1
     if record['identity']:
@@ -161,6 +162,7 @@ def _scan(records: Records, start: int) -> _Scan:
       continue
     scan.image_sizes[f'{image.shape[0]} x {image.shape[1]}'] += 1
     scan.pixels[place] = _hash64(str(image.shape).encode() + image.tobytes())
+  scan.digests = b''.join(digests)
   return scan
 
 
@@ -172,7 +174,7 @@ def _joined(parts: Sequence[_Scan]) -> _Scan:
       identities=np.concatenate([p.identities for p in parts]),
       labels=sum((p.labels for p in parts), Counter()),
       image_sizes=sum((p.image_sizes for p in parts), Counter()),
-      digests=[digest for p in parts for digest in p.digests],
+      digests=b''.join(p.digests for p in parts),
       broken=[line for p in parts for line in p.broken])
 
 
@@ -240,11 +242,11 @@ def table(reports: list[SplitReport]) -> str:
   return '\n'.join(aligned(rows) + problems)
 
 
-def _sha256(digests: Sequence[bytes], shards: Sequence[int]) -> str:
-  """Of a split, from those of its records."""
+def _sha256(digests: bytes, shards: Sequence[int]) -> str:
+  """Of a split, from those of its records, 32 bytes each."""
   ends = np.cumsum(shards)
   return split_sha256([
-      hashlib.sha256(b''.join(digests[start:stop])).hexdigest()
+      hashlib.sha256(digests[32 * start:32 * stop]).hexdigest()
       for start, stop in zip(ends - shards, ends)])
 
 
