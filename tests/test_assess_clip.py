@@ -14,6 +14,7 @@ from painformer_jax.assessment.assessor import Assessor, Source
 from painformer_jax.assessment.embedding_record import arrays_sha256
 from painformer_jax.assessment.embeddings import EmbeddingSettings
 from painformer_jax.assessment.fusion import FusionConfig
+from painformer_jax.assessment.sample_images import TokenImage
 from painformer_jax.checkpoints.load import read_weights
 from painformer_jax.checkpoints.weights import save_weights
 from painformer_jax.embed_pictures import PictureConfig
@@ -168,3 +169,51 @@ def test_video_without_a_face_is_abstained_from(of_video, tmp_path):
       {'video': clip.Recording(path=str(path))}, step=0.5)
   assert len(curve.start) == 3 and curve.level == ['', '', '']
   assert all('no face' in why for why in curve.reason) and np.isnan(curve.probability).all()
+
+
+class Shown:
+  """In place of a `SampleReader`: tokens 0 to 11, found or followed as it says."""
+
+  def __init__(self, missing=(), followed=()):
+    self.missing, self.followed = missing, followed
+
+  def __call__(self, settings, **_):
+    return self
+
+  def images(self, sample, *, say):
+    for token in range(12):
+      if token not in self.missing:
+        yield TokenImage(token=token, image=np.full((32, 32, 3), 20 * token, np.uint8),
+                         found=token not in self.followed)
+
+
+@pytest.mark.parametrize('reader, judged', [
+  (Shown(), [True] * 5),
+  (Shown(missing=(4, 5)), [True] * 5),  # Half of a window must be there.
+  (Shown(missing=(4, 5, 6)), [True, True, False, True, True]),
+  (Shown(followed=(2, 3, 4)), [True] * 5),
+  (Shown(followed=(2, 3, 4, 5)), [True, False, True, True, True]),
+])
+def test_a_face_that_is_only_followed_is_not_judged(
+    of_video, tmp_path, monkeypatch, reader, judged):
+  """Six seconds, windows of four images each second."""
+  path = tmp_path / 'a.mp4'
+  write_video(path, seconds=6, rate=10.0)
+  monkeypatch.setattr(clip, 'SampleReader', reader)
+  settings = dataclasses.replace(of_video.settings['rgb'], picture='face')
+  curve = clip.assess_clip(
+      dataclasses.replace(of_video, settings={'rgb': settings}),
+      {'video': clip.Recording(path=str(path))}, step=1.0)
+  assert [not why for why in curve.reason] == judged, curve.reason
+  words = 'only followed' if reader.followed else 'no face in'
+  assert all(words in why for why in curve.reason if why)
+
+
+def test_a_stand_in_is_named_beside_the_levels(of_video):
+  settings = dataclasses.replace(of_video.settings['rgb'], picture='depth', stand_in=True)
+  curve = clip.Curve(classes=of_video.classes, start=np.zeros(1), stop=np.ones(1),
+                     probability=np.array([[0.25, 0.75]]), reason=('',))
+  written = clip.write_curve(curve, dataclasses.replace(of_video, settings={'rgb': settings}))
+  assert '# rgb: a stand-in: depth of a face-mesh model' in written['csv']
+  assert 'face-mesh' in json.loads(written['json'])['stand_ins']['rgb']
+  assert json.loads(clip.write_curve(curve, of_video)['json'])['stand_ins'] == {}

@@ -1,7 +1,8 @@
 """A trained assessor on one recording: a level with a probability over time.
 
-Windows as long as the samples of its training slide over the recording. Where the face
-or a signal is missing for too much of a window, it abstains.
+Windows as long as the samples of its training slide over the recording. It abstains where
+the face or a signal is missing for too much of a window, and where no face is found in a
+window but only followed from others.
 """
 
 import csv
@@ -26,7 +27,7 @@ from painformer_jax.checkpoints.load import read_weights
 from painformer_jax.data.builders import signal_files
 from painformer_jax.errors import InputError
 from painformer_jax.inference import Embedder
-from painformer_jax.modalities import video
+from painformer_jax.modalities import depth, video
 from painformer_jax.models import functional
 
 # Share of a window's embeddings that must be there, for each modality.
@@ -137,9 +138,12 @@ def assess_clip(
 
 
 def write_curve(curve: Curve, assessor: Assessor) -> dict[str, str]:
-  """The curve as text: 'csv' and 'json', each with the notice."""
+  """The curve as text: 'csv' and 'json', each with the notice and what is a stand-in."""
   text = io.StringIO()
   text.write(f'# {results.NOTICE}\n')
+  stand_ins = {name: depth.STAND_IN for name, settings in assessor.settings.items()
+               if settings.stand_in}
+  text.writelines(f'# {name}: a stand-in: {what}\n' for name, what in stand_ins.items())
   writer = csv.writer(text, lineterminator='\n')
   writer.writerow(('start', 'stop', 'level', *(f'p {c}' for c in curve.classes), 'abstained'))
   rows = list(zip(curve.start, curve.stop, curve.level, curve.probability, curve.reason))
@@ -148,7 +152,7 @@ def write_curve(curve: Curve, assessor: Assessor) -> dict[str, str]:
                      *('' if why else f'{p:.4f}' for p in probability), why))
   record = {
       'notice': results.NOTICE, 'task': assessor.task, 'classes': list(curve.classes),
-      'measured': dict(assessor.measured), 'windows': [
+      'stand_ins': stand_ins, 'measured': dict(assessor.measured), 'windows': [
           {'start': round(float(start), 3), 'stop': round(float(stop), 3), 'level': level or None,
            'probability': None if why else [round(float(p), 4) for p in probability],
            'abstained': why or None} for start, stop, level, probability, why in rows]}
@@ -240,8 +244,7 @@ class _VideoTokens:
         channels=(), image_size=self._size)
     sample = Sample(subject='', name=self._path, level=None,
                     data={settings.source: Locator(path=pathlib.Path(self._path))})
-    embedded, batch, tokens = {}, [], []
-    trouble = ''
+    embedded, found, batch, tokens = {}, set(), [], []
 
     def flush() -> None:
       if batch:
@@ -253,23 +256,32 @@ class _VideoTokens:
       for image in reader.images(sample, say=say):
         batch.append(image.image)
         tokens.append(image.token)
+        if image.found:
+          found.add(image.token)
         if len(batch) == self._embedder.batch_size:
           flush()
     except InputError as error:
-      trouble = str(error)
-      say(trouble)
+      say(str(error))
     flush()
     width = len(next(iter(embedded.values()))) if embedded else 1
     values = np.full((len(starts), source.tokens, width), np.nan, np.float32)
     mask = np.zeros(values.shape[:2], bool)
+    reasons = []
+    faces = settings.picture == 'face' or settings.stand_in or settings.frames.crop
     for number, start in enumerate(starts):
-      for place in range(source.tokens):
-        token = round((start + place * apart) * self._rate / every)
+      shown = [round((start + place * apart) * self._rate / every)
+               for place in range(source.tokens)]
+      for place, token in enumerate(shown):
         if token in embedded:
           values[number, place], mask[number, place] = embedded[token], True
-    reasons = ['' if share >= _PRESENT else
-               f'video: {"no face in" if settings.picture == "face" else "nothing in"} '
-               f'{1 - share:.0%} of it' for share in mask.mean(axis=1)]
+      share = mask[number].mean()
+      if share < _PRESENT:
+        reasons.append(f'{settings.source}: {"no face" if faces else "nothing"} in '
+                       f'{1 - share:.0%} of it')
+      elif not found & set(shown):
+        reasons.append(f'{settings.source}: no face is found in it, only followed from elsewhere')
+      else:
+        reasons.append('')
     return Tokens(values=values, mask=mask, labels=('',) * source.tokens), reasons
 
 

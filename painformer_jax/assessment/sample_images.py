@@ -54,10 +54,18 @@ class EmbeddingSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenImage:
-  """One image of a sample: uint8 [size, size, 3], and its place among its tokens."""
+  """One image of a sample.
+
+  Attributes:
+    token: its place among the sample's tokens.
+    image: uint8 [size, size, 3].
+    found: False where a face was not found in this very frame, but followed from
+      others, or the frame taken whole for want of one.
+  """
 
   token: int
   image: np.ndarray
+  found: bool = True
 
 
 def channels_of(study: Study, source: str) -> tuple[str, ...]:
@@ -122,7 +130,8 @@ class SampleReader:
       return
     for row in self._pictures.rows(str(path), image_size=self._size, say=say):
       # A single image says -1.
-      yield TokenImage(token=max(row.place['frame'], 0) // every, image=row.image)
+      yield TokenImage(token=max(row.place['frame'], 0) // every, image=row.image,
+                       found=row.place.get('face', 'detected') == 'detected')
 
   def _folder(self, files: Sequence[pathlib.Path], say) -> Iterator[TokenImage]:
     """Image by image, each by itself."""
@@ -130,7 +139,8 @@ class SampleReader:
     for token, file in enumerate(files):
       try:
         for row in self._pictures.rows(str(file), image_size=self._size, say=say):
-          yield TokenImage(token=token, image=row.image)
+          yield TokenImage(token=token, image=row.image,
+                           found=row.place.get('face', 'detected') == 'detected')
       except InputError as error:
         troubles.append(error)
     if len(troubles) == len(files):
