@@ -79,6 +79,7 @@ def test_flags_that_do_not_fit(arguments, message, tmp_path, capsys):
   assert message in line and not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_nobody_comes(tmp_path):
   """A port where nothing answers, and a process that waits for others in vain."""
   code = '''
