@@ -311,14 +311,14 @@ def all_damaged(lab: Lab) -> list[Row]:
       and 'none of the 2 checkpoint(s) in' in line)]
 
 
-def moved(lab: Lab) -> list[Row]:
+def moved(lab: Lab, state: str = 'replicated') -> list[Row]:
   """Stopped and resumed on other numbers of processes and devices: 4, 2, 8.
 
   With small steps, so that sums which are rounded otherwise do not grow apart.
   """
-  folder = lab.folder / 'moved'
+  folder = lab.folder / f'moved {state}'
   folder.mkdir()
-  lab = Lab(folder, **{'optimizer.learning_rate': 1e-4})
+  lab = Lab(folder, **{'optimizer.learning_rate': 1e-4, 'sharding.state': state})
   workdir, stops = lab.workdir(), {Topology(4): 7, Topology(2, 2): 14}
   saved = []
   for topology, step in stops.items():
@@ -331,7 +331,7 @@ def moved(lab: Lab) -> list[Row]:
   step, same = lab.resumed(workdir, last)
   rounding = compare(lab.reference(Topology()), lab.reference(last))
   return [Row(
-      fault='moved to others twice', topology=last, statuses=[0, 0], lost=0, same=same,
+      fault=f'moved to others twice, {state} state', topology=last, statuses=[0, 0], lost=0, same=same,
       moment=f'4 processes to step {saved[0]}, 2 to {saved[1]}, 8 devices',
       says=f'1 device, undisturbed: {rounding}',
       fine=step == saved[1] > saved[0] and float(same.removeprefix('loss within ')) < 1e-3)]
@@ -357,6 +357,7 @@ FAULTS = {
     'cut-two': lambda lab: damaged(lab, TWO, how='cut off'),
     'all-damaged': all_damaged,
     'moved': moved,
+    'moved-fsdp': lambda lab: moved(lab, 'fsdp'),
 }
 
 
