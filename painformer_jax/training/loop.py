@@ -109,7 +109,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     images_per_step = sum(config.rows.values())
     if parallel.is_main():
       run.write_text(workdir / 'parameters.txt',
-                     parameter_overview.get_parameter_overview(state.params))
+                     parameter_overview.get_parameter_overview(
+                         setup.abstract.params, include_stats='sharding'))
     say(f'{config.model["name"]}: {parameters:,} parameters in the backbone, '
         f'{sum(a.size for a in state.params.values()):,} in all (parameters.txt); '
         f'{len(tasks)} tasks, {images_per_step} images a step, {mesh.size} '
