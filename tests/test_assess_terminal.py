@@ -25,6 +25,12 @@ def test_own_rows_stand_above_the_literature_with_its_marks():
   assert '* reported by another source' in lines and '** unverified' in lines
 
 
+def test_it_says_how_this_run_and_others_were_tested():
+  line, = [line for line in terminal.table([experiment('one')]).splitlines()
+           if line.startswith('protocol here: p. ')]
+  assert line.endswith('Of the published rows: leave-one-subject-out; not stated')
+
+
 def test_synthetic_data_stand_beside_no_literature():
   text = terminal.table([experiment('one', dataset='BioVid Part A, synthetic copy')])
   assert 'PainFormer' not in text and 'unverified' not in text

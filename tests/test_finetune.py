@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
       '  config.figures', f'''  del config.rows['both']
   config.hold_out = {TESTED!r}
   config.backbone = 'fine-tuned'
-  config.finetune = dict(learning_rate=3e-3, layer_decay=0.9, epochs=12, batch=10, frames=1,
+  config.finetune.update(learning_rate=3e-3, layer_decay=0.9, epochs=12, batch=10, frames=1,
                          frozen=('patch_embed1/.*',))
   config.fit.learning_rate = 5e-3
   config.figures''')
@@ -177,6 +177,29 @@ def test_killed_by_the_system_it_goes_on(folder, tmp_path):
   again = subprocess.run(command('killed'), capture_output=True, **options)
   assert again.returncode == 0 and 'goes on from step' in again.stderr, again.stderr[-2000:]
   same(arrays(tmp_path / 'whole'), arrays(tmp_path / 'killed'))
+
+
+@pytest.mark.slow
+def test_every_seed_mixer_and_shuffle_trains_for_itself(folder, tmp_path):
+  text = (folder / 'config.py').read_text().replace("  del config.rows['both']\n", '')
+  (tmp_path / 'config.py').write_text(text)
+  with quick_jit(cache=folder / 'compiled'):
+    done = assess('--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work',
+                  '--config.seeds=(0, 3)', '--config.shuffled=1', '--config.finetune.epochs=1',
+                  '--config.finetune.dtype=bfloat16', '--config.fit.class_weights=balanced')
+  assert done.returncode == 0, done.stderr[-3000:]
+  made = tmp_path / 'work' / 'finetuned'
+  runs = {f'{row}-BL1-PA4{end}/seed-{seed}' for row in ('gsr', 'both')
+          for end, seed in (('', 0), ('', 3), ('-shuffled-0', 0))}
+  assert {str(p.parent.relative_to(made)) for p in made.glob('*/*/logits.npz')} == runs
+  logits = {run: np.load(made / run / 'logits.npz')['logits'] for run in runs}
+  for one in runs:
+    assert np.isfinite(logits[one]).all()
+    assert not any(np.array_equal(logits[one], logits[other]) for other in runs - {one})
+  found = read_results(tmp_path / 'work')
+  assert found.keys() == {'gsr, BL1-PA4', 'both, BL1-PA4'}
+  for each in found.values():
+    assert each['seeds'] == 2 and len(each['settings']['shuffled']['accuracy']) == 1
 
 
 def test_other_data_under_the_same_name_is_refused(finished, folder, tmp_path):

@@ -166,8 +166,8 @@ def test_fusion_on_the_device_is_that_of_embeddings(kind, scale):
 
 def make_plan(kind='fusion-2', **options):
   fits = (FIT, FIT) if kind == 'fusion-2' else (FIT,)
-  return TunePlan(backbone=BACKBONE, tokens=TOKENS, fits=fits, fusion=FusionConfig(
-      kind=kind, modalities=('gsr', 'ecg')), **options)
+  return TunePlan(tokens=TOKENS, fits=fits, fusion=FusionConfig(
+      kind=kind, modalities=('gsr', 'ecg')), **{'backbone': BACKBONE} | options)
 
 
 def make_batch(batch=BATCH):
@@ -255,6 +255,17 @@ def test_pieces_give_the_gradient_of_the_whole(whole, measured):
   _, expected, _, wanted = whole
   measured('loss in pieces', abs(metrics['loss'] - wanted['loss']), limit=1e-6)
   measured('gradient in pieces', furthest(after, expected), limit=1e-4)
+
+
+@pytest.mark.slow
+def test_half_precision_is_near(whole):
+  _, after, _, metrics = one_step(make_plan(
+      backbone=dataclasses.replace(BACKBONE, dtype='bfloat16')))
+  _, expected, _, wanted = whole
+  assert 0 < abs(metrics['loss'] - wanted['loss']) < 0.02
+  assert metrics['backbone_gradient_norm'] == pytest.approx(
+      wanted['backbone_gradient_norm'], rel=0.1)
+  assert {a.dtype for a in after.params.values()} == {np.dtype(np.float32)}
 
 
 def test_what_is_not_there_changes_nothing(whole):

@@ -35,6 +35,10 @@ def table(summaries: Sequence[Summary]) -> str:
            for row in rows]
   lines += [f'{mark.strip()} {literature.EVIDENCE[evidence]}' for evidence, mark in _MARKS.items()
             if mark and any(row.evidence == evidence for row in published)]
+  if published:
+    lines.append('protocol here: ' + '; '.join(dict.fromkeys(
+        s.experiment.protocol for s in summaries)) + '. Of the published rows: '
+                 + '; '.join(dict.fromkeys(row.protocol for row in published)))
   for note in dict.fromkeys(note for s in summaries for note in s.experiment.notes):
     whose = [s.experiment.name for s in summaries if note in s.experiment.notes]
     lines.append(note if len(whose) == len(summaries) else f'{"; ".join(whose)}: {note}')
