@@ -150,8 +150,15 @@ def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
     assert stopped.returncode not in (0, 2) and said in stopped.stderr
     monkeypatch.setattr(finetune, '_SECONDS_A_CHECKPOINT', 1e9)
   monkeypatch.setattr(progress, 'say', before)
+  # The newest checkpoint is damaged as well: the one before it serves.
+  made = tmp_path / 'work' / 'finetuned' / ROW / 'seed-0' / 'checkpoints'
+  assert sorted(p.name for p in made.iterdir()) == ['3', '5']
+  for path in (made / '5').rglob('*'):
+    if path.is_file():
+      path.write_bytes(b'no checkpoint')
   done = tune(folder, tmp_path / 'work')
-  assert done.returncode == 0 and 'goes on from step 5 of 60' in done.stderr
+  assert done.returncode == 0, done.stderr
+  assert 'goes on from step 3 of 60' in done.stderr
   same(arrays(finished[0]), arrays(tmp_path / 'work'))
 
 
@@ -224,6 +231,27 @@ def test_what_cannot_be_fine_tuned_is_one_line(changes, words):
   with pytest.raises(InputError) as error:
     from_config_dict(plain(**dict(backbone='fine-tuned', protocol='hold-out') | changes))
   assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_what_does_not_fit_the_weights_is_known_before_anything_is_embedded(folder, tmp_path):
+  for wrong, words in (("--config.finetune.frozen=('block9/.*',)", 'matches no parameter'),
+                       ("--config.finetune.frozen=('.*',)", 'leaves nothing')):
+    for further in ((), ('--check',)):
+      done = tune(folder, tmp_path / 'work', wrong, *further)
+      assert done.returncode == 2 and words in done.stderr.splitlines()[-1]
+    assert not (tmp_path / 'work' / 'embeddings').exists()
+    shutil.rmtree(tmp_path / 'work', ignore_errors=True)
+
+
+def batch_over_devices(*, folder):
+  done = assess('--config', folder + '/config.py', '--workdir', folder + '/eight', '--check')
+  return [done.returncode, done.stderr]
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_split_over_the_devices(folder, on_devices):
+  status, stderr = on_devices(8, batch_over_devices, folder=str(folder))
+  assert status == 2 and 'does not split over 8 devices: take a multiple of 8' in stderr
 
 
 def test_a_hold_out_of_ones_own_is_for_that_protocol():

@@ -36,6 +36,7 @@ from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.checkpoints.weights import Source, Weights, save_weights
 from painformer_jax.errors import InputError
 from painformer_jax.models import functional
+from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.progress import duration
 from painformer_jax.training.interrupt import Interrupt
@@ -79,6 +80,7 @@ def run(config: AssessConfig, job: Job, study: Study, *, weights: Weights,
       split over the devices, or a folder of another configuration.
     KeyboardInterrupt: after SIGINT or SIGTERM, once the state is saved.
   """
+  check(config, weights, devices=devices)
   if len(job.folds) != 1:
     raise InputError(f'the backbone is fine-tuned on one fixed split, not on {len(job.folds)} '
                      "folds: take the protocol 'hold-out', 'validation' or 'test'")
@@ -101,6 +103,27 @@ def run(config: AssessConfig, job: Job, study: Study, *, weights: Weights,
       chosen={})
 
 
+def check(config: AssessConfig, weights: Weights, *,
+          devices: Sequence[jax.Device] | None = None) -> None:
+  """Asserts that these weights can be fine-tuned so, on these devices.
+
+  Raises:
+    InputError: the batch does not split over the devices, or `frozen` does not fit the
+      backbone.
+  """
+  count = len(jax.devices() if devices is None else devices)
+  if config.finetune.batch % count:
+    raise InputError(f'config.finetune.batch is {config.finetune.batch}, which does not split '
+                     f'over {count} devices: take a multiple of {count}')
+  finetune_config.learning_rates(config.finetune, _training_model(config, weights))
+
+
+def _training_model(config: AssessConfig, weights: Weights) -> PainFormerConfig:
+  """The backbone while it trains."""
+  return dataclasses.replace(
+      weights.config, num_classes=0, dtype=config.finetune.dtype, drop_path_rate=0.0)
+
+
 class _Tuning:
   """One training of one backbone."""
 
@@ -119,8 +142,7 @@ class _Tuning:
       fits.append(config.fit_config(model, seeds=(seed,)))
     self._fit = fits[0]
     self._steps = -(-len(self._run.fold.train) * self._tune.epochs // self._tune.batch)
-    backbone = dataclasses.replace(
-        weights.config, num_classes=0, dtype=self._tune.dtype, drop_path_rate=0.0)
+    backbone = _training_model(config, weights)
     self._rates = finetune_config.learning_rates(self._tune, backbone)
     self._plan = TunePlan(
         backbone=backbone, fusion=self._fusion, fits=tuple(fits),
@@ -128,9 +150,6 @@ class _Tuning:
         images_at_once=self._tune.images_at_once)
     self._frames = frames_a_step(self._tokens, frames=self._tune.frames)
     self._mesh = parallel.data_mesh(devices)
-    if self._tune.batch % self._mesh.size:
-      raise InputError(f'config.finetune.batch is {self._tune.batch}, which does not split over '
-                       f'{self._mesh.size} devices: take a multiple of {self._mesh.size}')
     self._label = np.full(len(study.samples), -1, np.int64)
     self._label[job.positions] = job.label
     self._fingerprint = self._everything(store)
@@ -203,16 +222,14 @@ class _Tuning:
     with contextlib.ExitStack() as closing:
       checkpoints = CheckpointStore(self._folder / 'checkpoints', keep=2)
       closing.callback(checkpoints.close)
-      step = checkpoints.latest_step()
-      if step is None:
-        step = 0
-        state = jax.jit(make, out_shardings=whole)(start, self._run.key)
+      abstract = jax.eval_shape(make, start, self._run.key)
+      restored = checkpoints.restore_newest(parallel.with_shardings(
+          abstract, jax.tree.map(lambda _: whole, abstract)))
+      if restored is None:
+        step, state = 0, jax.jit(make, out_shardings=whole)(start, self._run.key)
       else:
-        abstract = jax.eval_shape(make, start, self._run.key)
-        restored = checkpoints.restore(step, parallel.with_shardings(
-            abstract, jax.tree.map(lambda _: whole, abstract)))
         self._check(restored.record['fingerprint'])
-        state = restored.state
+        step, state = restored.step, restored.state
         self._say(f'goes on from step {step} of {self._steps}')
       if step == self._steps:
         return state

@@ -49,6 +49,8 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) ->
     InputError: the folder cannot be opened at all, or the weights.
   """
   weights = read_weights(config.weights)
+  if config.finetunes:
+    finetune.check(config, weights)
   study = datasets.open_study(config, workdir)
   findings = datasets.check(config, study, whole=True, progress=say)
   for finding in findings:
@@ -89,6 +91,8 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
     paired.read_experiments(against)
   workdir = open_workdir(workdir, config)
   weights = read_weights(config.weights)
+  if config.finetunes:
+    finetune.check(config, weights)
   study = datasets.open_study(config, workdir)
   _quick_check(config, study, say=say)
   jobs = list(experiment.jobs(config, study))
