@@ -1,6 +1,7 @@
 """Several real processes on one machine that meet, agree, share a state and part."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -100,6 +101,23 @@ with processes.joined(coordinator=sys.argv[1], count=2, index=int(sys.argv[2]),
         f'painformer: after 3 s not all of 2 processes are at {place}: see that each was '
         'started, and with another --process')
     assert done.returncode == 1 and 'Traceback' not in done.stderr
+
+
+def test_a_port_that_is_taken(tmp_path, capsys):
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    place = f'127.0.0.1:{taken.getsockname()[1]}'
+    status = main(['pretrain', '--config', f'{ROOT}/configs/tiny.py', '--workdir',
+                   str(tmp_path / 'run'), '--coordinator', place, '--processes', '2',
+                   '--process', '0'])
+  assert status == 2 and capsys.readouterr().err.splitlines()[-1] == (
+      f'painformer: process 0 cannot answer at {place} (Address already in use): name '
+      'another port, in all processes')
+
+
+def test_the_timeout_is_what_help_says(capsys):
+  with pytest.raises(SystemExit):
+    main(['pretrain', '--help'])
+  assert f'(default {processes.PEER_TIMEOUT:g};' in ' '.join(capsys.readouterr().out.split())
 
 
 # Agreement.

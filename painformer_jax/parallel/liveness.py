@@ -43,6 +43,18 @@ class _Peer:
   text: bytes = b''
 
 
+def listen_on(port: int, *, backlog: int | None = None) -> socket.socket:
+  """A listening socket on all addresses of this machine; port 0 for any that is free.
+
+  Raises:
+    OSError: the port is taken or not allowed.
+  """
+  both = socket.has_dualstack_ipv6()
+  return socket.create_server(
+      ('', port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both,
+      backlog=backlog)
+
+
 def end_process(line: str) -> None:
   """One line, and this process is no more: no thread or collective is waited for."""
   progress.say(f'painformer: {line}')
@@ -71,10 +83,7 @@ class Peers:
 
   def listen(self) -> Meeting:
     """For process 0: waits for the others in the background."""
-    both = socket.has_dualstack_ipv6()
-    self._listener = socket.create_server(
-        ('', 0), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both,
-        backlog=self._count)
+    self._listener = listen_on(0, backlog=self._count)
     self._listener.setblocking(False)
     self._selector.register(self._listener, selectors.EVENT_READ)
     self._token = secrets.randbelow(2 ** 31)

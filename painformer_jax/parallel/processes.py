@@ -61,11 +61,14 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
   else:
     place = _found_by_jax(start_timeout)
   host, port = _split(place.coordinator)
-  near = place.coordinator if place.index == 0 else relay.Relay(host, port).address
+  if place.index == 0:
+    near = place.coordinator
+    _check_free(near, port)
+  else:
+    near = relay.Relay(host, port).address
   # A stop is agreed upon by `AnyProcess`, which evaluations can ask as well.
   jax.config.update('jax_enable_preemption_service', False)
-  # For want of anything better: JAX is never to notice first, since it then ends the
-  # process with pages from C++.
+  # JAX is not to notice before `liveness` does, since it ends a process with pages from C++.
   late = int(2 * peer_timeout) + 10
   # With status 1: on a cluster they may yet come, and what started this one tries again.
   waiting = threading.Timer(start_timeout, liveness.end_process, [
@@ -128,6 +131,16 @@ def _check(coordinator: str, count: int | None, index: int | None) -> None:
   if count < 1 or not 0 <= index < count:
     raise InputError(
         f'--process {index} of --processes {count}: processes are numbered from 0 on')
+
+
+def _check_free(coordinator: str, port: int) -> None:
+  """Of a port that is taken JAX may crash."""
+  try:
+    liveness.listen_on(port).close()
+  except OSError as error:
+    raise InputError(
+        f'process 0 cannot answer at {coordinator} ({os.strerror(error.errno)}): name another '
+        'port, in all processes') from error
 
 
 def _split(address: str) -> tuple[str, int]:
