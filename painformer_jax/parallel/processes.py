@@ -68,7 +68,7 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
     near = relay.Relay(host, port).address
   # A stop is agreed upon by `AnyProcess`, which evaluations can ask as well.
   jax.config.update('jax_enable_preemption_service', False)
-  # JAX is not to notice before `liveness` does, since it ends a process with pages from C++.
+  # JAX is not to notice before `liveness` does: it ends a process with pages from C++.
   late = int(2 * peer_timeout) + 10
   # With status 1: on a cluster they may yet come, and what started this one tries again.
   waiting = threading.Timer(start_timeout, liveness.end_process, [
@@ -139,8 +139,8 @@ def _check_free(coordinator: str, port: int) -> None:
     liveness.listen_on(port).close()
   except OSError as error:
     raise InputError(
-        f'process 0 cannot answer at {coordinator} ({os.strerror(error.errno)}): name another '
-        'port, in all processes') from error
+        f'process 0 cannot answer at {coordinator} ({os.strerror(error.errno)}): name '
+        'another port, in all processes') from error
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -156,7 +156,8 @@ def _found_by_jax(timeout: float) -> _Place:
     coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
         os.environ.get('JAX_COORDINATOR_ADDRESS'), None, None, None, None, int(timeout))
   except (ValueError, RuntimeError, OSError, KeyError) as error:
-    raise InputError(f'--distributed: the processes do not find each other ({error})') from error
+    raise InputError(
+        f'--distributed: the processes do not find each other ({error})') from error
   if None in (coordinator, count, index):
     raise InputError(
         '--distributed: the processes do not find each other; start them with SLURM, Open '
