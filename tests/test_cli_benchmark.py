@@ -14,8 +14,8 @@ def painformer(*args):
                         capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize('work', [
-    ['forward'], pytest.param(['forward', 'train'], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('work', [['forward'], ['forward', 'train']])
 def test_measures_every_variant(tmp_path, work):
   out = tmp_path / 'speed.json'
   done = painformer('benchmark', '--model', 'painformer_nano', '--batch', '2',
@@ -82,6 +82,7 @@ def test_data_stages_with_workers():
   assert done.stdout.count('%') == 6
 
 
+@pytest.mark.slow
 def test_data_at_scale(tmp_path):
   done = painformer('benchmark', 'data', '--records', '10000', '20000', '--scratch',
                     str(tmp_path), '--json', str(tmp_path / 'scale.json'))

@@ -36,7 +36,7 @@ def assert_bit_exact(result, expected):
     assert result[name].tobytes() == array.tobytes(), name
 
 
-@pytest.mark.parametrize('head', [True, False])
+@pytest.mark.parametrize('head', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_convert_and_export_are_bit_exact(tmp_path, painformer, released, head):
   tensors = {k: a for k, a in released.items()
              if head or not k.startswith('head.')}

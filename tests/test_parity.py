@@ -1,7 +1,7 @@
 """Parity with the released PyTorch code, from vectors measured on it.
 
 `python -m pytest tests/test_parity.py` ends with the table of largest errors;
-`-m 'not slow'` leaves out the ten steps of the second gate. A gate's tests share
+`-m 'not slow'` leaves out the training of the second gate. A gate's tests share
 one compilation for evaluation and one for training.
 """
 
@@ -18,6 +18,7 @@ from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
 
 GATES = ('fft', 'dft')
+TRAINED = ('fft', pytest.param('dft', marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope='module')
@@ -123,7 +124,7 @@ def split(arrays):
           {k: v for k, v in arrays.items() if k not in paths})
 
 
-@pytest.fixture(scope='module', params=GATES)
+@pytest.fixture(scope='module', params=TRAINED)
 def trained(request, arrays, expected):
   """Gate, loss, running statistics and gradients of one training step."""
   (loss, statistics), gradient = gradients(request.param)(
@@ -174,7 +175,7 @@ def test_running_statistics_after_one_step(trained, arrays, expected, measured):
   measured(f'running statistics, {gate}', max(errors), limit=1e-5)
 
 
-@pytest.mark.parametrize('gate', ['fft', pytest.param('dft', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('gate', TRAINED)
 def test_ten_steps_of_sgd(gate, arrays, expected, measured):
   parameters, statistics = split(arrays)
   update = jax.jit(lambda p, g: jax.tree.map(lambda p, g: p - 1e-3 * g, p, g))

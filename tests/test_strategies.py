@@ -31,7 +31,7 @@ VARIANTS = {
     'remat of products': (1, {'remat': 'products-all'}),
     'everything': (8, EVERYTHING),
 }
-QUICK = ('one device', 'fsdp', 'everything')
+QUICK = ('one device', 'everything')
 
 
 class Step(SmallStep):
@@ -111,7 +111,7 @@ def test_one_curve_however_it_is_laid_out(all_ran, measured):
 
 def test_fsdp_gathers_parameters_and_nothing_else(ran):
   """No array that is gathered is larger than a parameter, as activations are."""
-  found = ran['fsdp']
+  found = ran['everything']
   assert 'all-gather' in found['collectives'] and 'all-to-all' not in found['collectives']
   assert max(found['gathered']) <= found['largest']
   assert ran['one device']['collectives'] == []
@@ -120,7 +120,7 @@ def test_fsdp_gathers_parameters_and_nothing_else(ran):
 def test_a_device_keeps_its_share(ran):
   """Of the small model little is large enough to divide; the big head is most of it."""
   assert ran['everything']['held'] < 0.6 * ran['one device']['held']
-  assert ran['everything']['widths'] == 1152 // 2 or ran['everything']['widths'] < 1152
+  assert ran['everything']['widths'] < 1152 <= ran['one device']['widths']
 
 
 def test_averages_follow_the_parameters(ran):
