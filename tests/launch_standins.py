@@ -21,6 +21,13 @@ def script(path: pathlib.Path, text: str) -> pathlib.Path:
   return path
 
 
+def python_script(path: pathlib.Path, text: str) -> pathlib.Path:
+  """The same in Python; a `#!` line could not name one in a folder with a space."""
+  code = path.with_name(path.name + '.py')
+  script(code, text)
+  return script(path, f'#!/bin/sh\nexec "{sys.executable}" "{code}" "$@"\n')
+
+
 def make_venv(folder: pathlib.Path, extra: str, *, does: str, setup: bytes | None = None):
   """An environment that venv.sh takes for installed.
 
@@ -39,7 +46,7 @@ def make_venv(folder: pathlib.Path, extra: str, *, does: str, setup: bytes | Non
 
 def real_python() -> str:
   """Commands for `make_venv`: the Python of the tests."""
-  return f'exec {sys.executable} "$@"\n'
+  return f'exec "{sys.executable}" "$@"\n'
 
 
 def standin_environment(folder: pathlib.Path, **changes: str) -> dict[str, str]:

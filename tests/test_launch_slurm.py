@@ -5,27 +5,26 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
 
 from conftest import ROOT
-from launch_standins import bash, make_venv, real_python, script, standin_environment
+from launch_standins import bash, make_venv, python_script, real_python, script, standin_environment
 from painformer_jax.checkpoints import store
 from painformer_jax.training.metrics import read_metrics
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, shared_folder
 
 # Starts as many processes as Slurm was asked for, tells them what Slurm tells them, and
 # ends the others when one fails. Their numbers go into a file.
-SRUN = f'''#!{sys.executable}
+SRUN = '''
 import os, subprocess, sys, time
 options = [a for a in sys.argv[1:] if a.startswith('--')][:1]
 assert options == ['--kill-on-bad-exit=1'], sys.argv
 command, count = sys.argv[2:], int(os.environ['SLURM_NTASKS'])
-tasks = [subprocess.Popen(command, env=os.environ | {{
+tasks = [subprocess.Popen(command, env=os.environ | {
     'SLURM_STEP_NODELIST': 'localhost', 'SLURM_STEP_NUM_NODES': '1', 'SLURM_PROCID': str(i),
-    'SLURM_LOCALID': str(i)}}) for i in range(count)]
+    'SLURM_LOCALID': str(i)}) for i in range(count)]
 with open(os.environ['TASKS'], 'w') as file:
   print(*(task.pid for task in tasks), file=file)
 while any(task.poll() is None for task in tasks):
@@ -52,7 +51,7 @@ def job_number() -> str:
 @pytest.fixture
 def job(tmp_path):
   """The environment of a job; `job(does=..., restarts=...)`."""
-  script(tmp_path / 'bin/srun', SRUN)
+  python_script(tmp_path / 'bin/srun', SRUN)
   script(tmp_path / 'bin/scontrol', SCONTROL)
 
   def make(does=None, *, restarts=0, **changes):

@@ -5,16 +5,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from conftest import ROOT
-from launch_standins import bash, make_venv, script, standin_environment
+from launch_standins import bash, make_venv, python_script, script, standin_environment
 
 # Two slices of two workers. The cloud's state is a list of what `describe` will answer;
 # what is deleted takes its processes with it.
-GCLOUD = f'''#!{sys.executable}
+GCLOUD = '''
 import json, os, pathlib, shutil, signal, subprocess, sys
 cloud = pathlib.Path(os.environ['CLOUD'])
 with open(cloud / 'calls', 'a') as file:
@@ -24,18 +23,18 @@ options = dict(a[2:].partition('=')[::2] for a in arguments if a.startswith('--'
 states = cloud / 'states'
 
 def workers(node):
-  folders = sorted(cloud.glob(f'{{node}}-worker*'))
+  folders = sorted(cloud.glob(f'{node}-worker*'))
   return folders if options['worker'] == 'all' else folders[:1]
 
 if what == ['compute', 'tpus', 'queued-resources', 'create']:
   turn = len(list(cloud.glob('turn*')))
-  (cloud / f'turn{{turn}}').touch()
-  states.write_text(os.environ[f'STATES{{turn}}'])
-  nodes = [f"{{options['node-prefix']}}-{{i}}" for i in range(int(options['node-count']))] if (
+  (cloud / f'turn{turn}').touch()
+  states.write_text(os.environ[f'STATES{turn}'])
+  nodes = [f"{options['node-prefix']}-{i}" for i in range(int(options['node-count']))] if (
       'node-count' in options) else [options['node-id']]
   for node in nodes:
     for worker in range(2):
-      (cloud / f'{{node}}-worker{{worker}}').mkdir()
+      (cloud / f'{node}-worker{worker}').mkdir()
 elif what == ['compute', 'tpus', 'queued-resources', 'describe']:
   if not states.exists():
     sys.exit('ERROR: (gcloud) NOT_FOUND: Resource was not found')
@@ -62,7 +61,7 @@ elif what == ['compute', 'tpus', 'tpu-vm', 'ssh']:
     status |= subprocess.run(['bash', '-c', options['command']], cwd=folder).returncode
   sys.exit(status)
 else:
-  sys.exit(f'gcloud: {{sys.argv}}')
+  sys.exit(f'gcloud: {sys.argv}')
 '''
 
 
@@ -70,7 +69,7 @@ else:
 def cloud(tmp_path):
   if not (ROOT / '.git').exists():
     pytest.skip('the code is brought from a clone')
-  script(tmp_path / 'bin/gcloud', GCLOUD)
+  python_script(tmp_path / 'bin/gcloud', GCLOUD)
   script(tmp_path / 'bin/mountpoint', '#!/bin/sh\nexit 1\n')
   script(tmp_path / 'bin/sudo', '#!/bin/sh\necho "$@" >>"$CLOUD/sudo"\n')
   (tmp_path / 'cloud').mkdir()
