@@ -324,6 +324,21 @@ def test_evaluation_is_in_order_and_padded(data_dir, batch_size, count):
         'of_13', n, label=n % 3, classes=3, image_size=16))
 
 
+@pytest.mark.parametrize('batch_size,count', [(4, 2), (6, 3), (8, 4), (8, 8)])
+def test_evaluation_by_processes_is_that_by_one(data_dir, batch_size, count):
+  """Also where the last batch has no rows for some of them."""
+  def batches(**place):
+    with eval_batches('of_13', 'test', data_dir=data_dir, image_size=16,
+                      batch_size=batch_size, threads=1, **place) as found:
+      return list(found)
+
+  parts = [batches(process_index=i, process_count=count) for i in range(count)]
+  for whole, *shares in zip(batches(), *parts, strict=True):
+    for name, rows in whole.items():
+      np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), rows)
+      assert {share[name].shape[0] for share in shares} == {batch_size // count}
+
+
 def test_evaluation_of_what_is_not_there(data_dir):
   options = {'data_dir': data_dir, 'image_size': 16, 'batch_size': 2}
   with pytest.raises(InputError, match="no split 'validation'"):
@@ -332,3 +347,5 @@ def test_evaluation_of_what_is_not_there(data_dir):
     eval_batches('of_4', 'test', **options)
   with pytest.raises(InputError, match='at least 1'):
     eval_batches('of_13', 'test', **options | {'batch_size': 0})
+  with pytest.raises(InputError, match='3 processes cannot share 2 rows evenly'):
+    eval_batches('of_13', 'test', **options, process_count=3)

@@ -296,6 +296,31 @@ def test_a_folder_that_cannot_be_made(tmp_path):
       run.open_workdir(workdir, from_config_dict(valid()))
 
 
+def test_a_folder_must_be_one(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError, match='--workdir gs://bucket/run is no folder'):
+    run.open_workdir('gs://bucket/run', from_config_dict(valid()))
+  assert not list(tmp_path.iterdir())
+
+
+def test_processes_with_folders_of_their_own(tmp_path, monkeypatch):
+  """The one that does not write waits for what the first wrote, which may come late."""
+  monkeypatch.setattr(run.parallel, 'is_main', lambda: False)
+  monkeypatch.setattr(run.jax, 'process_index', lambda: 1)
+  slept = []
+  monkeypatch.setattr(run.time, 'sleep', lambda seconds: slept.append(seconds))
+  monkeypatch.setattr(run.time, 'monotonic', lambda: 10.0 * len(slept))
+  with pytest.raises(InputError, match=(
+      'config.json, which the first process wrote, is not there for process 1: --workdir '
+      'must be a folder that all processes share')):
+    run.open_workdir(tmp_path / 'own', from_config_dict(valid()))
+  assert len(slept) == 7
+
+  (tmp_path / 'shared').mkdir()
+  monkeypatch.setattr(run.time, 'sleep', lambda _: (tmp_path / 'shared/config.json').touch())
+  run.open_workdir(tmp_path / 'shared', from_config_dict(valid()))
+
+
 def divided(**changes):
   return from_config_dict(changed('tasks', {'a': {}, 'b': {}}) | {'batch': 24, **changes})
 

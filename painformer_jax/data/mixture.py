@@ -167,15 +167,28 @@ def eval_batches(
     data_dir: str | Path,
     image_size: int,
     batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
     threads: int | None = None,
     prefetch: int | None = None,
 ) -> Batches:
   """One pass over a split, in the order it is stored, without augmentation.
 
+  Args:
+    task, split: of the prepared tasks in `data_dir`.
+    data_dir: where they are.
+    image_size: images stored in another size are squashed to this, pixels.
+    batch_size: of all processes together.
+    process_index: this process reads rows [index * batch_size / count,
+      (index + 1) * batch_size / count) of each batch.
+    process_count: how many processes share a batch.
+    threads, prefetch: see `reading.Batches`.
+
   Returns:
-    An iterator over {'image': [batch_size, size, size, 3] uint8 RGB, 'label':
-    [batch_size] int32, 'key': [batch_size] str, 'mask': [batch_size] bool}. The
-    last batch is filled up with zeros and empty keys, where the mask is False.
+    An iterator over {'image': [rows, size, size, 3] uint8 RGB, 'label': [rows] int32,
+    'key': [rows] str, 'mask': [rows] bool}, where rows is batch_size / process_count.
+    The last batch is filled up with zeros and empty keys, where the mask is False;
+    every process gets as many batches.
 
   Raises:
     InputError: the task or split is not there, a number is out of range; while
@@ -185,14 +198,17 @@ def eval_batches(
     raise InputError(
         f'image size ({image_size}) and batch size ({batch_size}) must be at '
         'least 1')
-  records = open_task(data_dir, task).records(split)
+  if batch_size % process_count:
+    raise InputError(f'{process_count} processes cannot share {batch_size} rows evenly')
+  records, rows = open_task(data_dir, task).records(split), batch_size // process_count
+  none = {'label': np.zeros(rows, np.int32), 'key': np.zeros(rows, str)}
 
   def batch(number: int) -> dict[str, np.ndarray]:
-    first = int(number) * batch_size
-    count = min(batch_size, len(records) - first)
+    first = int(number) * batch_size + process_index * rows
+    count = min(rows, max(0, len(records) - first))
     elements = (_decoded(records, record, image_size) | {'key': record['key']}
                 for record in map(records.__getitem__, range(first, first + count)))
-    return _rows(elements, batch_size, image_size) | {'mask': np.arange(batch_size) < count}
+    return none | _rows(elements, rows, image_size) | {'mask': np.arange(rows) < count}
 
   return Batches(batch, start=0, stop=-(-len(records) // batch_size), threads=threads,
                  prefetch=prefetch)

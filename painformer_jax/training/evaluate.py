@@ -1,20 +1,26 @@
 """Accuracy of a state's own heads on held-out data."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
+import optax
 
 from painformer_jax.data import mixture
 from painformer_jax.models import heads
+from painformer_jax.parallel import class_split, layout
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.state import BACKBONE, HEADS, TrainState, group
+
 
 def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
              tasks: Mapping[str, int], data_dir: str, image_size: int,
              batch_size: int, threads: int,
              stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
   """Runs every task's 'test' split through the backbone and the task's head.
+
+  Of several processes, each reads its own rows of every batch, and all get the figures.
 
   Args:
     state: of training; its running statistics normalise.
@@ -33,26 +39,47 @@ def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
   """
   batch_size = -(-batch_size // mesh.size) * mesh.size
   arrays = parallel.everywhere(mesh, {**group(state.evaluated, BACKBONE), **state.stats})
-  head_arrays = group(state.evaluated, HEADS)
-  logits_of = jax.jit(heads.logits, static_argnames=('task', 'classes'),
-                      out_shardings=parallel.replicated(mesh))
   results = {}
-  for task in tasks:
-    correct, losses = [], []
+  for task, classes in tasks.items():
+    head = {path: state.evaluated[path] for path in (
+        f'{HEADS}/{task}/kernel', f'{HEADS}/{task}/bias')}
+    found = []
     with mixture.eval_batches(
-        task, 'test', data_dir=data_dir, image_size=image_size,
-        batch_size=batch_size, threads=threads) as batches:
+        task, 'test', data_dir=data_dir, image_size=image_size, batch_size=batch_size,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+        threads=threads) as batches:
       for batch in batches:
         if stop():
           return None
-        embedding = embed(arrays, parallel.put_whole(mesh, batch['image']))
-        logits = jax.device_get(logits_of(
-            head_arrays, task=task, embedding=embedding, classes=tasks[task]))
-        logits, labels = logits[batch['mask']], batch['label'][batch['mask']]
-        correct.append(logits.argmax(-1) == labels)
-        shifted = logits - logits.max(-1, keepdims=True)
-        log_sum = np.log(np.exp(shifted).sum(-1))
-        losses.append(log_sum - shifted[np.arange(len(labels)), labels])
-    results[f'eval/{task}/accuracy'] = float(np.concatenate(correct).mean())
-    results[f'eval/{task}/loss'] = float(np.concatenate(losses).mean())
+        batch = parallel.put_batch(
+            mesh, {name: batch[name] for name in ('image', 'label', 'mask')})
+        embedding = embed(arrays, batch.pop('image'))
+        losses, correct, mask = jax.device_get(
+            _judged(head, embedding, batch, mesh=mesh, task=task, classes=classes))
+        found.append((losses[mask], correct[mask]))
+    losses, correct = map(np.concatenate, zip(*found))
+    results[f'eval/{task}/accuracy'] = float(correct.mean())
+    results[f'eval/{task}/loss'] = float(losses.mean(dtype=np.float64))
   return results
+
+
+@functools.partial(jax.jit, static_argnames=('mesh', 'task', 'classes'))
+def _judged(head, embedding, batch, *, mesh, task, classes):
+  """Of each row the loss, whether the first class is the right one, and the mask.
+
+  No device has the logits of other rows than its own, nor, where classes are divided
+  over devices, those of all classes.
+  """
+  arrays, labels = group(layout.gathered(mesh, head), HEADS), batch['label']
+  embedding = jax.lax.with_sharding_constraint(embedding, parallel.batch_sharding(mesh))
+  kernel, bias = arrays[f'{task}/kernel'], arrays[f'{task}/bias']
+  if layout.splits_classes(mesh, bias.size):
+    sums = class_split.row_sums(
+        mesh, kernel, bias, embedding, labels=labels, others=labels, classes=classes)
+    losses, best = sums.log_sum - sums.own, sums.best
+  else:
+    logits = heads.logits(arrays, task, embedding, classes=classes)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    best = logits.argmax(-1)
+  return jax.lax.with_sharding_constraint(
+      (losses, best == labels, batch['mask']), parallel.replicated(mesh))

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import platform
+import time
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -21,8 +22,12 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
 
   Raises:
     InputError: the folder holds a run of another configuration, or something
-      else, or cannot be written.
+      else, or cannot be written, or processes have folders of their own.
   """
+  if '://' in str(workdir):
+    raise InputError(
+        f'--workdir {workdir} is no folder: name one of a file system that is mounted, which '
+        'all machines share')
   workdir = pathlib.Path(workdir)
   record = workdir / 'config.json'
   try:
@@ -39,9 +44,23 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
       workdir.mkdir(parents=True, exist_ok=True)
       write_json(record, json.loads(config.to_json()))
     parallel.wait_for_all('configuration written')
+    if not _appears(record):
+      raise InputError(
+          f'{record}, which the first process wrote, is not there for process '
+          f'{jax.process_index()}: --workdir must be a folder that all processes share')
   except OSError as error:
     raise InputError(f'{workdir} cannot be used: {error.strerror}') from error
   return workdir
+
+
+def _appears(path: pathlib.Path, *, seconds: float = 60) -> bool:
+  """Whether a file is there; on NFS what another machine wrote may come late."""
+  end = time.monotonic() + seconds
+  while not path.exists():
+    if time.monotonic() > end:
+      return False
+    time.sleep(0.2)
+  return True
 
 
 def _read_record(path: pathlib.Path, *, remedy: str) -> dict:
