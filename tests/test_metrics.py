@@ -65,6 +65,15 @@ def test_too_many_skipped_in_a_row_end_the_run():
     window.check()
 
 
+def test_a_resumed_run_counts_skipped_steps_on():
+  window = skipping(1.0, math.nan, math.nan, window=metrics.Window(most_skipped=2))
+  window.check()
+  assert window.skipped == 2
+  resumed = metrics.Window(window.record(), most_skipped=2, skipped=window.skipped)
+  with pytest.raises(metrics.NonFiniteLoss, match='^2 steps were skipped and'):
+    skipping(math.nan, window=resumed).check()
+
+
 def test_a_line_of_nothing_but_skipped_steps():
   values = skipping(math.nan, window=metrics.Window()).averages()
   line = metrics.progress_line(values, clock=Clock(steps=1), steps=9, images_per_step=4)

@@ -14,7 +14,6 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import grain
 import numpy as np
 
 from painformer_jax.data import augment
@@ -22,7 +21,7 @@ from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.order import EpochOrder
 from painformer_jax.data.prepared import PreparedTask, Records, open_task
 from painformer_jax.data.reading import Batches
-from painformer_jax.data.seeds import derived_seed
+from painformer_jax.data.seeds import Numbered, derived_seed
 from painformer_jax.errors import InputError
 
 # Where a mixture without end ends; no run has so many steps.
@@ -115,7 +114,7 @@ class _Steps:
         'process_index': process_index, 'process_count': process_count, 'extra': extra}
     self._tasks, self._image_size = tasks, image_size
     self._index, self._count = process_index, process_count
-    self._streams = {task.name: _stream(
+    self._streams = {task.name: _Stream(
         open_task(data_dir, task.name), task, image_size=image_size, seed=seed, extra=extra)
                      for task in tasks}
 
@@ -139,16 +138,18 @@ def _rows(elements: Iterable[dict], count: int, image_size: int) -> dict[str, np
   Every image is copied as soon as it is decoded, while it is in the cache: half again
   as quick as decoding all of them first.
   """
-  image = np.zeros((count, image_size, image_size, 3), np.uint8)
-  others = {}
-  for row, element in enumerate(elements):
-    image[row] = element['image']
-    for name in element.keys() - {'image'}:
-      others.setdefault(name, []).append(element[name])
+  image = np.empty((count, image_size, image_size, 3), np.uint8)
+  others, found = {}, 0
+  for element in elements:
+    image[found] = element.pop('image')
+    for name, value in element.items():
+      others.setdefault(name, []).append(value)
+    found += 1
+  image[found:] = 0
   columns = {name: np.array(values) for name, values in others.items()}
   for name, values in columns.items():
-    if len(values) < count:
-      columns[name] = np.concatenate([values, np.zeros(count - len(values), values.dtype)])
+    if found < count:
+      columns[name] = np.concatenate([values, np.zeros(count - found, values.dtype)])
   return {'image': image, **columns}
 
 
@@ -235,29 +236,27 @@ def fingerprint(
   return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _stream(
-    prepared: PreparedTask, task: TaskRows, *, image_size: int, seed: int,
-    extra: Sequence[str],
-) -> grain.MapDataset:
-  """The task's endless stream of {'image', 'label', ...}, by number."""
-  records = prepared.records('train')
+class _Stream:
+  """A task's endless stream of {'image', 'label', ...}, by number; for many threads."""
 
-  def decode(record):
-    return _decoded(records, record, image_size) | {name: record[name] for name in extra}
+  def __init__(self, prepared: PreparedTask, task: TaskRows, *, image_size: int, seed: int,
+               extra: Sequence[str]):
+    self._records = prepared.records('train')
+    self._order = EpochOrder(len(self._records), seed=seed, name=task.name)
+    self._image_size, self._extra = image_size, extra
+    self._change = None
+    if task.augment != 'none':
+      self._change = _policy(task, prepared)
+      self._chance = Numbered(derived_seed(seed, task.name, 'augment'))
 
-  order = EpochOrder(len(records), seed=seed, name=task.name)
-  stream = grain.MapDataset.range(MAX_STEPS * task.rows).map(lambda n: records[order(n)])
-  if task.augment == 'none':
-    return stream.map(decode)
-  change = _policy(task, prepared)
-
-  def decode_and_change(record, rng):
-    element = decode(record)
-    return element | {'image': change(element['image'], rng)}
-
-  # Seeded by the element's number in the stream.
-  return stream.random_map(
-      decode_and_change, seed=derived_seed(seed, task.name, 'augment'))
+  def __getitem__(self, number: int) -> dict:
+    record = self._records[self._order(number)]
+    element = _decoded(self._records, record, self._image_size)
+    if self._change is not None:
+      element['image'] = self._change(element['image'], self._chance.generator(number))
+    for name in self._extra:
+      element[name] = record[name]
+    return element
 
 
 def _policy(task: TaskRows, prepared: PreparedTask) -> augment.Policy:

@@ -1,6 +1,7 @@
 """The mesh of devices, and how a batch lies on it; `layout` says where a state lies."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -64,7 +65,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def everywhere(mesh: Mesh, tree):
   """The arrays, whole on every device."""
-  return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(tree)
+  return _gather(mesh)(tree)
+
+
+@functools.lru_cache(maxsize=4)
+def _gather(mesh: Mesh):
+  """Kept, since a function made anew would be compiled anew."""
+  return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
 
 
 def put_batch(mesh: Mesh, batch: Mapping):

@@ -91,7 +91,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
             f'the prepared data in {config.data_dir} changed since {workdir} was '
             'started: restore it, or take another --workdir')
       state, clock = restored.state, Clock(**record['clock'])
-      window = metrics_lib.Window(record['window'], most_skipped=config.max_skipped)
+      window = metrics_lib.Window(record['window'], most_skipped=config.max_skipped,
+                                  skipped=record['skipped'])
       evaluation_due = record['evaluation_due']
       say(f'goes on from step {step} of {workdir}')
       if record.get('devices', mesh.size) != mesh.size:
@@ -150,8 +151,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       if step != saved:
         writer.sync()
         store.save(step, state, {
-            'clock': clock.record(), 'window': averages, 'evaluation_due': evaluation_due,
-            'devices': mesh.size,
+            'clock': clock.record(), 'window': averages, 'skipped': window.skipped,
+            'evaluation_due': evaluation_due, 'devices': mesh.size,
             'position': {'step': step, 'fingerprint': fingerprint}})
         saved = step
 

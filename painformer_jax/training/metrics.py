@@ -38,10 +38,14 @@ class Window:
     record: of a window that an interrupted run left, see `record`.
     most_skipped: steps in a row that may be skipped where steps say so in 'skipped';
       their other figures are left out.
+    skipped: how many in a row were, at the end of that run.
+
+  Attributes:
+    skipped: how many of the last steps that were checked were skipped in a row.
   """
 
   def __init__(self, record: Mapping[str, list[float]] | None = None, *,
-               most_skipped: int = 1):
+               most_skipped: int = 1, skipped: int = 0):
     # The types are those of the compiled step, so that sums come out the same.
     self._merged = {
         name: clu_metrics.Average(
@@ -49,7 +53,7 @@ class Window:
             count=np.int32(count) if isinstance(count, int) else np.float32(count))
         for name, (total, count) in (record or {}).items()}
     self._pending = []
-    self._most_skipped, self._skipped = most_skipped, 0
+    self._most_skipped, self.skipped = most_skipped, skipped
 
   def add(self, step: int, metrics: Mapping[str, clu_metrics.Average], *,
           in_flight: int) -> None:
@@ -71,10 +75,10 @@ class Window:
     pending, self._pending = jax.device_get(self._pending), []
     for step, metrics in pending:
       skipped = 'skipped' in metrics and metrics['skipped'].compute() > 0
-      self._skipped = self._skipped + 1 if skipped else 0
+      self.skipped = self.skipped + 1 if skipped else 0
       if not skipped:
         _assert_finite(step, metrics)
-      elif self._skipped > self._most_skipped:
+      elif self.skipped > self._most_skipped:
         _assert_finite(step, metrics, before=f'{self._most_skipped} steps were skipped and ')
       else:
         metrics = {'skipped': metrics['skipped']}

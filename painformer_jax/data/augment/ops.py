@@ -130,8 +130,8 @@ def posterize(image: np.ndarray, bits: int) -> np.ndarray:
 
 def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
   """Inverts the levels that are not below the threshold."""
-  levels = np.arange(256)
-  return cv2.LUT(image, np.where(levels < threshold, levels, 255 - levels).astype(np.uint8))
+  _, inverted = cv2.threshold(image, math.ceil(threshold) - 1, 255, cv2.THRESH_BINARY)
+  return cv2.bitwise_xor(image, inverted)
 
 
 def invert(image: np.ndarray) -> np.ndarray:
@@ -267,23 +267,25 @@ def _affine(image: np.ndarray, matrix, *, fill: int | None) -> np.ndarray:
   """
   a, b, c, d, e, f = matrix
   height, width = image.shape[:2]
-  x, y = (_places(start, by_x, by_y, height=height, width=width)
-          for by_x, by_y, start in ((a, b, c), (d, e, f)))
   # Whole pixels, x in the lower half of each number and y in the upper: on the
-  # little-endian machines that JAX runs on, pairs of int16 as OpenCV wants them.
-  pairs = np.ascontiguousarray(((x >> 16) & 0xFFFF) | (y & ~0xFFFF))
+  # little-endian machines that JAX runs on, pairs of int16 as OpenCV wants them. In
+  # place, since fresh memory costs more than the arithmetic.
+  pairs = np.empty((height, width), np.int32)
+  np.add(*_places(c, a, b, height=height, width=width), out=pairs)
+  pairs >>= 16
+  pairs &= 0xFFFF
+  x, y = _places(f, d, e, height=height, width=width)
+  places = x + y if d else y
+  places &= ~0xFFFF
+  pairs |= places
   return cv2.remap(image, pairs.view(np.int16).reshape(height, width, 2), None,
                    cv2.INTER_NEAREST, **_border(fill))
 
 
-def _places(start: float, by_x: float, by_y: float, *, height: int, width: int) -> np.ndarray:
-  """Coordinates of all pixel centres in 1/65536: int32 that broadcasts to the image."""
-  places = np.full((1, 1), _fixed(start + by_x * 0.5 + by_y * 0.5), np.int32)
-  if by_x:
-    places = places + _fixed(by_x) * np.arange(width, dtype=np.int32)
-  if by_y:
-    places = places + _fixed(by_y) * np.arange(height, dtype=np.int32)[:, None]
-  return places
+def _places(start: float, by_x: float, by_y: float, *, height: int, width: int):
+  """Coordinates of all pixel centres in 1/65536, as a row and a column to be added."""
+  columns, rows = np.arange(width, dtype=np.int32), np.arange(height, dtype=np.int32)[:, None]
+  return columns * _fixed(by_x), rows * _fixed(by_y) + _fixed(start + by_x * 0.5 + by_y * 0.5)
 
 
 def _fixed(value: float) -> int:
