@@ -118,13 +118,15 @@ def test_what_is_masked_changes_nothing(name):
   np.testing.assert_array_equal(nothing[3], plain[3])
 
 
-def test_gradients_do_not_see_what_is_masked():
-  x, mask = embeddings(), some_mask()
+@pytest.mark.parametrize('name', ['vectors', 'many latents'])
+def test_gradients_do_not_see_what_is_masked(name):
+  """Attention is written in two ways, by the number of latents; one sample has no token."""
+  config, x, mask = CASES[name], embeddings(), some_mask()
 
   @jit
   def gradients(x):
-    loss = lambda arrays, x: jnp.square(mixer.from_parameters(TINY, arrays)(x, mask)).sum()
-    return jax.grad(loss, argnums=(0, 1))(drawn(TINY), x)
+    loss = lambda arrays, x: jnp.square(mixer.from_parameters(config, arrays)(x, mask)).sum()
+    return jax.grad(loss, argnums=(0, 1))(drawn(config), x)
 
   plain, rubbish = gradients(x), gradients(np.where(mask[:, :, None], x, np.nan))
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(rubbish), strict=True):

@@ -126,8 +126,7 @@ def _read(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *,
                       preferred_element_type=jnp.float32)
   # Divided by the sum of the weights afterwards: there is far more of them than of y.
   weights = _exponentials(scores, None if mask is None else mask[:, None, None, :], axis=3)
-  total = jnp.maximum(weights.sum(axis=3, keepdims=True), jnp.finfo(jnp.float32).tiny)
-  y = (jnp.matmul(weights.astype(v.dtype), v) / total).astype(v.dtype)
+  y = (jnp.matmul(weights.astype(v.dtype), v) / _totals(weights, axis=3)).astype(v.dtype)
   return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], -1)
 
 
@@ -145,8 +144,7 @@ def _read_few(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, 
   scores = products @ own * (inner // heads) ** -0.5
   mask = None if mask is None else mask[:, None, :, None]
   weights = _exponentials(scores, mask, axis=2)
-  weights /= jnp.maximum(weights.sum(axis=2, keepdims=True), jnp.finfo(jnp.float32).tiny)
-  weights = weights @ own.T
+  weights = (weights / _totals(weights, axis=2)) @ own.T
   return (weights.astype(v.dtype) * v[:, None]).sum(axis=2)
 
 
@@ -157,6 +155,12 @@ def _exponentials(scores: jax.Array, mask: jax.Array | None, *, axis: int) -> ja
   # The largest cancels out.
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis, keepdims=True)))
   return weights if mask is None else jnp.where(mask, weights, 0)
+
+
+def _totals(weights: jax.Array, *, axis: int) -> jax.Array:
+  """What divides the weights: 1 where all are 0, so that gradients are numbers too."""
+  total = weights.sum(axis, keepdims=True)
+  return jnp.where(total == 0, 1, total)
 
 
 class GegluMlp(nnx.Module):

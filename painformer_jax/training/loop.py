@@ -92,7 +92,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
             'started: restore it, or take another --workdir')
       state, clock = restored.state, Clock(**record['clock'])
       window = metrics_lib.Window(record['window'], most_skipped=config.max_skipped,
-                                  skipped=record['skipped'])
+                                  skipped=record.get('skipped', 0))
       evaluation_due = record['evaluation_due']
       say(f'goes on from step {step} of {workdir}')
       if record.get('devices', mesh.size) != mesh.size:
