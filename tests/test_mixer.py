@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 import mixer_numpy
 from painformer_jax.assessment import cost
 from painformer_jax.errors import InputError
-from painformer_jax.models import mixer
+from painformer_jax.models import mixer, perceiver
 from painformer_jax.models.mixer import MixerConfig
 from painformer_jax.models.perceiver import Dropout, fourier_features
 
@@ -120,6 +120,20 @@ def test_what_is_masked_changes_nothing(name):
 
 @pytest.mark.parametrize('name', ['vectors', 'many latents'])
 def test_gradients_do_not_see_what_is_masked(name):
+  """Attention is written in two ways, by the number of latents."""
+  config, x, mask = CASES[name], embeddings(), some_mask()
+  plain = run(config, x, mask)
+  for rubbish in (1e30, np.nan, np.inf, -3.0):
+    np.testing.assert_array_equal(plain, run(config, np.where(mask[:, :, None], x, rubbish), mask))
+  assert np.isfinite(plain).all()
+  # A sample whose tokens are all masked still has an answer, the same for all.
+  nothing = run(config, x, np.zeros_like(mask))
+  assert np.isfinite(nothing).all() and np.ptp(nothing, axis=0).max() == 0
+  np.testing.assert_array_equal(nothing[3], plain[3])
+
+
+@pytest.mark.parametrize('name', ['vectors', 'many latents'])
+def test_gradients_do_not_see_what_is_masked(name):
   """Attention is written in two ways, by the number of latents; one sample has no token."""
   config, x, mask = CASES[name], embeddings(), some_mask()
 
@@ -133,6 +147,32 @@ def test_gradients_do_not_see_what_is_masked(name):
     assert np.isfinite(a).all()
     np.testing.assert_array_equal(a, b)
   assert np.abs(plain[1][~mask]).max() == 0 and np.abs(plain[1][mask]).min() > 0
+
+
+@pytest.mark.parametrize('attend', [perceiver._read, perceiver._read_few])
+def test_both_ways_of_attention(attend, measured):
+  """Against softmax; gradients are finite however large, also of a sample without a token."""
+  rng, mask = np.random.default_rng(0), some_mask()
+  q, k, v = (rng.standard_normal((4, n, 6), np.float32) for n in (3, 4, 4))
+
+  def plain(q, k, v):
+    q, k, v = (jnp.swapaxes(x.reshape(4, -1, 2, 3), 1, 2) for x in (q, k, v))
+    scores = jnp.where(mask[:, None, None], q @ jnp.swapaxes(k, 2, 3) * 3 ** -0.5, -1e30)
+    weights = jnp.where(mask[:, None, None], jax.nn.softmax(scores), 0)
+    return jnp.swapaxes(weights @ v, 1, 2).reshape(4, 3, 6)
+
+  def results(function):
+    value, pullback = jax.vjp(function, q, k, v)
+    return value, *pullback(1e4 * jnp.ones_like(value))
+
+  found = jit(lambda: results(lambda *x: attend(*x, mask, heads=2)))()
+  for name, a, b in zip(('values', 'dq', 'dk', 'dv'), found, jit(lambda: results(plain))()):
+    assert np.isfinite(a).all(), name
+    measured(f'{attend.__name__}, {name}', np.abs(a - b).max() / np.abs(b).max(), limit=2e-6)
+
+
+def test_no_samples():
+  assert run(TINY, embeddings(batch=0)).shape == (0, 3)
 
 
 @pytest.mark.parametrize('name', ['vectors', 'scalars'])
@@ -296,9 +336,10 @@ def test_unknown_names_list_the_known():
     mixer.make_config('mixer_laptop', latent=3)
 
 
-def test_bfloat16_stays_near_float32():
-  half = dataclasses.replace(TINY, dtype='bfloat16')
+@pytest.mark.parametrize('name', ['vectors', 'many latents'])
+def test_bfloat16_stays_near_float32(name):
+  half = dataclasses.replace(CASES[name], dtype='bfloat16')
   x = embeddings()
   out = run(half, x)
   assert out.dtype == np.float32
-  assert 1e-5 < np.abs(out - run(TINY, x)).max() < 0.15
+  assert 1e-5 < np.abs(out - run(CASES[name], x)).max() < 0.15

@@ -273,3 +273,20 @@ def test_stopped_while_it_evaluates(folder, tmp_path):
   assert rows(workdir)[-1]['step'] == 24 and 'eval/alpha/loss' not in rows(workdir)[-1]
   uninterrupted(command, workdir)
   assert_same_run(workdir, tmp_path / 'reference')
+
+
+def test_skipped_steps_in_a_row_are_counted_on(tmp_path_factory, tmp_path):
+  """A step that leaves no finite parameters is skipped; three may be, wherever it stopped."""
+  command = CommandLine(
+      folder=shared_folder(tmp_path_factory), flags=QUICK_COMPILE, overrides={
+          **SMALL_OVERRIDES, 'steps': 20, 'checkpoint_every': 2, 'log_every': 1, 'eval_every': 0,
+          'optimizer.learning_rate': 1e30, 'optimizer.warmup_steps': 0, 'non_finite': 'skip',
+          'max_skipped': 3})
+  ends = []
+  for _ in range(2):
+    done = command.run(tmp_path / 'run')
+    assert done.returncode == 2, done.stderr[-2000:]
+    ends.append(done.stderr.splitlines()[-1])
+    saved = store.latest_step(tmp_path / 'run' / 'checkpoints')
+    assert store.read_record(tmp_path / 'run' / 'checkpoints', saved)['skipped'] == saved == 2
+  assert ends[0] == ends[1] and '3 steps were skipped and the loss of step 4' in ends[0]

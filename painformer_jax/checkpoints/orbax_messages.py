@@ -10,6 +10,7 @@ import re
 import sys
 import time
 import traceback
+import warnings
 
 
 @contextlib.contextmanager
@@ -40,6 +41,20 @@ def quiet():
     sys.unraisablehook = previous
     for logger in loggers:
       logger.removeFilter(of_others)
+
+
+# What `quiet_for_good` was given: where a generator goes, its filters go.
+_KEPT = []
+
+
+def quiet_for_good(entered: contextlib.ExitStack) -> None:
+  """Keeps a `quiet` that was entered until the process ends.
+
+  After a save that failed: futures and coroutines that nobody asked for speak when they
+  go, which may be as late as that.
+  """
+  _KEPT.append(entered)
+  warnings.filterwarnings('ignore', r"coroutine '.*' was never awaited", RuntimeWarning)
 
 
 # Where messages come from or what they are about: Orbax, the storage library

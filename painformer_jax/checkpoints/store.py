@@ -18,7 +18,7 @@ from etils import epath
 
 from painformer_jax import progress
 from painformer_jax.checkpoints.checksums import checksums
-from painformer_jax.checkpoints.orbax_messages import first_line, quiet, reason
+from painformer_jax.checkpoints.orbax_messages import first_line, quiet, quiet_for_good, reason
 from painformer_jax.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel import processes
@@ -207,8 +207,8 @@ class CheckpointStore:
       with contextlib.suppress(OSError, ValueError):
         self._manager.close()
     if self._failed:
-      gc.collect()
-    else:  # Else futures with errors that nobody asked for speak until the very end.
+      quiet_for_good(self._silence)
+    else:
       self._silence.close()
 
   def _barrier(self, *, key: str, timeout_ms: int) -> None:

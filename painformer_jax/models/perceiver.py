@@ -6,6 +6,7 @@ followed by a residual feed-forward of linear, GEGLU, linear.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +50,8 @@ class Linear(nnx.Linear):
         1.0, 'fan_in', 'normal'), **kwargs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = super().__call__(x.reshape(-1, x.shape[-1]))
-    return y.reshape(*x.shape[:-1], -1)
+    y = super().__call__(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class Dropout(nnx.Module):
@@ -124,9 +125,11 @@ def _read(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *,
   q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2) for x in (q, k, v))
   scores = jnp.matmul(q * q.shape[-1] ** -0.5, jnp.swapaxes(k, 2, 3),
                       preferred_element_type=jnp.float32)
-  # Divided by the sum of the weights afterwards: there is far more of them than of y.
+  # Divided by the sum of the weights afterwards: among the latents there are several
+  # times as many weights as numbers in y.
   weights = _exponentials(scores, None if mask is None else mask[:, None, None, :], axis=3)
-  y = (jnp.matmul(weights.astype(v.dtype), v) / _totals(weights, axis=3)).astype(v.dtype)
+  y = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+  y = (y / _totals(weights, axis=3)).astype(v.dtype)
   return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], -1)
 
 
@@ -175,6 +178,9 @@ class GegluMlp(nnx.Module):
   def __call__(self, x: jax.Array, *, noise: jax.Array | None = None) -> jax.Array:
     """[batch, latents, width] -> the same shape, as is that of `noise` (uint8)."""
     value, gate = jnp.split(self.fc1(self.norm(x)), 2, axis=-1)
-    # As jax.nn.gelu, but with erf, which XLA has at a third of the price of erfc.
-    y = self.fc2(value * (0.5 * gate * (1 + jax.lax.erf(gate * 0.5 ** 0.5))))
+    # As jax.nn.gelu in float32, but with erf, which XLA has at a third of the price of
+    # erfc; in bfloat16 1 + erf would cancel.
+    gate = gate.astype(jnp.float32)
+    gelu = 0.5 * gate * (1 + jax.lax.erf(gate * 0.5 ** 0.5))
+    y = self.fc2(value * gelu.astype(value.dtype))
     return x + self.dropout(y, noise)

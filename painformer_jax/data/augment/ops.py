@@ -282,7 +282,8 @@ def _affine(image: np.ndarray, matrix, *, fill: int | None) -> np.ndarray:
                    cv2.INTER_NEAREST, **_border(fill))
 
 
-def _places(start: float, by_x: float, by_y: float, *, height: int, width: int):
+def _places(start: float, by_x: float, by_y: float, *, height: int,
+            width: int) -> tuple[np.ndarray, np.ndarray]:
   """Coordinates of all pixel centres in 1/65536, as a row and a column to be added."""
   columns, rows = np.arange(width, dtype=np.int32), np.arange(height, dtype=np.int32)[:, None]
   return columns * _fixed(by_x), rows * _fixed(by_y) + _fixed(start + by_x * 0.5 + by_y * 0.5)
