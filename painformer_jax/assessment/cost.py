@@ -3,6 +3,7 @@
 import dataclasses
 
 from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models.perceiver import is_narrow
 
 # Forward and backward: the gradients of a product are two more of its size.
 _TRAIN = 3
@@ -15,7 +16,8 @@ class Size:
   Attributes:
     parameters: learned values.
     linear: multiply-adds of linear layers.
-    attention: multiply-adds of attention products.
+    attention: multiply-adds of attention products. Both as the equations have them:
+      what reads a narrow context takes fewer (`perceiver.is_narrow`).
     activations: values that training keeps for the backward pass, about.
   """
 
@@ -67,11 +69,14 @@ def _attention(latents: int, width: int, tokens: int, context_width: int, heads:
                head_width: int, *, has_context: bool) -> Size:
   inner = heads * head_width
   norms = 2 * width + (2 * context_width if has_context else 0)
+  projected = 2 * latents * inner + 2 * tokens * inner
+  if is_narrow(heads, context_width, inner=inner):
+    projected = 2 * latents * heads * context_width
   return Size(
       parameters=norms + width * inner + context_width * 2 * inner + inner * width + width,
       linear=2 * latents * width * inner + tokens * context_width * 2 * inner,
       attention=2 * latents * tokens * inner,
-      activations=(latents * (3 * width + 2 * inner) + 2 * tokens * inner
+      activations=(latents * 3 * width + projected
                    + (tokens * 2 * context_width if has_context else 0)
                    + 3 * heads * latents * tokens))
 
