@@ -3,8 +3,16 @@
     painformer assess --config configs/assess_ai4pain.py:2025 --workdir runs/ai4pain \\
         --config.data_dir=/data/AI4Pain2025 --config.weights=painformer.pth
 
-2024: video, and fNIRS once `config.fnirs` says where its tables lie (their layout is not
-public). 2025 and 2026: blood volume pulse, skin conductance, respiration and saturation.
+2025 and 2026: blood volume pulse, skin conductance, respiration and saturation. 2024: video.
+`2024-fnirs`: also fNIRS, alone and joined with the face. What its files look like is not
+public, so say where the table of each clip lies, which of its columns are channels (the
+paper's are thought to be 24 of HbO2) and how many rows a second it has:
+
+    painformer assess --config configs/assess_ai4pain.py:2024-fnirs --workdir runs/fnirs \\
+        --config.data_dir=/data/AI4Pain2024 --config.weights=painformer.pth \\
+        --config.fnirs.path='{split}/fnirs/{subject}/{sample}.csv' --config.fnirs.rate=10 \\
+        --config.fnirs.columns="('CH1 HbO2', 'CH2 HbO2')"
+
 Test labels may be withheld: the protocol is 'validation'; take
 `--config.protocol=test` where you have them.
 """
@@ -14,27 +22,37 @@ from ml_collections import ConfigDict
 from painformer_jax.assessment.config import defaults
 
 SIGNALS = ('bvp', 'eda', 'resp', 'spo2')
+EDITIONS = ('2024', '2024-fnirs', '2025', '2026')
 
 
 def get_config(edition: str = '2024') -> ConfigDict:
   """An edition's configuration."""
-  if edition not in ('2024', '2025', '2026'):
-    raise ValueError(f'there is no edition {edition}: 2024, 2025 or 2026')
+  if edition not in EDITIONS:
+    raise ValueError(f'there is no edition {edition}, only {", ".join(EDITIONS)}')
+  year = edition.removesuffix('-fnirs')
   config = defaults()
-  config.dataset = f'ai4pain-{edition}'
-  if edition == '2024':
+  config.dataset = f'ai4pain-{year}'
+  def row(label, kind, *modalities, **further):
+    return dict(fusion=dict(kind=kind, modalities=modalities, **further), label=label)
+  if year == '2024':
     config.modalities = dict(face=dict(source='video', picture='face', max_tokens=300))
-    config.rows = dict(face=dict(fusion=dict(kind='add', modalities=('face',)), label='face'))
+    config.rows = dict(face=row('face', 'add', 'face'))
   else:
     # Segments of 10 s at 100 Hz are short of matplotlib's windows of 256 samples.
     drawn = dict(images=dict(spectrogram=dict(segment=128, overlap=64)))
     config.modalities = {name: dict(source=name, signal=drawn) for name in SIGNALS}
     config.rows = {
-        **{name: dict(fusion=dict(kind='add', modalities=(name,)), label=name.upper())
-           for name in SIGNALS},
-        'fusion-1': dict(fusion=dict(kind='fusion-1', modalities=SIGNALS), label='all four'),
-        'fusion-2': dict(fusion=dict(kind='fusion-2', modalities=SIGNALS), label='all four')}
-  config.tasks = ('3-site',) if edition == '2026' else ('3-class',)
+        **{name: row(name.upper(), 'add', name) for name in SIGNALS},
+        'fusion-1': row('all four', 'fusion-1', *SIGNALS),
+        'fusion-2': row('all four', 'fusion-2', *SIGNALS)}
+  if edition == '2024-fnirs':
+    config.modalities.fnirs = dict(source='fnirs')
+    config.rows.update({
+        'fnirs': row('fNIRS', 'add', 'fnirs'),
+        'fusion-1': row('face+fNIRS', 'fusion-1', 'face', 'fnirs'),
+        'fusion-2': row('face+fNIRS', 'fusion-2', 'face', 'fnirs'),
+        'fusion-n': row('face+fNIRS', 'fusion-n', 'face', 'fnirs', coded=('face',))})
+  config.tasks = ('3-site',) if year == '2026' else ('3-class',)
   config.protocol = 'validation'
-  config.normalise = 'none' if edition == '2024' else 'subject'
+  config.normalise = 'none' if year == '2024' else 'subject'
   return config

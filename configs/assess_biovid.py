@@ -5,26 +5,55 @@
 
 `:mixer_published` behind the file's name takes the published size, a GPU's work; the
 laptop size is this project's own. `--check` first lists what is missing. How signals are
-drawn, how the Mixer trains and the thermal and depth networks are reconstructed: the
-paper's values are not public. Thermal needs a network of yours (ONNX), see `thermal`, or
-frames that you have: `config.pictures = dict(thermal='thermal/{subject}/{sample}.mp4')`
-and a modality `dict(source='thermal', picture='thermal')`.
+drawn and how the Mixer trains are reconstructed: the paper's values are not public.
+Further tables: `--config.protocol=loso-reactive` (67 people) or `hold-out`, each with a
+--workdir of its own; with `--config.embeddings=runs/biovid_embeddings` they share what
+was embedded.
+
+BioVid has no thermal or depth videos; the paper makes both from RGB. `:thermal,depth`
+behind the file's name (or `:mixer_published,thermal,depth`, or one of them) adds their
+rows and, with both, RGB+thermal+depth+GSR. Each needs a network of yours:
+
+    --config.modalities.thermal.network=thermal.onnx \\
+    --config.modalities.depth.network=depth.onnx
+
+or for depth the face mesh, labelled as a stand-in: `--config.modalities.depth.stand_in=True`.
+Frames that you have: `config.pictures = dict(thermal='thermal/{subject}/{sample}.mp4')` and
+`--config.modalities.thermal.source=thermal`. Which modalities the paper's Fusion N codes is
+not public: here all of the face.
 """
 
 from ml_collections import ConfigDict
 
 from painformer_jax.assessment.config import defaults
+from painformer_jax.errors import InputError
 
 _ENCODERS = {'mixer_laptop': 'video_encoder_laptop', 'mixer_published': 'video_encoder_published'}
+MADE = ('thermal', 'depth')  # From the videos, by a network.
 EMG = ('emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
 
 
-def get_config(mixer: str = 'mixer_laptop') -> ConfigDict:
-  """The table's configuration for a size of the Mixer."""
-  config = defaults(mixer, _ENCODERS.get(mixer, 'video_encoder_laptop'))
+def get_config(options: str = '') -> ConfigDict:
+  """The table's configuration.
+
+  Args:
+    options: with commas between them: a preset of the Mixer, 'thermal', 'depth'.
+
+  Raises:
+    InputError: something else.
+  """
+  chosen = [option for option in options.split(',') if option]
+  sizes = [option for option in chosen if option not in MADE] or ['mixer_laptop']
+  if len(sizes) > 1 or sizes[0] not in _ENCODERS:
+    raise InputError(f'configs/assess_biovid.py takes one of {", ".join(_ENCODERS)}, and '
+                     f'{", ".join(MADE)}, not {options!r}')
+  config = defaults(sizes[0], _ENCODERS[sizes[0]])
   config.dataset = 'biovid'
+  made = [name for name in MADE if name in chosen]
   config.modalities = {
       'rgb': dict(source='video', picture='face'),
+      **{name: dict(source='video', picture=name, network='', stand_in=False,
+                    frames=dict(crop=True)) for name in made},
       **{name: dict(source=name) for name in ('ecg', 'gsr', *EMG)}}
   def row(label, kind, *modalities, **further):
     return dict(fusion=dict(kind=kind, modalities=modalities, **further), label=label)
@@ -38,13 +67,16 @@ def get_config(mixer: str = 'mixer_laptop') -> ConfigDict:
       'fusion-1': row('RGB+GSR', 'fusion-1', 'rgb', 'gsr'),
       'fusion-2': row('RGB+GSR', 'fusion-2', 'rgb', 'gsr'),
       'fusion-n': row('RGB+GSR', 'fusion-n', 'rgb', 'gsr', coded=('rgb',))}
+  for name in made:
+    config.rows[name] = row(name, 'add', name)
+  if len(made) == 2:
+    label, face = 'RGB+thermal+depth+GSR', ('rgb', *made)
+    config.rows['all-1'] = row(label, 'fusion-1', *face, 'gsr')
+    config.rows['all-2'] = row(label, 'fusion-2', *face, 'gsr')
+    config.rows['all-n'] = row(label, 'fusion-n', *face, 'gsr', coded=face)
   config.reference = 'gsr'
   config.tasks = ('BL1-PA4', '5-class')
   config.protocol = 'loso'
   config.normalise = 'none'
   return config
 
-
-def thermal(network: str, **settings) -> dict:
-  """An entry of config.modalities: thermal frames from the video by an .onnx network."""
-  return dict(source='video', picture='thermal', network=network, **settings)

@@ -84,6 +84,30 @@ def write_segments(path: Path, lengths: dict[str, int], *, empty: str = 'nan',
       for i in range(longest)), delimiter=',')
 
 
+def write_whole_ai4pain(root: Path, edition: int, *, rows: int = 40,
+                        splits=('train', 'validation', 'test'), withheld: bool = True) -> None:
+  """All people and segments of 2025 or 2026, each segment a few rows long."""
+  counts = {2025: {'Baseline': 1, 'LOW': 12, 'HIGH': 12, 'REST': 3},
+            2026: {'Baseline': 12, 'ARM': 12, 'HAND': 12}}[edition]
+  named = [f'{condition}_{k}' for condition, count in counts.items()
+           for k in range(1, count + 1)]
+  people = {'train': range(1, 42), 'validation': range(42, 54), 'test': range(54, 66)}
+  values = np.random.default_rng(edition).normal(size=(rows, len(named))).round(3).tolist()
+  for split in splits:
+    for person in people[split]:
+      hidden = split == 'test' and withheld
+      columns = [f'{person}_{k if hidden else name}' for k, name in enumerate(named, 1)]
+      for modality in ('Bvp', 'Eda', 'Resp', 'SpO2'):
+        write_table(root / split / modality / f'{person}.csv', columns, values, delimiter=',')
+
+
+def leave_out_columns(path: Path, *wanted: str) -> None:
+  """Rewrites a table of one person without the columns that end so."""
+  cells = [line.split(',') for line in path.read_text().splitlines()]
+  kept = [k for k, name in enumerate(cells[0]) if name.partition('_')[2] not in wanted]
+  path.write_text('\n'.join(','.join(row[k] for k in kept) for row in cells) + '\n')
+
+
 def write_ai4pain_2025(root: Path, *, withheld: bool = True) -> None:
   """Two people to train on, one of each other split; case varies throughout."""
   for split, people in (('train', ('1', '12')), ('Validation', ('30',)), ('test', ('41',))):
@@ -113,12 +137,18 @@ def write_ai4pain_2026(root: Path) -> None:
                      replace=flat if (modality, person) == ('SpO2', '4') else None)
 
 
-def write_ai4pain_2024(root: Path, *, channels: int = 4) -> tuple[str, ...]:
+SOME_2024 = {'Train': ('P01', 'P02'), 'Validation': ('P50',)}
+# What was released: 41 and 12 people.
+RELEASED_2024 = {'Train': tuple(f'P{k:02d}' for k in range(1, 42)),
+                 'Validation': tuple(f'P{k}' for k in range(50, 62))}
+
+
+def write_ai4pain_2024(root: Path, *, channels: int = 4, people=SOME_2024) -> tuple[str, ...]:
   """Clips and a table of fNIRS for each; returns the names of the HbO channels."""
   oxygenated = tuple(f'CH{k} HbO2' for k in range(1, channels + 1))
   columns = ('sample', *(c for k in range(1, channels + 1)
                          for c in (f'CH{k} HbO2', f'CH{k} HHb')))
-  for split, person in (('Train', 'P01'), ('Train', 'P02'), ('Validation', 'P50')):
+  for split, person in ((split, person) for split, own in people.items() for person in own):
     for number, condition in enumerate(('Baseline', 'Low_Pain', 'HIGH-pain', 'No Pain')):
       clip = root / split / 'video' / person / f'{number:02d}_{condition}.mp4'
       clip.parent.mkdir(parents=True, exist_ok=True)

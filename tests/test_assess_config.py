@@ -67,6 +67,10 @@ def test_config_files_are_the_promised_ones():
     (dict(seeds=(0, 0)), 'each once'),
     (dict(normalise='subjects'), 'did you mean subject?'),
     (dict(reference='two'), "there is no row 'two'"),
+    (dict(modalities=dict(gsr=dict(source='video', picture='thermal'))),
+     'config.modalities.gsr: the videos are RGB: name an .onnx file'),
+    (dict(modalities=dict(gsr=dict(source='video', picture='depth'))),
+     '--config.modalities.gsr.stand_in=True'),
 ])
 def test_a_mistake_is_one_line_that_says_where(changes, words):
   with pytest.raises(InputError) as error:
@@ -90,6 +94,34 @@ def test_changed_fields_know_what_may_change():
   assert not changed_fields(from_config_dict(plain(data_dir='e', batch_size=3)), stored)
   changed = changed_fields(from_config_dict(plain(seeds=(1,))), stored)
   assert changed == ['seeds: [0] -> [1]']
+
+
+def test_what_only_decides_whether_to_stop_may_change():
+  stored = json.loads(from_config_dict(plain()).to_json())
+  assert not changed_fields(from_config_dict(plain(
+      embeddings='e', findings='go on', max_left_out=0.5)), stored)
+
+
+def load_biovid(options, *overrides):
+  return from_config_dict(load_config(
+      f'{ROOT / "configs" / "assess_biovid.py"}:{options}', overrides=[*GIVEN, *overrides]))
+
+
+def test_the_paper_s_four_modalities_are_a_table_by_options():
+  config = load_biovid('mixer_published,thermal,depth', '--config.modalities.thermal.network=t.onnx',
+                       '--config.modalities.depth.stand_in=True')
+  assert config.mixer['name'] == 'mixer_published'
+  assert [config.rows[row].fusion.kind for row in ('all-1', 'all-2', 'all-n')] == [
+      'fusion-1', 'fusion-2', 'fusion-n']
+  assert config.rows['all-n'].fusion.coded == ('rgb', 'thermal', 'depth')
+  assert {'thermal', 'depth', 'rgb', 'gsr'} <= set(config.used)
+  assert config.modalities['thermal'].frames.crop and config.modalities['depth'].stand_in
+  one = load_biovid('depth', '--config.modalities.depth.network=d.onnx')
+  assert 'depth' in one.rows and 'all-1' not in one.rows and 'thermal' not in one.modalities
+  with pytest.raises(InputError, match='config.modalities.thermal: the videos are RGB'):
+    load_biovid('thermal')
+  with pytest.raises(InputError, match='takes one of mixer_laptop, mixer_published'):
+    load_biovid('therml')
 
 
 def test_every_field_is_explained():

@@ -1,8 +1,9 @@
-"""Real training in small: the coded fusion, and the Mixer that is kept."""
+"""Real training in small: what a fold may see, the coded fusion, the Mixer that is kept."""
 
 import dataclasses
 
 import numpy as np
+import pytest
 
 from painformer_jax.assessment import assessor, experiment
 from painformer_jax.assessment.config import from_config_dict
@@ -17,6 +18,53 @@ from test_assess_experiment import make_study, make_tokens
 
 TINY = dict(latents=2, width=8, cross_head_width=8, self_heads=2, self_head_width=4, depth=1,
             self_attentions=0)
+
+
+@pytest.mark.parametrize('how', ['none', 'study', 'subject'])
+def test_labels_of_the_people_tested_on_change_nothing(how):
+  """To the bit: training, normalisation and the choice among a grid."""
+  study, folds = make_study(), {}
+  config = from_config_dict(plain(
+      rows=dict(one=dict(fusion=dict(kind='add', modalities=('gsr',)))), normalise=how,
+      mixer=dict(name='mixer_laptop', **TINY), fit=dict(steps=3, batch=4),
+      grid=dict(learning_rate=(1e-3, 1e-1)), inner_folds=2))
+  tokens = {'gsr': experiment.normalised(
+      make_tokens(study, 'gsr'), study.subject_array(), how=config.normalise)}
+  job, = experiment.jobs(config, study, tokens=tokens)
+  tested = job.folds[0]
+  flipped = dataclasses.replace(job, label=np.where(
+      np.isin(np.arange(len(job.label)), tested.test), 1 - job.label, job.label))
+  for name, each in (('true', job), ('flipped', flipped)):
+    outcome = experiment.run(config, each, study, cache=None)
+    folds[name] = outcome.runs[0].probability, outcome.chosen[tested.name]
+  (true, point), (other, other_point) = folds['true'], folds['flipped']
+  np.testing.assert_array_equal(true[tested.test], other[tested.test])
+  assert point == other_point
+  # Those who train on them do change.
+  assert not np.array_equal(np.delete(true, tested.test, 0), np.delete(other, tested.test, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, fields', [
+    ('mixer_laptop', {}),
+    ('mixer_published', dict(latents=24, width=32, self_heads=4, self_head_width=8,
+                             cross_head_width=32))])
+def test_each_fold_of_a_preset_equals_itself_alone(name, fields, measured):
+  """With the optimisations of real runs; the second as large in kind, attention and all."""
+  rng = np.random.default_rng(0)
+  inputs, labels = rng.normal(size=(40, 1, 20)).astype(np.float32), np.arange(40) % 2
+  model = mixer.make_config(name, input_width=20, positions=1, **fields)
+  config = FitConfig(model=model, batch=8, steps=6)
+  folds = [Fold(name=f'{i}', test=part, train=np.setdiff1d(np.arange(40), part))
+           for i, part in enumerate(np.array_split(np.arange(40), 3))]
+  together = fit_folds(inputs, labels, folds, config=config)
+  worst = 0
+  for number, fold in enumerate(folds):
+    alone = fit_folds(inputs, labels, [fold], config=config)
+    worst = max(worst, np.abs(alone.logits[0] - together.logits[number]).max(),
+                np.abs(alone.losses[0] - together.losses[number]).max())
+  measured(f'fold with others and alone, {name}', worst, limit=1e-5)
+  assert np.ptp(together.losses[:, 0], axis=0).min() > 1e-4
 
 
 def test_coded_modalities_go_through_the_encoder():

@@ -1,12 +1,18 @@
 """The AI4Pain readers on miniature folders of all three editions."""
 
+import shutil
+
 import numpy as np
 import pytest
 from assessment_layouts import (
-    segment, write_ai4pain_2024, write_ai4pain_2025, write_ai4pain_2026, write_segments)
+    RELEASED_2024, leave_out_columns, segment, write_ai4pain_2024, write_ai4pain_2025,
+    write_ai4pain_2026, write_segments, write_whole_ai4pain)
+from conftest import ROOT
 
-from painformer_jax.assessment import ai4pain
+from painformer_jax.assessment import ai4pain, datasets, experiment, literature
+from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.recordings import load_channels, load_signal, video_path
+from painformer_jax.cli.config_file import load_config
 from painformer_jax.errors import InputError
 
 
@@ -16,6 +22,25 @@ def by_name(study):
 
 def texts(study, root, **options):
   return [str(f).replace(f'{root}/', '') for f in ai4pain.check(study, **options)]
+
+
+def config_of(edition, root, *overrides):
+  return from_config_dict(load_config(f'{ROOT}/configs/assess_ai4pain.py:{edition}', overrides=(
+      '--config.weights=w', f'--config.data_dir={root}', *overrides)))
+
+
+def listed(edition, root, *overrides, whole=False):
+  """What an assessment of the folder would be told before it begins."""
+  config = config_of(edition, root, *overrides)
+  study = datasets.open_study(config, root / 'work')
+  return [str(f).replace(f'{root}/', '') for f in datasets.check(config, study, whole=whole)]
+
+
+@pytest.fixture(scope='module')
+def whole2025(tmp_path_factory):
+  root = tmp_path_factory.mktemp('ai4pain')
+  write_whole_ai4pain(root, 2025)
+  return root
 
 
 @pytest.fixture(scope='module')
@@ -63,9 +88,67 @@ class Test2025:
     assert [s.name for s in study.samples if s.subject == '1'] == [
         'train/1_high_1', 'train/1_rest_1']
 
-  def test_sound_folder(self, root2025):
+  def test_sound_folder(self, whole2025):
+    study = ai4pain.open_2025(whole2025)
     for depth in ('files', 'rows', 'signals'):
-      assert texts(ai4pain.open_2025(root2025), root2025, depth=depth) == []
+      assert texts(study, whole2025, depth=depth, people=ai4pain.PEOPLE,
+                   segments=ai4pain.SEGMENTS[2025]) == []
+    assert listed(2025, whole2025, whole=True) == []
+
+  def test_folder_with_far_too_little(self, root2025):
+    lacking = ', '.join([f'low_{k}' for k in range(3, 13)] + [f'high_{k}' for k in range(2, 13)])
+    assert listed(2025, root2025) == [
+        'train: 2 people, not 41', 'validation: 1 people, not 12', 'test: 1 people, not 12',
+        *(f'{who}: lacks {lacking}' for who in ('train, 1', 'train, 12', 'validation, 30'))]
+
+  def test_incomplete_folder(self, whole2025, tmp_path):
+    root = shutil.copytree(whole2025, tmp_path / 'data')
+    for modality in ('Bvp', 'Eda', 'Resp', 'SpO2'):
+      (root / 'validation' / modality / '50.csv').unlink()
+      leave_out_columns(root / 'train' / modality / '7.csv', 'LOW_3', 'LOW_12', 'HIGH_1')
+    leave_out_columns(root / 'train' / 'Eda' / '9.csv', 'HIGH_4', 'REST_2')
+    (root / 'train' / 'Resp' / '11.csv').unlink()
+    (root / 'validation' / 'SpO2' / '42.csv').write_text('')
+    leave_out_columns(root / 'test' / 'Bvp' / '60.csv', '5')
+    shutil.rmtree(root / 'test' / 'SpO2')
+    every = ', '.join(['baseline_1', *(f'low_{k}' for k in range(1, 13)), *(
+        f'high_{k}' for k in range(1, 13)), 'rest_1', 'rest_2', 'rest_3'])
+    assert listed(2025, root) == [
+        'train, 11: no table of resp',
+        'train, 9: eda lacks high_4, rest_2',
+        'validation/SpO2/42.csv: names no column',
+        f'validation, 42: spo2 lacks {every}',
+        'test: no folder spo2',
+        'test, 60: bvp lacks 5',
+        'validation: 11 people, not 12',
+        'train, 7: lacks low_3, low_12, high_1']
+
+  def test_segments_that_are_counted_in_another_way(self, tmp_path):
+    write_ai4pain_2025(tmp_path)
+    write_segments(tmp_path / 'train' / 'Bvp' / '1.csv', {
+        **{f'1_LOW_{k:02d}': 1000 for k in (*range(1, 7), *range(8, 13))},
+        **{f'1_HIGH_{k}': 1000 for k in range(13, 24)}})
+    write_segments(tmp_path / 'train' / 'Bvp' / '12.csv', {
+        **{f'12_LOW_{k}': 1000 for k in range(1, 14)},
+        **{f'12_HIGH_{k}': 1000 for k in range(14, 26)}})
+    found = texts(ai4pain.open_2025(tmp_path, modalities=('bvp',)), tmp_path,
+                  segments=ai4pain.SEGMENTS[2025])
+    assert found[:2] == ['train, 1: lacks low_7, 1 of 12 high',
+                         'train, 12: 13 segments low, not 12']
+    assert len(found) == 3  # And the one to validate on.
+
+  def test_test_split_is_wanted_where_it_is_tested_on(self, whole2025, tmp_path):
+    root = shutil.copytree(whole2025, tmp_path / 'data')
+    shutil.rmtree(root / 'test')
+    assert listed(2025, root) == []
+    assert listed(2025, root, '--config.protocol=test') == ['test: 0 people, not 12']
+
+  def test_segments_of_a_labelled_test_split(self, tmp_path):
+    write_whole_ai4pain(tmp_path, 2025, withheld=False)
+    assert listed(2025, tmp_path) == []
+    for modality in ('Bvp', 'Eda', 'Resp', 'SpO2'):
+      leave_out_columns(tmp_path / 'test' / modality / '60.csv', 'HIGH_4')
+    assert listed(2025, tmp_path) == ['test, 60: lacks high_4']
 
   def test_length_that_gives_the_level_away(self, root2025):
     study = ai4pain.open_2025(root2025, max_seconds=None, modalities=('bvp',))
@@ -89,11 +172,9 @@ class Test2025:
     study = ai4pain.open_2025(tmp_path)
     assert texts(study, tmp_path, people={'train': 3}) == [
         "train/Resp/1.csv: column '2_LOW_2' does not begin with 1_",
-        'train, 1: segment low_2 is not in resp',
-        'train, 12: segment baseline_1 is not in bvp',
-        'train, 12: segment rest_1 is not in bvp',
-        'train, 12: segment low_2 is not in bvp',
         "train, 1: segment 'calm_1' is none of baseline, rest, low, high",
+        'train, 1: resp lacks low_2',
+        'train, 12: bvp lacks baseline_1, rest_1, low_2',
         'train: 2 people, not 3',
         "train/Bvp/12.csv: line 2: expected 2 numbers, found '1,x'"]
 
@@ -106,9 +187,7 @@ class Test2025:
   def test_missing_modality(self, tmp_path):
     write_ai4pain_2025(tmp_path)
     (tmp_path / 'train' / 'SpO2').rename(tmp_path / 'train' / 'oxygen')
-    found = texts(ai4pain.open_2025(tmp_path), tmp_path)
-    assert found[0] == 'train: no folder spo2'
-    assert len(found) == 1 + 10  # And every segment that lacks it.
+    assert texts(ai4pain.open_2025(tmp_path), tmp_path) == ['train: no folder spo2']
 
   def test_no_folders(self, tmp_path):
     with pytest.raises(InputError, match='there is no train/ in it'):
@@ -142,6 +221,18 @@ class Test2026:
     assert texts(ai4pain.open_2026(root2026), root2026, depth='signals') == [
         'train/SpO2/4.csv: 4_ARM_2: flat']
 
+  def test_sound_and_incomplete_folder(self, tmp_path):
+    write_whole_ai4pain(tmp_path, 2026, splits=('train', 'validation'))
+    assert listed(2026, tmp_path, whole=True) == []
+    for modality in ('Bvp', 'Eda', 'Resp', 'SpO2'):
+      leave_out_columns(tmp_path / 'validation' / modality / '44.csv', 'Baseline_12', 'HAND_2')
+    (tmp_path / 'train' / 'Bvp' / '3.csv').unlink()
+    assert listed(2026, tmp_path) == [
+        'train, 3: no table of bvp', 'validation, 44: lacks baseline_12, hand_2']
+    # One modality alone: then nothing of the person is left.
+    assert listed(2026, tmp_path, "--config.rows={'bvp': {'fusion': {'modalities': ('bvp',)}}}") \
+        == ['train: 40 people, not 41', 'validation, 44: lacks baseline_12, hand_2']
+
 
 @pytest.fixture(scope='module')
 def root2024(tmp_path_factory):
@@ -172,9 +263,17 @@ class Test2024:
     assert texts(study, root2024, depth='signals') == []
 
   def test_people(self, root2024):
-    found = texts(ai4pain.open_2024(root2024), root2024, people=ai4pain.PEOPLE_2024)
+    found = texts(ai4pain.open_2024(root2024), root2024, people=ai4pain.PEOPLE)
     assert found == ['train: 2 people, not 41', 'validation: 1 people, not 12',
                      'test: 0 people, not 12']
+
+  def test_what_was_released_is_sound(self, tmp_path):
+    write_ai4pain_2024(tmp_path, people=RELEASED_2024)
+    assert listed(2024, tmp_path) == []
+    assert listed(2024, tmp_path, '--config.protocol=test') == ['test: 0 people, not 12']
+    # Once the folder is there, its people are expected.
+    (tmp_path / 'TEST' / 'video').mkdir(parents=True)
+    assert listed(2024, tmp_path) == ['test: 0 people, not 12']
 
   def test_wrong_description_of_the_tables(self, root2024):
     study = ai4pain.open_2024(root2024, fnirs=self.fnirs(columns=('CH1 HbO2', 'CH9 HbO2')))
@@ -208,3 +307,53 @@ class Test2024:
     assert 'its name does not tell its level' in study.findings[0].what
     with pytest.raises(InputError, match='no labelled sample of AI4Pain 2024; the first'):
       ai4pain.open_2024(root2024, words={})
+
+
+class TestFnirsConfig:
+
+  def given(self, *, columns):
+    return ('--config.fnirs.path={split}/fnirs/{subject}/{sample}.csv',
+            '--config.fnirs.rate=10', '--config.fnirs.delimiter=;',
+            f'--config.fnirs.columns={columns}')
+
+  def test_rows_are_those_of_the_literature(self, root2024):
+    config = config_of('2024-fnirs', root2024)
+    labels = {row.label for row in config.rows.values()}
+    assert labels == {row.modality for row in literature.rows('AI4Pain 2024', '3-class')
+                      if row.method == 'challenge baseline'} == {'face', 'fNIRS', 'face+fNIRS'}
+    joined = {name: row.fusion.kind for name, row in config.rows.items()
+              if row.label == 'face+fNIRS'}
+    assert joined == {kind: kind for kind in ('fusion-1', 'fusion-2', 'fusion-n')}
+    assert list(config_of('2024', root2024).rows) == ['face']
+
+  def test_samples_and_folds(self, tmp_path):
+    channels = write_ai4pain_2024(tmp_path, people=RELEASED_2024)
+    config = config_of('2024-fnirs', tmp_path, *self.given(columns=channels))
+    study = datasets.open_study(config, tmp_path / 'work')
+    assert len(study.samples) == 53 * 4 and study.modalities == ('video', 'fnirs')
+    values, rate = load_channels(study.samples[-1], 'fnirs')
+    assert values.shape == (4, 80) and rate == 10
+    assert datasets.check(config, study, whole=False) == []
+    found = {job.row: job for job in experiment.jobs(config, study)}
+    assert set(found) == {'face', 'fnirs', 'fusion-1', 'fusion-2', 'fusion-n'}
+    for job in found.values():
+      fold, = job.folds
+      assert len(fold.train) == 41 * 4 and len(fold.test) == 12 * 4
+
+  def test_findings(self, tmp_path):
+    channels = write_ai4pain_2024(tmp_path, people=RELEASED_2024)
+    (tmp_path / 'Train' / 'fnirs' / 'P07' / '01_Low_Pain.csv').unlink()
+    assert listed('2024-fnirs', tmp_path, *self.given(columns=channels)) == [
+        'Train/fnirs/P07/01_Low_Pain.csv: no such file']
+
+  def test_rows_and_tables_that_do_not_agree(self, root2024):
+    with pytest.raises(InputError, match='config.fnirs.path is empty, but rows take fnirs'):
+      listed('2024-fnirs', root2024)
+    with pytest.raises(InputError, match='but no row takes fnirs: take .*:2024-fnirs'):
+      listed('2024', root2024, *self.given(columns=('CH1 HbO2',)))
+    with pytest.raises(InputError, match='positive sampling rate'):
+      listed('2024-fnirs', root2024, self.given(columns=())[0])
+
+  def test_editions(self, root2024):
+    with pytest.raises(InputError, match='no edition 2025-fnirs, only 2024, 2024-fnirs, 2025'):
+      config_of('2025-fnirs', root2024)

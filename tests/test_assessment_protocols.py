@@ -1,12 +1,18 @@
 """Folds of every protocol: as published, and never with a subject on both sides."""
 
+import dataclasses
+import typing
+
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.assessment import protocols
+from painformer_jax.assessment import datasets, protocols
+from painformer_jax.assessment.config import TASKS, Dataset, from_config_dict
 from painformer_jax.assessment.fold_batches import Fold
+from painformer_jax.cli.config_file import load_config
 from painformer_jax.errors import InputError
 
 # All the names that the two published lists hold, and so many others.
@@ -48,6 +54,31 @@ class TestTasks:
     for name, task in protocols.TASKS.items():
       assert task.name == name and set(task.class_of.values()) == set(
           range(len(task.classes)))
+
+
+  def test_every_dataset_has_tasks_and_every_task_a_dataset(self):
+    assert set(protocols.DATASET_TASKS) == set(typing.get_args(Dataset))
+    assert {t for tasks in protocols.DATASET_TASKS.values() for t in tasks} == set(TASKS)
+
+  @pytest.mark.parametrize('dataset, task', [
+      ('biovid', '3-class'), ('biovid', '3-site'), ('planted', '3-class'),
+      ('ai4pain-2024', 'BL1-PA1'), ('ai4pain-2025', '5-class'), ('ai4pain-2026', '3-class'),
+      ('demo', '5-class'), ('biovid', 'tapping-rest')])
+  def test_tasks_of_other_datasets_are_refused(self, dataset, task):
+    known = protocols.DATASET_TASKS[dataset]
+    protocols.check_tasks(dataset, known)
+    with pytest.raises(InputError) as error:
+      protocols.check_tasks(dataset, (known[0], task))
+    assert str(error.value) == (
+        f'config.tasks: {dataset} has no task {task}, only {", ".join(known)}')
+
+  def test_tasks_are_checked_before_a_folder_is_opened(self, tmp_path):
+    config = from_config_dict(load_config(str(ROOT / 'configs' / 'assess_planted.py'), overrides=(
+        '--config.weights=w',)))
+    config = dataclasses.replace(config, tasks=('3-class',))
+    with pytest.raises(InputError, match='planted has no task 3-class, only BL1-PA1, BL1-PA2'):
+      datasets.open_study(config, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 class TestLeaveOneOut:

@@ -52,9 +52,9 @@ def states(tracked):
 
 
 def test_between_two_detections_the_box_moves_straight():
-  found = track([box(20), None, None, None, Box(left=50, top=80, width=40, height=60)])
+  found = track([box(20), None, None, None, Box(left=18, top=56, width=28, height=36)])
   assert states(found) == 'dtttd'
-  for face, wanted in zip(found[1:4], ((20, 50, 25, 30), (30, 60, 30, 40), (40, 70, 35, 50))):
+  for face, wanted in zip(found[1:4], ((12, 44, 22, 24), (14, 48, 24, 28), (16, 52, 26, 32))):
     assert dataclasses.astuple(face.box) == pytest.approx(wanted)
   assert [face.frame.number for face in found] == [0, 1, 2, 3, 4]
 
@@ -79,10 +79,10 @@ def test_no_gap_is_bridged_where_none_may_be():
 
 
 def test_faces_may_be_looked_for_in_some_frames_alone():
-  found = track([box(10.0 * k) for k in range(1, 8)], detect_every=3)
+  found = track([box(9.0 * k) for k in range(1, 8)], detect_every=3)
   assert states(found) == 'dttdttd'
   for k, face in enumerate(found, 1):
-    assert face.box.centre[0] == pytest.approx(10 * k)
+    assert face.box.centre[0] == pytest.approx(9 * k)
 
 
 def test_no_face_at_all():
@@ -124,10 +124,10 @@ def test_frames_without_times_are_a_twenty_fifth_apart():
 
 
 def test_smoothing_steadies_and_begins_anew_after_a_loss():
-  found = track([box(20), box(40), box(40)], smoothing=0.1)
+  found = track([box(20), box(30), box(30)], smoothing=0.1)
   step = 1 - math.exp(-1)
-  assert found[1].box.centre[0] == pytest.approx(20 + 20 * step)
-  assert found[2].box.centre[0] == pytest.approx(40 - 20 * (1 - step) ** 2)
+  assert found[1].box.centre[0] == pytest.approx(20 + 10 * step)
+  assert found[2].box.centre[0] == pytest.approx(30 - 10 * (1 - step) ** 2)
   again = track([box(20), None, None, None, box(80)], smoothing=0.1, max_gap=0.15)
   assert states(again) == 'dtntd' and again[3].box == again[4].box == box(80)
 
@@ -143,8 +143,54 @@ def test_the_largest_or_the_central_face_starts_a_track():
 
 def test_a_track_stays_with_its_face():
   other = box(150, side=60)
-  found = track([box(40), [box(44), other], [box(48), other], [other]])
-  assert [face.box for face in found] == [box(40), box(44), box(48), other]
+  found = track([box(40), [box(44), other], [box(48), other], [other], [box(52), other]])
+  assert states(found) == 'dddtd'
+  assert [face.box for face in found] == [box(40), box(44), box(48), box(50), box(52)]
+
+
+def test_another_face_is_taken_when_the_gap_has_run_out():
+  # 0.35 s at 10 frames a second: three frames from the last detection.
+  other = box(150)
+  found = track([box(40), *[[other]] * 6], max_gap=0.35)
+  assert states(found) == 'dtttddd'
+  # The box does not wander from one person to the other.
+  assert [face.box for face in found] == [box(40)] * 4 + [other] * 3
+  # It stays with that one in turn.
+  assert [face.box for face in track([box(40), *[[other]] * 6, [box(40), other]],
+                                     max_gap=0.35)][-1] == other
+
+
+def test_missed_frames_between_two_people_are_the_nearer_one_s():
+  found = track([box(40), None, None, None, None, None, box(150, side=25)], max_gap=0.35,
+                smoothing=0.2)
+  assert states(found) == 'dtttttd'
+  assert [face.box for face in found] == [box(40)] * 4 + [box(150, side=25)] * 3
+
+
+@pytest.mark.parametrize('moved, side, apart, same', [
+    (12, 20, 1, False),  # Less than a third is shared: too fast for a tenth of a second.
+    (12, 20, 3, True),
+    (29, 20, 3, True),  # One and a half of its sides, while nobody looked,
+    (31, 20, 3, False),
+    (31, 20, 9, False),  # and no more, however long that is.
+    (12, 45, 3, False),  # Another size.
+    (12, 9, 3, False),
+])
+def test_a_fast_face_is_followed_as_far_as_a_head_moves(moved, side, apart, same):
+  following = box(60 + moved, side=side)
+  found = track([box(60), *[None] * (apart - 1), following])
+  assert found[0].state == 'detected'
+  assert (found[-1].box == following) == same
+  assert found[-1].state == ('detected' if same else 'tracked')
+
+
+def test_a_fast_face_among_few_looks_is_not_lost_to_another():
+  # A look every 0.2 s, in which the face moves by 0.9 of its side.
+  other = box(180, side=30)
+  found = track([[box(20 + 9.0 * k), other] if k else box(20) for k in range(9)], detect_every=2)
+  assert states(found) == 'dtdtdtdtd'
+  for k, face in enumerate(found):
+    assert face.box.centre[0] == pytest.approx(20 + 9 * k)
 
 
 # --- cropping ----------------------------------------------------------------

@@ -26,7 +26,8 @@ from painformer_jax.assessment.recordings import (
 from painformer_jax.errors import InputError
 
 SPLITS = ('train', 'validation', 'test')
-PEOPLE_2024 = {'train': 41, 'validation': 12, 'test': 12}
+# Of every edition, as its organisers say. Test comes later than the others, or never.
+PEOPLE = {'train': 41, 'validation': 12, 'test': 12}
 RATE = 100.0
 SIGNALS = ('bvp', 'eda', 'resp', 'spo2')
 FNIRS = 'fnirs'
@@ -37,6 +38,8 @@ _LEVELS = {2024: ('no pain', 'low pain', 'high pain'),
            2026: ('no pain', 'arm', 'hand')}
 _CONDITIONS = {2025: {'baseline': 0, 'rest': 0, 'low': 1, 'high': 2},
                2026: {'baseline': 0, 'arm': 1, 'hand': 2}}
+# Edition -> condition -> segments a person has. Of 2025's baseline and rest it is not known.
+SEGMENTS = {2025: {'low': 12, 'high': 12}, 2026: {'baseline': 12, 'arm': 12, 'hand': 12}}
 WORDS_2024 = {'no': 0, 'nopain': 0, 'baseline': 0, 'rest': 0, 'low': 1, 'high': 2}
 
 
@@ -153,13 +156,19 @@ def _open_segments(
   samples, findings = [], []
   for split, folder in _splits(root).items():
     segments = defaultdict(dict)  # (person, segment) -> modality -> place
+    found = {}  # Modality -> people who have a table of it.
     for modality in modalities:
       tables = _child(folder, modality)
       if tables is None:
         findings.append(Finding(where=str(folder), what=f'no folder {modality}'))
         continue
-      for path in sorted(p for p in tables.iterdir() if p.suffix.lower() == '.csv'):
-        for column in _column_names(path):
+      paths = sorted(p for p in tables.iterdir() if p.suffix.lower() == '.csv')
+      found[modality] = {path.stem for path in paths}
+      for path in paths:
+        columns = _column_names(path)
+        if not columns:
+          findings.append(Finding(where=str(path), what='names no column'))
+        for column in columns:
           segment = column.lower().removeprefix(f'{path.stem.lower()}_')
           if segment == column.lower():
             findings.append(Finding(where=str(path), what=(
@@ -170,6 +179,7 @@ def _open_segments(
             findings.append(Finding(where=str(path), what=f'two columns {column!r}'))
           places[modality] = Locator(path=path, columns=(column,), rate=RATE, stop=stop,
                                      padded=True)
+    lacking = defaultdict(list)  # (person, modality) -> segments
     for (person, segment), data in segments.items():
       condition = segment.rpartition('_')[0]
       level = conditions.get(condition)
@@ -178,18 +188,39 @@ def _open_segments(
           findings.append(Finding(where=f'{split}, {person}', what=(
               f'segment {segment!r} is none of {", ".join(known)}')))
         continue
-      lacking = [m for m in modalities if m not in data]
-      if lacking:
-        findings.append(Finding(where=f'{split}, {person}', what=(
-            f'segment {segment} is not in {", ".join(lacking)}')))
+      # A folder that is missing altogether is one finding, and so is a table.
+      for modality in found.keys() - data.keys():
+        lacking[person, modality].append(segment)
       samples.append(Sample(subject=person, name=f'{split}/{person}_{segment}',
                             level=level, data=data, split=split))
+    for (person, modality), names in sorted(lacking.items()):
+      findings.append(Finding(where=f'{split}, {person}', what=(
+          f'{modality} lacks {", ".join(names)}' if person in found[modality] else
+          f'no table of {modality}')))
   return _study(edition, root, samples, findings)
+
+
+def expected_people(root: str | os.PathLike, *, protocol: str) -> dict[str, int]:
+  """How many people each split should have.
+
+  Args:
+    root: of any edition.
+    protocol: of `protocols.PROTOCOLS`; 'test' cannot do without the test split.
+
+  Returns:
+    `PEOPLE`, without 'test' where it is neither there nor needed.
+
+  Raises:
+    InputError: no such folders.
+  """
+  there = _splits(Path(root))
+  return {split: count for split, count in PEOPLE.items()
+          if split in there or split == protocol}
 
 
 def check(
     study: Study, *, depth: Literal['files', 'rows', 'signals'] = 'rows',
-    people: Mapping[str, int] | None = None,
+    people: Mapping[str, int] | None = None, segments: Mapping[str, int] | None = None,
 ) -> list[Finding]:
   """Everything missing or odd in the study, before any work starts.
 
@@ -198,7 +229,9 @@ def check(
     depth: 'files': every file is there and not empty. 'rows': every table can be
       read and has its columns. 'signals': also samples that are no number, flat or
       clipped, and lengths that give the level away.
-    people: split -> how many there should be, such as `PEOPLE_2024`; None: any.
+    people: split -> how many there should be, see `expected_people`; None: any.
+    segments: condition -> how many each person should have, such as `SEGMENTS[2025]`;
+      None: any. Those of a test split whose labels are withheld are not counted.
 
   Returns:
     Findings, those of listing first; none if all is well.
@@ -208,6 +241,8 @@ def check(
     found = len(study.splits.get(split, ()))
     if found != expected:
       findings.append(Finding(where=split, what=f'{found} people, not {expected}'))
+  if segments:
+    findings += _segment_findings(study, segments)
   where = defaultdict(set)
   for sample in study.samples:
     where[sample.subject].add(sample.split)
@@ -227,6 +262,38 @@ def check(
   if depth == 'signals':
     findings += _signal_findings(study, good)
   return findings
+
+
+def _segment_findings(study: Study, expected: Mapping[str, int]) -> Iterator[Finding]:
+  """People who do not have so many segments of each condition, and which they lack."""
+  numbers = defaultdict(lambda: defaultdict(set))  # (split, person) -> condition -> numbers
+  for sample in study.samples:
+    segment = sample.name.rpartition('/')[2].removeprefix(f'{sample.subject}_')
+    condition, _, number = segment.rpartition('_')
+    numbers[sample.split, sample.subject][condition].add(number)
+  tested = {condition for (split, _), own in numbers.items() if split == 'test'
+            for condition in own}
+  for (split, person), own in numbers.items():
+    if split == 'test' and not expected.keys() <= tested:
+      continue  # Its labels are withheld.
+    lacking = [name for condition, count in expected.items()
+               for name in _lacking(condition, own[condition], count)]
+    if lacking:
+      yield Finding(where=f'{split}, {person}', what=f'lacks {", ".join(lacking)}')
+    for condition, count in expected.items():
+      if len(own[condition]) > count:
+        yield Finding(where=f'{split}, {person}', what=(
+            f'{len(own[condition])} segments {condition}, not {count}'))
+
+
+def _lacking(condition: str, numbers: set[str], count: int) -> list[str]:
+  """Names of the segments that a person lacks of a condition."""
+  wanted = [str(k) for k in range(1, count + 1)]
+  there = {number.lstrip('0') for number in numbers}
+  if there <= set(wanted):
+    return [f'{condition}_{k}' for k in wanted if k not in there]
+  # Counted in another way, such as through all conditions: it cannot be told which.
+  return [f'{count - len(there)} of {count} {condition}'] if len(there) < count else []
 
 
 def _file_problem(place: Locator, depth: str) -> str:

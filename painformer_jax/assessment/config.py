@@ -109,6 +109,8 @@ class AssessConfig:
     planted: of dataset 'planted'.
     gap: seconds between blocks of time, of dataset 'demo'.
     assessor: also train every row on all samples and keep it, for assess-clip.
+    embeddings: folder that runs on the same data share, so that each modality is embedded
+      once for all tables; '' for one in the run's own folder.
     findings: 'stop' where the check of the folder finds anything; 'go on' leaves what
       is missing out.
     max_left_out: share of the samples, in [0, 1], that may lack a modality or have it
@@ -144,6 +146,7 @@ class AssessConfig:
   planted: PlantedConfig = PlantedConfig()
   gap: float = 10.0
   assessor: bool = False
+  embeddings: str = ''
   findings: Literal['stop', 'go on'] = 'stop'
   max_left_out: float = 0.1
   batch_size: int = 16
@@ -152,8 +155,8 @@ class AssessConfig:
 
   # Fields that may change when a run is continued: they leave its figures alone.
   RESUMABLE: typing.ClassVar = frozenset(
-      {'data_dir', 'batch_size', 'memory_limit', 'figures', 'reference', 'assessor',
-       'finetune.readers', 'finetune.keep_images'})
+      {'data_dir', 'embeddings', 'findings', 'max_left_out', 'batch_size', 'memory_limit',
+       'figures', 'reference', 'assessor', 'finetune.readers', 'finetune.keep_images'})
 
   @property
   def finetunes(self) -> bool:
@@ -269,6 +272,7 @@ def _check_names(config: AssessConfig) -> None:
   for task in config.tasks:
     if task not in TASKS:
       raise InputError(f'config.tasks: there is no {task!r}{hint(task, TASKS)}')
+  protocols.check_tasks(config.dataset, config.tasks)
   if config.protocol not in PROTOCOLS:
     raise InputError(f'config.protocol is {config.protocol!r}{hint(config.protocol, PROTOCOLS)}')
   if (config.protocol == BLOCKS) != (config.dataset == 'demo'):
@@ -283,6 +287,15 @@ def _check_names(config: AssessConfig) -> None:
       if task not in config.tasks:
         raise InputError(f'config.rows.{name}.tasks: {task!r} is none of '
                          f'config.tasks{hint(task, config.tasks)}')
+  for name, settings in config.used.items():
+    if (settings.source == 'video' and settings.picture in ('thermal', 'depth')
+        and not settings.network and not settings.stand_in):
+      raise InputError(
+          f'config.modalities.{name}: the videos are RGB: name an .onnx file that makes '
+          f'{settings.picture} frames of them (--config.modalities.{name}.network=FILE)'
+          + (f', or take the face mesh (--config.modalities.{name}.stand_in=True)'
+             if settings.picture == 'depth' else '')
+          + ', or frames of your own in config.pictures')
   if config.reference and config.reference not in config.rows:
     raise InputError(f'config.reference: there is no row {config.reference!r}'
                      f'{hint(config.reference, config.rows)}')

@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from painformer_jax.assessment import ai4pain, biovid, demo_study, pictures, planted
+from painformer_jax.assessment import (
+    ai4pain, biovid, demo_study, pictures, planted, protocols)
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.recordings import Finding, Study
 from painformer_jax.assessment.sample_images import SampleReader, channels_of
@@ -23,13 +24,16 @@ def open_study(config: AssessConfig, workdir: str | os.PathLike) -> Study:
     workdir: where 'demo' and 'planted' put their tables, in `data`.
 
   Raises:
-    InputError: no such folder, or nothing usable in it.
+    InputError: no such folder, or nothing usable in it; tasks or fNIRS of the config
+      that the dataset does not have.
   """
+  protocols.check_tasks(config.dataset, config.tasks)
   return pictures.with_pictures(_open(config, Path(workdir, 'data')), config.pictures)
 
 
 def _open(config: AssessConfig, folder: Path) -> Study:
   sources = sources_of(config)
+  _check_fnirs(config, sources)
   if config.dataset == 'demo':
     cache = config.data_dir or default_cache_dir()
     return demo_study.open_study(cache, folder, gap=config.gap)
@@ -45,6 +49,19 @@ def _open(config: AssessConfig, folder: Path) -> Study:
           path=f.path, columns=f.columns, rate=f.rate, delimiter=f.delimiter)
     return ai4pain.open_2024(config.data_dir, fnirs=tables, labels=config.labels or None)
   return _OPEN[config.dataset](config.data_dir, modalities=sources)
+
+
+def _check_fnirs(config: AssessConfig, sources: tuple[str, ...]) -> None:
+  """Raises InputError where rows and `config.fnirs` do not agree on fNIRS."""
+  taken = ai4pain.FNIRS in sources
+  if config.fnirs.path and not taken:
+    raise InputError('config.fnirs.path is set, but no row takes fnirs: take '
+                     'configs/assess_ai4pain.py:2024-fnirs, or leave it empty')
+  if taken and not config.fnirs.path and config.dataset == 'ai4pain-2024':
+    raise InputError(
+        'config.fnirs.path is empty, but rows take fnirs: name one table a clip, such as '
+        "--config.fnirs.path='{split}/fnirs/{subject}/{sample}.csv', its channels in "
+        'config.fnirs.columns and its rate in config.fnirs.rate')
 
 
 def check(config: AssessConfig, study: Study, *, whole: bool,
@@ -66,13 +83,16 @@ def check(config: AssessConfig, study: Study, *, whole: bool,
     plan = planted_plan(config)
     findings = biovid.check(own, depth=depth, subjects=plan.subjects,
                             per_level=plan.per_level, progress=progress)
-  elif config.dataset == 'ai4pain-2024':
-    findings = ai4pain.check(own, depth=depth, people=ai4pain.PEOPLE_2024)
   elif config.dataset != 'demo':
-    findings = ai4pain.check(own, depth=depth)
-  shown = dict.fromkeys(each.source for each in config.used.values())
+    edition = int(config.dataset.removeprefix('ai4pain-'))
+    findings = ai4pain.check(
+        own, depth=depth, segments=ai4pain.SEGMENTS.get(edition),
+        people=ai4pain.expected_people(own.root, protocol=config.protocol))
+  # Of signals, one table may hold many samples; of pictures, a file is one sample's.
+  shown = [source for source in dict.fromkeys(each.source for each in config.used.values())
+           if source in study.modalities and not channels_of(study, source)]
   return [*findings, *pictures.findings(
-      study, list(shown), whole=whole, given=list(config.pictures), progress=progress),
+      study, shown, whole=whole, given=list(config.pictures), progress=progress),
           *_config_findings(config, study)]
 
 

@@ -152,21 +152,27 @@ def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *, weights: 
 def _report_mixers(config: AssessConfig, jobs: Sequence[Job], *,
                    say: Callable[[str], None]) -> None:
   """Of training on frozen embeddings; jobs have planned inputs."""
-  total = 0.0
+  total, seconds, rates = 0.0, 0.0, {}
   for job in jobs:
-    own = experiment.train_flops(config, job)
+    own = 0.0
+    for source in job.inputs:
+      model = experiment.model_of(config, job, source, config.points[0])
+      flops = experiment.train_flops(config, dataclasses.replace(job, inputs=(source,)))
+      if model not in rates:
+        rates[model] = measure_rate(config, job, source)
+        size = cost.size(model, tokens=source.values.shape[1])
+        say(f'to train: {job.row}, {job.task.name}: {config.mixer["name"]}, {size.parameters:,} '
+            f'parameters, {size.multiply_adds / 1e9:.3g} G multiply-adds a sample; '
+            f'{rates[model] / 1e9:.3g} GFLOP/s in a few steps here')
+      own += flops
+      seconds += flops / rates[model]
     total += own
-    for model in dict.fromkeys(
-        experiment.model_of(config, job, each, config.points[0]) for each in job.inputs):
-      size = cost.size(model, tokens=model.positions + model.encoder_tokens)
-      say(f'to train: {job.row}, {job.task.name}: {config.mixer["name"]}, {size.parameters:,} '
-          f'parameters, {size.multiply_adds / 1e9:.3g} G multiply-adds a sample')
-    say(f'to train: {job.row}, {job.task.name}: {len(job.positions):,} samples, '
-        f'{len(job.folds)} folds x {len(config.seeds)} seeds, '
+    fit = config.fit_config(experiment.model_of(config, job, job.inputs[0], config.points[0]))
+    passes = f'{fit.steps:,} steps' if fit.steps else f'{fit.epochs} epochs'
+    say(f'to train: {job.row}, {job.task.name}: {len(job.positions):,} samples x '
+        f'{len(job.folds)} folds x {len(config.seeds)} seeds x {passes}, '
         + experiment.describe_choices(config) + f'{own / 1e12:,.3g} TFLOP')
-  rate = measure_rate(config, jobs[0])
-  say(f'to train: {total / 1e12:,.3g} TFLOP altogether, {duration(total / rate)} at the '
-      f'{rate / 1e9:.3g} GFLOP/s that a few steps reach here')
+  say(f'to train: {total / 1e12:,.3g} TFLOP altogether, about {duration(seconds)} here')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,9 +236,9 @@ def seconds_to_read(settings: EmbeddingSettings, study: Study, *, image_size: in
   return 0.0
 
 
-def measure_rate(config: AssessConfig, job: Job) -> float:
-  """Floating-point operations a second of training this job's first Mixer, measured now."""
-  point, source = config.points[0], job.inputs[0]
+def measure_rate(config: AssessConfig, job: Job, source: MixerInput) -> float:
+  """Floating-point operations a second of training a job's Mixer on an input, measured now."""
+  point = config.points[0]
   model = experiment.model_of(config, job, source, point)
   fit, tokens = config.fit_config(model, point, seeds=(0,)), source.values.shape[1]
   a_step = fit.batch * cost.size(model, tokens=tokens).train_flops

@@ -13,6 +13,7 @@ from painformer_jax.assessment.fit_cache import RunCache, RunResult, experiment_
 from painformer_jax.assessment.fit_program import Data, FitConfig, RunInputs
 from painformer_jax.assessment.fold_batches import (
     Fold, Run, check_folds, class_weights, count_steps, minibatches, padded)
+from painformer_jax.assessment.memory import free_memory
 from painformer_jax.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.progress import duration
@@ -111,14 +112,6 @@ def fit_folds(inputs: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], *,
       seconds=seconds, trained=len(left))
 
 
-def free_memory(device: jax.Device) -> int:
-  """Bytes that are free on a device, or in main memory where it does not say."""
-  stats = device.memory_stats() or {}
-  if 'bytes_limit' in stats:
-    return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_AVPHYS_PAGES')
-
-
 def group_size(runs: int, *, bytes_a_run: int, memory: int, devices: int,
                at_once: int | None = None) -> int:
   """How many runs train together: as many as fit, in groups of even size.
@@ -139,7 +132,8 @@ def group_size(runs: int, *, bytes_a_run: int, memory: int, devices: int,
   if fit < devices:
     raise InputError(
         f'one fold takes about {bytes_a_run / 2**20:.0f} MB to train and '
-        f'{max(memory, 0) / 2**20:.0f} MB are allowed beside the data: raise memory_limit, or take a smaller model or batch')
+        f'{max(memory, 0) / 2**20:.0f} MB are allowed beside the data: raise memory_limit, or '
+        'take a smaller model or batch')
   most = max(min(fit, at_once or fit, -(-runs // devices) * devices) // devices, 1) * devices
   groups = -(-runs // most)
   return -(-runs // (groups * devices)) * devices

@@ -53,6 +53,36 @@ TASKS: Mapping[str, Task] = {task.name: task for task in (
 )}
 
 
+# Dataset of a config -> its tasks: those whose levels mean what the classes are called.
+_BIOVID_TASKS = (*(f'BL1-{level}' for level in _BIOVID[1:]), '5-class')
+DATASET_TASKS: Mapping[str, tuple[str, ...]] = {
+    'biovid': _BIOVID_TASKS,
+    'planted': _BIOVID_TASKS,
+    'ai4pain-2024': ('3-class',),
+    'ai4pain-2025': ('3-class',),
+    'ai4pain-2026': ('3-site',),
+    # As in `demo_study`, which imports this module.
+    'demo': ('stimulus-rest', 'tapping-rest'),
+}
+
+
+def check_tasks(dataset: str, tasks: Sequence[str]) -> None:
+  """Asserts that a dataset has the tasks: levels of another would go by wrong names.
+
+  Args:
+    dataset: of `DATASET_TASKS`.
+    tasks: names.
+
+  Raises:
+    InputError: it lacks one.
+  """
+  known = DATASET_TASKS[dataset]
+  wrong = [task for task in tasks if task not in known]
+  if wrong:
+    raise InputError(f'config.tasks: {dataset} has no task {", ".join(wrong)}, only '
+                     f'{", ".join(known)}')
+
+
 def check_subjects(folds: Sequence[Fold], subjects: np.ndarray) -> None:
   """Proves that no subject is on both sides of any fold.
 

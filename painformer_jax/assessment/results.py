@@ -172,11 +172,7 @@ def write_results(
   Raises:
     InputError: two of one name, none, or the folder cannot be written to.
   """
-  names = [e.name for e in experiments]
-  if not names or len(set(names)) < len(names):
-    raise InputError(f'results need experiments of different names, not {names}')
-  if len({slug(name) for name in names}) < len(names):
-    raise InputError(f'names of experiments are too alike to name files by: {names}')
+  check_names([e.name for e in experiments])
   summaries = [summarise(e) for e in experiments]
   published = [row for key in dict.fromkeys((e.dataset, e.task) for e in experiments)
                for row in literature.rows(*key)]
@@ -201,6 +197,14 @@ def write_results(
   for name, content in files.items():
     write_atomically(folder / name, lambda file, content=content: file.write(content))
   return [folder / name for name in files]
+
+
+def check_names(names: Sequence[str]) -> None:
+  """Raises InputError where names of experiments cannot name files."""
+  if not names or len(set(names)) < len(names):
+    raise InputError(f'results need experiments of different names, not {names}')
+  if len({slug(name) for name in names}) < len(names):
+    raise InputError(f'names of experiments are too alike to name files by: {names}')
 
 
 def slug(name: str) -> str:

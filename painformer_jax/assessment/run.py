@@ -60,6 +60,7 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) ->
   out(f'weights {config.weights}: {weights.source.model or weights.source.name}, images of '
       f'{weights.config.image_size} pixels')
   jobs = list(experiment.jobs(config, study))
+  results.check_names([f'{job.row}, {job.task.name}' for job in jobs])
   for job in jobs:
     out(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
   finetune.check_unseen(config.weights, jobs, study)
@@ -70,9 +71,10 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
            against: str | pathlib.Path | None = None) -> list[results.Summary]:
   """Runs everything that is not finished, and writes the results.
 
-  The folder holds config.json, embeddings/, folds/ (what is finished), finetuned/ (see
-  `finetune`), images/ (until the end), assessors/, and at the end results.json, table.csv, table.tex,
-  subjects.csv, predictions.csv, *.png.
+  The folder holds config.json, embeddings/ (unless `config.embeddings` names another),
+  folds/ (what is finished), finetuned/ (see `finetune`), images/ (until the end),
+  assessors/, and at the end results.json, table.csv, table.tex, subjects.csv,
+  predictions.csv, *.png.
 
   Args:
     config: of the assessment.
@@ -96,8 +98,10 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
   study = datasets.open_study(config, workdir)
   _quick_check(config, study, say=say)
   jobs = list(experiment.jobs(config, study))
+  results.check_names([f'{job.row}, {job.task.name}' for job in jobs])
   finetune.check_unseen(config.weights, jobs, study)
-  estimate.report(config, jobs, study, weights=weights, folder=workdir / 'embeddings', say=say)
+  estimate.report(config, jobs, study, weights=weights, folder=_embeddings(config, workdir),
+                  say=say)
   store = _embed(config, study, weights, workdir, say=say)
   tokens = {}
   for name in config.used:
@@ -197,10 +201,14 @@ def _embed(config: AssessConfig, study: Study, weights: Weights, workdir: pathli
            say: Say) -> EmbeddingStore:
   start = time.perf_counter()
   store = embeddings.compute_embeddings(
-      study, config.used, weights=weights, folder=workdir / 'embeddings',
+      study, config.used, weights=weights, folder=_embeddings(config, workdir),
       batch_size=config.batch_size, max_left_out=config.max_left_out, progress=say)
   say(f'embeddings ready after {time.perf_counter() - start:.0f} s')
   return store
+
+
+def _embeddings(config: AssessConfig, workdir: pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(config.embeddings or workdir / 'embeddings')
 
 
 def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
@@ -208,7 +216,8 @@ def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
   """A finished job with everything that its figures depend on."""
   row = config.rows[job.row]
   unit = 'block' if config.dataset == 'demo' else 'subject'
-  accuracy = float(np.mean([metrics.accuracy(r.confusion()) for r in outcome.runs]))
+  # Of the first seed, with which shuffled labels train too.
+  accuracy = float(metrics.accuracy(outcome.runs[0].confusion()))
   settings: dict[str, Any] = {
       'row': job.row, 'config': json.loads(config.to_json()), 'environment': environment(),
       'folds': len(job.folds), 'embeddings': {

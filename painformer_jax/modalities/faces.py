@@ -24,8 +24,12 @@ State = Literal['detected', 'tracked', 'none']
 
 # Frames that do not say their time are taken to be 1/25 s apart.
 _RATE = 25.0
-# Faces of neighbouring detections that share this much of their area are one.
+# Faces of neighbouring detections that share this much of their area are one,
 _SAME = 0.3
+# and so are faces of like size, within this factor, that a moving head explains: at
+# most 5 sides of the box a second, about 1 m/s, and 1.5 sides in all, less than lies
+# between the faces of two people shoulder to shoulder.
+_LIKE, _SPEED, _REACH = 2.0, 5.0, 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +43,13 @@ class FaceConfig:
       alone, in pixels; crops come from the whole frame.
     confidence: least of a detection, in [0, 1].
     choose: which of several faces starts a track: 'largest', or 'central', the
-      one nearest to the middle of the frame. A track then stays with its face.
+      one nearest to the middle of the frame. A track then stays with its face,
+      see `track`.
     detect_every: looks for faces in frames 0, detect_every, ... alone, to save
       time, and follows them in between; `max_gap` should be longer.
-    max_gap: how long a face that is not detected is followed, in seconds from
-      its last or to its next detection; frames that far are held in memory.
+    max_gap: how long a face that is not detected is followed, and no other one
+      taken, in seconds from its last or to its next detection; frames that far
+      are held in memory.
     smoothing: time constant in seconds of the exponential mean that steadies the
       box; 0 for none.
   """
@@ -86,6 +92,11 @@ class Box:
   def centre(self) -> tuple[float, float]:
     """x and y, in pixels."""
     return self.left + self.width / 2, self.top + self.height / 2
+
+  @property
+  def side(self) -> float:
+    """The longer one, in pixels."""
+    return max(self.width, self.height)
 
   def overlap(self, other: 'Box') -> float:
     """Area of the intersection over that of the union, in [0, 1]."""
@@ -151,10 +162,17 @@ def track(
 ) -> Iterator[Face]:
   """Finds one face in each frame and follows it where it is missed.
 
-  Between two detections at most `max_gap` from a missed frame the box moves
-  straight; before the first, after the last, and within `max_gap` of either end
-  of a longer gap it stands still. Farther from any detection, there is no face.
-  Holds the frames of up to `max_gap` seconds, however long the video is.
+  A detection is of the face that was detected last, up to `max_gap` before, if the
+  boxes share 0.3 of their area, or if their sides differ less than twofold and their
+  centres lie no farther apart than 5 of its longer sides a second, 1.5 at most. A
+  frame without such a detection counts as missed, whoever else is seen in it. Only
+  when `max_gap` has run out, a face is chosen anew.
+
+  Between two detections of one face, at most `max_gap` from a missed frame, the box
+  moves straight; before the first, after the last, within `max_gap` of either end of
+  a longer gap and between two faces it stands still. Farther from any detection,
+  there is no face. Holds the frames of up to `max_gap` seconds, however long the
+  video is.
 
   Args:
     frames: in order of time, at any rate.
@@ -175,15 +193,22 @@ def track(
 
   for number, frame in enumerate(frames):
     time = _seconds(frame)
-    near = last[1] if last and time - last[0] <= config.max_gap else None
     boxes = detect(frame.image) if number % config.detect_every == 0 else []
-    box = _choose(boxes, frame.image, config, near)
+    if last and time - last[0] <= config.max_gap:
+      box = _same(boxes, last[1], time - last[0])
+    else:
+      box = _choose(boxes, frame.image, config)
     if box is None:
       waiting.append((time, frame))
       # Frames that no detection to come can reach.
       while waiting and time - waiting[0][0] > config.max_gap:
         yield missed(waiting.popleft())
       continue
+    if last and not _same([box], last[1], time - last[0]):
+      # Another face: no box moves from one person to the next.
+      while waiting and waiting[0][0] - last[0] <= config.max_gap:
+        yield missed(waiting.popleft())
+      last, steady = None, _Steady(config.smoothing)
     while waiting:
       yield missed(waiting.popleft(), (time, box))
     last = time, box
@@ -204,7 +229,7 @@ def crop(image: np.ndarray, box: Box, *, margin: float = 0.1) -> np.ndarray:
   Returns:
     uint8 [side, side, 3].
   """
-  side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
+  side = max(1, round(box.side * (1 + 2 * margin)))
   x, y = box.centre
   left, top = round(x - side / 2), round(y - side / 2)
   height, width = image.shape[:2]
@@ -238,18 +263,25 @@ def _between(time, last, following, limit: float) -> Box | None:
   return following[1] if to_next <= limit else None
 
 
-def _choose(boxes, image, config: FaceConfig, near: Box | None) -> Box | None:
-  """The face that goes on, else that which is largest or nearest to the middle."""
-  if not boxes:
-    return None
-  if near:
-    closest = max(boxes, key=near.overlap)
-    if closest.overlap(near) >= _SAME:
-      return closest
+def _same(boxes: list[Box], last: Box, gap: float) -> Box | None:
+  """The one that shows the face of a box so many seconds before, see `track`."""
+  def may_be(box: Box) -> bool:
+    small, large = sorted((box.side, last.side))
+    reach = last.side * min(_SPEED * gap, _REACH)
+    return last.overlap(box) >= _SAME or (
+        large <= _LIKE * small and math.dist(box.centre, last.centre) <= reach)
+
+  return max(filter(may_be, boxes), default=None, key=lambda box: (
+      last.overlap(box), -math.dist(box.centre, last.centre)))
+
+
+def _choose(boxes: list[Box], image: np.ndarray, config: FaceConfig) -> Box | None:
+  """The face that a track starts with: the largest, or nearest to the middle."""
   if config.choose == 'largest':
-    return max(boxes, key=lambda box: box.width * box.height)
+    return max(boxes, default=None, key=lambda box: box.width * box.height)
   height, width = image.shape[:2]
-  return min(boxes, key=lambda box: math.dist(box.centre, (width / 2, height / 2)))
+  return min(boxes, default=None, key=lambda box: math.dist(
+      box.centre, (width / 2, height / 2)))
 
 
 def _seconds(frame: Frame) -> float:
