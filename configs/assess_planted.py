@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
   """The planted study's configuration; name the backbone with --config.weights."""
   config = defaults()
   config.dataset = 'planted'
-  config.planted.subjects = 20
+  config.planted.subjects = 40
   config.planted.per_level = 10
   config.planted.effect = 2.0
   config.planted.subject_spread = 0.5
@@ -27,8 +27,8 @@ def get_config() -> ConfigDict:
   config.tasks = ('BL1-PA4',)
   config.protocol = 'loso'
   config.normalise = 'subject'
-  # Small enough for minutes on two cores, and for 320 samples.
+  # Small enough for minutes on two cores, and for 780 samples.
   config.mixer.update(width=16, cross_head_width=16, depth=1, self_attentions=1)
-  config.fit.epochs = 10
+  config.fit.epochs = 20
   config.shuffled = 19
   return config

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -103,10 +103,12 @@ class PictureReader:
     return sum(max(1, -(-video.count_frames(f) // self._config.every))
                if _is_video(f) else 1 for f in files)
 
-  def rows(self, name: str, *, image_size: int, say: Say) -> Iterator[Row]:
+  def rows(self, name: str, *, image_size: int, say: Say,
+           numbers: Container[int] | None = None) -> Iterator[Row]:
+    """As of any `Reader`; `numbers` of a video's frames, in place of `config.every`."""
     broken: list[InputError] = []
     seen, faceless = self._seen, self._faceless
-    for found in self._faces(_until_broken(self._frames(name), broken)):
+    for found in self._faces(_until_broken(self._frames(name, numbers), broken)):
       image = self._image(found)
       self._seen += 1
       self._faceless += image is None or found.state == 'none'
@@ -131,10 +133,10 @@ class PictureReader:
     what = 'left out' if self._config.faceless == 'skip' else 'taken whole'
     return f'{self._faceless} of {self._seen} frames without a face {what}'
 
-  def _frames(self, name: str) -> Iterator[video.Frame]:
+  def _frames(self, name: str, numbers: Container[int] | None) -> Iterator[video.Frame]:
     own = self.modality in maps.PALETTE and self._convert is None
     if _is_video(name):
-      for frame in video.frames(name, every=self._config.every):
+      for frame in video.frames(name, every=self._config.every, numbers=numbers):
         image = maps.colour_frame(frame.image, modality=self.modality) if own else frame.image
         yield dataclasses.replace(frame, image=image)
     elif own:

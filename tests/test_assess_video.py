@@ -14,12 +14,16 @@ from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.embedding_record import fingerprints
 from painformer_jax.assessment.embedding_store import ModalityFolder, Tokens
 from painformer_jax.assessment.finetune_batches import Batches
-from painformer_jax.assessment.sample_images import EmbeddingSettings, SampleReader
+from painformer_jax.assessment.sample_images import (
+    EmbeddingSettings, SampleReader, settings_record)
 from painformer_jax.embed_pictures import PictureConfig
 from painformer_jax.errors import InputError
-from painformer_jax.modalities import maps
+from painformer_jax.modalities import faces, maps, video
 from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.network import Network
 from test_assess_config import plain
+from test_modalities_network import save_network
+from test_video import retime, write_video
 
 CONFIG = '''
 from painformer_jax.assessment.config import defaults
@@ -241,6 +245,29 @@ def test_a_folder_that_changed_is_seen(folder, tmp_path):
       f'thermal/{study.samples[3].subject}/{study.samples[3].name}']
 
 
+@needs_faces
+@pytest.mark.parametrize('picture', ['thermal', 'depth'])
+def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, picture):
+  network = str(save_network(tmp_path / 'net.onnx', inputs=((1, 3, 32, 32),)))
+  study = pictures.with_pictures(biovid.open_study(folder / 'data', modalities=('video',)),
+                                 {'warm': 'video/{subject}/{sample}.mp4'})
+  sample = study.samples[-1]
+  whole = [f.image for f in video.frames(sample.data['video'].path)]
+  [found] = faces.Detector()(whole[0])
+  make = Network(network)
+  for source, wanted in (('video', faces.crop(whole[0], found)), ('warm', whole[0])):
+    settings = EmbeddingSettings(source=source, picture=picture, network=network)
+    reader = SampleReader(settings, channels=(), image_size=32)
+    images = list(reader.images(sample, say=print))
+    assert [image.token for image in images] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(images[0].image, squash(make(wanted), 32))
+    # Of a source that the user names, frames are taken as they are.
+    record = settings_record(settings, ())['frames']
+    assert record['crop'] == ('face' in record) == (source == 'video')
+  # Without a network, frames are the user's own.
+  assert not EmbeddingSettings(source='video', picture=picture).crops
+
+
 def list_findings(study, *, whole=True, sources=('video', 'thermal')):
   return [str(f) for f in pictures.findings(study, sources, whole=whole, given=('thermal',))]
 
@@ -279,6 +306,17 @@ def test_patterns_that_cannot_be(given, words):
   with pytest.raises(InputError) as error:
     from_config_dict(plain(pictures=given))
   assert words in str(error.value)
+
+
+def test_a_browser_s_video_is_no_finding(folder, tmp_path):
+  root = shutil.copytree(folder / 'data', tmp_path / 'data')
+  study = pictures.with_pictures(biovid.open_study(root, modalities=()),
+                                 {'web': 'web/{subject}/{sample}.webm'})
+  for sample in study.samples:
+    path = sample.data['web'].path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    retime(write_video(path, 4, codec='VP80'), np.arange(4) / 25)
+  assert list(pictures.findings(study, ['web'], whole=True)) == []
 
 
 @pytest.mark.slow

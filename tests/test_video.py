@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import struct
 import subprocess
 import sys
 
@@ -23,6 +24,47 @@ def write_video(path, frames, *, size=(64, 48), rate=25.0, codec='mp4v'):
     frame[:, :8] = 255
     writer.write(frame)
   writer.release()
+  return path
+
+
+def retime(path, times, *, seconds=None):
+  """Gives each frame of a Matroska file (.mkv, .webm) its own time, in place.
+
+  Its length is then as stated, or, without `seconds`, not stated: a browser that records
+  cannot know it beforehand. The frame rate is not stated either.
+  """
+  data, number = bytearray(path.read_bytes()), 0
+
+  def elements(start, stop):
+    """Identifiers, and where each element and its contents begin and end."""
+    while start < stop:
+      size = start + 9 - data[start].bit_length()
+      body = size + 9 - data[size].bit_length()
+      length = int.from_bytes(data[size:body], 'big') & ~(1 << 7 * (body - size))
+      yield data[start:size].hex(), start, body, body + length
+      start = body + length
+
+  def blank(start, stop):
+    data[start:stop] = b'\xec' + bytes([0x80 | stop - start - 2]) + bytes(stop - start - 2)
+
+  def walk(start, stop):
+    nonlocal number
+    for name, begin, body, end in elements(start, stop):
+      if name in ('18538067', '1549a966', '1654ae6b', 'ae', '1f43b675'):  # Those around others.
+        walk(body, end)
+      elif name == '4489' and seconds is not None:
+        data[body:end] = struct.pack('>d', 1000 * seconds)
+      elif name in ('4489', '23e383'):  # Length; nanoseconds a frame.
+        blank(begin, end)
+      elif name == 'e7':  # Of the cluster: times of its frames are relative.
+        data[body:end] = bytes(end - body)
+      elif name == 'a3':
+        data[body + 1:body + 3] = round(1000 * times[number]).to_bytes(2, 'big')
+        number += 1
+
+  walk(0, len(data))
+  assert number == len(times)
+  path.write_bytes(data)
   return path
 
 
@@ -104,6 +146,53 @@ def test_a_video_that_ends_early_gives_its_frames_then_its_fault(tmp_path):
     for frame in video.frames(path):
       got.append(frame.number)
   assert 5 < len(got) < 35 and got == list(range(len(got)))
+
+
+# Half of it at 30 frames a second, half at 4: no rate is right for all of it.
+VARYING = np.concatenate([np.arange(20) / 30, 1 + np.arange(20) / 4])
+
+
+@pytest.mark.parametrize('name, codec', [('a.mkv', 'MJPG'), ('a.webm', 'VP80')])
+@pytest.mark.parametrize('seconds', [6.0, None])
+def test_frames_of_a_varying_rate_keep_their_times(tmp_path, name, codec, seconds):
+  path = retime(write_video(tmp_path / name, 40, codec=codec), VARYING, seconds=seconds)
+  frames = list(video.frames(path))
+  assert [f.number for f in frames] == list(range(40))
+  np.testing.assert_allclose([f.time for f in frames], VARYING, atol=2e-3)
+  np.testing.assert_allclose(video.frame_times(path), VARYING, atol=2e-3)
+
+
+def test_frames_are_counted_where_the_container_does_not_say(tmp_path):
+  path = write_video(tmp_path / 'a.webm', 40, codec='VP80')
+  assert video.count_frames(path) == 40
+  assert video.count_frames(retime(path, np.arange(40) / 25)) == 40
+
+
+@pytest.mark.parametrize('numbers', [{0, 3, 4, 17}, {19, 25}, set()])
+def test_frames_by_their_numbers(tmp_path, numbers):
+  path = write_video(tmp_path / 'a.mp4', 20)
+  whole = list(video.frames(path))
+  some = list(video.frames(path, numbers=numbers))
+  assert [f.number for f in some] == sorted(numbers - {25})
+  for frame in some:
+    np.testing.assert_array_equal(frame.image, whole[frame.number].image)
+
+
+def test_a_damaged_video_has_the_times_of_its_frames(tmp_path):
+  path = write_video(tmp_path / 'a.avi', 40, codec='MJPG')
+  path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  times = video.frame_times(path)
+  assert 5 < len(times) < 35
+  np.testing.assert_allclose(times, np.arange(len(times)) / 25, atol=1e-3)
+  with pytest.raises(InputError, match='b.mp4'):
+    video.frame_times(write_video(tmp_path / 'b.mp4', 0))
+
+
+def test_a_file_of_a_varying_rate_that_ends_early_is_damaged(tmp_path):
+  path = retime(write_video(tmp_path / 'a.mkv', 40, codec='MJPG'), VARYING, seconds=6.0)
+  path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  with pytest.raises(InputError, match='damaged: it ends after'):
+    list(video.frames(path))
 
 
 # --- still images ------------------------------------------------------------

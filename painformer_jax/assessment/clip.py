@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from painformer_jax.assessment import estimate, results
+from painformer_jax.assessment import results
 from painformer_jax.assessment.assessor import Assessor, Source
 from painformer_jax.assessment.embedding_record import arrays_sha256
 from painformer_jax.assessment.embedding_store import Tokens
@@ -34,6 +34,11 @@ from painformer_jax.models import functional
 _PRESENT = 0.5
 # Fewest windows to standardise a person's embeddings by.
 _OWN_WINDOWS = 8
+# A frame farther than this from the moment that it should show is none, seconds: a video
+# may pause.
+_PAUSE = 0.5
+RELATIVE = ('levels are relative to this recording: its own windows give the mean and the spread '
+            'that embeddings are standardised by, so one without any pain may show every level')
 
 Say = Callable[[str], None]
 
@@ -43,7 +48,8 @@ class Recording:
   """One file of what was recorded; several start at the same moment.
 
   Attributes:
-    path: a video, or signals in .csv, .tsv, .npy, .npz or .parquet.
+    path: a video, whose frames count by their time stamps, or signals in .csv, .tsv,
+      .npy, .npz or .parquet.
     columns: of signals: names or numbers of the columns; none where there is one.
     rate: of signals, samples a second, Hz.
   """
@@ -120,13 +126,15 @@ def assess_clip(
     raise InputError(f'the recording lasts {length:.2f} s; this assessor judges windows of '
                      f'{window:.2f} s')
   say(f'{len(starts)} windows of {window:.2f} s')
+  if is_relative(assessor):
+    say(RELATIVE)
   tokens, reasons = {}, [''] * len(starts)
   for name, part in found.items():
     tokens[name], own = part.windows(starts, say=say)
     reasons = ['; '.join(filter(None, pair)) for pair in zip(reasons, own)]
   judged = [n for n, why in enumerate(reasons) if not why]
   probability = np.full((len(starts), len(assessor.classes)), np.nan)
-  if assessor.normalise == 'subject' and 0 < len(judged) < _OWN_WINDOWS:
+  if is_relative(assessor) and 0 < len(judged) < _OWN_WINDOWS:
     raise InputError(f'{len(judged)} windows can be judged; this assessor needs {_OWN_WINDOWS} to '
                      "standardise a person's recording by: give a longer one, or a shorter step")
   if judged:
@@ -137,10 +145,21 @@ def assess_clip(
                probability=probability, reason=tuple(reasons))
 
 
+def is_relative(assessor: Assessor) -> bool:
+  """Whether its levels say how a window differs from the others of the recording."""
+  return assessor.normalise == 'subject'
+
+
 def write_curve(curve: Curve, assessor: Assessor) -> dict[str, str]:
-  """The curve as text: 'csv' and 'json', each with the notice and what is a stand-in."""
+  """The curve as text: 'csv' and 'json'.
+
+  Each with the notice, whether levels are relative, and what is a stand-in.
+  """
   text = io.StringIO()
   text.write(f'# {results.NOTICE}\n')
+  relative = RELATIVE if is_relative(assessor) else None
+  if relative:
+    text.write(f'# {relative}\n')
   stand_ins = {name: depth.STAND_IN for name, settings in assessor.settings.items()
                if settings.stand_in}
   text.writelines(f'# {name}: a stand-in: {what}\n' for name, what in stand_ins.items())
@@ -152,7 +171,8 @@ def write_curve(curve: Curve, assessor: Assessor) -> dict[str, str]:
                      *('' if why else f'{p:.4f}' for p in probability), why))
   record = {
       'notice': results.NOTICE, 'task': assessor.task, 'classes': list(curve.classes),
-      'stand_ins': stand_ins, 'measured': dict(assessor.measured), 'windows': [
+      'relative': relative, 'stand_ins': stand_ins, 'measured': dict(assessor.measured),
+      'windows': [
           {'start': round(float(start), 3), 'stop': round(float(stop), 3), 'level': level or None,
            'probability': None if why else [round(float(p), 4) for p in probability],
            'abstained': why or None} for start, stop, level, probability, why in rows]}
@@ -228,20 +248,25 @@ class _VideoTokens:
                embedder: Embedder, image_size: int):
     self._path, self._source, self._settings = recording.path, source, settings
     self._embedder, self._size = embedder, image_size
-    self._rate = estimate.frames_a_second(recording.path)
-    if not (self._rate > 0 and source.rate > 0):
+    # Of every frame: phones and browsers record at rates that vary, and a container need
+    # not say how long it is.
+    self._times = np.maximum.accumulate(video.frame_times(recording.path))
+    if not (self._times[-1] > self._times[0] and source.rate > 0):
       raise InputError(f'{recording.path}: its frames do not say their times')
-    self.seconds = video.count_frames(recording.path) / self._rate
+    between = np.diff(self._times)
+    self._near = max(_PAUSE, float(np.median(between)))
+    # The last frame is shown as long as the one before it.
+    self.seconds = float(self._times[-1] + min(between[-1], self._near))
 
   def windows(self, starts: np.ndarray, *, say: Say) -> tuple[Tokens, list[str]]:
     """Embeddings [windows, tokens, width] and why some cannot be judged."""
     source, settings = self._source, self._settings
     apart = settings.frames.every / source.rate  # Seconds between embeddings in training.
-    every = max(round(apart * self._rate), 1)
-    reader = SampleReader(
-        dataclasses.replace(settings, max_tokens=0,
-                            frames=dataclasses.replace(settings.frames, every=every)),
-        channels=(), image_size=self._size)
+    # Windows share images: one of every `apart` seconds, whatever their step.
+    places = np.rint(starts[:, None] / apart).astype(int) + np.arange(source.tokens)
+    shown = self._frames_at(places * apart)
+    reader = SampleReader(dataclasses.replace(settings, max_tokens=0), channels=(),
+                          image_size=self._size)
     sample = Sample(subject='', name=self._path, level=None,
                     data={settings.source: Locator(path=pathlib.Path(self._path))})
     embedded, found, batch, tokens = {}, set(), [], []
@@ -253,7 +278,7 @@ class _VideoTokens:
         tokens.clear()
 
     try:
-      for image in reader.images(sample, say=say):
+      for image in reader.images(sample, say=say, numbers=set(shown.flat) - {-1}):
         batch.append(image.image)
         tokens.append(image.token)
         if image.found:
@@ -267,22 +292,27 @@ class _VideoTokens:
     values = np.full((len(starts), source.tokens, width), np.nan, np.float32)
     mask = np.zeros(values.shape[:2], bool)
     reasons = []
-    faces = settings.picture == 'face' or settings.stand_in or settings.frames.crop
-    for number, start in enumerate(starts):
-      shown = [round((start + place * apart) * self._rate / every)
-               for place in range(source.tokens)]
-      for place, token in enumerate(shown):
-        if token in embedded:
-          values[number, place], mask[number, place] = embedded[token], True
+    for number, row in enumerate(shown):
+      for place, frame in enumerate(row):
+        if frame in embedded:
+          values[number, place], mask[number, place] = embedded[frame], True
       share = mask[number].mean()
       if share < _PRESENT:
-        reasons.append(f'{settings.source}: {"no face" if faces else "nothing"} in '
+        reasons.append(f'{settings.source}: {"no face" if settings.crops else "nothing"} in '
                        f'{1 - share:.0%} of it')
-      elif not found & set(shown):
+      elif not found & set(row):
         reasons.append(f'{settings.source}: no face is found in it, only followed from elsewhere')
       else:
         reasons.append('')
     return Tokens(values=values, mask=mask, labels=('',) * source.tokens), reasons
+
+  def _frames_at(self, moments: np.ndarray) -> np.ndarray:
+    """Numbers of the frames nearest to moments in seconds; -1 where none is near."""
+    after = np.clip(np.searchsorted(self._times, moments), 1, len(self._times) - 1)
+    before = moments - self._times[after - 1] <= self._times[after] - moments
+    nearest = after - before
+    far = np.abs(self._times[nearest] - moments) > self._near
+    return np.where(far, -1, nearest)
 
 
 def _tokens(images, places, embedder: Embedder, *, windows: int, source: Source) -> Tokens:

@@ -31,7 +31,7 @@ from painformer_jax.training.step import make_embed_step
 __all__ = ['EmbeddingSettings', 'EmbeddingStore', 'Tokens', 'Trouble', 'compute_embeddings']
 
 # Raised when the same settings would give other embeddings.
-_VERSION = 1
+_VERSION = 2
 # A part ends with the sample that fills so many batches: what a kill loses, at most.
 _BATCHES_A_PART = 32
 

@@ -44,7 +44,7 @@ from painformer_jax.training.state import BACKBONE, group
 
 TRAINED_ON = 'trained_on.json'  # Beside the arrays of fine-tuned weights.
 
-_VERSION = 1  # Raised when the same inputs would train to other results.
+_VERSION = 2  # Raised when the same inputs would train to other results.
 _SECONDS_A_LINE = 10.0
 _SECONDS_A_CHECKPOINT = 120.0  # What a kill loses, about.
 _MOST_IN_FLIGHT = 2  # Steps under way on the devices while the host reads on.

@@ -16,7 +16,7 @@ from painformer_jax.checkpoints.atomic import write_atomically
 from painformer_jax.errors import InputError
 
 # Raised when the same inputs would train to other results.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from painformer_jax.assessment.pictures import image_files
-from painformer_jax.assessment.recordings import Sample, Study, load_channels, video_path
+from painformer_jax.assessment.recordings import (
+    VIDEO, Sample, Study, load_channels, video_path)
 from painformer_jax.embed_pictures import PictureConfig, PictureReader
 from painformer_jax.errors import InputError
 from painformer_jax.modalities.quality import Tally, trim
@@ -29,6 +30,8 @@ class EmbeddingSettings:
       a name of `config.pictures`.
     picture: of a video: 'face' crops the face; 'rgb' takes whole frames; 'thermal'
       and 'depth' are frames of that kind, or made by `network`, or by the face mesh.
+      What is made of the study's own 'video' is made of its cropped face, as the
+      paper's are; of other sources, as `frames.crop` says.
     frames: of a video: every how many frames, how faces are found, what becomes of
       frames without one, what the network takes.
     network: of a video: an .onnx file that turns RGB into thermal or depth frames.
@@ -50,6 +53,12 @@ class EmbeddingSettings:
   def __post_init__(self):
     if self.max_tokens < 0:
       raise InputError(f'max_tokens must be at least 0, not {self.max_tokens}')
+
+  @property
+  def crops(self) -> bool:
+    """Whether images are of the face alone."""
+    return bool(self.picture == 'face' or self.stand_in or self.frames.crop
+                or self.network and self.source == VIDEO)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,37 +109,40 @@ class SampleReader:
     self._pictures = None
     if not channels:
       self._pictures = PictureReader(
-          settings.picture, settings.frames, network=settings.network or None,
-          mesh=settings.stand_in)
+          settings.picture, dataclasses.replace(settings.frames, crop=settings.crops),
+          network=settings.network or None, mesh=settings.stand_in)
     elif settings.signal.clean and settings.source not in CLEANING:
       raise InputError(f'there is no cleaning for {settings.source}, only for '
                        f'{", ".join(CLEANING)}')
 
-  def images(self, sample: Sample, *, say: Callable[[str], None]) -> Iterator[TokenImage]:
+  def images(self, sample: Sample, *, say: Callable[[str], None],
+             numbers: Container[int] | None = None) -> Iterator[TokenImage]:
     """The sample's images, tokens rising; none where nothing in it can be used.
 
     Args:
       sample: of the study.
       say: told what was left out of a sample of which something is used.
+      numbers: of the frames to take from a video file, in place of every
+        `frames.every`; a token is then the number of its frame.
 
     Raises:
       InputError: the file is missing, damaged or has nothing to use, perhaps after
         some images.
     """
-    images = self._video(sample, say) if self._pictures else self._signal(sample, say)
+    images = self._video(sample, say, numbers) if self._pictures else self._signal(sample, say)
     for image in images:
       if self._settings.max_tokens and image.token >= self._settings.max_tokens:
         return
       yield image
 
-  def _video(self, sample: Sample, say) -> Iterator[TokenImage]:
+  def _video(self, sample: Sample, say, numbers) -> Iterator[TokenImage]:
     every, path = self._settings.frames.every, video_path(sample, self._settings.source)
     if path.is_dir():
       yield from self._folder(image_files(path)[::every], say)
       return
-    for row in self._pictures.rows(str(path), image_size=self._size, say=say):
-      # A single image says -1.
-      yield TokenImage(token=max(row.place['frame'], 0) // every, image=row.image,
+    for row in self._pictures.rows(str(path), image_size=self._size, say=say, numbers=numbers):
+      frame = max(row.place['frame'], 0)  # A single image says -1.
+      yield TokenImage(token=frame // every if numbers is None else frame, image=row.image,
                        found=row.place.get('face', 'detected') == 'detected')
 
   def _folder(self, files: Sequence[pathlib.Path], say) -> Iterator[TokenImage]:
@@ -203,10 +215,8 @@ def settings_record(settings: EmbeddingSettings, channels: tuple[str, ...]) -> d
     for part in signal['images'].values():
       del part['height'], part['width']
     return record | {'channels': channels, 'signal': signal}
-  frames = dataclasses.asdict(settings.frames)
-  if settings.picture == 'face' or settings.stand_in:
-    frames['crop'] = True
-  if not frames['crop']:
+  frames = dataclasses.asdict(settings.frames) | {'crop': settings.crops}
+  if not settings.crops:
     del frames['face'], frames['faceless']
   network = frames.pop('network')
   record |= {'picture': settings.picture, 'frames': frames, 'stand_in': settings.stand_in}

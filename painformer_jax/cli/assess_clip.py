@@ -15,8 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='from assessors/ of an assessment with --config.assessor=True')
   parser.add_argument('--weights', metavar='W',
                       help='of the backbone, if they are not where they were')
-  parser.add_argument('--rate', type=float, default=0.0, metavar='HZ',
-                      help='samples a second of the signals')
+  parser.add_argument('--rate', action='append', default=[], metavar='[SOURCE=]HZ',
+                      help='samples a second of the signals; SOURCE=HZ, such as gsr=512, where '
+                      'they differ')
   parser.add_argument('--column', action='append', default=[], metavar='[SOURCE=]A,B',
                       help='columns of the signals that are the channels, by name or number')
   parser.add_argument('--step', type=float, default=1.0, metavar='S',
@@ -44,8 +45,11 @@ def run(args: argparse.Namespace) -> int:
   sources = sorted({each.source for each in loaded.settings.values()})
   columns = {source: tuple(text.split(','))
              for source, text in _by_source(args.column, sources, what='--column').items()}
+  rates = _rates(args.rate, sorted({
+      each.source for name, each in loaded.settings.items() if loaded.sources[name].channels}))
   recordings = {
-      source: clip.Recording(path=path, rate=args.rate, columns=columns.get(source, ()))
+      source: clip.Recording(path=path, rate=rates.get(source, 0.0),
+                             columns=columns.get(source, ()))
       for source, path in _by_source(args.recordings, sources, what='recording').items()}
   say(results.NOTICE)
   curve = clip.assess_clip(loaded, recordings, step=args.step, weights=args.weights,
@@ -76,3 +80,27 @@ def _by_source(given: list[str], sources: list[str], *, what: str) -> dict[str, 
       raise InputError(f'{what}: {source} is named twice')
     found[source] = value
   return found
+
+
+def _rates(given: list[str], signals: list[str]) -> dict[str, float]:
+  """Signal -> Hz, of texts 'Hz', which is for all that are not named, or 'signal=Hz'."""
+  import math
+
+  from painformer_jax.errors import InputError
+
+  found = {}
+  for text in given:
+    source, equals, number = text.rpartition('=')
+    if equals and source not in signals:
+      raise InputError(f'--rate {text}: there is no signal {source!r}; this assessor takes '
+                       f'{", ".join(signals) or "none"}')
+    try:
+      rate = float(number)
+    except ValueError:
+      rate = math.nan
+    if not 0 < rate < math.inf:
+      raise InputError(f'--rate {text}: {number!r} is no number of samples a second above 0')
+    if source in found:
+      raise InputError(f'--rate {text}: {source or "the rate of all signals"} is given twice')
+    found[source] = rate
+  return {source: found.get(source, found.get('', 0.0)) for source in signals}

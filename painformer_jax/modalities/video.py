@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import cv2
 import numpy as np
@@ -13,8 +13,8 @@ from painformer_jax.errors import InputError
 SUFFIXES = frozenset(
     {'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv'})
 
-# Containers round their frame counts; fewer frames than this share of the
-# count mean a damaged file.
+# Containers round their frame counts and lengths; less than this share of both
+# means a damaged file.
 _WHOLE = 0.95
 
 
@@ -33,12 +33,14 @@ class Frame:
   image: np.ndarray
 
 
-def frames(path: str | os.PathLike, *, every: int = 1) -> Iterator[Frame]:
+def frames(path: str | os.PathLike, *, every: int = 1,
+           numbers: Container[int] | None = None) -> Iterator[Frame]:
   """Decodes a video frame by frame; memory does not grow with its length.
 
   Args:
     path: of a format that OpenCV's FFmpeg decodes.
     every: yields frames 0, every, 2 * every, …
+    numbers: of the frames to yield, in place of `every`.
 
   Raises:
     InputError: no frame can be decoded, or decoding ends well before the
@@ -48,32 +50,67 @@ def frames(path: str | os.PathLike, *, every: int = 1) -> Iterator[Frame]:
   try:
     rate = capture.get(cv2.CAP_PROP_FPS)
     stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    number = 0
+    number, time = 0, 0.0
     while capture.grab():
-      if number % every == 0:
+      time = _time(capture, number, rate)
+      if number % every == 0 if numbers is None else number in numbers:
         decoded, image = capture.retrieve()
         if not decoded:
           break
-        yield Frame(number=number, time=_time(capture, number, rate),
-                    image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        yield Frame(number=number, time=time, image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
       number += 1
   finally:
     capture.release()
   if number == 0:
     raise InputError(f'{path} holds no frame that can be decoded')
-  if math.isfinite(stated) and number < _WHOLE * stated - 1:
+  # A container that counts no frames states its length times a guessed rate, which is
+  # above the true one where rates vary: a file that lasts as long as stated is whole.
+  lasts = rate > 0 and time >= _WHOLE * (stated - 1) / rate - 1 / rate
+  if math.isfinite(stated) and number < _WHOLE * stated - 1 and not lasts:
     raise InputError(f'{path} is damaged: it ends after {number} of {stated:.0f} frames')
 
 
 def count_frames(path: str | os.PathLike) -> int:
-  """How many frames the file says it has; 0 where it does not, or is no video."""
+  """How many frames the file says it has; 0 of what is no video.
+
+  Where it does not say, as .webm from a browser, they are decoded and counted. Of
+  .mkv and .webm the number is their length times a rate, which may vary.
+  """
   try:
     capture = _open(path)
   except InputError:
     return 0
   stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-  capture.release()
-  return int(stated) if math.isfinite(stated) and stated > 0 else 0
+  try:
+    if math.isfinite(stated) and stated > 0:
+      return int(stated)
+    number = 0
+    while capture.grab():
+      number += 1
+    return number
+  finally:
+    capture.release()
+
+
+def frame_times(path: str | os.PathLike) -> np.ndarray:
+  """When each frame is shown, as `Frame.time`; decodes the whole file.
+
+  Returns:
+    float64 [frames], in seconds, of all that can be decoded.
+
+  Raises:
+    InputError: no frame can be decoded.
+  """
+  capture = _open(path)
+  try:
+    rate, times = capture.get(cv2.CAP_PROP_FPS), []
+    while capture.grab():
+      times.append(_time(capture, len(times), rate))
+  finally:
+    capture.release()
+  if not times:
+    raise InputError(f'{path} holds no frame that can be decoded')
+  return np.array(times)
 
 
 def _time(capture, number: int, rate: float) -> float:
