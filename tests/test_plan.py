@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 import sys
 
 import pytest
@@ -152,18 +153,24 @@ def test_its_flops_are_those_of_the_formula(on_devices):
 @pytest.mark.parametrize(('text', 'shape', 'chips'), [
     ('v5e:2x2', (2, 2), 4), ('v5e:16x16', (16, 16), 256), ('v6e:4x8', (4, 8), 32),
     ('v5p:8x16x16', (8, 16, 16), 2048), ('h100:1', (1, 1), 1), ('h100:8', (1, 8), 8),
-    ('h100:16', (2, 8), 16), ('cpu:8', (8,), 8)])
+    ('h100:16', (2, 8), 16), ('cpu:8', (8,), 8), ('1*v5e:4x4', (4, 4), 16),
+    ('2*v5e:4x4', (4, 4), 32), ('16*v5p:2x2x2', (2, 2, 2), 128)])
 def test_topologies_by_name(text, shape, chips):
   found = topology.parse(text)
   assert (found.shape, found.chips, found.text) == (shape, chips, text)
+  assert found.slices == int(text.partition('*')[0] if '*' in text else 1)
+  assert found.nodes == (shape[0] if 'h100' in text else found.slices)
 
 
 @pytest.mark.parametrize(('text', 'part'), [
     ('v9:2x2', 'no chip'), ('', 'no chip'), ('v5e', 'v5e:4x4'), ('v5e:4', 'v5e:4x4'),
     ('v5p:4x4', 'v5p:4x4x4'), ('v5e:0x4', 'v5e:4x4'), ('h100:12', 'multiple of 8'),
-    ('h100:2x4', 'h100:8'), ('cpu:-1', 'cpu:8'), ('v5e:4x4:2', 'v5e:4x4')])
+    ('h100:2x4', 'h100:8'), ('cpu:-1', 'cpu:8'), ('v5e:4x4:2', 'v5e:4x4'),
+    ('0*v5e:4x4', '2*v5e:4x4'), ('*v5e:4x4', '2*v5e:4x4'), ('2*2*v5e:4x4', '2*v5e:4x4'),
+    ('-1*v5e:4x4', '2*v5e:4x4'), ('2*h100:8', 'name all GPUs, such as h100:16'),
+    ('2*cpu:8', 'of TPUs')])
 def test_other_topologies_are_refused(text, part):
-  with pytest.raises(InputError, match=part):
+  with pytest.raises(InputError, match=re.escape(part)):
     topology.parse(text)
 
 
@@ -172,9 +179,18 @@ def test_every_chip_says_what_it_can_do_and_where_that_is_from():
     assert 1e9 < chip.link < chip.bandwidth < chip.memory * 1e3 < 1e15, name
     assert 1e14 < chip.flops < 2e15 and ':' in chip.source
     assert chip.accelerator or chip.platform != 'tpu'
+    assert 1e9 < chip.network < chip.link / 8 and 'network' in chip.source
   variables = topology.environment(topology.parse('v5p:2x2x2'))
   assert variables['TPU_ACCELERATOR_TYPE'] == 'v5p-16'
+  several = topology.environment(topology.parse('2*v5p:2x2x2'))
+  assert several['TPU_ACCELERATOR_TYPE'] == 'v5p-16'  # That of each slice.
   assert topology.environment(topology.parse('cpu:3'))['JAX_NUM_CPU_DEVICES'] == '3'
+
+
+def test_a_gpus_memory_is_what_a_run_may_take():
+  taken = re.search(r'MEM_FRACTION:-([\d.]+)', (ROOT / 'launch/with.sh').read_text())[1]
+  assert topology.CHIPS['h100'].memory == int(float(taken) * 85_045_477_376)
+  assert 'device_memory_size: 85045477376' in topology._H100  # What the compiler knows.
 
 
 def test_classes_come_from_what_is_known_first(tmp_path):
@@ -200,8 +216,9 @@ def test_classes_come_from_what_is_known_first(tmp_path):
 def planned(**fields) -> plan_text.Plan:
   """A step on 16 GPUs: 1 ms of arithmetic, 2 ms of traffic."""
   return plan_text.Plan(epochs=2, samples=36_000_000, program=plan.Program(**{
-      'topology': 'h100:16', 'chips': 16, 'images': 1600, 'model': 'painformer at 224',
-      'model_flops': 4.945e9, 'gate_flops': 0.0, 'compiler': 'jax', 'compile_seconds': 1.0,
+      'topology': 'h100:16', 'chips': 16, 'mesh': {'slices': 2, 'data': 8, 'classes': 1},
+      'images': 1600, 'model': 'painformer at 224', 'model_flops': 4.945e9, 'gate_flops': 0.0,
+      'remat': 'all', 'compiler': 'jax', 'flags': '', 'compile_seconds': 1.0,
       'parameter_bytes': 10 ** 8, 'optimizer_bytes': 2 * 10 ** 8, 'other_state_bytes': 0,
       'batch_bytes': 1, 'argument_bytes': 1, 'output_bytes': 1, 'alias_bytes': 1,
       'temporary_bytes': 10 ** 10, 'code_bytes': 0, 'peak_bytes': 2 * 10 ** 10,
@@ -223,13 +240,15 @@ def test_the_slowest_part_decides():
   assert by_formula.seconds['arithmetic'] == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize(('kind', 'group', 'links', 'network'), [
-    ('all-reduce', 8, 2 * 7 / 8, 0), ('all-reduce', 16, 2 * 7 / 8, 2 / 2 / 8),
-    ('reduce-scatter', 16, 7 / 8, 1 / 2 / 8), ('all-gather', 16, 14, 1),
-    ('all-to-all', 16, 7 / 16, 1 / 2), ('collective-permute', 8, 1, 0),
-    ('all-reduce', 2, 1, 0), ('all-reduce', 1, 0, 0)])
-def test_collectives_over_links_and_network(kind, group, links, network):
-  one = Collective(kind=kind, group=group, count=1, bytes=10 ** 9)
+@pytest.mark.parametrize(('kind', 'group', 'nodes', 'links', 'network'), [
+    ('all-reduce', 8, 1, 2 * 7 / 8, 0), ('all-reduce', 16, 2, 2 * 7 / 8, 2 / 2 / 8),
+    ('reduce-scatter', 16, 2, 7 / 8, 1 / 2 / 8), ('all-gather', 16, 2, 14, 1),
+    ('all-to-all', 16, 2, 7 / 16, 1 / 2), ('collective-permute', 8, 1, 1, 0),
+    ('collective-permute', 16, 2, 0, 1), ('all-reduce', 2, 1, 1, 0), ('all-reduce', 1, 1, 0, 0),
+    # One chip of each node, and two of each: of the same size as groups within a node.
+    ('all-reduce', 2, 2, 0, 1), ('all-reduce', 4, 2, 1, 2 / 2 / 2)])
+def test_collectives_over_links_and_network(kind, group, nodes, links, network):
+  one = Collective(kind=kind, group=group, nodes=nodes, count=1, bytes=10 ** 9)
   expected = 1e9 * (links / 450e9 + network / 50e9)
   assert collective_seconds([one], topology.parse('h100:16')) == pytest.approx(expected)
   assert collective_seconds([one, one], topology.parse('h100:16')) == pytest.approx(2 * expected)
@@ -239,6 +258,55 @@ def test_all_of_a_tpu_slice_is_joined_by_links():
   one = Collective(kind='all-reduce', group=256, count=1, bytes=10 ** 8)
   assert collective_seconds([one], topology.parse('v5e:16x16')) == pytest.approx(
       2 * 255 / 256 * 1e8 / 200e9)
+  between = Collective(kind='all-reduce', group=2, nodes=2, count=1, bytes=10 ** 8)
+  assert collective_seconds([between], topology.parse('2*v5e:16x16')) == pytest.approx(
+      1e8 / 3.125e9)
+
+
+def lines_of(**fields) -> dict[str, str]:
+  """What `describe` says, by the name of the row."""
+  return dict(re.findall(r'^  (\S.*?)  +(.*)$', plan_text.describe(planned(**fields)), re.M))
+
+
+def test_the_mesh_is_said_and_how_it_lies():
+  assert lines_of()['mesh'].startswith('slices 2, data 8, classes 1; a slice is a node of 8')
+  flat = {'slices': 1, 'data': 16, 'classes': 1}
+  assert 'the chips are 2 nodes: only what leaves' in lines_of(mesh=flat)['mesh']
+  assert lines_of(mesh=flat, topology='cpu:16')['mesh'] == 'slices 1, data 16, classes 1'
+  assert lines_of(mesh=flat, topology='v5e:4x4')['mesh'] == 'slices 1, data 16, classes 1'
+  # Slices of the config that the named chips are not: no word of a network between.
+  one = lines_of(topology='v5e:4x4')['mesh']
+  assert 'the chips are 1 slice' in one and 'named 2*v5e:4x4' in one
+  two = lines_of(topology='2*v5e:4x2')['mesh']
+  assert 'a slice has 8 chips' in two and '3.1 GB/s a chip, an assumption' in two
+  crossing = Collective(kind='all-reduce', group=16, nodes=2, count=3, bytes=10 ** 6)
+  assert lines_of(collectives=(crossing,))['collectives'] == (
+      '3 all-reduce over 16 chips of 2 nodes, 1.0 MB')
+
+
+def test_it_is_said_how_the_program_differs_from_that_of_a_run():
+  said = lines_of()['compiled']
+  assert "without Triton's kernels" in said and 'without XLA_FLAGS; launch/with.sh gpu' in said
+  assert lines_of(flags='--xla_a=1')['compiled'].endswith('with XLA_FLAGS=--xla_a=1')
+  assert lines_of(topology='v5e:4x4')['compiled'] == (
+      'without LIBTPU_INIT_ARGS; launch/with.sh tpu sets some')
+  assert lines_of(topology='cpu:16')['compiled'] == 'not optimised'
+  table = plan_text.table([planned(), planned(), planned(topology='v5e:4x4')]).splitlines()
+  assert [line.partition(':')[0] for line in table[-2:]] == ['cuda', 'tpu']
+  for platform, variable in plan.FLAGS.items():
+    assert platform == 'cpu' or variable in (ROOT / 'launch/with.sh').read_text()
+
+
+def test_recomputation_that_is_not_counted_is_said():
+  assert 'not counted' not in lines_of(flops=None)
+  assert 'not counted' not in lines_of(remat='inputs')  # The compiler counted it.
+  for remat in ('inputs', 'all-products-all-all'):
+    silent = planned(flops=None, remat=remat)
+    assert f'remat={remat} computes again' in lines_of(flops=None, remat=remat)['not counted']
+    assert 'what remat computes again is not in' in plan_text.table([planned(), silent])
+    assert silent.record()['estimated']['arithmetic_without'] == silent.uncounted
+  assert 'remat' not in plan_text.table([planned(), planned(flops=None)])
+  assert planned(flops=None, remat='inputs', failure='too much').uncounted == ''
 
 
 def test_words_tell_facts_from_estimates():
@@ -251,11 +319,11 @@ def test_words_tell_facts_from_estimates():
   assert 'on-chip' not in '\n'.join(lines)
   assert 'memory 2 ms (4 if on-chip memory saved nothing)' in plan_text.describe(
       planned(accessed_bytes=13.4e9))
-  assert '20.0 GB of 85.0 GB (23.5%)' in lines[peak] and '25.0%' in lines[mfu]
+  assert '20.0 GB of 76.5 GB (26.1%)' in lines[peak] and '25.0%' in lines[mfu]
 
 
 def test_what_does_not_fit_is_said():
-  full = planned(peak_bytes=86 * 10 ** 9)
+  full = planned(peak_bytes=77 * 10 ** 9)  # Of 85 GB, of which XLA takes nine tenths.
   assert full.fits is False and 'does not fit' in plan_text.describe(full)
   failed = planned(failure='needs 20G of 15.75G', peak_bytes=None, flops=None)
   assert failed.fits is False and failed.roofline is None
@@ -293,6 +361,72 @@ def test_a_sweep_from_the_command_line(painformer, tmp_path):
   assert large['batch_bytes'] == 2 * small['batch_bytes']
   assert (tmp_path / 'plan.png').read_bytes().startswith(b'\x89PNG')
   assert 'compiles 2 of 2 for cpu:2: per-chip 4' in done.stderr
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+  """Requests that the command makes; those with remat 'products' fail."""
+  requests = []
+
+  def stand_in(request):
+    requests.append(request)
+    config = from_config_dict(request.config).with_rows(request.sizes)
+    if config.remat == 'products':
+      raise InputError('the compiler said no')
+    chips = topology.parse(request.topology).chips
+    return dataclasses.replace(
+        planned().program, topology=request.topology, chips=chips,
+        mesh={'slices': 1, 'data': chips, 'classes': 1}, remat=config.remat,
+        images=sum(config.rows.values()))
+
+  monkeypatch.setattr(plan, 'run_apart', stand_in)
+  monkeypatch.setattr(topology, 'check_compiler', lambda _: None)
+  return requests
+
+
+def test_every_combination_of_a_sweep_is_compiled(compiled, tmp_path, capsys):
+  path = tmp_path / 'plan.json'
+  assert main(['plan', *TINY, *CLASSES, '--per-chip=2', '--sweep=topology=cpu:2,2*v5e:2x2,h100:8',
+               '--sweep=remat=all,inputs', '--sweep=config.sharding.state=replicated,fsdp',
+               f'--json={path}']) == 0
+  settings = [(r.topology, r.config['remat'], r.config['sharding']['state']) for r in compiled]
+  assert settings == [
+      (name, remat, state) for name in ('cpu:2', '2*v5e:2x2', 'h100:8')
+      for remat in ('all', 'inputs') for state in ('replicated', 'fsdp')]
+  records = json.loads(path.read_text())
+  assert [tuple(r['settings'].values()) for r in records] == settings
+  assert list(records[0]['settings']) == ['topology', 'remat', 'sharding.state']
+  # The batch follows the chips of each.
+  assert [r['compiled']['images'] for r in records] == 4 * [4] + 4 * [16] + 4 * [16]
+  header, *rows = capsys.readouterr().out.splitlines()
+  assert header.split()[:3] == ['topology', 'remat', 'sharding.state']
+  assert [tuple(row.split()[:3]) for row in rows[:12]] == settings
+
+
+def test_a_sweep_goes_on_after_a_failure_and_tells_it(compiled, tmp_path, capsys):
+  path = tmp_path / 'plan.json'
+  arguments = ['plan', *TINY, *CLASSES, '--topology=cpu:2', '--per-chip=2', f'--json={path}']
+  assert main([*arguments, '--sweep=remat=all,products,inputs']) == 2
+  assert [r.config['remat'] for r in compiled] == ['all', 'products', 'inputs']
+  out, err = capsys.readouterr()
+  assert [row.split()[0] for row in out.splitlines()[1:3]] == ['all', 'inputs']
+  assert [r['settings'] for r in json.loads(path.read_text())] == [
+      {'remat': 'all'}, {'remat': 'inputs'}]
+  assert 'remat products: the compiler said no' in err.splitlines()[2]
+  assert err.splitlines()[-1] == (
+      'painformer: 1 of 3 did not compile; remat products: the compiler said no')
+
+
+def test_where_nothing_compiles_nothing_is_written(compiled, tmp_path, capsys):
+  path = tmp_path / 'plan.json'
+  arguments = ['plan', *TINY, *CLASSES, '--topology=cpu:2', '--per-chip=2', f'--json={path}',
+               '--config.remat=products']
+  for more in ([], ['--sweep=model.gate=fft,dft']):
+    assert main([*arguments, *more]) == 2
+    out, err = capsys.readouterr()
+    assert not out and not path.exists()
+    assert err.splitlines()[-1].startswith('painformer: ') and 'said no' in err.splitlines()[-1]
+  assert len(compiled) == 3  # All of a sweep are tried.
 
 
 @pytest.mark.parametrize(('arguments', 'part'), [
@@ -341,12 +475,23 @@ def needs(module: str):
       importlib.util.find_spec(module) is None, reason=f'needs {module}, which is not installed')
 
 
+def compiled_with_dft(name: str, *, sharding=None, **model) -> plan.Program:
+  """The small step, two rows a task and chip."""
+  rows = 2 * topology.parse(name).chips
+  return plan.run_apart(small_request(
+      name, tasks={task: dict(rows=rows) for task in TASKS}, sharding=sharding or {}, model={
+          **small_config('nowhere').model.to_dict(), 'gate': 'dft', **model}))
+
+
 @pytest.mark.parametrize('name', [
     pytest.param('v5e:2x2', marks=needs('libtpu')),
-    pytest.param('h100:2', marks=needs('jax_cuda12_plugin'))])
+    pytest.param('v5p:2x2x1', marks=[needs('libtpu'), pytest.mark.slow]),
+    pytest.param('v6e:2x2', marks=[needs('libtpu'), pytest.mark.slow]),
+    pytest.param('h100:2', marks=needs('jax_cuda12_plugin')),
+    pytest.param('h100:8', marks=[needs('jax_cuda12_plugin'), pytest.mark.slow]),
+    pytest.param('h100:16', marks=[needs('jax_cuda12_plugin'), pytest.mark.slow])])
 def test_programs_for_real_chips(name):
-  program = plan.run_apart(small_request(name, model={
-      **small_config('nowhere').model.to_dict(), 'gate': 'dft'}))
+  program = compiled_with_dft(name)
   assert program.failure is None and program.chips == topology.parse(name).chips
   assert program.parameter_bytes < program.argument_bytes < program.peak_bytes
   state = program.parameter_bytes + program.optimizer_bytes
@@ -356,6 +501,41 @@ def test_programs_for_real_chips(name):
   assert program.parameter_bytes <= summed < 1.1 * program.parameter_bytes
   result = plan_text.Plan(program=program, epochs=1, samples=10 ** 6)
   assert result.fits and 0 < result.roofline.mfu < 1
+  # Nodes as a run finds them: sums over all chips go over the network between.
+  nodes = topology.parse(name).nodes
+  assert program.mesh == {'slices': nodes, 'data': program.chips // nodes, 'classes': 1}
+  assert {c.nodes for c in program.collectives} == {nodes}
+
+
+@pytest.mark.slow
+@needs('jax_cuda12_plugin')
+def test_groups_of_two_gpus_within_and_across_nodes():
+  """Slices of the config that are not the nodes: what is gathered leaves a node or not."""
+  gathered = {}
+  for slices in (8, 1):
+    program = compiled_with_dft(
+        'h100:16', widths=(32, 64), sharding={'state': 'fsdp', 'slices': slices})
+    gathered[slices] = {
+        (c.group, c.nodes) for c in program.collectives if c.kind == 'all-gather'}
+    assert program.mesh['slices'] == slices
+  assert gathered == {8: {(2, 1)}, 1: {(16, 2)}}
+
+
+@pytest.mark.slow
+@needs('libtpu')
+def test_a_program_over_two_slices_of_tpus():
+  one, two = (compiled_with_dft(name) for name in ('v5e:2x2', '2*v5e:2x2'))
+  assert two.failure is None and (one.chips, two.chips) == (4, 8)
+  assert two.mesh == {'slices': 2, 'data': 4, 'classes': 1} and one.mesh['slices'] == 1
+  # Every chip sends its share of the summed gradients, or a small array whole, both
+  # padded to tiles of 8 by 128, which is much in so small a model.
+  crossing = [c for c in two.collectives if c.nodes > 1]
+  assert {(c.kind, c.group, c.nodes) for c in crossing} == {('all-reduce', 2, 2)}
+  assert two.parameter_bytes / 4 <= sum(c.bytes for c in crossing) < 4 * two.parameter_bytes
+  assert all(c.group == 4 for c in two.collectives if c.nodes == 1)
+  seconds = [plan_text.Plan(program=program, epochs=1, samples=1).roofline.seconds
+             for program in (one, two)]
+  assert seconds[1]['interconnect'] > 3 * seconds[0]['interconnect']
 
 
 @needs('libtpu')

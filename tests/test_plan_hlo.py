@@ -72,6 +72,83 @@ def test_collectives_by_kind_and_group_with_loops_unrolled():
       Collective(kind='all-gather', group=8, count=1, bytes=64)]
 
 
+def grouped(attributes, *, opcode='all-reduce', devices=8, places=None, header=''):
+  """Collectives of a program of one line."""
+  return hlo.collectives(hlo.parse(f'''HloModule m, num_partitions={devices}
+{header}
+ENTRY %main (p: f32[256]) -> f32[256] {{
+  %p = f32[256]{{0}} parameter(0)
+  ROOT %r = f32[256]{{0}} {opcode}(%p), channel_id=1, {attributes}, use_global_device_ids=true
+}}'''), places=places)
+
+
+NODES = [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(('attributes', 'group', 'nodes'), [
+    ('replica_groups={{0,1},{2,3},{4,5},{6,7}}', 2, 1),
+    ('replica_groups={{0,4},{1,5},{2,6},{3,7}}', 2, 2),
+    ('replica_groups={{0,1,2},{3,4,5},{6,7}}', 3, 2), ('replica_groups={}', 8, 2),
+    ('replica_groups=[2,4]<=[8]', 4, 1), ('replica_groups=[4,2]<=[2,4]T(1,0)', 2, 2),
+    ('replica_groups=[2,4]<=[2,2,2]T(1,0,2)', 4, 2), ('replica_groups=[1,8]<=[8]', 8, 2),
+    ("replica_groups=mesh['a'=2,'b'=4] {'b'}", 4, 1),
+    ("replica_groups=mesh['a'=2,'b'=4] {'a'}", 2, 2),
+    ("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", 8, 2),
+    ("replica_groups=mesh['a'=8] {'a':(1)2}", 2, 2),
+    ("replica_groups=mesh['a'=8] {'a':(4)2}", 2, 1),
+    ("replica_groups=mesh['a'=8] {'a':(2)4}", 4, 1),
+    ("replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}", 4, 2),
+    ("replica_groups=mesh['a'=4,'b'=2], device_ids=([8]<=[2,4]T(1,0)) {'b'}", 2, 2),
+    ("replica_groups=mesh['a'=4,'b'=2], device_ids=(0,4,1,5,2,6,3,7) {'a'}", 4, 1)])
+def test_members_of_groups_say_how_many_nodes_they_span(attributes, group, nodes):
+  found, = grouped(attributes, places=NODES)
+  assert (found.group, found.nodes, found.bytes) == (group, nodes, 1024)
+  found, = grouped(attributes)  # Where fast links join all, nothing leaves them.
+  assert (found.group, found.nodes) == (group, 1)
+
+
+def test_a_permutation_leaves_a_node_where_a_pair_does():
+  for pairs, nodes in (('{{0,1},{1,2}}', 1), ('{{0,1},{3,4}}', 2)):
+    found, = grouped(
+        f'source_target_pairs={pairs}', opcode='collective-permute', places=NODES)
+    assert (found.kind, found.group, found.nodes) == ('collective-permute', 8, nodes)
+
+
+@pytest.mark.parametrize(('slices', 'kind', 'expected', 'count'), [
+    ('1,2', 'ALL_REDUCE', 'all-reduce', 2), ('1:4', 'ALL_REDUCE', 'all-reduce', 4),
+    ('1,3:5', 'ALL_GATHER', 'all-gather', 4), ('1,2', 'ONE_TO_ONE', 'collective-permute', 2)])
+def test_what_a_tpu_sends_to_other_slices_is_a_collective(slices, kind, expected, count):
+  found, = grouped(
+      'is_host_transfer=true, frontend_attributes={_xla_megascale_target="{' + slices
+      + '}x{0:3}",_xla_megascale_transfer_type="' + kind + '"}', opcode='send')
+  assert found == Collective(kind=expected, group=count, nodes=count, count=1, bytes=1024)
+  assert grouped('is_host_transfer=true', opcode='send') == []
+
+
+def test_a_sum_inside_a_fusion_counts():
+  header = '''
+%all-reduce-scatter.1 (x: f32[256]) -> f32[32] {
+  %x = f32[256]{0} parameter(0)
+  %whole = f32[256]{0} all-reduce(%x), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %part = f32[32]{0} dynamic-slice(%whole, %zero), dynamic_slice_sizes={32}
+}
+'''
+  found, = grouped('kind=kCustom, calls=%all-reduce-scatter.1', opcode='fusion', header=header)
+  assert found == Collective(kind='reduce-scatter', group=8, count=1, bytes=1024)
+
+
+def test_a_send_reads_its_array_once():
+  module = hlo.parse('''HloModule m
+ENTRY %main (p: f32[256]) -> f32[256] {
+  %p = f32[256]{0} parameter(0)
+  %token = token[] after-all()
+  %send = (f32[256]{0}, u32[], token[]) send(%p, %token), channel_id=1, is_host_transfer=true
+  ROOT %done = token[] send-done(%send), channel_id=1
+}''')
+  assert hlo.traffic(module, other_spaces=True) == 1024
+
+
 def test_traffic_counts_what_moves_once():
   module = hlo.parse(PROGRAM)
   moved = {

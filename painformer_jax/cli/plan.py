@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       '--config', required=True, metavar='FILE',
       help='of `painformer pretrain`; neither its data nor its weights are needed')
   parser.add_argument(
-      '--topology', metavar='NAME', help='chips: v5e:16x16, v6e:4x4, v5p:4x4x8, h100:16, or '
-      'cpu:8 (devices that this CPU pretends to be, to look at a program)')
+      '--topology', metavar='NAME', help='chips: v5e:16x16, v6e:4x4, v5p:4x4x8, "2*v5e:4x4" '
+      '(two slices), h100:16, or cpu:8 (devices that this CPU pretends to be, to look at a '
+      'program)')
   parser.add_argument(
       '--per-chip', type=int, metavar='N', help='images of each chip: the global batch is '
       'this times the chips, divided among the tasks as config.shares says')

@@ -25,12 +25,14 @@ from painformer_jax.parallel import topology as topology_lib
 
 # By platform. CPU: what LLVM makes of a program changes neither its memory nor its
 # collectives. GPU: Triton's kernels for products are chosen by measuring on a device,
-# without one the first choice can fail to compile; cuBLAS takes any.
+# without one the first choice can fail to compile; cuBLAS takes any. Plans say so.
 _COMPILER_OPTIONS = {
     'cpu': {'xla_backend_optimization_level': 0},
     'cuda': {'xla_gpu_enable_triton_gemm': False},
     'tpu': {},
 }
+# Where each platform's compiler finds the flags that launch/with.sh sets for a run.
+FLAGS = {'cpu': 'XLA_FLAGS', 'cuda': 'XLA_FLAGS', 'tpu': 'LIBTPU_INIT_ARGS'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,11 +59,14 @@ class Program:
   Attributes:
     topology: as named.
     chips: how many.
+    mesh: axis -> devices along it, see `layout.training_mesh`.
     images: of the global batch.
     model: preset, input size, arithmetic and gate.
     model_flops: FLOP of a training image by the model's formula, without the gate.
     gate_flops: what the gate adds to it where it is a matrix product.
+    remat: `TrainConfig.remat`.
     compiler: names and versions.
+    flags: that the environment held for the compiler, see FLAGS; '' for none.
     compile_seconds: how long it took here.
     parameter_bytes, optimizer_bytes, other_state_bytes, batch_bytes: what the step is
       given, by the shapes of the shards; without the compiler's padding.
@@ -83,11 +88,14 @@ class Program:
 
   topology: str
   chips: int
+  mesh: Mapping[str, int]
   images: int
   model: str
   model_flops: float
   gate_flops: float
+  remat: str
   compiler: str
+  flags: str
   compile_seconds: float
   parameter_bytes: int
   optimizer_bytes: int
@@ -151,6 +159,11 @@ def compile_step(request: Request) -> Program:
 
   topology = topology_lib.parse(request.topology)
   config = from_config_dict(request.config).with_rows(request.sizes)
+  if topology.platform == 'cuda' and not config.sharding.slices:
+    # As in a run: JAX gives the GPUs of each host a slice of their own. Those of a
+    # topology that is not there are all of slice 0, but have a process for each host.
+    config = dataclasses.replace(config, sharding=dataclasses.replace(
+        config.sharding, slices=topology.nodes))
   setup = assemble(config, request.classes, devices=topology_lib.devices(topology))
   state, batch, model = setup.abstract, setup.batch(), setup.model
   start = time.perf_counter()
@@ -163,18 +176,20 @@ def compile_step(request: Request) -> Program:
       raise
     failure = str(error).splitlines()[0].removeprefix('RESOURCE_EXHAUSTED: ')
   program = Program(
-      topology=topology.text, chips=topology.chips, images=sum(config.rows.values()),
+      topology=topology.text, chips=topology.chips, mesh=dict(setup.mesh.shape),
+      images=sum(config.rows.values()), remat=config.remat,
       model=f'{config.model["name"]} at {model.image_size}, {model.dtype}, {model.gate} gate',
       model_flops=arithmetic.training_flops(model), gate_flops=float(
           arithmetic.TRAINING_OVER_FORWARD * arithmetic.FLOPS_PER_MULTIPLY_ADD
           * arithmetic.gate_multiply_adds(model)),
-      compiler=_compiler(topology), compile_seconds=time.perf_counter() - start,
+      compiler=_compiler(topology), flags=os.environ.get(FLAGS[topology.platform], '').strip(),
+      compile_seconds=time.perf_counter() - start,
       parameter_bytes=shard_bytes(state.params),
       optimizer_bytes=shard_bytes(state.opt_state),
       other_state_bytes=shard_bytes(state) - shard_bytes((state.params, state.opt_state)),
       batch_bytes=shard_bytes(batch), failure=failure)
   return program if compiled is None else dataclasses.replace(
-      program, **_measure(compiled, topology))
+      program, **_measure(compiled, topology, _places(setup.mesh, topology)))
 
 
 def shard_bytes(tree) -> int:
@@ -185,7 +200,14 @@ def shard_bytes(tree) -> int:
              for leaf in jax.tree.leaves(tree))
 
 
-def _measure(compiled, topology: topology_lib.Topology) -> dict:
+def _places(mesh, topology: topology_lib.Topology) -> list[int] | None:
+  """The node of each device of a program, see `hlo.collectives`."""
+  if topology.platform != 'cuda':  # A TPU's program is that of one slice.
+    return None
+  return [device.process_index for device in mesh.devices.flat]
+
+
+def _measure(compiled, topology: topology_lib.Topology, places: list[int] | None) -> dict:
   """The fields of Program that a compiled program gives."""
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   module = hlo.parse(compiled.as_text())
@@ -202,7 +224,8 @@ def _measure(compiled, topology: topology_lib.Topology) -> dict:
       flops=cost['flops'] if counted else None,
       accessed_bytes=cost['bytes accessed'] if counted else None,
       traffic_bytes=hlo.traffic(module, other_spaces=topology.platform == 'tpu'),
-      collectives=tuple(hlo.collectives(module)), unknown_loops=hlo.unknown_loops(module))
+      collectives=tuple(hlo.collectives(module, places=places)),
+      unknown_loops=hlo.unknown_loops(module))
 
 
 def _compiler(topology: topology_lib.Topology) -> str:

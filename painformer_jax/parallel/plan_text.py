@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from painformer_jax.errors import import_extra
-from painformer_jax.parallel.plan import Program
+from painformer_jax.parallel.plan import FLAGS, Program
 from painformer_jax.parallel.roofline import (
     ARITHMETIC, INTERCONNECT, MEMORY, Roofline, roofline)
 from painformer_jax.parallel.topology import Topology, parse
 from painformer_jax.progress import duration
 
 _PARTS = (ARITHMETIC, MEMORY, INTERCONNECT)
+# By platform: what differs from the program of a run, beside flags.
+_OPTIONS = {'cuda': "without Triton's kernels for products, which are chosen on a GPU; "}
+_KINDS = {'cpu': 'cpu', 'cuda': 'gpu', 'tpu': 'tpu'}  # As launch/with.sh calls them.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,16 @@ class Plan:
         collectives=program.collectives, model_flops=program.model_flops)
 
   @property
+  def uncounted(self) -> str:
+    """What the estimate's arithmetic leaves out; '' for nothing that is known."""
+    program = self.program
+    if program.failure is not None or program.flops is not None or (
+        set(program.remat.split('-')) == {'all'}):
+      return ''
+    return (f'what remat={program.remat} computes again, at most a third more: the arithmetic '
+            'is by the formula, as the compiler gives no count here')
+
+  @property
   def slow_memory_seconds(self) -> float | None:
     """Seconds of traffic if on-chip memory saved none of it; None where not known."""
     accessed, chip = self.program.accessed_bytes, self.topology.chip
@@ -69,6 +82,7 @@ class Plan:
         'compiled': dataclasses.asdict(self.program),
         'estimated': estimate and {
             'seconds': estimate.seconds, 'bound': estimate.bound,
+            'arithmetic_without': self.uncounted,
             'memory_seconds_without_on_chip_memory': self.slow_memory_seconds,
             'step_seconds': estimate.step_seconds,
             'images_per_second': estimate.images_per_second,
@@ -102,7 +116,8 @@ def describe(plan: Plan) -> str:
       '',
       f'Compiled in {duration(program.compile_seconds)} by {program.compiler}. '
       'Facts about the program, each chip:']
-  rows = [('parameters', size(program.parameter_bytes)),
+  rows = [('compiled', _compiled(plan)), ('mesh', _mesh(plan)),
+          ('parameters', size(program.parameter_bytes)),
           ('optimizer state', size(program.optimizer_bytes)),
           ('statistics, counters', size(program.other_state_bytes)),
           ('images, labels', size(program.batch_bytes))]
@@ -123,11 +138,44 @@ def describe(plan: Plan) -> str:
       ('memory traffic', size(program.traffic_bytes) + ' by the text of the program' + (
           '' if program.accessed_bytes is None else
           f'; {size(program.accessed_bytes)} by the compiler, on-chip memory included'))]
-  rows += [('collectives', f'{c.count} {c.kind} over {c.group} chips, {size(c.bytes)}')
+  what = _group_name(plan.topology)
+  rows += [('collectives', f'{c.count} {c.kind} over {c.group} chips'
+            + (f' of {c.nodes} {what}s' if c.nodes > 1 else '') + f', {size(c.bytes)}')
            for c in program.collectives] or [('collectives', 'none')]
   if program.unknown_loops:
     rows.append(('loops of unknown length', f'{program.unknown_loops}, counted once'))
   return '\n'.join([*lines, *_aligned(rows), '', *_estimate(plan)])
+
+
+def _compiled(plan: Plan) -> str:
+  platform = plan.topology.platform
+  name = FLAGS[platform]
+  with_flags = (f'with {name}={plan.program.flags}' if plan.program.flags else
+                f'without {name}; launch/with.sh {_KINDS[platform]} sets some')
+  return _OPTIONS.get(platform, '') + (with_flags if platform != 'cpu' else 'not optimised')
+
+
+def _mesh(plan: Plan) -> str:
+  """The axes, and how their slices lie on nodes of GPUs or slices of TPUs."""
+  mesh, topology = plan.program.mesh, plan.topology
+  text = ', '.join(f'{axis} {count}' for axis, count in mesh.items())
+  what, there = _group_name(topology), topology.nodes
+  if mesh['slices'] != there and topology.chip:
+    text += (f'; config.sharding.slices says so, the chips are {there} {what}'
+             f'{"s" * (there > 1)}: only what leaves one is priced as network')
+    if topology.platform == 'tpu' and there == 1:
+      text += f'. Several are named {mesh["slices"]}*{topology.text.rpartition("*")[2]}'
+  elif there > 1:
+    text += (f'; a slice {"is a node of" if topology.platform == "cuda" else "has"} '
+             f'{topology.chips // there} chips, the network between takes '
+             f'{size(topology.chip.network)}/s a chip')
+    if topology.platform == 'tpu':
+      text += ', an assumption'
+  return text
+
+
+def _group_name(topology: Topology) -> str:
+  return 'node' if topology.platform == 'cuda' else 'slice'
 
 
 def _aligned(rows) -> list[str]:
@@ -143,6 +191,7 @@ def _estimate(plan: Plan) -> list[str]:
   times = {part: f'{part} {estimate.seconds[part] * 1e3:.3g} ms' for part in _PARTS}
   if slow := plan.slow_memory_seconds:
     times[MEMORY] += f' ({slow * 1e3:.3g} if on-chip memory saved nothing)'
+  left_out = [('not counted', plan.uncounted)] if plan.uncounted else []
   return [
       'Roofline, an estimate from peak rates that all overlap; real steps take longer:',
       *_aligned([
@@ -151,7 +200,8 @@ def _estimate(plan: Plan) -> list[str]:
            f'{estimate.images_per_second:,.0f} in all, at best'),
           ('MFU', f'{estimate.mfu:.1%} of bfloat16 peak, at best'),
           (f'{plan.epochs:g} epochs of {plan.samples / 1e6:.3g} M',
-           f'{hours:,.1f} hours, {hours * estimate.chips:,.0f} chip-hours, at best')])]
+           f'{hours:,.1f} hours, {hours * estimate.chips:,.0f} chip-hours, at best'),
+          *left_out])]
 
 
 def table(plans: Sequence[Plan]) -> str:
@@ -183,8 +233,14 @@ def table(plans: Sequence[Plan]) -> str:
   widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
   lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip()
            for row in rows]
-  return '\n'.join([*lines, 'Up to "collectives": facts about compiled programs. '
-                    'From "step ms" on: roofline estimates, at best.'])
+  lines.append('Up to "collectives": facts about compiled programs. '
+               'From "step ms" on: roofline estimates, at best.')
+  if any(plan.uncounted for plan in plans):
+    lines.append('Where TFLOP is empty, what remat computes again is not in the estimate: at '
+                 'most a third more arithmetic.')
+  lines += sorted({f'{plan.topology.platform}: compiled {_compiled(plan)}.' for plan in plans
+                   if plan.topology.chip})
+  return '\n'.join(lines)
 
 
 def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:

@@ -60,14 +60,14 @@ class Roofline:
 def collective_seconds(collectives: Sequence[Collective], topology: Topology) -> float:
   """Seconds that collectives take at full bandwidth, without latency.
 
-  All links of a chip are in use. Those of a TPU join its whole slice; a group of
-  GPUs that spans nodes first does what it can within them.
+  All links of a chip are in use. A group that spans nodes, or slices of TPUs, first does
+  what it can within them; its members are taken to be divided evenly among them.
   """
   chip, total = topology.chip, 0.0
   for collective in collectives:
-    inside = min(collective.group, chip.node or collective.group)
-    nodes = collective.group // inside
-    by_link, by_network = _sent(collective.kind, inside=inside, nodes=nodes)
+    nodes = collective.nodes
+    by_link, by_network = _sent(
+        collective.kind, inside=max(collective.group // nodes, 1), nodes=nodes)
     total += collective.bytes * by_link / chip.link
     if nodes > 1:
       total += collective.bytes * by_network / chip.network
@@ -83,7 +83,7 @@ def _sent(kind: str, *, inside: int, nodes: int) -> tuple[float, float]:
     return (inside - 1) * nodes, nodes - 1
   if kind in ('all-to-all', 'ragged-all-to-all'):
     return (inside - 1) / (inside * nodes), (nodes - 1) / nodes
-  return 1, 1  # One piece, from a device to another.
+  return (0, 1) if nodes > 1 else (1, 0)  # One piece; the slowest way decides.
 
 
 def roofline(topology: Topology, *, flops: float, traffic: float,

@@ -18,13 +18,13 @@ class Chip:
   Attributes:
     platform: whose compiler makes its programs.
     dimensions: of a slice as named: 2 or 3 for a TPU's torus; 0 for a plain count.
-    memory: bytes of main memory (HBM) that a program may use.
+    memory: bytes of main memory (HBM) that a program may use: of a GPU's what XLA takes.
     bandwidth: of that memory, bytes/s.
     flops: peak bfloat16 FLOP/s of matrix products.
     link: bytes/s that a chip can send to the others of its slice or node, all its
       links together, one way.
     node: chips that such links join; 0 for any number.
-    network: bytes/s that a chip can send out of its node, one way.
+    network: bytes/s that a chip can send out of its node or slice, one way.
     accelerator: its name in TPU_ACCELERATOR_TYPE; the number after it counts
       `cores` a chip.
     kinds: what JAX calls its devices.
@@ -47,27 +47,34 @@ class Chip:
 
 _TPU_SOURCE = (
     'docs.cloud.google.com/tpu/docs/{}: peak bf16, HBM bandwidth, half of the bidirectional '
-    'interconnect; memory: what the compiler of libtpu 0.0.42 allows')
+    'interconnect; memory: what the compiler of libtpu 0.0.42 allows; network between slices: '
+    '{}')
+_POD_NETWORK = 'that of a pod ({} Tbit/s) divided by its 256 chips'
+
+# Bytes of an H100 as CUDA counts them, and the share of them that launch/with.sh lets XLA
+# take; JAX alone takes three quarters.
+_H100_MEMORY, _GPU_SHARE = 85_045_477_376, 0.9
 
 CHIPS = {
     'v5e': Chip(
         platform='tpu', dimensions=2, memory=int(15.75 * GIB), bandwidth=819e9, flops=197e12,
-        link=200e9, accelerator='v5litepod', kinds=('TPU v5 lite', 'TPU v5e'),
-        source=_TPU_SOURCE.format('v5e')),
+        link=200e9, network=3.125e9, accelerator='v5litepod', kinds=('TPU v5 lite', 'TPU v5e'),
+        source=_TPU_SOURCE.format('v5e', _POD_NETWORK.format(6.4))),
     'v5p': Chip(
         platform='tpu', dimensions=3, memory=int(95.74 * GIB), bandwidth=2765e9, flops=459e12,
-        link=600e9, accelerator='v5p', cores=2, kinds=('TPU v5', 'TPU v5p'),
-        source=_TPU_SOURCE.format('v5p')),
+        link=600e9, network=6.25e9, accelerator='v5p', cores=2, kinds=('TPU v5', 'TPU v5p'),
+        source=_TPU_SOURCE.format('v5p', 'assumed, 200 Gbit/s for a host of 4 chips')),
     'v6e': Chip(
         platform='tpu', dimensions=2, memory=int(31.25 * GIB), bandwidth=1600e9, flops=918e12,
-        link=400e9, accelerator='v6e', kinds=('TPU v6 lite', 'TPU v6e'),
-        source=_TPU_SOURCE.format('v6e')),
+        link=400e9, network=12.5e9, accelerator='v6e', kinds=('TPU v6 lite', 'TPU v6e'),
+        source=_TPU_SOURCE.format('v6e', _POD_NETWORK.format(25.6))),
     'h100': Chip(
-        platform='cuda', dimensions=0, memory=85_045_477_376, bandwidth=3.35e12, flops=989e12,
-        link=450e9, node=8, network=50e9, kinds=('NVIDIA H100 80GB HBM3',),
+        platform='cuda', dimensions=0, memory=int(_GPU_SHARE * _H100_MEMORY),
+        bandwidth=3.35e12, flops=989e12, link=450e9, node=8, network=50e9,
+        kinds=('NVIDIA H100 80GB HBM3',),
         source='NVIDIA H100 SXM data sheet: dense bf16, HBM3 bandwidth, half of the NVLink '
-        'bandwidth; memory as CUDA reports it; network: a 400 Gbit/s card for each GPU, as in '
-        'DGX H100'),
+        f'bandwidth; memory: the {_GPU_SHARE:.0%} of what CUDA reports that launch/with.sh lets '
+        'XLA take; network: a 400 Gbit/s card for each GPU, as in DGX H100'),
 }
 
 # What a plan for each platform needs beside JAX: a module and the extra that brings it.
@@ -96,9 +103,9 @@ gpu_device_info {
   shared_memory_per_core: 233472
   l2_cache_size: 52428800
   memory_bandwidth: 3350000000000
-  device_memory_size: 85045477376
+  device_memory_size: %d
 }
-'''
+''' % _H100_MEMORY
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,33 +113,41 @@ class Topology:
   """So many chips of a kind.
 
   Attributes:
-    text: as named, such as 'v5e:16x16', 'h100:16' or 'cpu:8'.
+    text: as named, such as 'v5e:16x16', '2*v5e:16x16', 'h100:16' or 'cpu:8'.
     platform: whose compiler makes the program.
     chip: what each can do; None for the devices that a CPU pretends to be.
-    shape: of the torus; (nodes, chips of each) for GPUs; (devices,) for a CPU.
+    shape: of a slice's torus; (nodes, chips of each) for GPUs; (devices,) for a CPU.
+    slices: of TPUs, joined by the data center's network.
   """
 
   text: str
   platform: Platform
   chip: Chip | None
   shape: tuple[int, ...]
+  slices: int = 1
 
   @property
   def chips(self) -> int:
-    return math.prod(self.shape)
+    return self.slices * math.prod(self.shape)
+
+  @property
+  def nodes(self) -> int:
+    """Groups of chips that fast links join: nodes of GPUs, slices of TPUs."""
+    return self.shape[0] if self.platform == 'cuda' else self.slices
 
 
 def parse(text: str) -> Topology:
   """A topology by its name.
 
   Args:
-    text: 'v5e:4x4', 'v6e:16x16', 'v5p:4x4x8' (the slice's shape), 'h100:16' (nodes
-      of 8) or 'cpu:8' (devices that the CPU pretends to be).
+    text: 'v5e:4x4', 'v6e:16x16', 'v5p:4x4x8' (the slice's shape), '2*v5e:4x4' (two such
+      slices), 'h100:16' (nodes of 8) or 'cpu:8' (devices that the CPU pretends to be).
 
   Raises:
     InputError: no such chip, or a shape that it does not come in.
   """
-  name, _, numbers = text.partition(':')
+  several, _, slice_text = text.rpartition('*')
+  name, _, numbers = slice_text.partition(':')
   if name not in CHIPS and name != 'cpu':
     raise InputError(f'--topology {text}: no chip {name!r} (known: {", ".join(CHIPS)}, cpu)')
   chip = CHIPS.get(name)
@@ -140,6 +155,11 @@ def parse(text: str) -> Topology:
   example = {1: '8', 2: '4x4', 3: '4x4x4'}[dimensions]
   if not re.fullmatch(r'[1-9]\d{0,4}' + r'x[1-9]\d{0,4}' * (dimensions - 1), numbers):
     raise InputError(f'--topology {text}: write it as {name}:{example}')
+  if '*' in text and (not chip or chip.platform != 'tpu'
+                      or not re.fullmatch(r'[1-9]\d{0,2}', several)):
+    raise InputError(
+        f'--topology {text}: several slices are of TPUs, such as 2*v5e:4x4'
+        + (f'; name all GPUs, such as {name}:{2 * chip.node}' if chip and chip.node else ''))
   shape = tuple(map(int, numbers.split('x')))
   if chip and chip.node:
     count, = shape
@@ -147,7 +167,8 @@ def parse(text: str) -> Topology:
       raise InputError(
           f'--topology {text}: above {chip.node}, a multiple of {chip.node} (whole nodes)')
     shape = (-(-count // chip.node), min(count, chip.node))
-  return Topology(text=text, platform=chip.platform if chip else 'cpu', chip=chip, shape=shape)
+  return Topology(text=text, platform=chip.platform if chip else 'cpu', chip=chip, shape=shape,
+                  slices=int(several or 1))
 
 
 def chip_of(device_kind: str) -> Chip | None:
@@ -175,7 +196,7 @@ def environment(topology: Topology) -> dict[str, str]:
     chip = topology.chip
     variables |= {  # Otherwise libtpu asks the cloud's metadata server what it runs on.
         'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost',
-        'TPU_ACCELERATOR_TYPE': f'{chip.accelerator}-{chip.cores * topology.chips}'}
+        'TPU_ACCELERATOR_TYPE': f'{chip.accelerator}-{chip.cores * math.prod(topology.shape)}'}
   return variables
 
 
@@ -193,10 +214,12 @@ def devices(topology: Topology) -> list:
   try:
     if topology.platform == 'tpu':
       options = {}
-      if topology.chips < 4:  # By default four chips a host.
+      if math.prod(topology.shape) < 4:  # By default four chips a host.
         options['chips_per_host_bounds'] = list((*topology.shape, 1)[:3])
+      if topology.slices > 1:
+        options['num_slices'] = topology.slices
       found = topologies.get_topology_desc(
-          platform='tpu', topology_name=topology.text, **options)
+          platform='tpu', topology_name=topology.text.rpartition('*')[2], **options)
     else:
       found = topologies.get_topology_desc(
           platform='cuda', target_config=_H100,
