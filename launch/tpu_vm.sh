@@ -8,13 +8,17 @@
 #   TYPE=v5litepod-16 RUNTIME=v2-alpha-tpuv5-lite   what to ask for
 #   SLICES=1                                  how many of them train together
 #   SPOT=                                     not empty: machines that may be taken back
-#   NFS=10.0.0.2:/share                       what all workers mount at /mnt/painformer
+#   NFS=10.0.0.2:/share                       what all workers mount at /mnt/painformer,
+#   BUCKET=NAME                               or a bucket with a hierarchical namespace
+#   RESTARTS=100                              how often training is begun again
 #
 # `run` asks for the machines, waits for them, brings the committed code there, starts
 # `painformer pretrain` on every worker and watches. Where the machines are taken back
 # it asks for new ones, and the run goes on from its last checkpoint; on a worker,
-# launch/train.sh starts again what died. It can be stopped (the training goes on) and
-# repeated. `stop` saves and ends the training; `delete` gives the machines back.
+# launch/train.sh starts again what died. `run` ends with the exit status of the training
+# where that is done (0), refused (2) or was stopped with `stop` (130). It can be stopped
+# (the training goes on) and repeated. `stop` saves and ends the training; `delete` gives
+# the machines back.
 # shellcheck disable=SC2016  # What is in single quotes, the workers expand.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -47,10 +51,18 @@ everywhere() {
 
 first() { "${tpus[@]}" tpu-vm ssh "${nodes[0]}" "${here[@]}" --worker=0 --command="$1"; }
 
+# Of the queued resource. One that says ACTIVE may have lost a slice: then of that.
 state() {
-  local text
+  local text node lost
   if text=$("${tpus[@]}" queued-resources describe "$NAME" "${here[@]}" \
     --format='value(state.state)' 2>&1); then
+    if [ "$text" = ACTIVE ]; then
+      for node in "${nodes[@]}"; do
+        lost=$("${tpus[@]}" tpu-vm describe "$node" "${here[@]}" \
+          --format='value(state)' 2>/dev/null) || continue
+        case $lost in PREEMPTED | TERMINATED) text=$lost ;; esac
+      done
+    fi
     echo "$text"
   elif [[ $text == *NOT_FOUND* ]]; then
     echo ABSENT
@@ -66,6 +78,32 @@ create() {
 
 delete() { "${tpus[@]}" queued-resources delete "$NAME" "${here[@]}" --force; }
 
+# What a worker does to mount what all share at /mnt/painformer.
+if [ -n "${BUCKET:-}" ]; then
+  # - All workers see at once what one has written: nothing is kept of what was seen.
+  # - Rows of metrics are in the bucket with every checkpoint: while gcsfuse streams what is
+  #   written, fsync does not bring it there, only closing the file does.
+  # - Without a hierarchical namespace a folder would be renamed file by file, and a kill
+  #   could leave half a checkpoint: that is refused. On large machines gcsfuse allows it.
+  gcsfuse=(gcsfuse --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0
+    --enable-streaming-writes=false --rename-dir-limit=0 "$BUCKET" /mnt/painformer)
+  # Not as root: only who mounts a bucket may use it.
+  mount="
+    if ! command -v gcsfuse >/dev/null; then
+      curl -fsS https://packages.cloud.google.com/apt/doc/apt-key.gpg |
+        sudo tee /usr/share/keyrings/cloud.google.asc >/dev/null
+      echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc]\" \
+        \"https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" |
+        sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+      sudo apt-get update
+      sudo apt-get install -y gcsfuse
+    fi
+    sudo chown \"\$(id -u)\" /mnt/painformer
+    ${gcsfuse[*]}"
+else
+  mount="sudo mount -t nfs '${NFS:-}' /mnt/painformer"
+fi
+
 bring() {
   local node archive
   archive=$(mktemp)
@@ -78,7 +116,7 @@ bring() {
     mkdir -p painformer && tar xzf painformer.tgz -C painformer
     if ! mountpoint -q /mnt/painformer; then
       sudo mkdir -p /mnt/painformer
-      sudo mount -t nfs '${NFS:?name what all workers mount, as NFS=10.0.0.2:/share}' /mnt/painformer
+      $mount
     fi
     cd painformer && bash -c '. launch/venv.sh; make_venv tpu'"
 }
@@ -87,13 +125,34 @@ bring() {
 begin() {
   everywhere "cd painformer
     if ! { [ -e train.pid ] && kill -0 \$(cat train.pid); } 2>/dev/null; then
-      KIND=tpu setsid nohup launch/train.sh --distributed $* >>train.log 2>&1 </dev/null &
+      rm -f train.status stopped
+      STATUS=train.status KIND=tpu setsid nohup launch/train.sh --distributed $* \
+        >>train.log 2>&1 </dev/null &
       echo \$! >train.pid
     fi"
 }
 
+# What the first worker does: `trains`, `stopped` by `stop`, or the exit status that its
+# training left, `killed` where it left none. Nothing where it does not answer.
+worker() {
+  first '
+    if kill -0 "$(cat painformer/train.pid)"; then
+      echo worker: trains
+    elif [ -e painformer/stopped ]; then
+      echo worker: stopped
+    else
+      status=$(cat painformer/train.status)
+      echo "worker: ${status:-killed}"
+    fi' 2>/dev/null | sed -n 's/^worker: //p'
+}
+
 run() {
-  local begun='' now arguments
+  local begun='' now how restarts=0 arguments
+  # Said before anything is asked for, and paid.
+  if [ -n "${NFS:-}" ] && [ -n "${BUCKET:-}" ] || [ -z "${NFS:-}${BUCKET:-}" ]; then
+    say 'name what all workers mount: either NFS=10.0.0.2:/share or BUCKET=NAME'
+    return 2
+  fi
   printf -v arguments '%q ' "$@"
   while :; do
     now=$(state)
@@ -106,14 +165,38 @@ run() {
           else
             say 'the workers are not all ready'
           fi
-        elif first '! kill -0 "$(cat painformer/train.pid)"' 2>/dev/null; then
-          first 'tail -n 3 painformer/train.log'
-          say 'the first worker has ended; launch/tpu_vm.sh delete gives the machines back'
-          return
+        else
+          how=$(worker) || true
+          case $how in
+            trains | '') ;;
+            0 | 2 | stopped)
+              first 'tail -n 3 painformer/train.log' || true
+              say "the first worker has ended ($how);" \
+                'launch/tpu_vm.sh delete gives the machines back'
+              [ "$how" != stopped ] || return 130
+              return "$how"
+              ;;
+            # A worker had notice that it is taken back (130), was rebooted or killed, or
+            # died too often: if the machines are still there next time, on those.
+            *)
+              say "the first worker has ended ($how), not by launch/tpu_vm.sh stop"
+              begun=''
+              if [ "$restarts" -ge "${RESTARTS:-100}" ]; then
+                say "begun again $restarts times already; no more"
+                [ "$how" != killed ] || return 1
+                return "$how"
+              fi
+              restarts=$((restarts + 1))
+              ;;
+          esac
         fi
         ;;
       ABSENT) begun='' && create ;;
-      SUSPENDED | FAILED) begun='' && say "the machines are $now" && delete ;;
+      SUSPENDED | FAILED | PREEMPTED | TERMINATED)
+        begun=''
+        say "the machines are $now"
+        delete || say 'they could not be deleted'
+        ;;
       *) say "the machines are $now" ;;
     esac
     sleep "$PERIOD"
@@ -124,7 +207,8 @@ command=${1:-}
 case $command in
   run) shift && run "$@" ;;
   log) first 'tail -n 50 -f painformer/train.log' ;;
-  stop) everywhere 'kill -TERM "$(cat painformer/train.pid)"' ;;
+  # The mark says to `run` that this was meant.
+  stop) everywhere 'touch painformer/stopped; kill -TERM "$(cat painformer/train.pid)"' ;;
   delete) delete ;;
-  *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
+  *) sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
 esac

@@ -6,6 +6,7 @@
 #   KIND=cpu|gpu|tpu   what to train on (default: gpu where nvidia-smi finds one, else cpu)
 #   RESTARTS=5         how often a run that died is started again (default: 5)
 #   PAUSE=15           seconds before that
+#   STATUS=FILE        where the exit status is written in the end (default: nowhere)
 #
 # All arguments are those of `painformer pretrain`. A run that died (killed, out of
 # memory, a lost device or process) is started again and goes on from its last
@@ -13,9 +14,12 @@
 # 2: a typo, a full disk, a loss that is not finite) is not. SIGUSR1 is passed on: a
 # trace of the next steps.
 set -euo pipefail
+# Whoever asks later whether to begin again, reads it there; a kill leaves none.
+[ -z "${STATUS:-}" ] || trap 'echo $? >"$STATUS"' EXIT
+trap 'exit 130' INT TERM  # Until there is a training to pass it on to.
 . "$(dirname -- "${BASH_SOURCE[0]}")/venv.sh"
 
-[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 if [ -z "${KIND:-}" ]; then
   KIND=cpu
   if nvidia-smi -L >/dev/null 2>&1; then KIND=gpu; fi

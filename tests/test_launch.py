@@ -30,20 +30,34 @@ def test_what_there_is():
   assert all(f'`{p.name}`' in readme for p in [*SCRIPTS, *MANIFESTS, LAUNCH / 'Dockerfile'])
 
 
+def test_files_of_tests_that_are_named_exist():
+  for path in [*SCRIPTS, *MANIFESTS, LAUNCH / 'README.md', LAUNCH / 'Dockerfile']:
+    for name in re.findall(r'tests/\w+\.py', path.read_text()):
+      assert (ROOT / name).is_file(), f'{path.name} names {name}'
+
+
+def lint(name, *arguments, **options):
+  """Runs a linter that an environment with the extra `test` has."""
+  program = shutil.which(name, path=str(pathlib.Path(sys.executable).parent)) or (
+      shutil.which(name))
+  if not program:
+    pytest.skip(f'{name} is not installed')
+  done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True,
+                        check=False, cwd=ROOT, **options)
+  assert (done.returncode, done.stdout) == (0, ''), done.stdout
+
+
 # Shell.
 
 
 def test_shell_as_shellcheck_reads_it():
   """Two of its advices are left aside: both are meant so in venv.sh, and work."""
-  shellcheck = shutil.which('shellcheck', path=str(pathlib.Path(sys.executable).parent)) or (
-      shutil.which('shellcheck'))
-  if not shellcheck:
-    pytest.skip('shellcheck is not installed')
-  done = subprocess.run(
-      [shellcheck, '--external-sources', '--source-path=SCRIPTDIR', '--shell=bash',
-       '--exclude=SC2015,SC1087', *map(str, SCRIPTS)],
-      capture_output=True, text=True, check=False, cwd=ROOT)
-  assert (done.returncode, done.stdout) == (0, ''), done.stdout
+  lint('shellcheck', '--external-sources', '--source-path=SCRIPTDIR', '--shell=bash',
+       '--exclude=SC2015,SC1087', *SCRIPTS)
+
+
+def test_dockerfile_as_hadolint_reads_it():
+  lint('hadolint', LAUNCH / 'Dockerfile')
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda p: p.name)
@@ -71,6 +85,7 @@ def started(kind, tmp_path, code, **changes):
 STARTS = 'import jax; print(jax.devices()[0].platform, jax.config.jax_compilation_cache_dir)'
 
 
+@pytest.mark.core  # Flags come and go with versions of XLA.
 @pytest.mark.parametrize('kind', ['cpu', 'gpu', 'tpu'])
 def test_jax_starts_with_the_settings_of(kind, tmp_path):
   """On CPUs: of flags that XLA does not know it would die, whatever they are for."""
@@ -80,6 +95,7 @@ def test_jax_starts_with_the_settings_of(kind, tmp_path):
   assert platform == 'cpu' and cache.startswith(f'{tmp_path}/cache/painformer/{kind}')
 
 
+@pytest.mark.core
 def test_it_dies_of_a_flag_that_there_is_not(tmp_path):
   """So that the test above can fail. Flags for TPUs are not XLA's at all."""
   done = started('gpu', tmp_path, STARTS, JAX_PLATFORMS='cpu', XLA_FLAGS='--xla_gpu_nonsense=1')
@@ -96,6 +112,7 @@ print(device.device_kind)
 '''
 
 
+@pytest.mark.core
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='libtpu is not installed')
 @pytest.mark.parametrize('more,fine', [('', True), ('--xla_tpu_nonsense=1', False)])
 def test_the_compiler_for_tpus_knows_its_flags(more, fine, tmp_path):
@@ -130,6 +147,12 @@ def test_what_is_set_already_stays(tmp_path):
   assert found['LIBTPU_INIT_ARGS'].endswith('true --xla_mine=1') and not found['XLA_FLAGS']
 
 
+def test_flags_are_as_many_as_the_readme_says(tmp_path):
+  flags = [flag for kind in ('cpu', 'gpu', 'tpu') for name in ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
+           for flag in told(kind, tmp_path)[name].split()]
+  assert len(flags) == 3 and 'three\ncompiler flags' in (LAUNCH / 'README.md').read_text()
+
+
 def test_no_run_falls_back_to_the_cpu(tmp_path):
   assert told('gpu', tmp_path)['JAX_PLATFORMS'] == 'cuda'
   assert told('tpu', tmp_path)['JAX_PLATFORMS'] == 'tpu,cpu'
@@ -154,9 +177,27 @@ FIELDS = {
 }
 
 
-@pytest.fixture(params=MANIFESTS, ids=lambda p: p.name)
-def manifest(request):
-  return yaml.safe_load(request.param.read_text())
+def with_bucket(path):
+  """A manifest as the command at its top changes it."""
+  program, = re.findall(rf"^#   sed '(.*)' launch/{path.name} \| kubectl apply -f -$",
+                        path.read_text(), flags=re.MULTILINE)
+  return subprocess.run(['sed', program, path], capture_output=True, text=True,
+                        check=True).stdout
+
+
+# Of every manifest what lies there, with a claim, and what its command makes of it.
+TEXTS = {name: text for path in MANIFESTS for name, text in (
+    (path.name, path.read_text()), (f'{path.name}, bucket', with_bucket(path)))}
+
+
+@pytest.fixture(params=TEXTS)
+def name(request):
+  return request.param
+
+
+@pytest.fixture
+def manifest(name):
+  return yaml.safe_load(TEXTS[name])
 
 
 @pytest.fixture
@@ -165,16 +206,64 @@ def job(manifest):
 
 
 @pytest.fixture
-def container(job):
-  return job['template']['spec']['template']['spec']['containers'][0]
+def pod(job):
+  return job['template']['spec']['template']
 
 
-def test_yaml_as_yamllint_reads_it():
-  pytest.importorskip('yamllint')
-  done = subprocess.run(
-      [sys.executable, '-m', 'yamllint', '--strict', '-c', LAUNCH / '.yamllint', LAUNCH],
-      capture_output=True, text=True, check=False)
-  assert (done.returncode, done.stdout) == (0, ''), done.stdout
+@pytest.fixture
+def container(pod):
+  return pod['spec']['containers'][0]
+
+
+def test_yaml_as_yamllint_reads_it(name):
+  lint('yamllint', '--strict', '-c', LAUNCH / '.yamllint', '-', input=TEXTS[name])
+
+
+def test_volumes_are_mounted_and_what_is_mounted_is_a_volume(pod, container):
+  mounts = [mount['name'] for mount in container['volumeMounts']]
+  assert sorted(mounts) == sorted(volume['name'] for volume in pod['spec']['volumes'])
+  paths = {mount['name']: mount['mountPath'] for mount in container['volumeMounts']}
+  assert paths['shared'] == '/mnt/painformer'
+
+
+def test_a_claim_or_a_bucket_with_all_that_it_needs(name, pod):
+  """The driver mounts nothing in a pod without the annotation, or without an account."""
+  spec = pod['spec']
+  shared, = (volume for volume in spec['volumes'] if volume['name'] == 'shared')
+  if 'bucket' not in name:
+    assert shared.keys() == {'name', 'persistentVolumeClaim'}
+    assert 'metadata' not in pod and 'serviceAccountName' not in spec
+    return
+  assert shared.keys() == {'name', 'csi'}
+  assert shared['csi']['driver'] == 'gcsfuse.csi.storage.gke.io'
+  attributes = shared['csi']['volumeAttributes']
+  assert attributes['bucketName'] and all(isinstance(v, str) for v in attributes.values())
+  # A pod on the network of its machine is not its service account unless this is set.
+  assert attributes.get('hostNetworkPodKSA') == ('true' if spec.get('hostNetwork') else None)
+  assert pod['metadata']['annotations'] == {'gke-gcsfuse/volumes': 'true'}
+  assert spec['serviceAccountName']
+
+
+def test_buckets_are_mounted_the_same_way_everywhere():
+  """By the driver, whose options name a section of gcsfuse's file, and by tpu_vm.sh."""
+  flags = dict(re.findall(r'--([a-z-]+)=(\w+)', re.search(
+      r'gcsfuse=\((.*?)\)', (LAUNCH / 'tpu_vm.sh').read_text(), flags=re.DOTALL)[1]))
+  assert flags == {'metadata-cache-ttl-secs': '0', 'metadata-cache-negative-ttl-secs': '0',
+                   'enable-streaming-writes': 'false', 'rename-dir-limit': '0'}
+  for path in MANIFESTS:
+    spec = yaml.safe_load(with_bucket(path))['spec']['replicatedJobs'][0]['template']['spec']
+    volume = spec['template']['spec']['volumes'][0]
+    options = [o.split(':') for o in volume['csi']['volumeAttributes']['mountOptions'].split(',')]
+    # Flags have the name of a section in them where the key alone says too little.
+    assert {f'{section}-{key}' if section == 'metadata-cache' else key: value
+            for section, key, value in options} == flags
+
+
+def test_only_the_training_can_be_refused(job, container):
+  """A container that mounts a bucket may end with 2 as well, as Go programs that panic."""
+  rule, = job['template']['spec']['podFailurePolicy']['rules']
+  assert rule['onExitCodes'] == {
+      'containerName': container['name'], 'operator': 'In', 'values': [2]}
 
 
 def test_fields_of_a_jobset(manifest):

@@ -5,14 +5,16 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
 from conftest import ROOT
 from launch_standins import bash, make_venv, python_script, script, standin_environment
 
-# Two slices of two workers. The cloud's state is a list of what `describe` will answer;
-# what is deleted takes its processes with it.
+# Two slices of two workers. The cloud's state is a list of what `describe` will answer; a
+# slice is READY unless a file NODE-state says otherwise. What is deleted takes its
+# processes with it.
 GCLOUD = '''
 import json, os, pathlib, shutil, signal, subprocess, sys
 cloud = pathlib.Path(os.environ['CLOUD'])
@@ -30,6 +32,8 @@ if what == ['compute', 'tpus', 'queued-resources', 'create']:
   turn = len(list(cloud.glob('turn*')))
   (cloud / f'turn{turn}').touch()
   states.write_text(os.environ[f'STATES{turn}'])
+  for file in cloud.glob('*-state'):
+    file.unlink()
   nodes = [f"{options['node-prefix']}-{i}" for i in range(int(options['node-count']))] if (
       'node-count' in options) else [options['node-id']]
   for node in nodes:
@@ -51,6 +55,9 @@ elif what == ['compute', 'tpus', 'queued-resources', 'delete']:
       except ProcessLookupError:
         pass
     shutil.rmtree(folder)
+elif what == ['compute', 'tpus', 'tpu-vm', 'describe']:
+  file = cloud / f'{arguments[0]}-state'
+  print(file.read_text().strip() if file.exists() else 'READY')
 elif what == ['compute', 'tpus', 'tpu-vm', 'scp']:
   node, _, name = arguments[1].partition(':')
   for folder in workers(node):
@@ -64,12 +71,19 @@ else:
   sys.exit(f'gcloud: {sys.argv}')
 '''
 
+# The code as it is now, committed or not; the real one says whether it was asked rightly.
+GIT = f'''#!/bin/sh
+"{shutil.which('git')}" "$@" &&
+  tar czf "$4" --exclude=__pycache__ -C "{ROOT}" launch painformer_jax setup.cfg
+'''
+
 
 @pytest.fixture
 def cloud(tmp_path):
   if not (ROOT / '.git').exists():
     pytest.skip('the code is brought from a clone')
   python_script(tmp_path / 'bin/gcloud', GCLOUD)
+  script(tmp_path / 'bin/git', GIT)
   script(tmp_path / 'bin/mountpoint', '#!/bin/sh\nexit 1\n')
   script(tmp_path / 'bin/sudo', '#!/bin/sh\necho "$@" >>"$CLOUD/sudo"\n')
   (tmp_path / 'cloud').mkdir()
@@ -80,14 +94,30 @@ def cloud(tmp_path):
 def env(cloud, tmp_path):
   """For the script; `env(does=..., STATES0=...)` with what the training does."""
   def make(does, **changes):
-    committed = subprocess.run(['git', 'show', 'HEAD:setup.cfg'], cwd=ROOT, check=True,
-                               capture_output=True).stdout
-    venv = make_venv(tmp_path / 'venv', 'tpu', does=does, setup=committed)
-    return standin_environment(
-        tmp_path, CLOUD=str(cloud), VENV=str(venv), PERIOD='0.2', SLICES='2', SPOT='1',
-        NFS='10.0.0.2:/share', PAUSE='0', **changes)
+    venv = make_venv(tmp_path / 'venv', 'tpu', does=does)
+    return standin_environment(tmp_path, **{
+        'CLOUD': str(cloud), 'VENV': str(venv), 'PERIOD': '0.2', 'SLICES': '2', 'SPOT': '1',
+        'NFS': '10.0.0.2:/share', 'PAUSE': '0', **changes})
 
   return make
+
+
+BEGAN = 'training began; launch/tpu_vm.sh log shows it'
+BACK = 'launch/tpu_vm.sh delete gives the machines back'
+
+
+def said(done):
+  """Messages of the script itself."""
+  start = 'tpu_vm.sh: '
+  return [line[len(start):] for line in done.stderr.splitlines() if line.startswith(start)]
+
+
+def soon(read, wanted):
+  """Asserts what `read` gives; `run` ends with the first worker, others a little later."""
+  end = time.monotonic() + 30
+  while read() != wanted and time.monotonic() < end:
+    time.sleep(0.05)
+  assert read() == wanted
 
 
 def calls(cloud, *words):
@@ -105,12 +135,9 @@ echo "$JAX_PLATFORMS $*"
       does, STATES0='WAITING_FOR_RESOURCES PROVISIONING ACTIVE ACTIVE SUSPENDED',
       STATES1='ACTIVE'))
   assert done.returncode == 0, done.stderr
-  said = [line for line in done.stderr.splitlines() if line.startswith('tpu_vm.sh: ')]
-  assert said == [f'tpu_vm.sh: {line}' for line in (
-      'the machines are WAITING_FOR_RESOURCES', 'the machines are PROVISIONING',
-      'training began; launch/tpu_vm.sh log shows it', 'the machines are SUSPENDED',
-      'training began; launch/tpu_vm.sh log shows it',
-      'the first worker has ended; launch/tpu_vm.sh delete gives the machines back')]
+  assert said(done) == [
+      'the machines are WAITING_FOR_RESOURCES', 'the machines are PROVISIONING', BEGAN,
+      'the machines are SUSPENDED', BEGAN, f'the first worker has ended (0); {BACK}']
   create, again = calls(cloud, 'queued-resources', 'create')
   assert create == again == [
       'compute', 'tpus', 'queued-resources', 'create', 'painformer', '--zone=us-west4-a',
@@ -120,8 +147,8 @@ echo "$JAX_PLATFORMS $*"
   logs = sorted(cloud.glob('*/painformer/train.log'))
   assert len(logs) == 4  # Every worker of both slices.
   for log in logs:
-    assert log.read_text() == ('tpu,cpu -m painformer_jax pretrain --distributed --config c.py '
-                               '--workdir /mnt/painformer/a b\n')
+    soon(log.read_text, 'tpu,cpu -m painformer_jax pretrain --distributed --config c.py '
+                        '--workdir /mnt/painformer/a b\n')
     assert (log.parent / 'painformer_jax/cli/pretrain.py').exists()
   assert (cloud / 'sudo').read_text().count('mount -t nfs 10.0.0.2:/share /mnt/painformer') == 8
   bash('tpu_vm.sh', 'delete', env=env(does))
@@ -158,9 +185,124 @@ while :; do sleep 0.05; done
       break
   assert bash('tpu_vm.sh', 'stop', env=settings).returncode == 0
   _, messages = again.communicate(timeout=60)
-  assert again.returncode == 0 and 'the first worker has ended' in messages
+  assert again.returncode == 130 and f'the first worker has ended (stopped); {BACK}' in messages
   logs = sorted(cloud.glob('*/painformer/train.log'))
-  assert [log.read_text() for log in logs] == ['begun\nsaved\n'] * 4
+  soon(lambda: [log.read_text() for log in logs], ['begun\nsaved\n'] * 4)
+
+
+def test_notice_before_the_machines_are_taken_back(cloud, env):
+  """All workers save and end (130) while the queued resource says ACTIVE, and go on saying so.
+
+  The first slice stays; only the second one's own state tells that it has gone.
+  """
+  does = '''
+[ ! -e "$CLOUD/turn1" ] || exit 0
+echo PREEMPTED >"$CLOUD/painformer-1-state"
+exit 130
+'''
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env(does, STATES0='ACTIVE', STATES1='ACTIVE'))
+  assert done.returncode == 0, done.stderr
+  assert said(done)[-3:] == [
+      'the machines are PREEMPTED', BEGAN, f'the first worker has ended (0); {BACK}']
+  assert len(calls(cloud, 'queued-resources', 'create')) == 2
+  assert len(calls(cloud, 'queued-resources', 'delete')) == 1
+
+
+def test_notice_long_before_the_cloud_says_so(cloud, env):
+  """While all still seems well, the training is begun again where it was; then anew."""
+  does = '''
+[ ! -e "$CLOUD/turn1" ] || exit 0
+! mkdir once 2>/dev/null || exit 130
+case $PWD in *painformer-0-worker0/*) echo SUSPENDING SUSPENDED >"$CLOUD/states" ;; esac
+sleep 600
+'''
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env(does, STATES0='ACTIVE', STATES1='ACTIVE'))
+  assert done.returncode == 0, done.stderr
+  assert said(done) == [
+      BEGAN, 'the first worker has ended (130), not by launch/tpu_vm.sh stop', BEGAN,
+      'the machines are SUSPENDING', 'the machines are SUSPENDED', BEGAN,
+      f'the first worker has ended (0); {BACK}']
+
+
+def test_what_is_refused_is_not_begun_again(cloud, env):
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env('echo "a typo"; exit 2', STATES0='ACTIVE'))
+  assert done.returncode == 2 and 'a typo' in done.stdout
+  assert said(done) == [BEGAN, f'the first worker has ended (2); {BACK}']
+
+
+def test_killed_on_machines_that_stay(cloud, env):
+  """As where a worker is rebooted: no exit status is left, and the training goes on there."""
+  does = '! mkdir once 2>/dev/null || kill -9 $PPID'
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env(does, STATES0='ACTIVE'))
+  assert done.returncode == 0, done.stderr
+  assert said(done) == [
+      BEGAN, 'the first worker has ended (killed), not by launch/tpu_vm.sh stop', BEGAN,
+      f'the first worker has ended (0); {BACK}']
+  assert len(calls(cloud, 'queued-resources', 'create')) == 1
+
+
+def test_what_dies_is_not_begun_again_for_ever(cloud, env):
+  """RESTARTS is here that of launch/train.sh too: two starts whenever it is begun."""
+  done = bash('tpu_vm.sh', 'run', '--config=c',
+              env=env('echo start; exit 3', STATES0='ACTIVE', RESTARTS='1', SLICES='1'))
+  assert done.returncode == 3, done.stderr
+  assert said(done)[-1] == 'begun again 1 times already; no more'
+  log = cloud / 'painformer-worker0/painformer/train.log'
+  assert log.read_text().splitlines().count('start') == 4
+
+
+GCSFUSE = '''#!/bin/sh
+echo "gcsfuse $*" >>"$CLOUD/order"
+'''
+
+
+def test_a_bucket_is_mounted_before_the_training_begins(cloud, env, tmp_path):
+  script(tmp_path / 'bin/gcsfuse', GCSFUSE)
+  done = bash('tpu_vm.sh', 'run', '--config=c', '--workdir=/mnt/painformer/runs/a', env=env(
+      'echo "$*" >>"$CLOUD/order"', STATES0='ACTIVE', SLICES='1', NFS='', BUCKET='my-bucket'))
+  assert done.returncode == 0, done.stderr
+  mount = ('gcsfuse --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 '
+           '--enable-streaming-writes=false --rename-dir-limit=0 my-bucket /mnt/painformer')
+  trains = ('-m painformer_jax pretrain --distributed --config=c '
+            '--workdir=/mnt/painformer/runs/a')
+  soon((cloud / 'order').read_text, '\n'.join([mount] * 2 + [trains] * 2) + '\n')
+  # The user's folder, as gcsfuse is to run as the one who trains; nothing is installed.
+  assert (cloud / 'sudo').read_text().splitlines() == [
+      'mkdir -p /mnt/painformer', f'chown {os.getuid()} /mnt/painformer'] * 2
+
+
+def test_gcsfuse_is_installed_where_it_is_not(cloud, env, tmp_path):
+  if shutil.which('gcsfuse'):
+    pytest.skip('gcsfuse is installed')
+  script(tmp_path / 'gcsfuse', GCSFUSE)
+  script(tmp_path / 'bin/curl', '#!/bin/sh\necho "key of ${*#-*}"\n')
+  script(tmp_path / 'bin/lsb_release', '#!/bin/sh\necho jammy\n')
+  script(tmp_path / 'bin/sudo', f'''#!/bin/sh
+echo "$@" >>"$CLOUD/sudo"
+case $1 in
+  tee) sed "s|^|$2: |" >>"$CLOUD/sudo" ;;
+  apt-get) [ "$2" != install ] || cp "{tmp_path}/gcsfuse" "{tmp_path}/bin" ;;
+esac
+''')
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env(
+      '', STATES0='ACTIVE', SLICES='1', NFS='', BUCKET='my-bucket'))
+  assert done.returncode == 0, done.stderr
+  lines = (cloud / 'sudo').read_text().splitlines()
+  source = ('deb [signed-by=/usr/share/keyrings/cloud.google.asc] '
+            'https://packages.cloud.google.com/apt gcsfuse-jammy main')
+  assert f'/etc/apt/sources.list.d/gcsfuse.list: {source}' in lines
+  assert any(line.startswith('/usr/share/keyrings/cloud.google.asc: key of') for line in lines)
+  assert lines.index('apt-get update') < lines.index('apt-get install -y gcsfuse')
+  assert len((cloud / 'order').read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize('shares', [
+    {'NFS': '', 'BUCKET': ''}, {'NFS': '10.0.0.2:/share', 'BUCKET': 'my-bucket'}])
+def test_nothing_is_asked_for_unless_what_is_shared_is_named_once(cloud, env, shares):
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env('', STATES0='ACTIVE', **shares))
+  assert done.returncode == 2 and not (cloud / 'calls').exists()
+  assert said(done) == [
+      'name what all workers mount: either NFS=10.0.0.2:/share or BUCKET=NAME']
 
 
 def test_a_cloud_that_does_not_answer(cloud, env):

@@ -62,6 +62,26 @@ def test_what_ended_is_not_started_again(env, starts, status):
   assert done.returncode == status and starts() == 1
 
 
+@pytest.mark.parametrize('status', [0, 2, 130, 1])
+def test_the_exit_status_is_written_down(env, tmp_path, status):
+  """For who comes later, as `launch/tpu_vm.sh run` does; of the last start."""
+  done = bash('train.sh', '--config=c', env=env(
+      f'[ ! -e "$STATUS" ] && exit {status}', RESTARTS='1', STATUS=str(tmp_path / 'end')))
+  assert done.returncode == status and (tmp_path / 'end').read_text() == f'{status}\n'
+
+
+def test_the_exit_status_of_a_refusal_is_written_down(env, tmp_path):
+  done = bash('train.sh', '--config=c',
+              env=env('', KIND='abacus', STATUS=str(tmp_path / 'end')))
+  assert done.returncode == 2 and (tmp_path / 'end').read_text() == '2\n'
+
+
+def test_a_kill_leaves_no_exit_status(env, tmp_path):
+  done = bash('train.sh', '--config=c', env=env(
+      'kill -9 $PPID', STATUS=str(tmp_path / 'end')))
+  assert done.returncode == -9 and not (tmp_path / 'end').exists()
+
+
 def test_what_died_is_started_again(env, starts):
   done = bash('train.sh', '--config=c', env=env('[ $n -gt 2 ] || kill -9 $$'))
   assert done.returncode == 0 and starts() == 3

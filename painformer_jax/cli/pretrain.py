@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
       '--distributed', action='store_true',
       help='this is one of several processes that train together; JAX finds the '
-      'others by what SLURM, Open MPI, Kubernetes or a TPU pod sets up')
+      'others by what SLURM, Open MPI or a TPU pod sets up, and by what Kubernetes does '
+      'where jax[k8s] is installed')
   parser.add_argument(
       '--coordinator', metavar='HOST:PORT',
       help='this is one of several processes that nothing else starts: where process 0 '

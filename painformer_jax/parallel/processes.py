@@ -42,7 +42,8 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
 
   Args:
     coordinator: 'host:port' of process 0, the same in all; it needs `count` and
-      `index`. None where JAX finds all three: SLURM, Open MPI, Kubernetes, TPU pods.
+      `index`. None where JAX finds all three: SLURM, Open MPI, TPU pods, and Kubernetes
+      with jax[k8s].
     count: how many processes there are.
     index: which one this is, from 0.
     explain: prints an error, returns the exit status.
@@ -149,7 +150,7 @@ def _split(address: str) -> tuple[str, int]:
 
 
 def _found_by_jax(timeout: float) -> _Place:
-  """What SLURM, Open MPI, Kubernetes or a TPU pod set up, as JAX reads it."""
+  """What SLURM, Open MPI, a TPU pod or Kubernetes set up, as JAX reads it."""
   # What it finds, JAX tells nobody else, but `liveness` has to know it.
   from jax._src.clusters import ClusterEnv
   try:

@@ -2,16 +2,22 @@
 
 import contextlib
 import signal
+import time
 
 from painformer_jax import progress
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel.processes import AnyProcess
 
+# Seconds in which a SIGTERM may come again and still be the same notice: a machine that
+# shuts down sends one to every process, and launchers pass theirs on.
+_ONE_NOTICE = 2.0
+
 
 class Interrupt:
   """In a `with` block: `asked` turns true at the first signal.
 
-  A second signal acts as usual at once, for whoever cannot wait for the save.
+  A second signal acts as usual at once, for whoever cannot wait for the save; a SIGTERM
+  right after the first is taken for the same one.
   Outside the main thread, where Python takes no signals, it does nothing; a signal
   that the process was told to ignore stays ignored.
 
@@ -72,11 +78,21 @@ class Interrupt:
     self._restore()
 
   def _handle(self, number, frame):
-    del number, frame
+    del frame
     self._here = True
     if not self._any:
       self.asked = True
     self._restore()
+    if number == signal.SIGTERM:
+      until = time.monotonic() + _ONE_NOTICE
+
+      def repeated(number, frame):
+        del frame
+        if time.monotonic() >= until:
+          self._restore()
+          signal.raise_signal(number)
+
+      self._previous[number] = signal.signal(number, repeated)
     progress.say('stops as soon as what is done is saved; once more stops at once')
 
   def _restore(self):
