@@ -172,18 +172,22 @@ def killed(lab: Lab, topology: Topology, kills: int = KILLS) -> list[Row]:
         moment = f'{pause * 20:.1f} s after its start'
         end = time.perf_counter() + pause * 20
         hit = run.wait_for(lambda e=end: time.perf_counter() > e)
+      whole = store.latest_step(workdir / 'checkpoints') or 0
       for process in run.processes:
         process.kill()
       statuses = run.finish()
-      done = max(before, last_step(run))
+      done, said = max(before, last_step(run)), run.messages()[0]
     if hit and {*statuses} == {-signal.SIGKILL}:
       saved = store.latest_step(workdir / 'checkpoints') or 0
+      went_on = re.search('^goes on from step ([0-9]+) of', said, re.M)
       found.append(Row(
           fault=f'SIGKILL {len(found) + 1}', topology=topology, moment=moment,
           statuses=statuses, lost=max(done - saved, 0),
-          says=f'{done} steps done, {saved} saved',
-          # A save may still wait for the one before it.
-          fine=saved >= before and done - saved <= 2 * EVERY))
+          says=f'{done} steps done, {whole} saved before it, {saved} after it',
+          # What was whole stays, and is what the next start takes. The save under way
+          # may have come to its end, and another may have waited for it.
+          fine=before <= whole <= saved <= whole + EVERY and done - saved <= 2 * EVERY
+          and (went_on is None or int(went_on[1]) == before)))
     if (workdir / 'report.json').exists():  # It came to its end.
       finished.append(workdir)
       workdir = lab.workdir()

@@ -1,5 +1,7 @@
 """One loss curve, however a step is laid out: devices, FSDP, classes, parts, remat."""
 
+import collections
+import os
 import re
 
 import jax
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 
 from painformer_jax.parallel import hlo, layout
-from painformer_jax.training.config import OptimizerConfig
-from training_runs import SmallStep
+from painformer_jax.training.config import OptimizerConfig, from_config_dict
+from painformer_jax.training.setup import assemble
+from training_runs import SmallStep, small_config
 
 # Big enough to be divided by class.
 CLASSES = {'alpha': 3, 'beta': 1100}
@@ -33,9 +36,22 @@ VARIANTS = {
 }
 QUICK = ('one device', 'everything')
 
+# Name -> what a step's program has besides all-reduces: of the divided arrays, and of
+# what the devices that share classes need of each row.
+BESIDES_SUMS = {
+    'fsdp': {'all-gather': 1},
+    'classes': {'all-gather': 2, 'reduce-scatter': 1},
+    'everything': {'all-gather': 5, 'reduce-scatter': 2},
+}
+
 
 class Step(SmallStep):
+  """With stochastic depth, whose draws must not depend on where a row lies either."""
+
   rows = {'alpha': 16, 'beta': 16}
+
+  def __init__(self, **options):
+    super().__init__(drop_path_rate=0.2, **options)
 
 
 def curve(name):
@@ -48,10 +64,13 @@ def curve(name):
     state, values = step(state, step.batch(number))
     metrics.append(values)
   text = step.program()
-  collectives = hlo.collectives(hlo.parse(text))
+  counts, sizes = collections.Counter(), collections.Counter()
+  for found in hlo.collectives(hlo.parse(text)):
+    counts[found.kind] += found.count
+    sizes[found.kind] += found.bytes
   arrays = jax.device_get({**state.params, **state.stats})
   return {
-      'metrics': metrics, 'collectives': sorted({c.kind for c in collectives}),
+      'metrics': metrics, 'collectives': counts, 'summed bytes': sizes['all-reduce'],
       'arrays': {path: np.asarray(a, np.float64).ravel()[:50].tolist()
                  for path, a in arrays.items()},
       'average': {path: np.asarray(a, np.float64).ravel()[:3].tolist()
@@ -126,10 +145,58 @@ def test_fsdp_gathers_each_parameter_once_and_nothing_else(on_devices):
   assert (found['count'], found['bytes']) == (len(found['shards']), sum(found['shards']))
 
 
+def check_collectives(ran):
+  for name, found in ran.items():
+    counts = dict(found['collectives'])
+    # How many sums go together is the compiler's business.
+    assert bool(counts.pop('all-reduce', 0)) == (VARIANTS[name][0] > 1), name
+    assert counts == BESIDES_SUMS.get(name, {}), name
+
+
 def test_collectives_of_a_layout(ran):
-  assert 'all-gather' in ran['everything']['collectives']
-  assert 'all-to-all' not in ran['everything']['collectives']
-  assert ran['one device']['collectives'] == []
+  check_collectives(ran)
+
+
+@pytest.mark.slow
+def test_collectives_of_every_layout(all_ran):
+  """Where every device has the whole state, no more than gradients and moments is summed."""
+  check_collectives(all_ran)
+  summed = {all_ran[name]['summed bytes'] for name in (
+      'two devices', 'four devices', 'eight devices', 'slices')}
+  assert len(summed) == 1
+
+
+def temporaries(remats, accumulate):
+  """Bytes that a compiled step of two blocks a stage works in, by what the blocks keep."""
+  # XLA:CPU takes away what keeps it from joining the second computation to the first.
+  os.environ['XLA_FLAGS'] = '--xla_disable_hlo_passes=cse_barrier_expander'
+  found = []
+  for remat in remats:
+    config = small_config('', remat=remat, accumulate=accumulate)
+    config.model.update(mixers=('ss', 'aa'), mlp_ratios=(4, 4))
+    for task in config.tasks.values():
+      task.rows = 32
+    setup = assemble(from_config_dict(config), dict.fromkeys(config.tasks, 3))
+    step = setup.train_step().lower(setup.abstract, setup.batch())
+    found.append(step.compile(compiler_options={
+        'xla_backend_optimization_level': 0}).memory_analysis().temp_size_in_bytes)
+  return found
+
+
+def test_what_blocks_do_not_keep_takes_no_memory(on_devices):
+  everything, products, inputs = on_devices(
+      1, temporaries, remats=['all', 'products', 'inputs'], accumulate=1)
+  assert 0.75 * everything > products > 1.03 * inputs
+
+
+@pytest.mark.slow
+def test_what_blocks_of_a_stage_do_not_keep_takes_no_memory(on_devices):
+  """Of either stage alone too, with a step in parts."""
+  everything, first, second, products, inputs = on_devices(
+      1, temporaries, remats=['all', 'inputs-all', 'all-inputs', 'products', 'inputs'],
+      accumulate=4)
+  assert 0.75 * everything > products > 1.03 * inputs
+  assert all(0.95 * everything > one > 1.03 * inputs for one in (first, second))
 
 
 def test_a_device_keeps_its_share(ran):

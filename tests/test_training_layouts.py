@@ -15,8 +15,7 @@ from training_runs import (
 FIELDS = {**SMALL_OVERRIDES, 'steps': 4, 'optimizer.warmup_steps': 1, 'checkpoint_every': 2, 'log_every': 1, 'eval_batch': 8,
           'tasks.alpha.rows': 16, 'tasks.beta.rows': 16, 'ema_decay': 0.9,
           'non_finite': 'skip', 'optimizer.layer_decay': 0.9,
-          # Which rows it drops depends on where they lie.
-          'model.drop_path_rate': 0.0}
+          'model.drop_path_rate': 0.2}
 
 
 @pytest.fixture(scope='module')

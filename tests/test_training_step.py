@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from painformer_jax.models import functional
+from painformer_jax.models.layers import DropPath, Places
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.config import OptimizerConfig
 from painformer_jax.training.state import group, initial_state
@@ -133,6 +134,18 @@ def test_stochastic_depth_draws_anew_each_step(step):
   assert len(losses) == 3
   other_run = state.replace(key=np.array([0, 7], np.uint32))
   assert step(other_run, batch)[1]['loss'] not in losses
+
+
+def test_a_row_drops_by_its_place_in_the_whole_batch():
+  """In whatever order the rows are, and in a part of them."""
+  drop, key = DropPath(0.4), jax.random.key(3)
+  x = np.random.default_rng(0).normal(size=(32, 2, 3)).astype(np.float32)
+  whole = np.asarray(drop(x, key))
+  dropped = ~whole.any((1, 2))
+  assert 0 < dropped.sum() < 32
+  for numbers in (np.arange(32), np.random.default_rng(1).permutation(32), np.array([31, 4, 9])):
+    places = Places(jnp.asarray(numbers, jnp.int32), 32)
+    np.testing.assert_array_equal(drop(x[numbers], key, places), whole[numbers])
 
 
 def test_uncertainty_weights_learn(step):

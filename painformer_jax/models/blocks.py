@@ -8,7 +8,7 @@ from painformer_jax.models import spectral
 from painformer_jax.models.attention import Attention
 from painformer_jax.models.config import ATTENTION, PainFormerConfig
 from painformer_jax.models.depthwise import DepthwiseConv
-from painformer_jax.models.layers import DropPath, Linear, layer_norm
+from painformer_jax.models.layers import DropPath, Linear, Places, layer_norm
 
 
 class SpectralGate(nnx.Module):
@@ -66,10 +66,12 @@ class Block(nnx.Module):
                    depthwise=config.depthwise, rngs=rngs)
     self.drop_path = DropPath(drop_path)
 
-  def __call__(self, x: jax.Array, key: jax.Array | None = None):
+  def __call__(self, x: jax.Array, key: jax.Array | None = None,
+               places: Places | None = None):
     """[batch, height, width, channels] -> the same, and an attention map or None.
 
-    The map is [batch, heads, tokens, tokens] float32, tokens in row order.
+    The map is [batch, heads, tokens, tokens] float32, tokens in row order. `key` and
+    `places` are for stochastic depth.
     """
     keys = (None, None) if key is None else jax.random.split(key)
     y, attention = self.norm1(x), None
@@ -79,8 +81,8 @@ class Block(nnx.Module):
       y = y.reshape(batch, height, width, channels)
     else:
       y = self.attn(y)
-    x = x + self.drop_path(y, keys[0])
-    x = x + self.drop_path(self.mlp(self.norm2(x)), keys[1])
+    x = x + self.drop_path(y, keys[0], places)
+    x = x + self.drop_path(self.mlp(self.norm2(x)), keys[1], places)
     return x, attention
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from painformer_jax.models.config import PainFormerConfig
-from painformer_jax.models.layers import Moments, batch_moments, joint_moments
+from painformer_jax.models.layers import Moments, Places, batch_moments, joint_moments
 from painformer_jax.models.painformer import Output, PainFormer
 from painformer_jax.models.stem import NORMS
 
@@ -87,8 +87,9 @@ def from_variables(config: PainFormerConfig, arrays: Arrays, *,
 
 
 def apply_train(config: PainFormerConfig, arrays: Arrays, images: jax.Array, *,
-                key: jax.Array | None = None, partition: Callable | None = None,
-                remat: Sequence[str] = (), stem_moments: Sequence[Moments] | None = None
+                key: jax.Array | None = None, places: Places | None = None,
+                partition: Callable | None = None, remat: Sequence[str] = (),
+                stem_moments: Sequence[Moments] | None = None
                 ) -> tuple[Output, dict[str, jax.Array]]:
   """Runs a model in training mode: batch statistics and stochastic depth.
 
@@ -97,7 +98,7 @@ def apply_train(config: PainFormerConfig, arrays: Arrays, images: jax.Array, *,
     arrays: path -> array.
     images: [rows, size, size, 3], normalised.
     key: for stochastic depth.
-    partition, remat: see `PainFormer`.
+    places, partition, remat: see `PainFormer`.
     stem_moments: of the batch that the images are a part of; None if they are all.
 
   Returns:
@@ -106,7 +107,7 @@ def apply_train(config: PainFormerConfig, arrays: Arrays, images: jax.Array, *,
   """
   model = from_variables(config, arrays, partition=partition)
   model.train()
-  output = model(images, key=key, remat=remat, stem_moments=stem_moments)
+  output = model(images, key=key, places=places, remat=remat, stem_moments=stem_moments)
   return output, variables(model)
 
 

@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, struct
 
 # torch's `trunc_normal_(std=.02)` cuts at ±2, a hundred deviations away: not at
 # all. JAX draws from a uniform number through the inverse error function, whose
@@ -104,6 +104,19 @@ def joint_moments(means: jax.Array, variances: jax.Array) -> Moments:
   return mean, variances.mean(0) + jnp.square(means - mean).mean(0)
 
 
+@struct.dataclass
+class Places:
+  """Where rows that were reordered, or are a part, stand in the whole batch.
+
+  Attributes:
+    numbers: [rows] int32, from 0.
+    count: rows of the whole batch.
+  """
+
+  numbers: jax.Array
+  count: int = struct.field(pytree_node=False)
+
+
 class DropPath(nnx.Module):
   """Stochastic depth: drops a residual branch for whole samples.
 
@@ -113,11 +126,25 @@ class DropPath(nnx.Module):
   def __init__(self, rate: float):
     self.rate, self.deterministic = rate, False
 
-  def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+  def __call__(self, x: jax.Array, key: jax.Array | None,
+               places: Places | None = None) -> jax.Array:
+    """Drops rows; what is drawn for a row depends on `key` and its place alone.
+
+    Args:
+      x: [rows, ...].
+      key: what is drawn for.
+      places: of the rows; None where they are the whole batch in its order.
+
+    Returns:
+      The same shape.
+    """
     if self.deterministic or not self.rate:
       return x
     if key is None:
       raise ValueError('stochastic depth in training mode needs key=')
     keep = 1.0 - self.rate
-    mask = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    count = x.shape[0] if places is None else places.count
+    mask = jax.random.bernoulli(key, keep, (count,) + (1,) * (x.ndim - 1))
+    if places is not None:  # Each device has drawn for all rows: none has to be told.
+      mask = mask.at[places.numbers].get(mode='promise_in_bounds')
     return jnp.where(mask, x / keep, 0).astype(x.dtype)

@@ -9,7 +9,7 @@ from flax import nnx, struct
 
 from painformer_jax.models.blocks import Block, ClassBlock
 from painformer_jax.models.config import PainFormerConfig
-from painformer_jax.models.layers import Linear, Moments, layer_norm
+from painformer_jax.models.layers import Linear, Moments, Places, layer_norm
 from painformer_jax.models.stem import Downsample, Stem
 
 
@@ -73,8 +73,8 @@ class PainFormer(nnx.Module):
 
   def __call__(self, images: jax.Array, *, attention: bool = False,
                stages: bool = False, key: jax.Array | None = None,
-               remat: Sequence[str] = (), stem_moments: Sequence[Moments] | None = None
-               ) -> Output:
+               places: Places | None = None, remat: Sequence[str] = (),
+               stem_moments: Sequence[Moments] | None = None) -> Output:
     """Runs the backbone.
 
     Args:
@@ -82,6 +82,8 @@ class PainFormer(nnx.Module):
       attention: also return the attention maps.
       stages: also return each stage's output.
       key: for stochastic depth, in training mode at a rate above 0.
+      places: of the images in the batch that `key` is for; None if they are all of it,
+        in its order.
       remat: what the blocks of each stage keep for the backward pass, see `REMAT`;
         empty for everything. The result is the same.
       stem_moments: of the stem's BatchNorms, where the images are a part of a batch
@@ -103,7 +105,8 @@ class PainFormer(nnx.Module):
       entry = getattr(self, f'patch_embed{n}')
       x = entry(x, stem_moments) if n == 1 and stem_moments else entry(x)
       for block in getattr(self, f'block{n}'):
-        x, attention_map = _kept(block, remat[n - 1] if remat else 'all')(x, next(keys))
+        kept = _kept(block, remat[n - 1] if remat else 'all')
+        x, attention_map = kept(x, next(keys), places)
         if attention_map is not None:
           maps.append(attention_map)
       outputs.append(x)
@@ -132,5 +135,5 @@ def _kept(block: Block, policy: str) -> Callable:
     return block
   policies = jax.checkpoint_policies
   return jax.checkpoint(
-      lambda x, key: block(x, key), policy=policies.dots_with_no_batch_dims_saveable
+      lambda x, key, places: block(x, key, places), policy=policies.dots_with_no_batch_dims_saveable
       if policy == 'products' else policies.nothing_saveable)

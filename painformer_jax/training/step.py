@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu import metrics as clu_metrics
 
 from painformer_jax.models import functional, heads
 from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.models.layers import Places
 from painformer_jax.parallel import class_split, layout
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training import losses, mix
@@ -65,17 +67,28 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
   (learned weights), and 'skipped' (1 where nothing was updated) if non-finite steps
   are skipped. Where rows are mixed, accuracy is by the label of the larger share.
 
-  The devices change float rounding, and with stochastic depth which rows drop
-  a branch: rows are numbered in the order in which they lie on the devices. The parts
-  of a step likewise.
+  The devices and the parts of a step change float rounding and nothing else: rows
+  are mixed, and drop branches, by their place in the batch and not by where they lie.
   """
   tasks = list(plan.rows)
   mixing = {task: how for task, how in plan.mixing.items() if how}
   partition = parallel.PerDevice(mesh) if mesh.size > 1 else None
+  counts = [plan.rows[task] for task in tasks]
+  # Else the rows are the whole batch, in its order.
+  needs_places = plan.model.drop_path_rate > 0 and (mesh.size > 1 or plan.accumulate > 1)
+
+  def joined(batch, name):
+    return parallel.interleave(mesh, [batch[task][name] for task in tasks])
 
   def joined_images(batch):
-    images = parallel.interleave(mesh, [batch[task]['image'] for task in tasks])
-    return normalise(images, plan.mean, plan.std)
+    return normalise(joined(batch, 'image'), plan.mean, plan.std)
+
+  def with_places(batch):
+    """The batch with each row's place in it, which goes where the row goes."""
+    # From NumPy, so that every device has all of them and none is told of its own.
+    numbers = np.split(np.arange(sum(counts), dtype=np.int32), np.cumsum(counts)[:-1])
+    return {task: {**batch[task], 'place': jnp.asarray(own)}
+            for task, own in zip(tasks, numbers)}
 
   def mixed_rows(batch, key):
     """The batch with images mixed and both labels, and the first label's shares."""
@@ -85,7 +98,7 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
       by_pixel, shares[task] = mix.own_share(mix.task_key(key, task), how, images.shape[1:3])
       rows[task] = {'image': mix.mixed(images, by_pixel), 'label': labels,
                     'other': mix.partners(labels)}
-    return rows, shares
+    return with_places(rows) if needs_places else rows, shares
 
   def task_loss(params, task, embedding, rows, share):
     """A task's loss, and for each row whether the first class is the right one."""
@@ -108,11 +121,12 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
   def loss_function(params, moments, stats, rows, shares, key):
     """Of a batch, or of a part of one with the `moments` of the whole."""
     params = layout.gathered(mesh, params)
+    places = Places(joined(rows, 'place'), sum(counts)) if needs_places else None
     output, arrays = functional.apply_train(
         plan.model, {**group(params, BACKBONE), **stats}, joined_images(rows), key=key,
-        partition=partition, remat=plan.remat, stem_moments=moments)
-    counts = [len(rows[task]['label']) for task in tasks]
-    embeddings = parallel.separate(mesh, output.embedding, counts)
+        places=places, partition=partition, remat=plan.remat, stem_moments=moments)
+    embeddings = parallel.separate(
+        mesh, output.embedding, [len(rows[task]['label']) for task in tasks])
     task_losses, correct = {}, {}
     for task, embedding in zip(tasks, embeddings):
       task_losses[task], correct[task] = task_loss(
@@ -137,21 +151,19 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
         lambda params: functional.stem_moments(
             plan.model, backbone(params), parts, prepare=joined_images), params)
 
-    def add_part(total, number_and_rows):
-      number, rows = number_and_rows
+    def add_part(total, rows):
       (loss, (_, task_losses, correct)), gradients = jax.value_and_grad(
           loss_function, argnums=(0, 1), has_aux=True)(
-              params, moments, stats, rows, shares, jax.random.fold_in(key, number))
+              params, moments, stats, rows, shares, key)
       total = jax.tree.map(lambda t, g: t + g / plan.accumulate, total, gradients)
       total = (layout.constrained(total[0], state_shardings.params), total[1])
       return total, (loss, task_losses, correct)
 
     (gradients, of_moments), (loss, task_losses, correct) = jax.lax.scan(
-        add_part, jax.tree.map(jnp.zeros_like, (params, moments)),
-        (jnp.arange(plan.accumulate), parts))
+        add_part, jax.tree.map(jnp.zeros_like, (params, moments)), parts)
     gradients = jax.tree.map(jnp.add, gradients, to_parameters(of_moments)[0])
     arrays = functional.updated_statistics(
-        plan.model, backbone(params), moments, rows=sum(plan.rows.values()))
+        plan.model, backbone(params), moments, rows=sum(counts))
     aux = ({path: arrays[path] for path in stats},
            jax.tree.map(jnp.mean, task_losses), correct)
     return (loss.mean(), aux), gradients
