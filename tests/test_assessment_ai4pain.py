@@ -1,9 +1,11 @@
 """The AI4Pain readers on miniature folders of all three editions."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
+
 from assessment_layouts import (
     RELEASED_2024, leave_out_columns, segment, write_ai4pain_2024, write_ai4pain_2025,
     write_ai4pain_2026, write_segments, write_whole_ai4pain)
@@ -29,9 +31,16 @@ def config_of(edition, root, *overrides):
       '--config.weights=w', f'--config.data_dir={root}', *overrides)))
 
 
+def whole_frames(config):
+  face = dataclasses.replace(config.modalities['face'], picture='rgb')
+  return dataclasses.replace(config, modalities={**config.modalities, 'face': face})
+
+
 def listed(edition, root, *overrides, whole=False):
   """What an assessment of the folder would be told before it begins."""
   config = config_of(edition, root, *overrides)
+  if 'face' in config.modalities:  # Finding faces needs an extra.
+    config = whole_frames(config)
   study = datasets.open_study(config, root / 'work')
   return [str(f).replace(f'{root}/', '') for f in datasets.check(config, study, whole=whole)]
 
@@ -328,7 +337,7 @@ class TestFnirsConfig:
 
   def test_samples_and_folds(self, tmp_path):
     channels = write_ai4pain_2024(tmp_path, people=RELEASED_2024)
-    config = config_of('2024-fnirs', tmp_path, *self.given(columns=channels))
+    config = whole_frames(config_of('2024-fnirs', tmp_path, *self.given(columns=channels)))
     study = datasets.open_study(config, tmp_path / 'work')
     assert len(study.samples) == 53 * 4 and study.modalities == ('video', 'fnirs')
     values, rate = load_channels(study.samples[-1], 'fnirs')

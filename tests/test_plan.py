@@ -1,6 +1,9 @@
 """`painformer plan`: against real allocations, the loop, and by its command line."""
 
+import ctypes
 import dataclasses
+import os
+import pathlib
 import re
 
 import pytest
@@ -89,6 +92,43 @@ def test_its_memory_is_what_a_device_really_holds(on_devices, tmp_path):
   gradients, = planned['collectives']
   assert gradients['kind'] == 'all-reduce' and gradients['group'] == 4
   assert real['params'] <= gradients['bytes'] < 1.05 * real['params']
+
+
+def worked_in() -> dict:
+  """What a plan says that a step works in, and by how much a process grows during one."""
+  import jax
+  import numpy as np
+
+  from painformer_jax.parallel import mesh as parallel
+  from painformer_jax.training.setup import assemble
+
+  def memory(name: str) -> int:
+    text = pathlib.Path('/proc/self/status').read_text()
+    return 1024 * int(re.search(rf'^{name}:\s+(\d+) kB', text, re.M)[1])
+
+  config = small_config('nowhere', tasks={task: dict(rows=6144) for task in TASKS})
+  program = plan.compile_step(plan.Request(
+      config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1'))
+  run = assemble(from_config_dict(config.to_dict()), TASKS)
+  state = run.make_state()
+  batch = parallel.put_batch(run.mesh, jax.tree.map(
+      lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.batch()))
+  step = run.train_step().lower(state, batch).compile(
+      compiler_options={'xla_backend_optimization_level': 0})
+  state = jax.block_until_ready(step(state, batch))[0]
+  ctypes.CDLL(None).malloc_trim(0)  # What the first step has left.
+  pathlib.Path('/proc/self/clear_refs').write_text('5')  # The peak begins anew.
+  before = memory('VmRSS')
+  jax.block_until_ready(step(state, batch))
+  return {'plan': program.temporary_bytes, 'real': memory('VmHWM') - before}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.access('/proc/self/clear_refs', os.W_OK), reason='needs Linux and glibc')
+def test_a_process_grows_in_a_step_by_what_the_step_works_in(on_devices):
+  found = on_devices(1, worked_in)
+  assert found['plan'] > 128 * 2**20, found
+  assert 0.9 * found['plan'] < found['real'] < 1.25 * found['plan'], found
 
 
 def test_it_compiles_what_the_loop_runs(tmp_path, monkeypatch):

@@ -183,6 +183,7 @@ def temporaries(remats, accumulate):
   return found
 
 
+@pytest.mark.slow
 def test_what_blocks_do_not_keep_takes_no_memory(on_devices):
   everything, products, inputs = on_devices(
       1, temporaries, remats=['all', 'products', 'inputs'], accumulate=1)
