@@ -1,6 +1,5 @@
 """Folds of every protocol: as published, and never with a subject on both sides."""
 
-import dataclasses
 import typing
 
 import numpy as np
@@ -9,7 +8,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.assessment import datasets, protocols
+from painformer_jax.assessment import protocols
 from painformer_jax.assessment.config import TASKS, Dataset, from_config_dict
 from painformer_jax.assessment.fold_batches import Fold
 from painformer_jax.cli.config_file import load_config
@@ -72,13 +71,11 @@ class TestTasks:
     assert str(error.value) == (
         f'config.tasks: {dataset} has no task {task}, only {", ".join(known)}')
 
-  def test_tasks_are_checked_before_a_folder_is_opened(self, tmp_path):
-    config = from_config_dict(load_config(str(ROOT / 'configs' / 'assess_planted.py'), overrides=(
-        '--config.weights=w',)))
-    config = dataclasses.replace(config, tasks=('3-class',))
+  def test_tasks_are_checked_with_the_config(self):
+    config = load_config(str(ROOT / 'configs' / 'assess_planted.py'), overrides=(
+        '--config.weights=w', "--config.tasks=('3-class',)"))
     with pytest.raises(InputError, match='planted has no task 3-class, only BL1-PA1, BL1-PA2'):
-      datasets.open_study(config, tmp_path)
-    assert not list(tmp_path.iterdir())
+      from_config_dict(config)
 
 
 class TestLeaveOneOut:

@@ -5,8 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from painformer_jax.assessment import (
-    ai4pain, biovid, demo_study, pictures, planted, protocols)
+from painformer_jax.assessment import ai4pain, biovid, demo_study, pictures, planted
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.recordings import Finding, Study
 from painformer_jax.assessment.sample_images import SampleReader, channels_of
@@ -24,10 +23,8 @@ def open_study(config: AssessConfig, workdir: str | os.PathLike) -> Study:
     workdir: where 'demo' and 'planted' put their tables, in `data`.
 
   Raises:
-    InputError: no such folder, or nothing usable in it; tasks or fNIRS of the config
-      that the dataset does not have.
+    InputError: no such folder, or nothing usable in it; fNIRS of a dataset that has none.
   """
-  protocols.check_tasks(config.dataset, config.tasks)
   return pictures.with_pictures(_open(config, Path(workdir, 'data')), config.pictures)
 
 
