@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pytest
 
 from assess_runs import TWO_STAGES, assess, quick_jit, write_weights
 from conftest import ROOT
@@ -26,6 +27,7 @@ def get_config():
 '''
 
 
+@pytest.mark.slow
 def test_the_demo_s_config_gives_a_table_of_both_tasks(made_up, tmp_path):  # noqa: F811
   (tmp_path / 'config.py').write_text(
       CONFIG.format(path=str(ROOT / 'configs' / 'assess_demo.py')))

@@ -21,7 +21,7 @@ TINY = dict(latents=2, width=8, cross_head_width=8, self_heads=2, self_head_widt
             self_attentions=0)
 
 
-@pytest.mark.parametrize('how', ['study', 'subject'])
+@pytest.mark.parametrize('how', [pytest.param('study', marks=pytest.mark.slow), 'subject'])
 def test_labels_of_the_people_tested_on_change_nothing(how):
   """To the bit: training, normalisation and the choice among a grid."""
   study, folds = make_study(), {}

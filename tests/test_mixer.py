@@ -141,7 +141,8 @@ def test_gradients_do_not_see_what_is_masked(name):
   assert np.abs(plain[1][~mask]).max() == 0 and np.abs(plain[1][mask]).min() > 0
 
 
-@pytest.mark.parametrize('name', [name for name in CASES if 'narrow' in name])
+@pytest.mark.parametrize('name', [
+    pytest.param('narrow', marks=pytest.mark.slow), 'narrow, two heads', 'narrow code'])
 def test_narrow_contexts_change_no_gradient(name, measured, monkeypatch):
   """Against keys and values worked out; masks included."""
   config, x, mask = CASES[name], embeddings(), some_mask()

@@ -171,6 +171,7 @@ def test_outside_the_main_thread(tmp_path):
 # In a run.
 
 
+@pytest.mark.slow
 def test_a_run_that_is_traced(tmp_path_factory, tmp_path, capfd):
   """Its trace is of the steps asked for, and what it says goes on as before."""
   folder = shared_folder(tmp_path_factory)
