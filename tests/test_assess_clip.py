@@ -3,22 +3,25 @@
 import csv
 import dataclasses
 import json
+import shutil
+import weakref
 
 import cv2
 import numpy as np
 import pytest
 
 from assess_runs import finished, run, small  # noqa: F401  (fixtures)
-from painformer_jax.assessment import assessor, clip, planted
+from painformer_jax.assessment import assessor, biovid, clip, planted
 from painformer_jax.assessment.assessor import Assessor, Source
 from painformer_jax.assessment.embedding_record import arrays_sha256
 from painformer_jax.assessment.embeddings import EmbeddingSettings
 from painformer_jax.assessment.fusion import FusionConfig
-from painformer_jax.assessment.sample_images import TokenImage
+from painformer_jax.assessment.sample_images import SampleReader, TokenImage
 from painformer_jax.checkpoints.load import read_weights
 from painformer_jax.checkpoints.weights import save_weights
 from painformer_jax.embed_pictures import PictureConfig
 from painformer_jax.errors import InputError
+from painformer_jax.inference import Embedder
 from painformer_jax.models import mixer
 from test_video import retime
 
@@ -142,6 +145,69 @@ def test_two_signals_of_different_rates(finished, recording, tmp_path):
   assert '13 windows of 5.50 s' in done.stderr
 
 
+@pytest.fixture
+def of_skin(finished):
+  """An assessor of 5.5 s of skin conductance, which judges a single window too."""
+  return dataclasses.replace(assessor.load(folder_of(finished)), normalise='none')
+
+
+def skin(recording, path, *, rows: int) -> dict[str, clip.Recording]:
+  """The first rows of the recording."""
+  path.write_text(''.join(recording.read_text().splitlines(keepends=True)[:1 + rows]))
+  return {'gsr': clip.Recording(path=str(path), columns=('skin',), rate=512)}
+
+
+@pytest.mark.parametrize('seconds', [0.0, SECONDS])
+@pytest.mark.parametrize('rows', [2815, 2760])
+def test_a_recording_slightly_shorter_than_a_window_is_one(
+    of_skin, recording, tmp_path, rows, seconds):
+  """Whether its images are of whole samples or of windows of so many seconds."""
+  settings = of_skin.settings['gsr']
+  of_skin = dataclasses.replace(of_skin, settings={'gsr': dataclasses.replace(
+      settings, signal=dataclasses.replace(settings.signal, window=seconds))})
+  whole, short = (clip.assess_clip(of_skin, skin(recording, tmp_path / f'{n}.csv', rows=n))
+                  for n in (2816, rows))
+  assert short.start.tolist() == whole.start.tolist() == [0]
+  assert short.stop.tolist() == [SECONDS] and short.reason == whole.reason == ('',)
+  np.testing.assert_allclose(short.probability, whole.probability, atol=0.05)
+
+
+def test_a_recording_much_shorter_than_a_window_is_refused(of_skin, recording, tmp_path):
+  with pytest.raises(InputError, match=r'lasts 5\.39 s; this assessor judges windows of 5\.50 s'):
+    clip.assess_clip(of_skin, skin(recording, tmp_path / 'a.csv', rows=2759))
+
+
+def test_images_are_embedded_and_dropped_a_batch_at_a_time(of_skin, recording, monkeypatch):
+  """Of thirteen windows, eleven with an image, in the order in which they come."""
+  events, drawn, batches, alive, most = [], [], [], [], []
+
+  class Reader(SampleReader):
+
+    def images(self, sample, **options):
+      for image in super().images(sample, **options):
+        events.append('image')
+        drawn.append(image.image.copy())
+        alive.append(weakref.ref(image.image))
+        most.append(sum(each() is not None for each in alive))
+        yield image
+
+  class Recorded(Embedder):
+
+    def __call__(self, images):
+      events.append('batch')
+      batches.append(images.copy())
+      return super().__call__(images)
+
+  monkeypatch.setattr(clip, 'SampleReader', Reader)
+  monkeypatch.setattr(clip, 'Embedder', Recorded)
+  recordings = {'gsr': clip.Recording(path=str(recording), columns=('skin',), rate=512)}
+  curve = clip.assess_clip(of_skin, recordings, step=SECONDS, batch_size=4)
+  assert [not why for why in curve.reason] == [n not in (3, 6) for n in range(13)]
+  assert events == [*4 * ['image'], 'batch', *4 * ['image'], 'batch', *3 * ['image'], 'batch']
+  assert max(most) <= 4
+  np.testing.assert_array_equal(np.concatenate(batches), drawn)
+
+
 def test_a_damaged_assessor_is_one_line(finished, tmp_path):
   for name in ('assessor.json', 'arrays.npz'):
     (tmp_path / name).write_bytes((folder_of(finished) / name).read_bytes()[:-40])
@@ -196,6 +262,42 @@ def test_video_windows_do_not_depend_on_its_frame_rate(of_video, tmp_path):
   assert slow.start.tolist() == fast.start.tolist() == [0, 1, 2, 3, 4]
   np.testing.assert_allclose(slow.probability, fast.probability, atol=0.02)
   assert not any(slow.reason)
+
+
+def test_a_video_that_lacks_a_frame_of_a_window_is_one(of_video, tmp_path):
+  path = write_video(tmp_path / 'a.mp4', seconds=119 / 60, rate=60.0)
+  curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))})
+  assert curve.start.tolist() == [0] and curve.reason == ('',)
+
+
+def test_an_assessor_of_images_without_a_rate_judges_no_clip(of_video, tmp_path):
+  """The video is not at fault."""
+  path = write_video(tmp_path / 'a.mp4', seconds=3, rate=10.0)
+  untimed = dataclasses.replace(
+      of_video, sources={'rgb': Source(seconds=0.0, tokens=4, rate=0.0)})
+  with pytest.raises(InputError, match='trained on images of video that do not say their rate'):
+    clip.assess_clip(untimed, {'video': clip.Recording(path=str(path))})
+
+
+def test_an_assessor_that_could_judge_no_clip_is_not_kept(small, tmp_path):
+  data = shutil.copytree(small / 'data', tmp_path / 'data')
+  for sample in biovid.open_study(data, modalities=('gsr',)).samples:
+    folder = data / 'grey' / sample.subject / sample.name
+    folder.mkdir(parents=True)
+    for number in range(2):
+      cv2.imwrite(str(folder / f'{number}.png'), np.full((8, 8, 3), 50 * sample.level, np.uint8))
+  text = (small / 'config.py').read_text()
+  (tmp_path / 'config.py').write_text(text.replace('  return config', '''
+  config.pictures = dict(grey='grey/{subject}/{sample}')
+  config.modalities.grey = dict(source='grey', picture='rgb')
+  config.rows.both.fusion = dict(kind='fusion-1', modalities=('gsr', 'grey'))
+  return config'''))
+  done = run('assess', '--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work',
+             f'--config.data_dir={data}', '--config.assessor=True')
+  assert done.returncode == 0, done.stderr[-3000:]
+  [line] = [line for line in done.stderr.splitlines() if 'no assessor is kept' in line]
+  assert line.startswith('both, BL1-PA4: ') and 'images of grey do not say their rate' in line
+  assert [path.name for path in (tmp_path / 'work' / 'assessors').iterdir()] == ['gsr-BL1-PA4']
 
 
 # Half at 5 frames a second, half at 20, and the other way round.

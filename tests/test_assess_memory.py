@@ -47,6 +47,65 @@ def test_a_container_has_no_more_than_its_limit(
   assert main_memory(tmp_path) == free
 
 
+GIB = 2**30
+# Where the groups lie, their line in /proc/self/cgroup beside others, their files.
+UNIFIED = ('sys/fs/cgroup', '0::{}', ('memory.max', 'memory.current', 'inactive_file'))
+OLDER = ('sys/fs/cgroup/memory', '9:name=systemd:/other\n4:{controllers}:{}\n0::/other', (
+    'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'))
+
+
+def write_groups(root, kind, own, groups, *, controllers='memory'):
+  """Limit, use and cached bytes of each group; `own` is that of the process."""
+  top, line, names = kind
+  write(root, proc__meminfo=f'MemAvailable: {64 * GIB // 1024} kB\n',
+        proc__self__cgroup=line.format(own, controllers=controllers) + '\n')
+  for group, (limit, used, cached) in groups.items():
+    folder = root / top / group
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f'{limit}\n')
+    (folder / names[1]).write_text(f'{used}\n')
+    (folder / 'memory.stat').write_text(f'{names[2]} {cached}\n')
+  return root
+
+
+@pytest.mark.parametrize('kind', [UNIFIED, OLDER])
+@pytest.mark.parametrize('groups, free', [
+    ({'slurm/job_7/step_0': (8 * GIB, 3 * GIB, GIB)}, 6),
+    # Above it are looser limits, or none.
+    ({'slurm/job_7/step_0': (8 * GIB, 3 * GIB, GIB), 'slurm': (32 * GIB, 9 * GIB, 0),
+      '': (48 * GIB, 9 * GIB, 0), 'slurm/job_7': ('max', 3 * GIB, 0)}, 6),
+    # A tighter one, of the job that the step belongs to, or of the machine's user.
+    ({'slurm/job_7/step_0': (8 * GIB, GIB, 0), 'slurm/job_7': (8 * GIB, 6 * GIB, GIB)}, 3),
+    ({'slurm/job_7/step_0': ('max', GIB, 0), 'slurm': (4 * GIB, GIB, 0)}, 3),
+    # Of others.
+    ({'slurm/job_7/step_0': (8 * GIB, 3 * GIB, 0), 'slurm/job_8': (GIB, 0, 0),
+      'slurm/job_7/step_0/sub': (GIB, 0, 0), 'other': (GIB, 0, 0)}, 5),
+])
+def test_a_job_has_no_more_than_its_groups_allow(tmp_path, kind, groups, free):
+  root = write_groups(tmp_path, kind, '/slurm/job_7/step_0', groups)
+  assert main_memory(root) == free * GIB
+
+
+def test_a_group_of_several_controllers(tmp_path):
+  groups = {'a:b': (8 * GIB, 3 * GIB, 0)}
+  root = write_groups(tmp_path, OLDER, '/a:b', groups, controllers='cpu,memory')
+  assert main_memory(root) == 5 * GIB
+
+
+@pytest.mark.parametrize('kind', [UNIFIED, OLDER])
+@pytest.mark.parametrize('own', ['/', '/docker/0a1b', '/../../job_8'])
+def test_a_container_sees_its_own_group_as_the_topmost(tmp_path, kind, own):
+  groups = {'': (8 * GIB, 3 * GIB, 0), '../../job_8': (GIB, 0, 0)}
+  root = write_groups(tmp_path, kind, own, groups)
+  assert main_memory(root) == 5 * GIB
+
+
+@pytest.mark.parametrize('text', ['', 'what is this\n', '0:\n'])
+def test_groups_that_cannot_be_read_are_the_topmost(tmp_path, text):
+  root = write_groups(tmp_path, UNIFIED, '/', {'': (8 * GIB, 3 * GIB, 0)})
+  assert main_memory(write(root, proc__self__cgroup=text)) == 5 * GIB
+
+
 def test_without_such_files_half_of_the_memory_counts(tmp_path):
   assert main_memory(tmp_path) > 0
 

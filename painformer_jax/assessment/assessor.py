@@ -48,7 +48,7 @@ class Source:
   Attributes:
     seconds: how long it lasts.
     tokens: embeddings of it.
-    rate: of a video, frames a second; 0 of a signal.
+    rate: of a video, frames a second; 0 of a signal, and of images that do not say it.
     channels: of a signal; none of a video.
   """
 
@@ -56,6 +56,11 @@ class Source:
   tokens: int
   rate: float = 0.0
   channels: tuple[str, ...] = ()
+
+  @property
+  def timed(self) -> bool:
+    """Whether it is known when its tokens come, without which no clip can be judged."""
+    return bool(self.channels) or self.rate > 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

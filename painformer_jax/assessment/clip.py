@@ -32,6 +32,8 @@ from painformer_jax.models import functional
 
 # Share of a window's embeddings that must be there, for each modality.
 _PRESENT = 0.5
+# Share of a window that a recording must last at least.
+_WHOLE = 0.98
 # Fewest windows to standardise a person's embeddings by.
 _OWN_WINDOWS = 8
 # A frame farther than this from the moment that it should show is none, seconds: a video
@@ -119,12 +121,11 @@ def assess_clip(
     found[name] = make(settings, source, recording, embedder=embedder, image_size=size)
     lengths.append(found[name].seconds)
   length = min(lengths)
-  # A window may reach a sample or a frame beyond the end, as those of training may.
-  starts = np.arange(int((length - window) / step + 1.001)) * step if length >= 0.98 * window \
-      else np.zeros(0)
-  if not len(starts):
+  if length < _WHOLE * window:
     raise InputError(f'the recording lasts {length:.2f} s; this assessor judges windows of '
                      f'{window:.2f} s')
+  # A window may reach a sample or a frame beyond the end, as those of training may.
+  starts = np.arange(max(1, int((length - window) / step + 1.001))) * step
   say(f'{len(starts)} windows of {window:.2f} s')
   if is_relative(assessor):
     say(RELATIVE)
@@ -191,10 +192,39 @@ def _embedder(assessor: Assessor, weights, batch_size: int) -> tuple[Embedder, i
       config.image_size
 
 
-def _embed(images: Sequence[np.ndarray], embedder: Embedder) -> np.ndarray:
-  size = embedder.batch_size
-  return np.concatenate([embedder(np.stack(images[i:i + size]))
-                         for i in range(0, len(images), size)])
+class _Embeddings:
+  """Embeddings by number; of images, no more are in memory than a batch."""
+
+  def __init__(self, embedder: Embedder):
+    self._embedder = embedder
+    self._numbers, self._images, self._values = [], [], {}
+
+  def __len__(self) -> int:
+    return len(self._values) + len(self._images)
+
+  def add(self, number: int, image: np.ndarray) -> None:
+    """uint8 [size, size, 3], under a number of its own."""
+    self._numbers.append(number)
+    self._images.append(image)
+    if len(self._images) == self._embedder.batch_size:
+      self._run()
+
+  def tokens(self, numbers: np.ndarray) -> Tokens:
+    """Those of int [windows, tokens]; numbers that were not added are masked."""
+    self._run()
+    width = len(next(iter(self._values.values()))) if self._values else 1
+    values = np.full((*numbers.shape, width), np.nan, np.float32)
+    mask = np.zeros(numbers.shape, bool)
+    for place, number in np.ndenumerate(numbers):
+      if number in self._values:
+        values[place], mask[place] = self._values[number], True
+    return Tokens(values=values, mask=mask, labels=('',) * numbers.shape[1])
+
+  def _run(self) -> None:
+    if self._images:
+      self._values.update(zip(self._numbers, self._embedder(np.stack(self._images))))
+      self._numbers.clear()
+      self._images.clear()
 
 
 class _SignalTokens:
@@ -217,7 +247,8 @@ class _SignalTokens:
   def windows(self, starts: np.ndarray, *, say: Say) -> tuple[Tokens, list[str]]:
     """Embeddings [windows, tokens, width] and why some cannot be judged."""
     source, rows = self._source, round(self._source.seconds * self._rate)
-    images, places, reasons = [], [], []
+    # An hour of images would be gigabytes.
+    embeddings, reasons = _Embeddings(self._embedder), []
     with tempfile.TemporaryDirectory() as folder:
       for number, start in enumerate(starts):
         first = round(start * self._rate)
@@ -229,16 +260,16 @@ class _SignalTokens:
         try:
           for image in self._reader.images(sample, say=remarks.append):
             if image.token < source.tokens:
-              images.append(image.image)
-              places.append((number, image.token))
+              embeddings.add(number * source.tokens + image.token, image.image)
               count += 1
         except InputError as error:
           remarks.append(str(error))
         path.unlink()
         reasons.append('' if count >= _PRESENT * source.tokens else
                        f'{self._settings.source}: {"; ".join(remarks) or "missing"}')
-    say(f'{self._settings.source}: {len(images)} images')
-    return _tokens(images, places, self._embedder, windows=len(starts), source=source), reasons
+    say(f'{self._settings.source}: {len(embeddings)} images')
+    numbers = np.arange(len(starts) * source.tokens).reshape(len(starts), source.tokens)
+    return embeddings.tokens(numbers), reasons
 
 
 class _VideoTokens:
@@ -246,12 +277,16 @@ class _VideoTokens:
 
   def __init__(self, settings: EmbeddingSettings, source: Source, recording: Recording, *,
                embedder: Embedder, image_size: int):
+    if not source.timed:
+      raise InputError(f'this assessor was trained on images of {settings.source} that do not say '
+                       'their rate, as folders of images never do, so it cannot judge a clip over '
+                       'time')
     self._path, self._source, self._settings = recording.path, source, settings
     self._embedder, self._size = embedder, image_size
     # Of every frame: phones and browsers record at rates that vary, and a container need
     # not say how long it is.
     self._times = np.maximum.accumulate(video.frame_times(recording.path))
-    if not (self._times[-1] > self._times[0] and source.rate > 0):
+    if not self._times[-1] > self._times[0]:
       raise InputError(f'{recording.path}: its frames do not say their times')
     between = np.diff(self._times)
     self._near = max(_PAUSE, float(np.median(between)))
@@ -269,34 +304,17 @@ class _VideoTokens:
                           image_size=self._size)
     sample = Sample(subject='', name=self._path, level=None,
                     data={settings.source: Locator(path=pathlib.Path(self._path))})
-    embedded, found, batch, tokens = {}, set(), [], []
-
-    def flush() -> None:
-      if batch:
-        embedded.update(zip(tokens, _embed(batch, self._embedder)))
-        batch.clear()
-        tokens.clear()
-
+    embeddings, found = _Embeddings(self._embedder), set()
     try:
       for image in reader.images(sample, say=say, numbers=set(shown.flat) - {-1}):
-        batch.append(image.image)
-        tokens.append(image.token)
+        embeddings.add(image.token, image.image)
         if image.found:
           found.add(image.token)
-        if len(batch) == self._embedder.batch_size:
-          flush()
     except InputError as error:
       say(str(error))
-    flush()
-    width = len(next(iter(embedded.values()))) if embedded else 1
-    values = np.full((len(starts), source.tokens, width), np.nan, np.float32)
-    mask = np.zeros(values.shape[:2], bool)
-    reasons = []
-    for number, row in enumerate(shown):
-      for place, frame in enumerate(row):
-        if frame in embedded:
-          values[number, place], mask[number, place] = embedded[frame], True
-      share = mask[number].mean()
+    tokens, reasons = embeddings.tokens(shown), []
+    for row, there in zip(shown, tokens.mask):
+      share = there.mean()
       if share < _PRESENT:
         reasons.append(f'{settings.source}: {"no face" if settings.crops else "nothing"} in '
                        f'{1 - share:.0%} of it')
@@ -304,7 +322,7 @@ class _VideoTokens:
         reasons.append(f'{settings.source}: no face is found in it, only followed from elsewhere')
       else:
         reasons.append('')
-    return Tokens(values=values, mask=mask, labels=('',) * source.tokens), reasons
+    return tokens, reasons
 
   def _frames_at(self, moments: np.ndarray) -> np.ndarray:
     """Numbers of the frames nearest to moments in seconds; -1 where none is near."""
@@ -313,15 +331,6 @@ class _VideoTokens:
     nearest = after - before
     far = np.abs(self._times[nearest] - moments) > self._near
     return np.where(far, -1, nearest)
-
-
-def _tokens(images, places, embedder: Embedder, *, windows: int, source: Source) -> Tokens:
-  values = _embed(images, embedder) if images else np.zeros((0, 1), np.float32)
-  result = np.full((windows, source.tokens, values.shape[1]), np.nan, np.float32)
-  mask = np.zeros(result.shape[:2], bool)
-  for (window, token), value in zip(places, values):
-    result[window, token], mask[window, token] = value, True
-  return Tokens(values=result, mask=mask, labels=('',) * source.tokens)
 
 
 def _read_column(recording: Recording, column: str) -> np.ndarray:

@@ -5,19 +5,18 @@ import pathlib
 
 import jax
 
-# Of containers: unified, and the older kind.
-_LIMITS = (('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current',
-            '/sys/fs/cgroup/memory.stat', 'inactive_file'),
-           ('/sys/fs/cgroup/memory/memory.limit_in_bytes',
-            '/sys/fs/cgroup/memory/memory.usage_in_bytes',
-            '/sys/fs/cgroup/memory/memory.stat', 'total_inactive_file'))
+# Control groups, unified and of the older kind: their name in /proc/self/cgroup, where
+# they lie, limit, use, and what of it is only kept for later.
+_GROUPS = (('', 'sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+           ('memory', 'sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes',
+            'total_inactive_file'))
 
 
 def free_memory(device: jax.Device) -> int:
   """Bytes that are free on a device.
 
   CPU devices share main memory: what is available there, files that the system only
-  keeps for later included, within the limit of a container, in equal parts.
+  keeps for later included, within the limits of a container or job, in equal parts.
   """
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -28,11 +27,33 @@ def free_memory(device: jax.Device) -> int:
 def main_memory(root: pathlib.Path = pathlib.Path('/')) -> int:
   """Bytes of main memory that are available; `root` is where system files lie."""
   free = [_available(root)]
-  for limit, used, stat, cached in _LIMITS:
-    values = [_number(root / name.lstrip('/')) for name in (limit, used)]
-    if None not in values:
-      free.append(values[0] - values[1] + _table(root / stat.lstrip('/')).get(cached, 0))
+  for controller, top, limit, used, cached in _GROUPS:
+    for group in _own_groups(root, controller):
+      folder = root / top / group
+      values = [_number(folder / name) for name in (limit, used)]
+      if None not in values:
+        free.append(values[0] - values[1] + _table(folder / 'memory.stat').get(cached, 0))
   return max(min(free), 0)
+
+
+def _own_groups(root: pathlib.Path, controller: str) -> list[pathlib.PurePosixPath]:
+  """The control group of this process and all above it, as paths below the topmost.
+
+  Any of them may hold the tightest limit. In a container they may be the host's paths,
+  of which only the topmost is there.
+  """
+  own = pathlib.PurePosixPath()
+  try:
+    lines = (root / 'proc/self/cgroup').read_text(errors='surrogateescape').splitlines()
+  except OSError:
+    lines = []
+  for line in lines:
+    # Such as '4:cpu,memory:/slurm/job_7', or '0::/user.slice' of the unified kind.
+    controllers, _, path = line.partition(':')[2].partition(':')
+    # '/..' leads out of the container.
+    if controller in controllers.split(',') and '..' not in path.split('/'):
+      own = pathlib.PurePosixPath(path.lstrip('/'))
+  return [own, *own.parents]
 
 
 def _available(root: pathlib.Path) -> int:

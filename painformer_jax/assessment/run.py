@@ -132,11 +132,8 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
       shuffled.append(float(metrics.accuracy(chance.runs[0].confusion())))
     found.append(_experiment(config, job, outcome, study, store, shuffled=shuffled))
     if config.assessor:
-      names = config.rows[job.row].fusion.modalities
-      assessor.keep(
-          config, job, outcome, summary=results.summarise(found[-1]), store=store,
-          sources={n: _source(config, n, study, store) for n in names},
-          folder=workdir / 'assessors' / results.slug(found[-1].name), say=say)
+      _keep_assessor(config, job, outcome, found[-1], study=study, store=store,
+                     folder=workdir / 'assessors', say=say)
   found.sort(key=lambda e: config.tasks.index(e.task))
   tests = paired.against_row(found, config.reference)
   if against is not None:
@@ -242,6 +239,21 @@ def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
       + (', fine-tuned' if config.finetunes else ''), protocol=_protocol(config, job, study),
       classes=job.task.classes, runs=outcome.runs, unit=unit, settings=settings,
       notes=tuple(notes))
+
+
+def _keep_assessor(config: AssessConfig, job: Job, outcome: Outcome,
+                   finished: results.Experiment, *, study: Study, store: EmbeddingStore,
+                   folder: pathlib.Path, say: Say) -> None:
+  """Trains and keeps what judges clips, unless it could not do so."""
+  sources = {name: _source(config, name, study, store)
+             for name in config.rows[job.row].fusion.modalities}
+  untimed = [name for name, source in sources.items() if not source.timed]
+  if untimed:
+    say(f'{finished.name}: no assessor is kept: the images of {", ".join(untimed)} do not say '
+        'their rate, as folders of images never do, so it could not judge a clip over time')
+    return
+  assessor.keep(config, job, outcome, summary=results.summarise(finished), store=store,
+                sources=sources, folder=folder / results.slug(finished.name), say=say)
 
 
 def _label(config: AssessConfig, job: Job) -> str:
