@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from painformer_jax.assessment import demo_study, experiment, protocols
+from painformer_jax.assessment import demo_study, experiment, intervals, protocols
 from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.embedding_store import Tokens
 from painformer_jax.assessment.recordings import Locator, Sample, Study
@@ -163,6 +163,36 @@ def test_demo_windows_of_different_blocks_are_a_gap_apart():
       assert any(w.start - o in (1.0, 2.0) for o in onsets)
     else:
       assert not any(w.start - 12 < o < w.stop for o in onsets)
+
+
+def _nearest_mean(features, labels, block):
+  """Accuracy of the nearer class mean, each block by the others."""
+  right = 0
+  for number in np.unique(block):
+    test = block == number
+    means = [features[~test & (labels == label)].mean(0) for label in (0, 1)]
+    apart = np.stack([np.square(features[test] - mean).sum(1) for mean in means])
+    right += (apart.argmin(0) == labels[test]).sum()
+  return right / len(labels)
+
+
+@pytest.mark.parametrize('deal, low, high', [
+    (protocols.shift_labels, 0.0, 0.08), (protocols.shuffle_labels, 0.1, 0.3)])
+def test_overlapping_windows_of_noise_are_found_no_more_often_than_p_says(deal, low, high):
+  """Of 100 recordings of noise about 5 have p <= 0.05; dealt one by one, labels mislead."""
+  onsets = [220.0 * block + 60 + 10 * picture for block in range(6) for picture in range(12)]
+  found = demo_study.windows(onsets, [220.0 * block for block in range(7)],
+                             delays=(1.0, 1.5, 2.0, 2.5), length=5.5, gap=10.0)
+  assert [w.start for w in found] == sorted(w.start for w in found)
+  block, labels = (np.array([getattr(w, name) for w in found]) for name in ('block', 'label'))
+  rng, small = np.random.default_rng(0), 0
+  for _ in range(100):
+    noise = rng.standard_normal((1330 * 4, 8))
+    features = np.stack([noise[int(w.start * 4):int(w.stop * 4)].mean(0) for w in found])
+    chance = [_nearest_mean(features, deal(labels, block, seed=seed), block)
+              for seed in range(19)]
+    small += intervals.shuffle_test(_nearest_mean(features, labels, block), chance) <= 0.05
+  assert low <= small / 100 <= high
 
 
 def test_a_demo_block_without_rest_is_an_error():

@@ -315,3 +315,18 @@ class TestShuffle:
     for person in 'abc':
       own = subjects == person
       np.testing.assert_array_equal(np.sort(shuffled[own]), np.sort(labels[own]))
+
+  def test_labels_of_each_block_move_round_in_time(self):
+    blocks = np.repeat(['a', 'b'], [40, 60])
+    labels = np.concatenate([np.repeat([0, 1, 0], [10, 20, 10]), np.repeat([1, 0], 30)])
+    before, moved = labels.copy(), set()
+    for seed in range(50):
+      shifted = protocols.shift_labels(labels, blocks, seed=seed)
+      for block in 'ab':
+        own = blocks == block
+        turns = [n for n in range(own.sum())
+                 if (np.roll(labels[own], n) == shifted[own]).all()]
+        assert turns
+        moved.add((block, turns[0]))
+    np.testing.assert_array_equal(labels, before)
+    assert len(moved) > 40

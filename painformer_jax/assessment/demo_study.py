@@ -85,7 +85,7 @@ def windows(
     onsets: Sequence[float], edges: Sequence[float], *, delays: Sequence[float],
     length: float, gap: float,
 ) -> list[_Window]:
-  """Windows after onsets, and as many at rest where there are so many, block by block.
+  """Windows after onsets, and as many at rest where there are so many, in order of time.
 
   Args:
     onsets: in seconds.
@@ -108,9 +108,10 @@ def windows(
       raise InputError(f'block {block + 1} of {len(edges) - 1}, {low:g} to {high:g} s, has no '
                        f'window {"of rest" if after else "after an onset"}: take a shorter gap')
     chosen = np.linspace(0, len(free) - 1, min(len(after), len(free))).round().astype(int)
-    found += [_Window(block=block, label=label, start=float(start), stop=float(start) + length)
-              for label, starts in enumerate(([free[i] for i in chosen], after))
-              for start in starts]
+    found += sorted((
+        _Window(block=block, label=label, start=float(start), stop=float(start) + length)
+        for label, starts in enumerate(([free[i] for i in chosen], after))
+        for start in starts), key=lambda window: window.start)
   return found
 
 

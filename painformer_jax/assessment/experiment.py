@@ -156,14 +156,16 @@ def run(config: AssessConfig, job: Job, study: Study, *, cache: str,
     job: with inputs.
     study: that it is of.
     cache: folder that keeps finished folds.
-    shuffle: seed to shuffle the labels within subjects with; None: true labels.
+    shuffle: seed to shuffle the labels within subjects with, or to move them round in time
+      within blocks; None: true labels.
     progress: takes lines.
   """
   subjects = study.subject_array()[job.positions]
   seeds = config.seeds
   if shuffle is not None:
-    job = dataclasses.replace(job, label=protocols.shuffle_labels(
-        job.label, subjects, seed=shuffle))
+    # Windows of a block of time overlap; the study lists them by time.
+    deal = protocols.shift_labels if config.protocol == BLOCKS else protocols.shuffle_labels
+    job = dataclasses.replace(job, label=deal(job.label, subjects, seed=shuffle))
     seeds = seeds[:1]
   protocols.check_subjects(job.folds, subjects)
   points = config.points

@@ -150,8 +150,8 @@ def shuffle_test(score: float, shuffled: np.ndarray) -> float:
 
   Args:
     score: of the run with the true labels.
-    shuffled: float [runs], from `protocols.shuffle_labels` with as many seeds; 19
-      are the fewest that can give 0.05.
+    shuffled: float [runs], from `protocols.shuffle_labels` (or `shift_labels`) with as many seeds;
+      19 are the fewest that can give 0.05.
   """
   shuffled = np.asarray(shuffled, np.float64)
   return float((1 + (shuffled >= score).sum()) / (1 + shuffled.size))
