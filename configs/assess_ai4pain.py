@@ -1,5 +1,7 @@
 """The AI4Pain challenges on their fixed split, by edition: `assess_ai4pain.py:2025`.
 
+`:2025,mixer_published` takes the Mixer's published size, a GPU's work.
+
     painformer assess --config configs/assess_ai4pain.py:2025 --workdir runs/ai4pain \\
         --config.data_dir=/data/AI4Pain2025 --config.weights=painformer.pth
 
@@ -20,17 +22,30 @@ Test labels may be withheld: the protocol is 'validation'; take
 from ml_collections import ConfigDict
 
 from painformer_jax.assessment.config import defaults
+from painformer_jax.errors import InputError
 
 SIGNALS = ('bvp', 'eda', 'resp', 'spo2')
 EDITIONS = ('2024', '2024-fnirs', '2025', '2026')
+_ENCODERS = {'mixer_laptop': 'video_encoder_laptop', 'mixer_published': 'video_encoder_published'}
 
 
-def get_config(edition: str = '2024') -> ConfigDict:
-  """An edition's configuration."""
+def get_config(options: str = '2024') -> ConfigDict:
+  """An edition's configuration.
+
+  Args:
+    options: one of EDITIONS; behind a comma a preset of the Mixer.
+
+  Raises:
+    InputError: something else.
+  """
+  edition, _, size = options.partition(',')
+  size = size or 'mixer_laptop'
   if edition not in EDITIONS:
-    raise ValueError(f'there is no edition {edition}, only {", ".join(EDITIONS)}')
+    raise InputError(f'there is no edition {edition}, only {", ".join(EDITIONS)}')
+  if size not in _ENCODERS:
+    raise InputError(f'the Mixer is one of {", ".join(_ENCODERS)}, not {size}')
   year = edition.removesuffix('-fnirs')
-  config = defaults()
+  config = defaults(size, _ENCODERS[size])
   config.dataset = f'ai4pain-{year}'
   def row(label, kind, *modalities, **further):
     return dict(fusion=dict(kind=kind, modalities=modalities, **further), label=label)
@@ -40,7 +55,9 @@ def get_config(edition: str = '2024') -> ConfigDict:
   else:
     # Segments of 10 s at 100 Hz are short of matplotlib's windows of 256 samples.
     drawn = dict(images=dict(spectrogram=dict(segment=128, overlap=64)))
-    config.modalities = {name: dict(source=name, signal=drawn) for name in SIGNALS}
+    # Saturation is a whole percentage, which often stays for all of them.
+    config.modalities = {name: dict(source=name, signal=dict(
+        drawn, quality=dict(flat='kept' if name == 'spo2' else 'left out'))) for name in SIGNALS}
     config.rows = {
         **{name: row(name.upper(), 'add', name) for name in SIGNALS},
         'fusion-1': row('all four', 'fusion-1', *SIGNALS),

@@ -18,9 +18,12 @@ rows and, with both, RGB+thermal+depth+GSR. Each needs a network of yours:
     --config.modalities.depth.network=depth.onnx
 
 or for depth the face mesh, labelled as a stand-in: `--config.modalities.depth.stand_in=True`.
-Frames that you have: `config.pictures = dict(thermal='thermal/{subject}/{sample}.mp4')` and
-`--config.modalities.thermal.source=thermal`. Which modalities the paper's Fusion N codes is
-not public: here all of the face.
+Frames of the face that you have, in place of the network:
+
+    --config.pictures="{'thermal': 'thermal/{subject}/{sample}.mp4'}" \\
+    --config.modalities.thermal.source=thermal --config.modalities.thermal.frames.crop=False
+
+Which modalities the paper's Fusion N codes is not public: here all of the face.
 """
 
 from ml_collections import ConfigDict

@@ -7,8 +7,9 @@ Each row trains a backbone and a Mixer of its own, from images, on 61 people, an
 them on 26; what it costs is printed first. Beside it stands the same table with
 `--config.backbone=frozen` and another --workdir. AI4Pain's fixed split needs no file of
 its own: `configs/assess_ai4pain.py` takes `--config.backbone=fine-tuned` (of 2025 and 2026
-also `--config.normalise=none`). Every value here is this project's: whether and how the
-paper fine-tunes is not public.
+also `--config.normalise=none`). `:mixer_published` behind this file's name takes the
+Mixer's published size. Every value here is this project's: whether and how the paper
+fine-tunes is not public.
 """
 
 from ml_collections import ConfigDict
@@ -16,9 +17,9 @@ from ml_collections import ConfigDict
 from painformer_jax.assessment.config import defaults
 
 
-def get_config() -> ConfigDict:
-  """The fine-tuned table's configuration."""
-  config = defaults()
+def get_config(size: str = 'mixer_laptop') -> ConfigDict:
+  """The fine-tuned table's configuration, with that preset of the Mixer."""
+  config = defaults(size)
   config.dataset = 'biovid'
   # Every fifth frame: 28 of a clip, 4 MB of images kept on the disk while it trains.
   config.modalities = dict(

@@ -18,6 +18,7 @@ import numpy as np
 from painformer_jax.assessment import cost, fit_program
 from painformer_jax.assessment.fit_program import Data, FitConfig, RunInputs
 from painformer_jax.assessment.fold_batches import Fold, Run, minibatches
+from painformer_jax.assessment.memory import free_memory
 from painformer_jax.errors import InputError
 from painformer_jax.models import mixer
 from painformer_jax.parallel import mesh as parallel
@@ -245,7 +246,7 @@ def run(*, model: str = 'mixer_laptop', folds: int = 87, batch: int = 32, tokens
     'compile_seconds'; what was measured; 'load', how busy the machine was.
 
   Raises:
-    InputError: no such preset or field, or a count below 1.
+    InputError: no such preset or field, a count below 1, or more than fits into memory.
   """
   for name, value in (('folds', folds), ('batch', batch), ('tokens', tokens),
                       ('steps', steps), ('rounds', rounds)):
@@ -256,6 +257,7 @@ def run(*, model: str = 'mixer_laptop', folds: int = 87, batch: int = 32, tokens
                      'samples a fold')
   config = FitConfig(
       model=mixer.make_config(model, positions=tokens, **overrides), batch=batch)
+  _check_memory(config, folds=folds, tokens=tokens)
   problem = make_problem(config, folds=folds, samples=samples, tokens=tokens, steps=steps)
   result = {'model': model, 'overrides': overrides, 'folds': folds, 'batch': batch,
             'tokens': tokens, 'samples': samples, 'steps': steps, 'rounds': rounds,
@@ -289,6 +291,19 @@ def run(*, model: str = 'mixer_laptop', folds: int = 87, batch: int = 32, tokens
     result['ratio'] = statistics.median(
         t / j for t, j in zip(seconds['torch'], seconds['jax']))
   return result
+
+
+def _check_memory(config: FitConfig, *, folds: int, tokens: int) -> None:
+  """Raises InputError where the folds of both sides do not fit into the devices."""
+  a_fold = cost.bytes_per_run(config.model, tokens=tokens, batch=config.batch)
+  # Parameters, gradients and two moments of PyTorch's; activations of one at a time.
+  a_fold += 16 * cost.size(config.model, tokens=tokens).parameters
+  free = sum(free_memory(device) for device in jax.local_devices())
+  if folds * a_fold > free:
+    raise InputError(
+        f'{folds} folds of batch {config.batch} take about {folds * a_fold / 1e9:.3g} GB, and '
+        f'{free / 1e9:.3g} GB are free: take fewer --folds (at most '
+        f'{int(free // a_fold)} fit) or a smaller --batch')
 
 
 def measured_rate(config: FitConfig, *, tokens: int, runs: int, steps: int = 2) -> float:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shlex
 
 import pytest
 
@@ -11,6 +12,7 @@ from painformer_jax.assessment.config import (
     AssessConfig, changed_fields, defaults, from_config_dict)
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.errors import InputError
+from painformer_jax.models import mixer
 
 FILES = sorted((ROOT / 'configs').glob('assess_*.py'))
 GIVEN = ('--config.weights=w', '--config.data_dir=d')
@@ -122,6 +124,49 @@ def test_the_paper_s_four_modalities_are_a_table_by_options():
     load_biovid('thermal')
   with pytest.raises(InputError, match='takes one of mixer_laptop, mixer_published'):
     load_biovid('therml')
+
+
+def test_the_published_size_is_an_argument_of_every_dataset_s_file():
+  for file in ('assess_biovid.py:', 'assess_ai4pain.py:2025,', 'assess_ai4pain.py:2024-fnirs,',
+               'assess_biovid_finetune.py:'):
+    config = load_config(f'{ROOT / "configs" / file}mixer_published', overrides=[
+        *GIVEN, *(['--config.fnirs.path=f.csv'] if 'fnirs' in file else [])])
+    shape = from_config_dict(config).mixer_config(positions=1)
+    assert shape == mixer.make_config('mixer_published', positions=1)
+  with pytest.raises(InputError, match='the Mixer is one of mixer_laptop, mixer_published, not big'):
+    load_config(f'{ROOT / "configs" / "assess_ai4pain.py"}:2025,big')
+
+
+@pytest.mark.parametrize('part, preset', [
+    ('mixer', 'mixer_published'), ('encoder', 'video_encoder_published')])
+def test_a_preset_s_name_cannot_stand_over_the_fields_of_another(part, preset):
+  file = ROOT / 'configs' / 'assess_ai4pain.py'
+  with pytest.raises(InputError, match='the preset cannot be overridden'):
+    load_config(f'{file}:2025', overrides=[*GIVEN, f'--config.{part}.name={preset}'])
+  config = load_config(f'{file}:2025', overrides=GIVEN)
+  other = config[part].name
+  config[part].name = preset
+  with pytest.raises(InputError, match=f'config.{part}.name is .{preset}., but the other fields '
+                                       f'are those of {other}'):
+    from_config_dict(config)
+  config[part].width += 8  # What was changed on purpose is no preset's.
+  from_config_dict(config)
+
+
+def test_frames_that_one_has_take_the_place_of_the_network_as_the_file_says():
+  said = (ROOT / 'configs' / 'assess_biovid.py').read_text()
+  recipe = said[said.index('Frames of the face that you have'):]
+  given = shlex.split(recipe[recipe.index('    --'):recipe.index('Which')].replace('\\\\', ''))
+  assert len(given) == 3
+  thermal = load_biovid('thermal', *given).modalities['thermal']
+  assert thermal.source == 'thermal' and not thermal.crops
+
+
+def test_a_saturation_that_stays_is_no_missing_signal():
+  config = from_config_dict(load_config(
+      f'{ROOT / "configs" / "assess_ai4pain.py"}:2025', overrides=GIVEN))
+  kept = {name for name, each in config.modalities.items() if each.signal.quality.flat == 'kept'}
+  assert kept == {'spo2'}
 
 
 def test_every_field_is_explained():

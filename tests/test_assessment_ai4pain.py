@@ -11,7 +11,7 @@ from assessment_layouts import (
     write_ai4pain_2026, write_segments, write_whole_ai4pain)
 from conftest import ROOT
 
-from painformer_jax.assessment import ai4pain, datasets, experiment, literature
+from painformer_jax.assessment import ai4pain, datasets, experiment, literature, pictures
 from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.recordings import load_channels, load_signal, video_path
 from painformer_jax.cli.config_file import load_config
@@ -270,6 +270,13 @@ class Test2024:
     with pytest.raises(InputError, match='has 4 channels, not one'):
       load_signal(sample, 'fnirs')
     assert texts(study, root2024, depth='signals') == []
+
+  def test_pictures_lie_in_the_split_s_folder_as_it_is_spelt(self, root2024):
+    study = pictures.with_pictures(
+        ai4pain.open_2024(root2024), {'thermal': '{split}/video/{subject}/{sample}.mp4'})
+    for sample in study.samples:
+      assert sample.data['thermal'].path == sample.data['video'].path
+      assert sample.data['thermal'].path.is_file()
 
   def test_people(self, root2024):
     found = texts(ai4pain.open_2024(root2024), root2024, people=ai4pain.PEOPLE)

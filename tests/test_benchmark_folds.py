@@ -104,3 +104,12 @@ def test_configs_beyond_the_benchmark_are_refused():
 def test_bad_input_is_one_line(change, message):
   with pytest.raises(InputError, match=message):
     measure(**change)
+
+
+def test_folds_that_do_not_fit_are_refused_before_anything_runs(monkeypatch):
+  monkeypatch.setattr(benchmark_folds, 'make_problem', None)
+  monkeypatch.setattr(benchmark_folds, 'free_memory', lambda device: 16 << 30)
+  with pytest.raises(InputError, match=(
+      r'87 folds of batch 32 take about \d+ GB, and 17.2 GB are free: take fewer --folds '
+      r'\(at most 3 fit\) or a smaller --batch')):
+    benchmark_folds.run(model='mixer_published')

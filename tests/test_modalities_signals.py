@@ -46,6 +46,8 @@ def test_a_sound_signal():
 def test_flat_is_left_out(signal):
   quality = examine(signal)
   assert quality.flat and 'flat' in quality.fatal
+  kept = examine(signal, rules=QualityRules(flat='kept'))
+  assert kept.flat and 'flat' in kept.troubles and 'flat' not in kept.fatal
 
 
 @pytest.mark.parametrize('signal', [[], [np.nan] * 9, [np.inf, -np.inf]])

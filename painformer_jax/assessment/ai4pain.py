@@ -114,7 +114,7 @@ def open_2024(
               columns=fnirs.columns, rate=fnirs.rate, delimiter=fnirs.delimiter)
         samples.append(Sample(
             subject=person.name, name=f'{split}/{person.name}/{path.stem}',
-            level=level, data=data, split=split))
+            level=level, data=data, split=split, folder=folder.name))
   return _study(2024, root, samples, findings)
 
 
@@ -191,8 +191,8 @@ def _open_segments(
       # A folder that is missing altogether is one finding, and so is a table.
       for modality in found.keys() - data.keys():
         lacking[person, modality].append(segment)
-      samples.append(Sample(subject=person, name=f'{split}/{person}_{segment}',
-                            level=level, data=data, split=split))
+      samples.append(Sample(subject=person, name=f'{split}/{person}_{segment}', level=level,
+                            data=data, split=split, folder=folder.name))
     for (person, modality), names in sorted(lacking.items()):
       findings.append(Finding(where=f'{split}, {person}', what=(
           f'{modality} lacks {", ".join(names)}' if person in found[modality] else

@@ -97,12 +97,13 @@ class AssessConfig:
     grid: field of `FitConfig` or of the mixer -> values to choose among, on
       `inner_folds` of each fold's training subjects, with the first seed.
     inner_folds: how many parts the training subjects are divided into for it.
-    shuffled: so many further runs with labels shuffled within subjects, which must
-      come out at chance; 0 for none.
+    shuffled: so many further runs with labels shuffled within subjects (moved round in
+      time within blocks, whose windows overlap), which must come out at chance; 0 for
+      none.
     reference: row that the others are compared with, on each task; '' for none.
     pictures: further sources, such as thermal frames that you have: name -> path below
       `data_dir` of a video, or of a folder of images, with {subject}, {sample} and
-      {split}, such as 'thermal/{subject}/{sample}.mp4'.
+      {split} (as its folder is spelt), such as 'thermal/{subject}/{sample}.mp4'.
     labels: CSV with the labels of AI4Pain 2024, see `ai4pain.open_2024`; '' for the
       names of the clips.
     fnirs: of AI4Pain 2024.
@@ -244,6 +245,8 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> AssessConfi
   _check_names(result)
   _check_finetuning(result)
   _check_training(result)
+  for part in ('mixer', 'encoder'):
+    _check_preset(part, getattr(result, part))
   return result
 
 
@@ -254,6 +257,19 @@ def changed_fields(config: AssessConfig, stored: Mapping) -> list[str]:
   """
   return changes(json.loads(config.to_json()), with_defaults(AssessConfig, stored),
                  free=AssessConfig.RESUMABLE)
+
+
+def _check_preset(part: str, fields: Mapping[str, Any]) -> None:
+  """Raises InputError where a preset is named whose fields are all those of another."""
+  def of(name: str) -> dict[str, Any]:
+    shape = dataclasses.asdict(mixer.make_config(name))
+    return {'name': fields['name']} | {key: shape[key] for key in fields if key != 'name'}
+
+  if fields != of(fields['name']):
+    for other in mixer.PRESETS:
+      if fields == of(other):
+        raise InputError(f"config.{part}.name is {fields['name']!r}, but the other fields are "
+                         f'those of {other}: name the preset in `defaults(...)`')
 
 
 def _check_names(config: AssessConfig) -> None:

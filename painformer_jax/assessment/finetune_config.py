@@ -34,8 +34,8 @@ class FinetuneConfig:
     batch: samples a step, over all devices.
     frames: images of each modality of a sample in a step, drawn anew each time among
       all it has; what is tested sees them all.
-    images_at_once: images that a device holds the activations of; a step of more
-      works them out twice. 0 for all.
+    images_at_once: images that a device holds the activations of, 32 in float32 take
+      6 GB by count; a step of more works them out twice. 0 for all.
     dtype: of the backbone's arithmetic while it trains.
     readers: threads that read recordings and draw images, for each modality.
     keep_images: whether images of videos are kept in the run's folder until it is
@@ -49,7 +49,7 @@ class FinetuneConfig:
   epochs: int = 10
   batch: int = 16
   frames: int = 8
-  images_at_once: int = 0
+  images_at_once: int = 32
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   readers: int = 2
   keep_images: bool = True

@@ -37,11 +37,12 @@ def with_pictures(study: Study, patterns: Mapping[str, str]) -> Study:
   Args:
     study: from a reader of datasets.
     patterns: source -> path below the study's folder, of a video, an image, or a folder
-      of images in the order of their names; may hold {split}, {subject} and {sample}.
+      of images in the order of their names; may hold {split} (as the folder is spelt),
+      {subject} and {sample}.
   """
   def extended(sample: Sample) -> Sample:
     places = {name: Locator(path=study.root / pattern.format(
-        split=sample.split, subject=sample.subject, sample=sample.name.rpartition('/')[2]))
+        split=sample.folder, subject=sample.subject, sample=sample.name.rpartition('/')[2]))
               for name, pattern in patterns.items()}
     return dataclasses.replace(sample, data={**sample.data, **places})
 

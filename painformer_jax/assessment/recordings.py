@@ -48,6 +48,7 @@ class Sample:
     level: index into the study's levels; None where the label is withheld.
     data: modality -> where it lies.
     split: 'train', 'validation' or 'test' where the study fixes it, else ''.
+    folder: of the split, as it is spelt.
   """
 
   subject: str
@@ -55,6 +56,7 @@ class Sample:
   level: int | None
   data: Mapping[str, Locator]
   split: str = ''
+  folder: str = ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

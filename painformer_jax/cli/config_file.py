@@ -58,11 +58,11 @@ def _wrong(file: str, overrides: Sequence[str]) -> tuple[str, Exception] | None:
 def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.Path) -> None:
   """Asserts that the config has the key of '--config.KEY=VALUE'."""
   key = override.removeprefix('--config.').split('=')[0]
-  if key == 'model.name':
-    # The file has taken the other fields of the model from its own preset.
+  if key in _PRESETS:
+    # The file has taken the other fields of the network from its own preset.
     raise InputError(
-        f"{override}: the preset cannot be overridden, since the model's other fields would "
-        f'stay those of {path}: name it in the file, or as its argument ({path}:PRESET) '
+        f'{override}: the preset cannot be overridden, since the other fields would stay '
+        f'those of {path}: name it in the file, or as its argument ({path}:PRESET) '
         'where it takes one')
   for part in re.sub(r'\[.*?\]', '', key).split('.'):
     if not isinstance(config, ml_collections.ConfigDict) or part not in config:
@@ -72,6 +72,9 @@ def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.P
       raise InputError(f'{override}: {path} has no config.{key}{hint}')
     config = config[part]
 
+
+# Keys that name a preset whose fields stand beside it.
+_PRESETS = ('model.name', 'mixer.name', 'encoder.name')
 
 # The name under which ml_collections loads every config file.
 _MODULE = 'config_config'
