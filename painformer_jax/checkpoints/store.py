@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import sys
+import time
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,8 @@ _STATE, _RECORD = 'state', 'record'
 
 # Names of checkpoints that turned out to be damaged, which Orbax passes over.
 _DAMAGED = 'damaged-'
+# Before what could not be read is read again, seconds.
+_PAUSE = 2.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ class CheckpointStore:
     damaged = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        found = self._read(step, abstract_state)
+        found = self._read_surely(step, abstract_state)
       except _Damaged as error:
         damaged[step] = str(error)
         continue
@@ -133,6 +136,13 @@ class CheckpointStore:
           f'restored (step {newest}: {damaged[newest]}): damaged or of another model; take '
           'another --workdir to start anew')
     return None
+
+  def _read_surely(self, step: int, abstract_state) -> Restored:
+    """Twice where need be: a shared file system may fail for a moment, and is no damage."""
+    with contextlib.suppress(_Damaged):
+      return self._read(step, abstract_state)
+    time.sleep(_PAUSE)
+    return self._read(step, abstract_state)
 
   def _read(self, step: int, abstract_state) -> Restored:
     """Not with the manager, in which those that succeed wait for one that fails."""
