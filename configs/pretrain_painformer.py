@@ -13,8 +13,8 @@ and the run its epochs. A preset of the model may stand there instead.
 
 Cost: 17.3 M steps of 126 images. The arithmetic is 36.5 GFLOP an image, 8.0e19 FLOP in
 all. Not run: the datasets are not public, so no time and no accuracy are known. As
-`painformer plan` compiled it (64 images a chip, bfloat16), memory allows at best 2.5 h on
-a v5e:16x16 slice (DFT gate, 631 chip-hours) and 30 h on 8 H100 (FFT gate, 242).
+`painformer plan` compiled it (64 images a chip, bfloat16), memory allows at best 3.2 h on
+a v5e:16x16 slice (DFT gate, 822 chip-hours) and 30 h on 8 H100 (FFT gate, 242).
 
 On more than one device, take rows that they can share, for instance on 16:
 --config.batch=1792 --config.rows_multiple=16 --config.steps=1216517

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.models import arithmetic, functional
+from painformer_jax.models import arithmetic, functional, registry
 from painformer_jax.models.config import PRESETS, PainFormerConfig
 
 
@@ -27,7 +27,9 @@ def counted(config: PainFormerConfig) -> int:
 def _inside(jaxpr) -> int:
   total = 0
   for equation in jaxpr.eqns:
-    out, params = equation.outvars[0].aval, equation.params
+    params = equation.params
+    if equation.primitive.name in ('dot_general', 'conv_general_dilated'):
+      out = equation.outvars[0].aval
     if equation.primitive.name == 'dot_general':
       (contracted, _), _ = params['dimension_numbers']
       total += out.size * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
@@ -82,3 +84,22 @@ def test_any_shape_does_what_the_formula_says(data):
       num_classes=data.draw(st.sampled_from((0, 3))), gate='dft', depthwise='conv')
   assert counted(config) == (
       sum(arithmetic.multiply_adds(config).values()) + arithmetic.gate_multiply_adds(config))
+
+
+@pytest.mark.parametrize('name', ['painformer_nano', 'painformer'])
+def test_moments_of_a_batch_in_parts_take_what_their_program_does(name):
+  config = registry.make_config(name)
+  size, learned = config.image_size, functional.parameter_paths(config)
+  arrays = functional.abstract_variables(config)
+
+  def summed(parameters, statistics, parts):
+    found = functional.stem_moments(
+        config, {**parameters, **statistics}, parts, prepare=lambda images: images)
+    return sum(leaf.sum() for leaf in jax.tree.leaves(found))
+
+  jaxpr = jax.make_jaxpr(jax.grad(summed))(
+      {k: v for k, v in arrays.items() if k in learned},
+      {k: v for k, v in arrays.items() if k not in learned},
+      jax.ShapeDtypeStruct((2, 3, size, size, 3), 'float32'))
+  # One turn of each loop counts: 3 images.
+  assert 2 * _inside(jaxpr.jaxpr) == 3 * arithmetic.moments_flops(config)

@@ -61,6 +61,18 @@ def gate_multiply_adds(config: PainFormerConfig) -> int:
   return total
 
 
+def moments_flops(config: PainFormerConfig) -> float:
+  """FLOP of one image for `functional.stem_moments`, gradients included.
+
+  What a batch that is trained on in parts takes on top: the convolutions before each
+  BatchNorm of the stem forward, again for the gradients, and those by kernels and inputs
+  (which the first convolution, of the image, does not need).
+  """
+  stem, half = config.stem_width, -(-config.image_size // 2)
+  first, further = 3 * 49 * 3 * stem, (2 + 1) * 9 * stem ** 2
+  return float(FLOPS_PER_MULTIPLY_ADD * half ** 2 * (3 * first + 4 * further))
+
+
 def training_flops(config: PainFormerConfig) -> float:
   """FLOP of one training image by convention: 6 for each multiply-add forward.
 

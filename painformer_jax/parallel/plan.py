@@ -64,6 +64,7 @@ class Program:
     model: preset, input size, arithmetic and gate.
     model_flops: FLOP of a training image by the model's formula, without the gate.
     gate_flops: what the gate adds to it where it is a matrix product.
+    parts_flops: what a batch in parts adds to it, see `arithmetic.moments_flops`.
     remat: `TrainConfig.remat`.
     compiler: names and versions.
     flags: that the environment held for the compiler, see FLAGS; '' for none.
@@ -93,6 +94,7 @@ class Program:
   model: str
   model_flops: float
   gate_flops: float
+  parts_flops: float
   remat: str
   compiler: str
   flags: str
@@ -182,6 +184,7 @@ def compile_step(request: Request) -> Program:
       model_flops=arithmetic.training_flops(model), gate_flops=float(
           arithmetic.TRAINING_OVER_FORWARD * arithmetic.FLOPS_PER_MULTIPLY_ADD
           * arithmetic.gate_multiply_adds(model)),
+      parts_flops=arithmetic.moments_flops(model) if config.accumulate > 1 else 0.0,
       compiler=_compiler(topology), flags=os.environ.get(FLAGS[topology.platform], '').strip(),
       compile_seconds=time.perf_counter() - start,
       parameter_bytes=shard_bytes(state.params),

@@ -52,7 +52,8 @@ class Plan:
       return None
     flops = program.flops
     if flops is None:
-      flops = program.images / program.chips * (program.model_flops + program.gate_flops)
+      flops = program.images / program.chips * (
+          program.model_flops + program.gate_flops + program.parts_flops)
     return roofline(
         topology, flops=flops, traffic=program.traffic_bytes, images=program.images,
         collectives=program.collectives, model_flops=program.model_flops)

@@ -154,7 +154,7 @@ class TrainConfig:
   wandb: str = ''
 
   # Fields that may change when a run is resumed: they leave its result alone, but for
-  # rounding (and the rows that stochastic depth drops) the three of other devices.
+  # rounding the three of other devices.
   RESUMABLE: typing.ClassVar = frozenset(
       {'data_dir', 'profile_at', 'profile_steps', 'wandb',
        'log_every', 'eval_every', 'checkpoint_every',
