@@ -30,6 +30,8 @@ cd -- "${SLURM_SUBMIT_DIR:?start this with sbatch, from the clone}"
 . launch/venv.sh
 make_venv cuda
 
+# Since Slurm 22.05 srun does not take it from sbatch: a process would have one CPU.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 status=0
 srun --kill-on-bad-exit=1 "$root/launch/with.sh" gpu \
   "$venv/bin/python" -m painformer_jax pretrain --distributed "$@" || status=$?

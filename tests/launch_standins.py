@@ -52,8 +52,9 @@ def real_python() -> str:
 def standin_environment(folder: pathlib.Path, **changes: str) -> dict[str, str]:
   """With the stand-ins in folder/bin found first, and the caches in folder."""
   env = environment(XDG_CACHE_HOME=str(folder / 'cache'), **changes)
-  for name in ('PYTHON', 'KIND', 'RESTARTS', 'JAX_PLATFORMS', 'XLA_FLAGS', 'LIBTPU_INIT_ARGS',
-               'JAX_COMPILATION_CACHE_DIR', 'XLA_PYTHON_CLIENT_MEM_FRACTION', 'BUCKET', 'STATUS'):
+  for name in ('PYTHON', 'KIND', 'RESTARTS', 'ATTEMPTS', 'JAX_PLATFORMS', 'XLA_FLAGS',
+               'LIBTPU_INIT_ARGS', 'JAX_COMPILATION_CACHE_DIR', 'XLA_PYTHON_CLIENT_MEM_FRACTION',
+               'BUCKET', 'STATUS', 'SLURM_CPUS_PER_TASK', 'SRUN_CPUS_PER_TASK'):
     if name not in changes:
       env.pop(name, None)
   return env | {'PATH': os.pathsep.join([str(folder / 'bin'), os.environ['PATH']])}

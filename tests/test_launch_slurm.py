@@ -16,9 +16,10 @@ from painformer_jax.training.metrics import read_metrics
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, shared_folder
 
 # Starts as many processes as Slurm was asked for, tells them what Slurm tells them, and
-# ends the others when one fails. Their numbers go into a file.
+# kills the others as soon as one fails. It ends with their highest exit status, without
+# those that it killed. Their numbers go into a file.
 SRUN = '''
-import os, subprocess, sys, time
+import os, signal, subprocess, sys
 options = [a for a in sys.argv[1:] if a.startswith('--')][:1]
 assert options == ['--kill-on-bad-exit=1'], sys.argv
 command, count = sys.argv[2:], int(os.environ['SLURM_NTASKS'])
@@ -27,13 +28,18 @@ tasks = [subprocess.Popen(command, env=os.environ | {
     'SLURM_LOCALID': str(i)}) for i in range(count)]
 with open(os.environ['TASKS'], 'w') as file:
   print(*(task.pid for task in tasks), file=file)
-while any(task.poll() is None for task in tasks):
-  if any(task.returncode for task in tasks):
-    time.sleep(30)  # Slurm's KillWait.
-    for task in tasks:
-      task.kill()
-  time.sleep(0.05)
-sys.exit(max(task.returncode % 256 for task in tasks))
+running, killed, status = {task.pid for task in tasks}, set(), 0
+while running:
+  number, ended = os.wait()
+  running.remove(number)
+  code = os.waitstatus_to_exitcode(ended)
+  if code >= 0 or number not in killed:
+    status = max(status, code if code >= 0 else 128 - code)
+  if status and not killed:
+    killed = set(running)
+    for number in killed:
+      os.kill(number, signal.SIGKILL)
+sys.exit(status)
 '''
 
 SCONTROL = '#!/bin/sh\necho "$@" >>"$REQUEUED"\n'
@@ -87,8 +93,10 @@ def test_what_slurm_is_asked_for():
 
 @pytest.mark.parametrize('status,again', [(0, False), (2, False), (130, True), (1, True)])
 def test_into_the_queue_again(job, requeued, status, again):
-  env = job(f'[ "$SLURM_PROCID" = 0 ] || exit 0\nexit {status}')
-  done = bash('slurm.sh', '--config=c', env=env | {'SLURM_NTASKS': '1'})
+  """Where one process fails, the other is killed, whatever it does."""
+  other = f'exec sleep {600 if status else 0}'
+  env = job(f'[ "$SLURM_PROCID" = 0 ] || {other}\nexit {status}')
+  done = bash('slurm.sh', '--config=c', env=env)
   assert requeued() == ([f'requeue {env["SLURM_JOB_ID"]}'] if again else [])
   assert done.returncode == (0 if again else status), done.stderr
 
@@ -101,10 +109,12 @@ def test_not_for_ever(job, requeued):
 
 
 def test_what_every_process_is_told(job):
-  env = job('echo "$SLURM_PROCID $JAX_PLATFORMS $*"')
-  done = bash('slurm.sh', '--config', 'a b', env=env)
-  assert sorted(done.stdout.splitlines()) == [
-      f'{i} cuda -m painformer_jax pretrain --distributed --config a b' for i in range(2)]
+  env = job('echo "$SLURM_PROCID $JAX_PLATFORMS ${SRUN_CPUS_PER_TASK-none} $*"')
+  for asked, told in [({'SLURM_CPUS_PER_TASK': '8'}, '8'), ({}, 'none')]:
+    done = bash('slurm.sh', '--config', 'a b', env=env | asked)
+    assert sorted(done.stdout.splitlines()) == [
+        f'{i} cuda {told} -m painformer_jax pretrain --distributed --config a b'
+        for i in range(2)]
 
 
 def test_not_from_the_shell(job):

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 
 import pytest
@@ -14,7 +15,8 @@ from launch_standins import bash, make_venv, python_script, script, standin_envi
 
 # Two slices of two workers. The cloud's state is a list of what `describe` will answer; a
 # slice is READY unless a file NODE-state says otherwise. What is deleted takes its
-# processes with it.
+# processes with it. It has no machines in the turns of NONE; files come to no worker of a
+# node with a file NODE-full.
 GCLOUD = '''
 import json, os, pathlib, shutil, signal, subprocess, sys
 cloud = pathlib.Path(os.environ['CLOUD'])
@@ -31,6 +33,8 @@ def workers(node):
 if what == ['compute', 'tpus', 'queued-resources', 'create']:
   turn = len(list(cloud.glob('turn*')))
   (cloud / f'turn{turn}').touch()
+  if str(turn) in os.environ.get('NONE', ''):
+    sys.exit('ERROR: (gcloud) RESOURCE_EXHAUSTED')
   states.write_text(os.environ[f'STATES{turn}'])
   for file in cloud.glob('*-state'):
     file.unlink()
@@ -60,6 +64,8 @@ elif what == ['compute', 'tpus', 'tpu-vm', 'describe']:
   print(file.read_text().strip() if file.exists() else 'READY')
 elif what == ['compute', 'tpus', 'tpu-vm', 'scp']:
   node, _, name = arguments[1].partition(':')
+  if (cloud / f'{node}-full').exists():
+    sys.exit('scp: No space left on device')
   for folder in workers(node):
     shutil.copy(arguments[0], folder / name)
 elif what == ['compute', 'tpus', 'tpu-vm', 'ssh']:
@@ -110,6 +116,17 @@ def said(done):
   """Messages of the script itself."""
   start = 'tpu_vm.sh: '
   return [line[len(start):] for line in done.stderr.splitlines() if line.startswith(start)]
+
+
+def held(cloud, *nodes, states):
+  """Machines that an earlier `run` was given, with the code that it brought."""
+  for node in nodes:
+    for worker in range(2):
+      (cloud / f'{node}-worker{worker}').mkdir()
+      with tarfile.open(cloud / f'{node}-worker{worker}/painformer.tgz', 'w:gz') as file:
+        for name in ('launch', 'setup.cfg'):
+          file.add(ROOT / name, name)
+  (cloud / 'states').write_text(states)
 
 
 def soon(read, wanted):
@@ -230,6 +247,23 @@ def test_what_is_refused_is_not_begun_again(cloud, env):
   assert said(done) == [BEGAN, f'the first worker has ended (2); {BACK}']
 
 
+def test_refused_on_another_worker_alone(cloud, env, tmp_path):
+  """The others only see that it has gone, and end with 1."""
+  script(tmp_path / 'bin/hostname', '#!/bin/sh\nbasename "$PWD"\n')
+  does = '''
+case $PWD in *painformer-1-worker1/*) echo 'a full disk'; exit 2 ;; esac
+while [ ! -e "$CLOUD/painformer-1-worker1/painformer/train.status" ]; do sleep 0.05; done
+exit 1
+'''
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env(does, STATES0='ACTIVE', RESTARTS='1'))
+  assert done.returncode == 2, done.stderr
+  where = 'painformer-1, painformer-1-worker1'
+  assert done.stdout.splitlines() == [f'{where}: exit status 2', f'{where}: a full disk']
+  assert said(done) == [
+      BEGAN, 'the first worker has ended (1), not by launch/tpu_vm.sh stop',
+      f'refused on {where}; {BACK}']
+
+
 def test_killed_on_machines_that_stay(cloud, env):
   """As where a worker is rebooted: no exit status is left, and the training goes on there."""
   does = '! mkdir once 2>/dev/null || kill -9 $PPID'
@@ -249,6 +283,104 @@ def test_what_dies_is_not_begun_again_for_ever(cloud, env):
   assert said(done)[-1] == 'begun again 1 times already; no more'
   log = cloud / 'painformer-worker0/painformer/train.log'
   assert log.read_text().splitlines().count('start') == 4
+
+
+@pytest.mark.parametrize('earlier', [False, True])
+def test_a_cloud_that_has_no_machines_for_a_while(cloud, env, earlier):
+  """After some were taken back, whichever `run` had asked for those."""
+  settings = env('[ -e "$CLOUD/turn1" ] || sleep 600', STATES0='ACTIVE SUSPENDED', STATES1='',
+                 STATES2='ACTIVE', NONE='1')
+  if earlier:
+    held(cloud, 'painformer-0', 'painformer-1', states=settings['STATES0'])
+    (cloud / 'turn0').touch()
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=settings)
+  assert done.returncode == 0, done.stderr
+  assert said(done) == [
+      BEGAN, 'the machines are SUSPENDED', 'new machines could not be asked for; tried again',
+      BEGAN, f'the first worker has ended (0); {BACK}']
+  assert 'RESOURCE_EXHAUSTED' in done.stderr
+
+
+def test_machines_that_there_are_not_at_first(cloud, env):
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env('', STATES0='', NONE='0'))
+  assert done.returncode == 1 and said(done) == []
+  assert 'RESOURCE_EXHAUSTED' in done.stderr
+  assert len(calls(cloud, 'queued-resources', 'create')) == 1
+
+
+def test_older_code_is_not_started(cloud, env):
+  """Where new code does not come to a worker; it ends, as the machines are paid for."""
+  held(cloud, 'painformer-0', 'painformer-1', states='ACTIVE')
+  (cloud / 'painformer-0-full').touch()
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env(''))
+  assert done.returncode == 1, done.stderr
+  assert said(done) == [f'the workers are not all ready ({i} of 5)' for i in range(1, 6)] + [
+      f'what failed last is above; the machines are still held: {BACK}']
+  assert 'No space left on device' in done.stderr
+  assert not list(cloud.glob('*/painformer/train.log'))
+  assert not calls(cloud, 'queued-resources', 'delete')
+
+
+def test_only_attempts_in_a_row_count(cloud, env, tmp_path):
+  """Every other time the first worker cannot mount what is shared."""
+  script(tmp_path / 'bin/sudo', '''#!/bin/sh
+case "$1 $PWD" in
+  mount*worker0)
+    ! mkdir "$CLOUD/odd" 2>/dev/null || exit 32
+    rmdir "$CLOUD/odd"
+    ;;
+esac
+''')
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env(
+      '! mkdir once 2>/dev/null || kill -9 $PPID', STATES0='ACTIVE', SLICES='1', ATTEMPTS='2'))
+  assert done.returncode == 0, done.stderr
+  assert said(done) == [
+      'the workers are not all ready (1 of 2)', BEGAN,
+      'the first worker has ended (killed), not by launch/tpu_vm.sh stop',
+      'the workers are not all ready (1 of 2)', BEGAN, f'the first worker has ended (0); {BACK}']
+
+
+# A Python that is too old, has no ensurepip (Ubuntu's without python3-venv), or makes
+# environments: a copy of the folder `made`.
+PYTHON = '''#!/bin/sh
+case "{fit} $1 $2" in
+  'too old '*) exit 1 ;;
+  'no venv '*ensurepip | 'no venv -m venv') exit 1 ;;
+  *' -m venv') cp -R "{made}" "$4" ;;
+esac
+'''
+
+UV = '''#!/bin/sh
+echo "uv $*" >>asked
+[ "$2" != find ] || echo "{python}"
+'''
+
+CURL = '''#!/bin/sh
+echo "curl $*" >>asked
+echo 'mkdir -p "$HOME/.local/bin" && cp "{uv}" "$HOME/.local/bin/uv"'
+'''
+
+
+@pytest.mark.parametrize('fit', ['too old', 'no venv', 'fit'])
+def test_a_python_is_brought_where_none_is_fit(cloud, env, tmp_path, fit):
+  """To every worker, once: later its environment is whole."""
+  settings = env('! mkdir once 2>/dev/null || kill -9 $PPID', STATES0='ACTIVE', SLICES='1',
+                 ATTEMPTS='1', HOME=str(tmp_path / 'home'), VENV='.venv')
+  made = (tmp_path / 'venv').rename(tmp_path / 'made')
+  for name in ('python3', 'python3.13', 'python3.12', 'python3.11', 'python'):
+    script(tmp_path / 'bin' / name, PYTHON.format(fit=fit, made=made))
+  python = script(tmp_path / 'uv python', PYTHON.format(fit='fit', made=made))
+  uv = script(tmp_path / 'uv', UV.format(python=python))
+  script(tmp_path / 'bin/curl', CURL.format(uv=uv))
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=settings)
+  assert done.returncode == 0, done.stderr
+  assert said(done).count(BEGAN) == 2
+  for worker in range(2):
+    asked = cloud / f'painformer-worker{worker}/painformer/asked'
+    assert (asked.parent / '.venv/bin/python').exists()
+    assert (asked.read_text().splitlines() if asked.exists() else []) == ([] if fit == 'fit' else [
+        'curl -LsSf https://astral.sh/uv/install.sh', 'uv python install 3.12',
+        'uv python find --system --managed-python 3.12'])
 
 
 GCSFUSE = '''#!/bin/sh
@@ -296,6 +428,25 @@ esac
   assert len((cloud / 'order').read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize('installed', [False, True])
+def test_what_mounts_a_share_is_installed_where_it_is_not(cloud, env, tmp_path, installed):
+  if shutil.which('mount.nfs', path=f'{os.environ["PATH"]}:/sbin:/usr/sbin'):
+    pytest.skip('mount.nfs is installed')
+  script(tmp_path / 'mount.nfs', '#!/bin/sh\n')
+  if installed:
+    shutil.copy(tmp_path / 'mount.nfs', tmp_path / 'bin')
+  script(tmp_path / 'bin/sudo', f'''#!/bin/sh
+echo "$@" >>"$CLOUD/sudo"
+[ "$2" != install ] || cp "{tmp_path}/mount.nfs" "{tmp_path}/bin"
+''')
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env('', STATES0='ACTIVE', SLICES='1'))
+  assert done.returncode == 0, done.stderr
+  first = [] if installed else ['apt-get update', 'apt-get install -y nfs-common']
+  mounted = ['mkdir -p /mnt/painformer', 'mount -t nfs 10.0.0.2:/share /mnt/painformer']
+  assert (cloud / 'sudo').read_text().splitlines() == [
+      mounted[0], *first, mounted[1], *mounted]  # Both stand-in workers are this machine.
+
+
 @pytest.mark.parametrize('shares', [
     {'NFS': '', 'BUCKET': ''}, {'NFS': '10.0.0.2:/share', 'BUCKET': 'my-bucket'}])
 def test_nothing_is_asked_for_unless_what_is_shared_is_named_once(cloud, env, shares):
@@ -303,6 +454,13 @@ def test_nothing_is_asked_for_unless_what_is_shared_is_named_once(cloud, env, sh
   assert done.returncode == 2 and not (cloud / 'calls').exists()
   assert said(done) == [
       'name what all workers mount: either NFS=10.0.0.2:/share or BUCKET=NAME']
+
+
+def test_nothing_is_asked_for_without_code_to_bring(cloud, env, tmp_path):
+  script(tmp_path / 'bin/git', '#!/bin/sh\necho "fatal: not a git repository" >&2\nexit 128\n')
+  done = bash('tpu_vm.sh', 'run', '--config=c', env=env('', STATES0='ACTIVE'))
+  assert done.returncode == 2 and not (cloud / 'calls').exists()
+  assert said(done) == ['no committed code to bring to the workers (fatal: not a git repository)']
 
 
 def test_a_cloud_that_does_not_answer(cloud, env):
