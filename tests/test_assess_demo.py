@@ -22,7 +22,7 @@ def get_config():
   config.modalities = {{name: dict(source=name, signal=drawn, max_tokens=1)
                        for name in config.modalities}}
   config.rows = {{name: config.rows[name] for name in ('ecg', 'fusion-2', 'fnirs-add')}}
-  config.fit.epochs, config.seeds, config.shuffled, config.figures = 1, (0,), 0, False
+  config.fit.epochs, config.seeds, config.shuffled, config.figures = 1, (0,), 1, False
   return config
 '''
 
@@ -42,6 +42,7 @@ def test_the_demo_s_config_gives_a_table_of_both_tasks(made_up, tmp_path):  # no
   for each in found:
     assert each['settings']['folds'] == 6
     assert any('one person' in note for note in each['notes'])
+    assert any('labels moved round in time within each block' in note for note in each['notes'])
     score = each['scores']['accuracy']
     assert 0 <= score['low'] <= score['estimate'] <= score['high'] <= 1
   with open(tmp_path / 'work' / 'predictions.csv') as file:

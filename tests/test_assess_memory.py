@@ -1,10 +1,14 @@
 """How much memory is free: files of the system as they are, and as containers have them."""
 
+import platform
+import subprocess
+import sys
 import types
 
 import jax
 import pytest
 
+from conftest import environment
 from painformer_jax.assessment.memory import free_memory, main_memory
 
 MEMINFO = 'MemTotal: 8000 kB\nMemFree: 100 kB\nMemAvailable: 5000 kB\nHugePages_Total: 0\n'
@@ -123,3 +127,29 @@ def test_devices_that_share_memory_share_what_is_free(monkeypatch):
 def test_of_this_machine():
   free = free_memory(jax.devices()[0])
   assert 2**20 < free < 2**50
+
+
+_FAULTS = """
+import resource
+import numpy as np
+from painformer_jax.assessment import memory
+if {keeps}:
+  memory.keep_scratch()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+  before = faults()
+  np.ones(2**28, np.uint8)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='mallopt is of glibc')
+def test_scratch_that_is_kept_costs_no_page_faults():
+  """256 MiB, the third time; the C library's blocks are new each time otherwise."""
+  def faults(keeps):
+    done = subprocess.run([sys.executable, '-c', _FAULTS.format(keeps=keeps)],
+                          env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True,
+                          check=True)
+    return int(done.stdout)
+
+  assert faults(True) < 50 < faults(False)

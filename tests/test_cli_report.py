@@ -15,6 +15,7 @@ import pytest
 from conftest import environment
 from PIL import Image
 from tiny_tasks import encode, store_tiny
+from training_runs import QUICK_COMPILE
 
 from painformer_jax.checkpoints.store import restore_arrays
 from painformer_jax.cli import main
@@ -54,10 +55,11 @@ def _coin_task(train=30, test=60) -> TaskSource:
       read=lambda item: item.detail)
 
 
-def _painformer(*arguments, cwd):
+def _painformer(*arguments, cwd, **variables):
   return subprocess.run(
       [sys.executable, '-m', 'painformer_jax', *map(str, arguments)], cwd=cwd,
-      env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True, timeout=600)
+      env=environment(JAX_PLATFORMS='cpu', **variables), capture_output=True, text=True,
+      timeout=600)
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +69,8 @@ def place(tmp_path_factory):
   store_tiny(place / 'data', 'bright', train=30, test=15, classes=3, image_size=32)
   store(_coin_task(), place / 'data', progress=lambda line: None)
   (place / 'config.py').write_text(CONFIG)
-  done = _painformer('pretrain', '--config', 'config.py', '--workdir', 'run', cwd=place)
+  done = _painformer('pretrain', '--config', 'config.py', '--workdir', 'run', cwd=place,
+                     XLA_FLAGS=QUICK_COMPILE)
   assert done.returncode == 0, done.stderr
   shutil.copytree(place / 'run', place / 'bare')
   shutil.copy(place / 'run/report.json', place / 'trained.json')

@@ -175,7 +175,8 @@ def test_running_statistics_after_one_step(trained, arrays, expected, measured):
   measured(f'running statistics, {gate}', max(errors), limit=1e-5)
 
 
-@pytest.mark.parametrize('gate', TRAINED)
+@pytest.mark.slow
+@pytest.mark.parametrize('gate', GATES)
 def test_ten_steps_of_sgd(gate, arrays, expected, measured):
   parameters, statistics = split(arrays)
   update = jax.jit(lambda p, g: jax.tree.map(lambda p, g: p - 1e-3 * g, p, g))

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from assess_runs import quick_jit
 from tiny_tasks import store_tiny
 
 import painformer_jax as pj
@@ -33,7 +34,8 @@ def run(tmp_path_factory):
   """Folder of a finished run of two steps; its data lie beside it."""
   tmp_path = tmp_path_factory.mktemp('run')
   store_tiny(tmp_path / 'data')
-  pretrain(tiny_run(tmp_path), tmp_path / 'run')
+  with quick_jit():
+    pretrain(tiny_run(tmp_path), tmp_path / 'run')
   return tmp_path / 'run'
 
 

@@ -175,7 +175,8 @@ def test_it_learns_what_can_be_learned(reference):
   assert last['task/alpha/log_variance'] != 0
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [
+    pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_stopped_while_it_compiles(folder, tmp_path, number):
   """Nothing is to be saved, and clouds do not wait for a compiler."""
   command = CommandLine(folder=folder, overrides=OVERRIDES, cache=False)

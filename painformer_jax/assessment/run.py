@@ -13,7 +13,7 @@ from painformer_jax.assessment import (
     assessor, datasets, embeddings, estimate, experiment, finetune, intervals, metrics, paired,
     results, terminal)
 from painformer_jax.assessment.assessor import Source
-from painformer_jax.assessment.config import PROTOCOLS, AssessConfig, changed_fields
+from painformer_jax.assessment.config import BLOCKS, PROTOCOLS, AssessConfig, changed_fields
 from painformer_jax.assessment.embeddings import EmbeddingStore
 from painformer_jax.assessment.experiment import Job, Outcome
 from painformer_jax.assessment.protocols import FIXED
@@ -229,7 +229,8 @@ def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
   if shuffled:
     p = intervals.shuffle_test(accuracy, np.array(shuffled))
     settings['shuffled'] = {'accuracy': list(shuffled), 'p': p}
-    notes.append(f'with labels shuffled within each {unit}: mean {100 * np.mean(shuffled):.1f} %, '
+    how = 'moved round in time' if config.protocol == BLOCKS else 'shuffled'
+    notes.append(f'with labels {how} within each {unit}: mean {100 * np.mean(shuffled):.1f} %, '
                  f'{100 * min(shuffled):.1f}-{100 * max(shuffled):.1f} % in {len(shuffled)} runs; '
                  f'p = {p:.3f}')
   return results.Experiment(

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.assessment import run as assessment
   from painformer_jax.assessment.config import from_config_dict
+  from painformer_jax.assessment.memory import keep_scratch
   from painformer_jax.cli.config_file import load_config
   from painformer_jax.errors import InputError
   from painformer_jax.progress import say
@@ -38,5 +39,6 @@ def run(args: argparse.Namespace) -> int:
     if findings:
       raise InputError(f'{findings} finding{"s" if findings > 1 else ""}, listed above')
     return 0
+  keep_scratch()
   assessment.assess(config, args.workdir, say=say, out=print, against=args.against)
   return 0

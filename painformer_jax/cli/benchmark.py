@@ -132,7 +132,9 @@ def _data(args, where) -> dict:
 def _folds(args, where) -> dict:
   del where
   from painformer_jax import benchmark_folds
+  from painformer_jax.assessment.memory import keep_scratch
   from painformer_jax.progress import say
+  keep_scratch()
   result = benchmark_folds.run(
       model=args.model or 'mixer_laptop', folds=args.folds, batch=args.batch or 32,
       tokens=args.tokens, steps=args.steps, rounds=args.rounds, progress=say)
