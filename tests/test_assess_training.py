@@ -90,6 +90,7 @@ def test_coded_modalities_go_through_the_encoder():
       config, other, study, cache=None).runs[0].probability)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_a_fold_would_have_trained():
   rng = np.random.default_rng(0)
   inputs = rng.normal(size=(12, 2, 5)).astype(np.float32)

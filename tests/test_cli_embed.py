@@ -352,6 +352,7 @@ def largest_while_embedding(short, long, out):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_video_s_length(tmp_path, on_devices, measured):
   short = write_video(tmp_path / 'short.mp4', 150, size=(320, 240))
   long = write_video(tmp_path / 'long.mp4', 3_000, size=(320, 240))

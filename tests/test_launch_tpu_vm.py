@@ -172,6 +172,7 @@ echo "$JAX_PLATFORMS $*"
   assert not list(cloud.glob('*-worker*'))
 
 
+@pytest.mark.slow
 def test_one_slice_has_the_name_of_the_resource(cloud, env):
   done = bash('tpu_vm.sh', 'run', '--config=c', env=env('', STATES0='ACTIVE') | {
       'SLICES': '1', 'SPOT': '', 'NAME': 'mine'})
@@ -225,6 +226,7 @@ exit 130
   assert len(calls(cloud, 'queued-resources', 'delete')) == 1
 
 
+@pytest.mark.slow
 def test_notice_long_before_the_cloud_says_so(cloud, env):
   """While all still seems well, the training is begun again where it was; then anew."""
   does = '''
@@ -264,6 +266,7 @@ exit 1
       f'refused on {where}; {BACK}']
 
 
+@pytest.mark.slow
 def test_killed_on_machines_that_stay(cloud, env):
   """As where a worker is rebooted: no exit status is left, and the training goes on there."""
   does = '! mkdir once 2>/dev/null || kill -9 $PPID'

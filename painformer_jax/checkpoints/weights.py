@@ -4,6 +4,7 @@
     arrays/           an Orbax checkpoint: path -> array
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from painformer_jax.checkpoints.atomic import check_folder
-from painformer_jax.checkpoints.orbax_messages import first_line, quiet, reason
+from painformer_jax.checkpoints.orbax_messages import first_line, quiet, quiet_for_good, reason
 from painformer_jax.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
@@ -83,8 +84,14 @@ def save_weights(
   retired = target.with_name(f'.{secrets.token_hex(8)}.retired')
   try:
     partial.mkdir()
-    with quiet(), ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(partial / _ARRAYS, arrays)
+    with contextlib.ExitStack() as silence:
+      silence.enter_context(quiet())
+      try:
+        with ocp.StandardCheckpointer() as checkpointer:
+          checkpointer.save(partial / _ARRAYS, arrays)
+      except Exception:
+        quiet_for_good(silence.pop_all())
+        raise
     (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + '\n')
     if target.exists():
       os.replace(target, retired)
