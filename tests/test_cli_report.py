@@ -15,7 +15,7 @@ import pytest
 from conftest import environment
 from PIL import Image
 from tiny_tasks import encode, store_tiny
-from training_runs import QUICK_COMPILE
+from training_runs import QUICK_COMPILE, SMALL_MODEL
 
 from painformer_jax.checkpoints.store import restore_arrays
 from painformer_jax.cli import main
@@ -25,11 +25,14 @@ from painformer_jax.data.prepared import open_task
 from painformer_jax.models import functional, registry
 from painformer_jax.training.state import BACKBONE, group
 
-CONFIG = '''
+SHAPE = SMALL_MODEL | {'image_size': 32}
+
+CONFIG = f'''
 from painformer_jax.training.config import defaults
 
 def get_config():
   config = defaults('painformer_nano')
+  config.model.update({SHAPE})
   config.data_dir = 'data'
   config.tasks = dict(bright=dict(rows=4), coin=dict(rows=4))
   config.steps = 6
@@ -99,7 +102,7 @@ def _read(path):
 def test_the_page_in_the_terminal(place):
   text = (place / 'stdout').read_text()
   assert max(map(len, text.splitlines())) <= 100
-  assert text.startswith('run: step 6 of 6\npainformer_nano, 32 x 32 pixels, 40,904')
+  assert text.startswith('run: step 6 of 6\npainformer_nano, 32 x 32 pixels, 8,340')
   assert 'UNFINISHED' not in text
   assert re.search(r'^bright +30 \+ 15  Noise in 3 levels of brightness\.$', text, re.M)
   assert re.search(r'^At chance: coin \(', text, re.M)
@@ -122,7 +125,7 @@ def test_report_json_keeps_the_training_and_adds_the_results(place):
     assert 0 <= low <= task['probe_accuracy'] <= high <= 1
     assert {'untrained_probe_accuracy', 'pixel_baseline_accuracy', 'chance'} <= task.keys()
   bright, coin = after['tasks']['bright'], after['tasks']['coin']
-  assert (bright['probe_accuracy'], bright['pixel_baseline_accuracy']) == (1.0, 1.0)
+  assert bright['probe_accuracy'] > 0.8 and bright['pixel_baseline_accuracy'] == 1.0
   assert bright['chance'] == pytest.approx(1 / 3)
   assert (bright['probe_verdict'], coin['probe_verdict']) == ('above chance', 'at chance')
   assert (bright['unbalanced'], coin['unbalanced']) == (False, True)
@@ -131,7 +134,7 @@ def test_report_json_keeps_the_training_and_adds_the_results(place):
 
 
 def test_embeddings_are_those_of_the_checkpoint(place):
-  config = registry.make_config('painformer_nano')
+  config = registry.make_config('painformer_nano', **SHAPE)
   _, arrays = restore_arrays(place / 'run/checkpoints')
   backbone = {**group(arrays['params'], BACKBONE), **arrays['stats']}
   network = jax.jit(lambda images: functional.from_variables(config, backbone)(images))

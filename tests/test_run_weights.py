@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from assess_runs import quick_jit
 from tiny_tasks import store_tiny
+from training_runs import SMALL_MODEL
 
 import painformer_jax as pj
 from painformer_jax.checkpoints import run_weights
@@ -17,9 +18,12 @@ from painformer_jax.models import functional, registry
 from painformer_jax.training.config import defaults, from_config_dict
 from painformer_jax.training.loop import pretrain
 
+MODEL = registry.make_config('painformer_nano', **SMALL_MODEL)
+
 
 def tiny_run(tmp_path, **changes):
   config = defaults('painformer_nano')
+  config.model.update(SMALL_MODEL)
   config.data_dir = str(tmp_path / 'data')
   config.tasks = {'tiny': {'rows': 4}}
   config.steps = 2
@@ -42,7 +46,7 @@ def run(tmp_path_factory):
 @pytest.mark.slow
 def test_load_gives_the_trained_backbone(run):
   model = pj.load(run)
-  assert model.config == registry.make_config('painformer_nano')
+  assert model.config == MODEL
   fresh = functional.initial_variables(model.config, 0)
   trained = functional.variables(model)
   # Two steps moved every kernel, and the running statistics.
@@ -74,7 +78,7 @@ def test_weights_of_another_shape_are_refused(run):
 
 
 def test_another_input_size_resamples_the_filters(run):
-  config = registry.make_config('painformer_nano', image_size=48)
+  config = dataclasses.replace(MODEL, image_size=24)
   arrays = load_arrays(run, config=config)
   expected = functional.abstract_variables(config)
   assert {p: a.shape for p, a in arrays.items()} == {p: a.shape for p, a in expected.items()}

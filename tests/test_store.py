@@ -20,6 +20,11 @@ from painformer_jax.parallel import mesh as parallel
 RECORD = {'clock': {'steps': 3, 'seconds': 0.1}, 'position': {'step': 3, 'fingerprint': 'ab'}}
 
 
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch):
+  monkeypatch.setattr(store_lib, '_PAUSE', 0.0123)
+
+
 def make_state(size=40):
   """A state with the kinds of leaves that a training state has."""
   values = np.random.default_rng(0).standard_normal((size, 50)).astype(np.float32)
