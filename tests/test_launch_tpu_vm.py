@@ -158,7 +158,7 @@ def test_what_dies_is_not_begun_again_for_ever(cloud, env):
   assert log.read_text().splitlines().count('start') == 4
 
 
-@pytest.mark.parametrize('earlier', [False, True])
+@pytest.mark.parametrize('earlier', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cloud_that_has_no_machines_for_a_while(cloud, env, earlier):
   """After some were taken back, whichever `run` had asked for those."""
   settings = env('[ -e "$CLOUD/turn1" ] || sleep 600', STATES0='ACTIVE SUSPENDED', STATES1='',

@@ -124,7 +124,8 @@ def test_what_is_masked_changes_nothing(name):
   np.testing.assert_array_equal(nothing[3], plain[3])
 
 
-@pytest.mark.parametrize('name', ['vectors', 'many latents', 'narrow'])
+@pytest.mark.parametrize('name', [
+    'vectors', *(pytest.param(name, marks=pytest.mark.slow) for name in ('many latents', 'narrow'))])
 def test_gradients_do_not_see_what_is_masked(name):
   """Attention is written in two ways, by the number of latents; one sample has no token."""
   config, x, mask = CASES[name], embeddings(), some_mask()
