@@ -176,23 +176,50 @@ def _nearest_mean(features, labels, block):
   return right / len(labels)
 
 
-@pytest.mark.parametrize('deal, low, high', [
-    (protocols.shift_labels, 0.0, 0.08), (protocols.shuffle_labels, 0.1, 0.3)])
-def test_overlapping_windows_of_noise_are_found_no_more_often_than_p_says(deal, low, high):
-  """Of 100 recordings of noise about 5 have p <= 0.05; dealt one by one, labels mislead."""
-  onsets = [220.0 * block + 60 + 10 * picture for block in range(6) for picture in range(12)]
-  found = demo_study.windows(onsets, [220.0 * block for block in range(7)],
-                             delays=(1.0, 1.5, 2.0, 2.5), length=5.5, gap=10.0)
+# Layouts of windows: long series of pictures ten seconds apart; tapping now and then.
+LAYOUTS = {
+    'pictures': dict(
+        onsets=[220.0 * block + 60 + 10 * picture for block in range(6) for picture in range(12)],
+        edges=[220.0 * block for block in range(7)], delays=(1.0, 1.5, 2.0, 2.5), length=5.5),
+    'tapping': dict(
+        onsets=np.cumsum(np.random.default_rng(8).uniform(20, 34, 26)).tolist(),
+        edges=[125.0 * block for block in range(7)], delays=(1.0, 2.0, 3.0), length=8.0)}
+
+
+def _small(layout, deal, *, recordings, effect=0.0):
+  """Share of recordings of noise, with so much of an effect, that have p <= 0.05."""
+  found = demo_study.windows(**LAYOUTS[layout], gap=10.0)
   assert [w.start for w in found] == sorted(w.start for w in found)
-  block, labels = (np.array([getattr(w, name) for w in found]) for name in ('block', 'label'))
+  block, labels, starts = (
+      np.array([getattr(w, name) for w in found]) for name in ('block', 'label', 'start'))
   rng, small = np.random.default_rng(0), 0
-  for _ in range(100):
+  for number in range(recordings):
     noise = rng.standard_normal((1330 * 4, 8))
     features = np.stack([noise[int(w.start * 4):int(w.stop * 4)].mean(0) for w in found])
-    chance = [_nearest_mean(features, deal(labels, block, seed=seed), block)
-              for seed in range(19)]
+    features[:, 0] += effect * labels * features[:, 0].std()
+    seeds = range(19 * number, 19 * number + 19)
+    chance = [_nearest_mean(features, deal(labels, block, starts, seed), block) for seed in seeds]
     small += intervals.shuffle_test(_nearest_mean(features, labels, block), chance) <= 0.05
-  assert low <= small / 100 <= high
+  return small / recordings
+
+
+def _shifted(labels, block, starts, seed):
+  return protocols.shift_labels(labels, block, starts=starts, seed=seed)
+
+
+def _shuffled(labels, block, starts, seed):
+  return protocols.shuffle_labels(labels, block, seed=seed)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_overlapping_windows_of_noise_are_found_no_more_often_than_p_says(layout):
+  """Of 100 recordings of noise about 5 have p <= 0.05, and an effect is found."""
+  assert 0.01 <= _small(layout, _shifted, recordings=100) <= 0.1
+  assert _small(layout, _shifted, recordings=20, effect=2.0) >= 0.9
+
+
+def test_labels_dealt_out_one_by_one_mislead():
+  assert _small('pictures', _shuffled, recordings=100) > 0.1
 
 
 def test_a_demo_block_without_rest_is_an_error():

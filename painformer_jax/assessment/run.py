@@ -232,7 +232,7 @@ def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
     how = 'moved round in time' if config.protocol == BLOCKS else 'shuffled'
     notes.append(f'with labels {how} within each {unit}: mean {100 * np.mean(shuffled):.1f} %, '
                  f'{100 * min(shuffled):.1f}-{100 * max(shuffled):.1f} % in {len(shuffled)} runs; '
-                 f'p = {p:.3f}')
+                 f"the first seed's {100 * accuracy:.1f} % has p = {p:.3f}")
   return results.Experiment(
       name=f'{job.row}, {job.task.name}', dataset=study.name, task=job.task.name,
       modality=_label(config, job),
