@@ -21,12 +21,12 @@ Test labels may be withheld: the protocol is 'validation'; take
 
 from ml_collections import ConfigDict
 
-from painformer_jax.assessment.config import defaults
+from painformer_jax.assessment.ai4pain import SATURATION
+from painformer_jax.assessment.config import ENCODERS, defaults
 from painformer_jax.errors import InputError
 
 SIGNALS = ('bvp', 'eda', 'resp', 'spo2')
 EDITIONS = ('2024', '2024-fnirs', '2025', '2026')
-_ENCODERS = {'mixer_laptop': 'video_encoder_laptop', 'mixer_published': 'video_encoder_published'}
 
 
 def get_config(options: str = '2024') -> ConfigDict:
@@ -42,10 +42,10 @@ def get_config(options: str = '2024') -> ConfigDict:
   size = size or 'mixer_laptop'
   if edition not in EDITIONS:
     raise InputError(f'there is no edition {edition}, only {", ".join(EDITIONS)}')
-  if size not in _ENCODERS:
-    raise InputError(f'the Mixer is one of {", ".join(_ENCODERS)}, not {size}')
+  if size not in ENCODERS:
+    raise InputError(f'the Mixer is one of {", ".join(ENCODERS)}, not {size}')
   year = edition.removesuffix('-fnirs')
-  config = defaults(size, _ENCODERS[size])
+  config = defaults(size, ENCODERS[size])
   config.dataset = f'ai4pain-{year}'
   def row(label, kind, *modalities, **further):
     return dict(fusion=dict(kind=kind, modalities=modalities, **further), label=label)
@@ -57,7 +57,8 @@ def get_config(options: str = '2024') -> ConfigDict:
     drawn = dict(images=dict(spectrogram=dict(segment=128, overlap=64)))
     # Saturation is a whole percentage, which often stays for all of them.
     config.modalities = {name: dict(source=name, signal=dict(
-        drawn, quality=dict(flat='kept' if name == 'spo2' else 'left out'))) for name in SIGNALS}
+        drawn, quality=dict(flat_between=SATURATION if name == 'spo2' else ())))
+                         for name in SIGNALS}
     config.rows = {
         **{name: row(name.upper(), 'add', name) for name in SIGNALS},
         'fusion-1': row('all four', 'fusion-1', *SIGNALS),

@@ -126,13 +126,13 @@ def write_ai4pain_2025(root: Path, *, withheld: bool = True) -> None:
 
 
 def write_ai4pain_2026(root: Path) -> None:
-  """Lengths of 990, 1022 and 1118 samples, and one flat SpO2."""
+  """Lengths of 990, 1022 and 1118 samples, a steady SpO2, and one of a sensor that fell off."""
   for split, person in (('train', '3'), ('train', '4'), ('validation', '50'), ('test', '60')):
     for modality in ('Bvp', 'Eda', 'Resp', 'SpO2'):
       lengths = {f'{person}_{where}_{k}': (990, 1022, 1118)[(k + shift) % 3]
                  for shift, where in enumerate(('Baseline', 'ARM', 'HAND'))
                  for k in (1, 2, 3)}
-      flat = {f'{person}_ARM_2': np.full(1022, 97.0)}
+      flat = {f'{person}_ARM_2': np.zeros(1022), f'{person}_ARM_3': np.full(1118, 97.0)}
       write_segments(root / split / modality / f'{person}.csv', lengths,
                      replace=flat if (modality, person) == ('SpO2', '4') else None)
 

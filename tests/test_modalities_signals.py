@@ -46,8 +46,16 @@ def test_a_sound_signal():
 def test_flat_is_left_out(signal):
   quality = examine(signal)
   assert quality.flat and 'flat' in quality.fatal
-  kept = examine(signal, rules=QualityRules(flat='kept'))
-  assert kept.flat and 'flat' in kept.troubles and 'flat' not in kept.fatal
+
+
+def test_a_flat_saturation_is_kept_and_a_sensor_that_fell_off_is_not():
+  rules = QualityRules(flat_between=(50.0, 100.0))
+  for value, kept in ((97.0, True), (50.0, True), (100.0, True), (0.0, False), (127.0, False)):
+    quality = examine(np.full(50, value), rules=rules)
+    assert quality.flat and 'flat' in quality.troubles and quality.usable == kept
+  for limits in ((50.0,), (100.0, 50.0)):
+    with pytest.raises(InputError, match='flat_between is'):
+      QualityRules(flat_between=limits)
 
 
 @pytest.mark.parametrize('signal', [[], [np.nan] * 9, [np.inf, -np.inf]])

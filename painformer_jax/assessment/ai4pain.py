@@ -24,6 +24,7 @@ from painformer_jax.assessment import signal_check
 from painformer_jax.assessment.recordings import (
     VIDEO, Finding, Locator, Sample, Study, load_channels, named, read_rows, read_table)
 from painformer_jax.errors import InputError
+from painformer_jax.modalities.quality import QualityRules
 
 SPLITS = ('train', 'validation', 'test')
 # Of every edition, as its organisers say. Test comes later than the others, or never.
@@ -31,6 +32,7 @@ PEOPLE = {'train': 41, 'validation': 12, 'test': 12}
 RATE = 100.0
 SIGNALS = ('bvp', 'eda', 'resp', 'spo2')
 FNIRS = 'fnirs'
+SATURATION = (50.0, 100.0)  # Percent that a sensor on a finger may show; of this project.
 
 # Edition -> levels, and condition -> level.
 _LEVELS = {2024: ('no pain', 'low pain', 'high pain'),
@@ -327,10 +329,10 @@ def _signal_findings(study: Study, good: set[Path]) -> Iterator[Finding]:
       yield Finding(where=str(path), what=str(error).removeprefix(f'{path} '))
       continue
     lengths[modality][sample.level][channels.shape[1]] += 1
+    rules = QualityRules(flat_between=SATURATION if modality == 'spo2' else ())
     for column, values in zip(sample.data[modality].columns, channels):
-      for trouble in signal_check.troubles(values):
-        # Saturation is a whole percentage that stays for seconds.
-        if modality != 'spo2' or not trouble.startswith('clipped'):
+      for trouble in signal_check.troubles(values, rules):
+        if modality != 'spo2' or not trouble.startswith('clipped'):  # A whole percentage.
           yield Finding(where=str(path), what=f'{column}: {trouble}')
   for modality, by_level in lengths.items():
     labelled = {level: set(c) for level, c in by_level.items() if level is not None}

@@ -7,21 +7,22 @@ import numpy as np
 
 from painformer_jax.assessment.recordings import Finding, read_table
 from painformer_jax.errors import InputError
-from painformer_jax.modalities.quality import examine
+from painformer_jax.modalities.quality import QualityRules, examine
 
 CLIPPED_SHARE = 0.01  # Of a signal, above which it is worth a finding.
 
 
-def troubles(signal: np.ndarray) -> tuple[str, ...]:
+def troubles(signal: np.ndarray, rules: QualityRules = QualityRules()) -> tuple[str, ...]:
   """What is wrong with one signal in words, worst first; none if it is sound.
 
   Args:
     signal: real [n].
+    rules: by which a signal may be flat.
   """
-  found, words = examine(signal), []
+  found, words = examine(signal, rules=rules), []
   if found.missing == 1:
     return ('no finite value',)
-  if found.flat:
+  if 'flat' in found.fatal:
     words.append('flat')
   if found.missing:
     words.append(f'{round(found.missing * found.samples)} of {found.samples} values are no number')

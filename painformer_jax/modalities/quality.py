@@ -5,7 +5,7 @@
 | padding | NaN or infinite samples before the first, after the last finite one | cut off before windows are laid |
 | gaps | NaN or infinite samples within | bridged by straight lines; left out above `max_missing` |
 | clipped | runs at the extreme that begin or end abruptly | kept; left out above `max_clipped` |
-| flat | all finite samples are equal | left out, or kept if `flat` says so |
+| flat | all finite samples are equal | left out, or kept within `flat_between` |
 | short | fewer samples than asked for | kept; left out below `min_length` |
 
 Whatever happens is counted. The limits are choices of this package.
@@ -13,7 +13,6 @@ Whatever happens is counted. The limits are choices of this package.
 
 import collections
 import dataclasses
-from typing import Literal
 
 import numpy as np
 
@@ -29,15 +28,16 @@ class QualityRules:
     max_clipped: share that may be clipped, in [0, 1].
     min_length: share of the samples asked for that must be there, in (0, 1].
     clipped_run: so many equal samples in a row at the extreme are clipped.
-    flat: what becomes of flat windows. A saturation in whole percent is often one number
-      for seconds; of other signals it means that nothing was recorded.
+    flat_between: (lowest, highest) value of flat windows that are kept; () for none. A
+      saturation in whole percent is often one number for seconds; of other signals,
+      and of 0 %, it means that nothing was recorded.
   """
 
   max_missing: float = 0.25
   max_clipped: float = 0.5
   min_length: float = 0.5
   clipped_run: int = 5
-  flat: Literal['left out', 'kept'] = 'left out'
+  flat_between: tuple[float, ...] = ()
 
   def __post_init__(self):
     if not (0 <= self.max_missing <= 1 and 0 <= self.max_clipped <= 1):
@@ -45,8 +45,9 @@ class QualityRules:
     if not 0 < self.min_length <= 1 or self.clipped_run < 2:
       raise InputError('min_length must lie in (0, 1], clipped_run be at least 2: '
                        f'{self}')
-    if self.flat not in ('left out', 'kept'):
-      raise InputError(f"flat is {self.flat!r}, neither 'left out' nor 'kept'")
+    if self.flat_between and not (
+        len(self.flat_between) == 2 and self.flat_between[0] <= self.flat_between[1]):
+      raise InputError(f'flat_between is {self.flat_between}, neither (lowest, highest) nor ()')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,11 +92,13 @@ def examine(
   wanted = wanted or samples
   missing = 1 - len(kept) / samples if samples else 1.0
   flat = len(kept) == 0 or bool(kept.max() == kept.min())
+  steady = bool(flat and len(kept) and rules.flat_between
+                and rules.flat_between[0] <= kept[0] <= rules.flat_between[1])
   clipped = 0.0 if flat else _clipped(values, rules.clipped_run) / samples
   # Trouble -> whether it is there, and whether it is too much.
   judged = {
       'empty': (len(kept) == 0, len(kept) == 0),
-      'flat': (flat and len(kept) > 0, flat and len(kept) > 0 and rules.flat == 'left out'),
+      'flat': (flat and len(kept) > 0, flat and len(kept) > 0 and not steady),
       'short': (samples < wanted, samples < rules.min_length * wanted),
       'gaps': (missing > 0 and len(kept) > 0, missing > rules.max_missing),
       'clipped': (clipped > 0, clipped > rules.max_clipped),
