@@ -28,10 +28,9 @@ Which modalities the paper's Fusion N codes is not public: here all of the face.
 
 from ml_collections import ConfigDict
 
-from painformer_jax.assessment.config import defaults
+from painformer_jax.assessment.config import ENCODERS, defaults
 from painformer_jax.errors import InputError
 
-_ENCODERS = {'mixer_laptop': 'video_encoder_laptop', 'mixer_published': 'video_encoder_published'}
 MADE = ('thermal', 'depth')  # From the videos, by a network.
 EMG = ('emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
 
@@ -47,10 +46,10 @@ def get_config(options: str = '') -> ConfigDict:
   """
   chosen = [option for option in options.split(',') if option]
   sizes = [option for option in chosen if option not in MADE] or ['mixer_laptop']
-  if len(sizes) > 1 or sizes[0] not in _ENCODERS:
-    raise InputError(f'configs/assess_biovid.py takes one of {", ".join(_ENCODERS)}, and '
+  if len(sizes) > 1 or sizes[0] not in ENCODERS:
+    raise InputError(f'configs/assess_biovid.py takes one of {", ".join(ENCODERS)}, and '
                      f'{", ".join(MADE)}, not {options!r}')
-  config = defaults(sizes[0], _ENCODERS[sizes[0]])
+  config = defaults(sizes[0], ENCODERS[sizes[0]])
   config.dataset = 'biovid'
   made = [name for name in MADE if name in chosen]
   config.modalities = {

@@ -14,12 +14,19 @@ fine-tunes is not public.
 
 from ml_collections import ConfigDict
 
-from painformer_jax.assessment.config import defaults
+from painformer_jax.assessment.config import ENCODERS, defaults
+from painformer_jax.errors import InputError
 
 
 def get_config(size: str = 'mixer_laptop') -> ConfigDict:
-  """The fine-tuned table's configuration, with that preset of the Mixer."""
-  config = defaults(size)
+  """The fine-tuned table's configuration, with that preset of the Mixer.
+
+  Raises:
+    InputError: another preset.
+  """
+  if size not in ENCODERS:
+    raise InputError(f'the Mixer is one of {", ".join(ENCODERS)}, not {size}')
+  config = defaults(size, ENCODERS[size])
   config.dataset = 'biovid'
   # Every fifth frame: 28 of a clip, 4 MB of images kept on the disk while it trains.
   config.modalities = dict(

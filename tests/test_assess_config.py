@@ -133,8 +133,10 @@ def test_the_published_size_is_an_argument_of_every_dataset_s_file():
         *GIVEN, *(['--config.fnirs.path=f.csv'] if 'fnirs' in file else [])])
     shape = from_config_dict(config).mixer_config(positions=1)
     assert shape == mixer.make_config('mixer_published', positions=1)
-  with pytest.raises(InputError, match='the Mixer is one of mixer_laptop, mixer_published, not big'):
-    load_config(f'{ROOT / "configs" / "assess_ai4pain.py"}:2025,big')
+    assert config.encoder.name == 'video_encoder_published'
+  for file in ('assess_ai4pain.py:2025,', 'assess_biovid_finetune.py:'):
+    with pytest.raises(InputError, match='one of mixer_laptop, mixer_published, not video_encoder'):
+      load_config(f'{ROOT / "configs" / file}video_encoder_published')
 
 
 @pytest.mark.parametrize('part, preset', [
@@ -153,6 +155,22 @@ def test_a_preset_s_name_cannot_stand_over_the_fields_of_another(part, preset):
   from_config_dict(config)
 
 
+@pytest.mark.parametrize('part, changes', [
+    # All that mixer_laptop and video_encoder_laptop differ in.
+    ('mixer', {'depth': 1, 'self_attentions': 0}),
+    ('mixer', {'name': 'mixer_laptop', 'tokens': 'scalar'}),
+    ('mixer', {'name': 'mixer_published', 'depth': 1}),
+    ('encoder', {'name': 'video_encoder_laptop', 'latents': 256})])
+def test_fields_may_be_replaced_by_values_that_another_preset_has(part, changes):
+  config = load_config(f'{ROOT / "configs" / "assess_ai4pain.py"}:2025', overrides=GIVEN)
+  if 'name' in changes:
+    config[part] = changes
+  else:
+    config[part].update(changes)
+  kept = getattr(from_config_dict(config), part)
+  assert {name: kept[name] for name in changes} == changes
+
+
 def test_frames_that_one_has_take_the_place_of_the_network_as_the_file_says():
   said = (ROOT / 'configs' / 'assess_biovid.py').read_text()
   recipe = said[said.index('Frames of the face that you have'):]
@@ -165,8 +183,8 @@ def test_frames_that_one_has_take_the_place_of_the_network_as_the_file_says():
 def test_a_saturation_that_stays_is_no_missing_signal():
   config = from_config_dict(load_config(
       f'{ROOT / "configs" / "assess_ai4pain.py"}:2025', overrides=GIVEN))
-  kept = {name for name, each in config.modalities.items() if each.signal.quality.flat == 'kept'}
-  assert kept == {'spo2'}
+  kept = {name: each.signal.quality.flat_between for name, each in config.modalities.items()}
+  assert kept == {'bvp': (), 'eda': (), 'resp': (), 'spo2': (50.0, 100.0)}
 
 
 def test_every_field_is_explained():

@@ -27,6 +27,8 @@ Dataset = Literal['biovid', 'ai4pain-2024', 'ai4pain-2025', 'ai4pain-2026', 'dem
 TASKS = {**protocols.TASKS, **demo_study.TASKS}
 BLOCKS = 'blocks'
 PROTOCOLS = {**protocols.PROTOCOLS, BLOCKS: 'leave-one-block-of-time-out'}
+# Preset of the Mixer -> that of the Video-Encoder of its size.
+ENCODERS = {'mixer_laptop': 'video_encoder_laptop', 'mixer_published': 'video_encoder_published'}
 
 _FIT_FIELDS = tuple(f.name for f in dataclasses.fields(FitConfig)
                     if f.name not in ('model', 'seeds'))
@@ -260,16 +262,19 @@ def changed_fields(config: AssessConfig, stored: Mapping) -> list[str]:
 
 
 def _check_preset(part: str, fields: Mapping[str, Any]) -> None:
-  """Raises InputError where a preset is named whose fields are all those of another."""
+  """Raises InputError where one preset is named and all fields are those of its sibling."""
   def of(name: str) -> dict[str, Any]:
     shape = dataclasses.asdict(mixer.make_config(name))
     return {'name': fields['name']} | {key: shape[key] for key in fields if key != 'name'}
 
-  if fields != of(fields['name']):
-    for other in mixer.PRESETS:
-      if fields == of(other):
-        raise InputError(f"config.{part}.name is {fields['name']!r}, but the other fields are "
-                         f'those of {other}: name the preset in `defaults(...)`')
+  # Where few fields are given, they are replaced on purpose, whatever else has such values.
+  if not fields.keys() >= {*_MIXER_FIELDS} or fields == of(fields['name']):
+    return
+  kind = fields['name'].rpartition('_')[0]
+  for other in mixer.PRESETS:
+    if other.rpartition('_')[0] == kind and fields == of(other):
+      raise InputError(f"config.{part}.name is {fields['name']!r}, but the other fields are "
+                       f'those of {other}: name the preset in `defaults(...)`')
 
 
 def _check_names(config: AssessConfig) -> None:

@@ -62,8 +62,8 @@ def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.P
     # The file has taken the other fields of the network from its own preset.
     raise InputError(
         f'{override}: the preset cannot be overridden, since the other fields would stay '
-        f'those of {path}: name it in the file, or as its argument ({path}:PRESET) '
-        'where it takes one')
+        f'those of {path}: name it in the file, or behind its name where the file says that '
+        'this takes one')
   for part in re.sub(r'\[.*?\]', '', key).split('.'):
     if not isinstance(config, ml_collections.ConfigDict) or part not in config:
       known = config.keys() if isinstance(config, ml_collections.ConfigDict) else ()
