@@ -1,5 +1,6 @@
 """How much memory is free: files of the system as they are, and as containers have them."""
 
+import ctypes
 import platform
 import subprocess
 import sys
@@ -119,7 +120,8 @@ def test_devices_that_share_memory_share_what_is_free(monkeypatch):
     return types.SimpleNamespace(
         memory_stats=lambda: stats,
         client=types.SimpleNamespace(local_device_count=lambda: count))
-  monkeypatch.setattr('painformer_jax.assessment.memory.main_memory', lambda: 800)
+  monkeypatch.setattr('painformer_jax.assessment.memory.main_memory', lambda: 700)
+  monkeypatch.setattr('painformer_jax.assessment.memory._kept', lambda: 100)
   assert free_memory(device(None, 8)) == 100
   assert free_memory(device({'bytes_limit': 50, 'bytes_in_use': 20}, 8)) == 30
 
@@ -129,7 +131,7 @@ def test_of_this_machine():
   assert 2**20 < free < 2**50
 
 
-_FAULTS = """
+_SCRATCH = """
 import resource
 import numpy as np
 from painformer_jax.assessment import memory
@@ -138,18 +140,25 @@ if {keeps}:
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
   before = faults()
-  np.ones(2**28, np.uint8)
-print(faults() - before)
+  block = np.empty(5 << 29, np.uint8)
+  block[::1 << 24] = 1  # One page of every 16 MiB.
+  inside = memory._kept()
+  del block
+print(faults() - before, memory._kept() - inside)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='mallopt is of glibc')
-def test_scratch_that_is_kept_costs_no_page_faults():
-  """256 MiB, the third time; the C library's blocks are new each time otherwise."""
-  def faults(keeps):
-    done = subprocess.run([sys.executable, '-c', _FAULTS.format(keeps=keeps)],
+def test_scratch_that_is_kept_costs_no_page_faults_and_counts_as_free():
+  """2.5 GiB, the third time; the C library's blocks are new each time otherwise."""
+  def measured(keeps):
+    done = subprocess.run([sys.executable, '-c', _SCRATCH.format(keeps=keeps)],
                           env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True,
                           check=True)
-    return int(done.stdout)
+    return map(int, done.stdout.split())
 
-  assert faults(True) < 50 < faults(False)
+  (faults, kept), (new_faults, not_kept) = measured(True), measured(False)
+  assert faults < 50 < new_faults
+  assert not_kept < 1 << 20
+  if hasattr(ctypes.CDLL(None), 'mallinfo2'):
+    assert kept > 2.4 * GIB

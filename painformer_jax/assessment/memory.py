@@ -29,20 +29,39 @@ def keep_scratch() -> None:
     mallopt = ctypes.CDLL(None).mallopt
   except (AttributeError, OSError):
     return
-  for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)):
+  for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):  # Never.
     mallopt(option, value)
+
+
+class _Mallinfo(ctypes.Structure):
+  """glibc's struct mallinfo2."""
+
+  _fields_ = [(name, ctypes.c_size_t) for name in (
+      'arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks',
+      'fordblks', 'keepcost')]
+
+
+def _kept() -> int:
+  """Bytes that this process has freed and keeps; 0 where the C library does not say."""
+  try:
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+  except (AttributeError, OSError):
+    return 0
+  mallinfo2.restype = _Mallinfo
+  return mallinfo2().fordblks
 
 
 def free_memory(device: jax.Device) -> int:
   """Bytes that are free on a device.
 
   CPU devices share main memory: what is available there, files that the system only
-  keeps for later included, within the limits of a container or job, in equal parts.
+  keeps for later and what this process has freed included, within the limits of a
+  container or job, in equal parts.
   """
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
     return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-  return main_memory() // max(device.client.local_device_count(), 1)
+  return (main_memory() + _kept()) // max(device.client.local_device_count(), 1)
 
 
 def main_memory(root: pathlib.Path = pathlib.Path('/')) -> int:
