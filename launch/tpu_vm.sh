@@ -82,7 +82,9 @@ create() {
 
 delete() { "${tpus[@]}" queued-resources delete "$NAME" "${here[@]}" --force; }
 
-# What a worker does to mount what all share at /mnt/painformer.
+# What a worker does to mount what all share at /mnt/painformer. A new machine installs
+# updates of its own first, and apt does not wait for itself.
+lock=(-o DPkg::Lock::Timeout=600)
 if [ -n "${BUCKET:-}" ]; then
   # - All workers see at once what one has written: nothing is kept of what was seen.
   # - Rows of metrics are in the bucket with every checkpoint: while gcsfuse streams what is
@@ -100,7 +102,7 @@ if [ -n "${BUCKET:-}" ]; then
         \"https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" |
         sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
       sudo apt-get update
-      sudo apt-get install -y gcsfuse
+      sudo apt-get install -y ${lock[*]} gcsfuse
     fi
     sudo chown \"\$(id -u)\" /mnt/painformer
     ${gcsfuse[*]}"
@@ -109,7 +111,7 @@ else
   mount="
     if ! PATH=\$PATH:/sbin:/usr/sbin command -v mount.nfs >/dev/null; then
       sudo apt-get update
-      sudo apt-get install -y nfs-common
+      sudo apt-get install -y ${lock[*]} nfs-common
     fi
     sudo mount -t nfs '${NFS:-}' /mnt/painformer"
 fi

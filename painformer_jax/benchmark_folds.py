@@ -182,7 +182,7 @@ def _prepare_torch(problem: Problem, arrays: dict) -> Callable[[], None]:
   import torch
   from torch.nn import functional as F
 
-  config, (folds, steps, _) = problem.config, problem.batches.shape
+  config, (folds, _, _) = problem.config, problem.batches.shape
   device = torch.device('cuda' if torch.cuda.is_available() and jax.default_backend() == 'gpu'
                         else 'cpu')
   inputs, labels = (torch.from_numpy(a).to(device) for a in (

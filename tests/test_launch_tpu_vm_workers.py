@@ -126,7 +126,7 @@ esac
             'https://packages.cloud.google.com/apt gcsfuse-jammy main')
   assert f'/etc/apt/sources.list.d/gcsfuse.list: {source}' in lines
   assert any(line.startswith('/usr/share/keyrings/cloud.google.asc: key of') for line in lines)
-  assert lines.index('apt-get update') < lines.index('apt-get install -y gcsfuse')
+  assert lines.index('apt-get update') < lines.index('apt-get install -y -o DPkg::Lock::Timeout=600 gcsfuse')
   assert len((cloud / 'order').read_text().splitlines()) == 2
 
 
@@ -143,7 +143,7 @@ echo "$@" >>"$CLOUD/sudo"
 ''')
   done = bash('tpu_vm.sh', 'run', '--config=c', env=env('', STATES0='ACTIVE', SLICES='1'))
   assert done.returncode == 0, done.stderr
-  first = [] if installed else ['apt-get update', 'apt-get install -y nfs-common']
+  first = [] if installed else ['apt-get update', 'apt-get install -y -o DPkg::Lock::Timeout=600 nfs-common']
   mounted = ['mkdir -p /mnt/painformer', 'mount -t nfs 10.0.0.2:/share /mnt/painformer']
   assert (cloud / 'sudo').read_text().splitlines() == [
       mounted[0], *first, mounted[1], *mounted]  # Both stand-in workers are this machine.

@@ -103,6 +103,34 @@ with processes.joined(coordinator=sys.argv[1], count=2, index=int(sys.argv[2]),
     assert done.returncode == 1 and 'Traceback' not in done.stderr
 
 
+@pytest.mark.parametrize('error, status', [('RuntimeError', 1), ('ValueError', 2)])
+def test_an_error_of_the_network_is_no_refusal(error, status):
+  """What starts processes again does so after 1, and ends after 2."""
+  code = f'''
+import sys
+import jax
+from painformer_jax.errors import InputError
+from painformer_jax.parallel import processes
+
+def initialize(*arguments, **options):
+  raise {error}('UNAVAILABLE: connection reset\\nin many lines')
+
+jax.distributed.initialize = initialize
+try:
+  with processes.joined(coordinator=sys.argv[1], count=2, index=1, explain=None):
+    pass
+except InputError as error:
+  print(f'painformer: {{error}}', file=sys.stderr)
+  sys.exit(2)
+'''
+  place = f'127.0.0.1:{free_port()}'
+  done = subprocess.run([sys.executable, '-c', code, place], text=True, capture_output=True,
+                        env=environment(JAX_PLATFORMS='cpu'), timeout=100, check=False)
+  assert done.returncode == status
+  assert done.stderr.splitlines() == [
+      f'painformer: the processes do not find each other at {place}: UNAVAILABLE: connection reset']
+
+
 def test_a_port_that_is_taken(tmp_path, capsys):
   with socket.create_server(('127.0.0.1', 0)) as taken:
     place = f'127.0.0.1:{taken.getsockname()[1]}'

@@ -9,7 +9,7 @@ import pathlib
 import sys
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -123,7 +123,7 @@ class CheckpointStore:
     damaged = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        found = self._read_surely(step, abstract_state)
+        found = _read_surely(self._read, step, abstract_state)
       except _Damaged as error:
         damaged[step] = str(error)
         continue
@@ -136,13 +136,6 @@ class CheckpointStore:
           f'restored (step {newest}: {damaged[newest]}): damaged or of another model; take '
           'another --workdir to start anew')
     return None
-
-  def _read_surely(self, step: int, abstract_state) -> Restored:
-    """Twice where need be: a shared file system may fail for a moment, and is no damage."""
-    with contextlib.suppress(_Damaged):
-      return self._read(step, abstract_state)
-    time.sleep(_PAUSE)
-    return self._read(step, abstract_state)
 
   def _read(self, step: int, abstract_state) -> Restored:
     """Not with the manager, in which those that succeed wait for one that fails."""
@@ -245,6 +238,14 @@ class CheckpointStore:
           'the same command again') from error
 
 
+def _read_surely(read: Callable[..., Any], *args) -> Any:
+  """Twice where need be: a shared file system may fail for a moment, and is no damage."""
+  with contextlib.suppress(_Damaged):
+    return read(*args)
+  time.sleep(_PAUSE)
+  return read(*args)
+
+
 def latest_step(folder: str | pathlib.Path) -> int | None:
   """Step of the newest whole checkpoint in a folder that may not be there."""
   if not pathlib.Path(folder).is_dir():
@@ -278,8 +279,8 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
       break
     step = max(steps)
     try:
-      arrays = _read_arrays(folder, step)
-    except InputError as error:
+      arrays = _read_surely(_read_arrays, folder, step)
+    except _Damaged as error:
       failures[step] = error
       continue
     for error in failures.values():
@@ -307,7 +308,7 @@ def _read_arrays(folder: pathlib.Path, step: int) -> dict:
     _, stored = _opened(_read_json(folder, step))
     _compare(checksums(found), stored)
   except Exception as error:  # Orbax raises many kinds for damaged files.
-    raise InputError(_damaged(path, error)) from error
+    raise _Damaged(_damaged(path, error)) from error
   finally:
     reader.close()
   return {'params': found[parameters], 'stats': found['stats']}

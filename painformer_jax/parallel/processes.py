@@ -52,7 +52,8 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
 
   Raises:
     InputError: the place does not make sense, or is not found. Where not all come in
-      time, the process ends with a line instead: JAX cannot be called back.
+      time, or the network fails, the process ends with a line instead: JAX cannot be
+      called back.
   """
   if coordinator is not None:
     _check(coordinator, count, index)
@@ -84,9 +85,11 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
         initialization_timeout=int(start_timeout) + 60, heartbeat_timeout_seconds=late,
         shutdown_timeout_seconds=late)
   except (ValueError, RuntimeError) as error:
-    raise InputError(
-        f'the processes do not find each other at {place.coordinator}: '
-        f'{str(error).splitlines()[0]}') from error
+    line = (f'the processes do not find each other at {place.coordinator}: '
+            f'{str(error).splitlines()[0]}')
+    if isinstance(error, RuntimeError):  # Of the network, or of a process that is gone.
+      liveness.end_process(line)
+    raise InputError(line) from error
   if jax.process_count() == 1:
     waiting.cancel()
     yield
