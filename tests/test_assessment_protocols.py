@@ -317,28 +317,16 @@ class TestShuffle:
       np.testing.assert_array_equal(np.sort(shuffled[own]), np.sort(labels[own]))
 
   def test_labels_of_each_block_move_round_in_time(self):
-    """Of windows that are evenly spread, by whole windows."""
-    blocks = np.repeat(['a', 'b', 'c'], [40, 60, 1])
-    labels = np.concatenate([np.repeat([0, 1, 0], [10, 20, 10]), np.repeat([1, 0], 30), [1]])
-    starts = np.concatenate([np.arange(40) / 2, 100 + np.arange(60) / 3, [500]])
+    blocks = np.repeat(['a', 'b'], [40, 60])
+    labels = np.concatenate([np.repeat([0, 1, 0], [10, 20, 10]), np.repeat([1, 0], 30)])
     before, moved = labels.copy(), set()
     for seed in range(50):
-      shifted = protocols.shift_labels(labels, blocks, starts=starts, seed=seed)
+      shifted = protocols.shift_labels(labels, blocks, seed=seed)
       for block in 'ab':
         own = blocks == block
         turns = [n for n in range(own.sum())
                  if (np.roll(labels[own], n) == shifted[own]).all()]
         assert turns
         moved.add((block, turns[0]))
-      assert shifted[-1] == 1
     np.testing.assert_array_equal(labels, before)
     assert len(moved) > 40
-
-  def test_windows_that_nearly_coincide_keep_one_label(self):
-    """Threes a tenth of a second apart, once every ten seconds."""
-    starts = (10 * np.arange(30)[:, None] + [0, 0.1, 0.2]).ravel()
-    labels = np.repeat(np.arange(30) % 2, 3)
-    whole = [np.ptp(protocols.shift_labels(
-        labels, np.zeros(90), starts=starts, seed=seed).reshape(30, 3), axis=1).max() == 0
-             for seed in range(100)]
-    assert np.mean(whole) > 0.9

@@ -165,7 +165,7 @@ def _sample(recording: str, window: _Window, places: Mapping[str, Locator], *,
   return Sample(
       subject=f'{recording}, block {window.block + 1}',
       name=f'{recording} {window.start:.3f}-{window.stop:.3f} s',
-      level=first_level + window.label, start=window.start,
+      level=first_level + window.label,
       data={modality: cut(place) for modality, place in places.items()})
 
 

@@ -163,12 +163,9 @@ def run(config: AssessConfig, job: Job, study: Study, *, cache: str,
   subjects = study.subject_array()[job.positions]
   seeds = config.seeds
   if shuffle is not None:
-    if config.protocol == BLOCKS:  # Their windows overlap.
-      starts = np.array([study.samples[i].start for i in job.positions])
-      label = protocols.shift_labels(job.label, subjects, starts=starts, seed=shuffle)
-    else:
-      label = protocols.shuffle_labels(job.label, subjects, seed=shuffle)
-    job = dataclasses.replace(job, label=label)
+    # Windows of a block of time overlap; the study lists them by time.
+    deal = protocols.shift_labels if config.protocol == BLOCKS else protocols.shuffle_labels
+    job = dataclasses.replace(job, label=deal(job.label, subjects, seed=shuffle))
     seeds = seeds[:1]
   protocols.check_subjects(job.folds, subjects)
   points = config.points

@@ -49,8 +49,6 @@ class Sample:
     data: modality -> where it lies.
     split: 'train', 'validation' or 'test' where the study fixes it, else ''.
     folder: of the split, as it is spelt.
-    start: of a window of a recording, when it begins, in seconds; the study lists those of
-      a subject in order.
   """
 
   subject: str
@@ -59,7 +57,6 @@ class Sample:
   data: Mapping[str, Locator]
   split: str = ''
   folder: str = ''
-  start: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
