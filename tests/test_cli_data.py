@@ -322,6 +322,7 @@ def test_demo_fetches_and_stores_every_task(tmp_path, monkeypatch, capsys):
   assert 'what the 2 demo tasks test on is apart' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.demo_corpus
 def test_the_real_demo_corpus_is_prepared_and_sound(tmp_path):
   try:

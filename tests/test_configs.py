@@ -48,8 +48,8 @@ def test_its_docstring_says_what_it_is(file):
   assert isinstance(first, str) and first.splitlines()[0].endswith('.')
 
 
-# Other tests of training run these as they are.
-ELSEWHERE = ('tiny', 'pretrain_tiny_corpus', 'pretrain_painformer', 'demo_backbone')
+# Other tests of training, or launch/demo.sh, run these as they are.
+ELSEWHERE = ('demo', 'tiny', 'pretrain_tiny_corpus', 'pretrain_painformer', 'demo_backbone')
 
 
 @pytest.mark.parametrize('file', [

@@ -148,6 +148,7 @@ def test_killed_on_machines_that_stay(cloud, env):
   assert len(calls(cloud, 'queued-resources', 'create')) == 1
 
 
+@pytest.mark.slow
 def test_what_dies_is_not_begun_again_for_ever(cloud, env):
   """RESTARTS is here that of launch/train.sh too: two starts whenever it is begun."""
   done = bash('tpu_vm.sh', 'run', '--config=c',

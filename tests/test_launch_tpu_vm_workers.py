@@ -22,6 +22,7 @@ def test_older_code_is_not_started(cloud, env):
   assert not calls(cloud, 'queued-resources', 'delete')
 
 
+@pytest.mark.slow
 def test_only_attempts_in_a_row_count(cloud, env, tmp_path):
   """Every other time the first worker cannot mount what is shared."""
   script(tmp_path / 'bin/sudo', '''#!/bin/sh
