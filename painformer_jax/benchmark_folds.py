@@ -148,19 +148,28 @@ def make_problem(config: FitConfig, *, folds: int, samples: int, tokens: int, st
                  keys=np.stack([run.key for run in runs]))
 
 
+def _piece(config: FitConfig, *, tokens: int) -> int:
+  return cost.piece_size(config.model, tokens=tokens, batch=config.batch,
+                         platform=jax.default_backend())
+
+
 def _prepare_jax(problem: Problem) -> tuple[Callable[[], None], float, dict]:
   """A function that trains all folds so many steps further; compile seconds; arrays of fold 0."""
   config, (folds, steps, _) = problem.config, problem.batches.shape
   mesh = parallel.data_mesh()
+  # Devices take equally many: copies fill up.
+  filled = np.arange(-(-folds // mesh.size) * mesh.size) % folds
   data = jax.device_put(
       Data(inputs=problem.inputs, labels=problem.labels, mask=None), parallel.replicated(mesh))
   inputs = fit_program.put_runs(mesh, RunInputs(
-      batches=problem.batches, weights=np.ones((folds, config.model.outputs), np.float32),
-      test=np.zeros((folds, 1, 1), np.int32)))
+      batches=problem.batches[filled],
+      weights=np.ones((len(filled), config.model.outputs), np.float32),
+      test=np.zeros((len(filled), 1, 1), np.int32)))
   state = fit_program.make_initial(config, mesh)(
-      fit_program.put_runs(mesh, problem.keys))
+      fit_program.put_runs(mesh, problem.keys[filled]))
   first = jax.device_get({path: a[0] for path, a in state.params.items()})
-  advance = fit_program.make_advance(config, mesh, steps=_SCHEDULE)
+  advance = fit_program.make_advance(config, mesh, steps=_SCHEDULE,
+                                     piece=_piece(config, tokens=problem.inputs.shape[1]))
 
   def run():
     nonlocal state
@@ -295,15 +304,17 @@ def run(*, model: str = 'mixer_laptop', folds: int = 87, batch: int = 32, tokens
 
 def _check_memory(config: FitConfig, *, folds: int, tokens: int) -> None:
   """Raises InputError where the folds of both sides do not fit into the devices."""
-  a_fold = cost.bytes_per_run(config.model, tokens=tokens, batch=config.batch)
+  a_fold = cost.bytes_per_run(config.model, tokens=tokens, batch=config.batch,
+                              piece=_piece(config, tokens=tokens))
   # Parameters, gradients and two moments of PyTorch's; activations of one at a time.
   a_fold += 16 * cost.size(config.model, tokens=tokens).parameters
+  one = 4 * config.batch * cost.size(config.model, tokens=tokens).activations
   free = sum(free_memory(device) for device in jax.local_devices())
-  if folds * a_fold > free:
+  if folds * a_fold + one > free:
     raise InputError(
-        f'{folds} folds of batch {config.batch} take about {folds * a_fold / 1e9:.3g} GB, and '
-        f'{free / 1e9:.3g} GB are free: take fewer --folds (at most '
-        f'{int(free // a_fold)} fit) or a smaller --batch')
+        f'{folds} folds of batch {config.batch} take about {(folds * a_fold + one) / 1e9:.3g} GB, '
+        f'and {free / 1e9:.3g} GB are free: take fewer --folds (at most '
+        f'{max(int((free - one) // a_fold), 0)} fit) or a smaller --batch')
 
 
 def measured_rate(config: FitConfig, *, tokens: int, runs: int, steps: int = 2) -> float:

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from assess_runs import quick_jit
-from painformer_jax.assessment import finetune_config, finetune_program, fusion, fusion_on_device
+from painformer_jax.assessment import (
+    cost, finetune_config, finetune_program, fusion, fusion_on_device)
 from painformer_jax.assessment.embedding_store import Tokens
 from painformer_jax.assessment.finetune_batches import choose, frames_a_step
 from painformer_jax.assessment.finetune_config import FinetuneConfig
@@ -246,7 +247,7 @@ def furthest(state, other):
 @pytest.mark.parametrize('rows, most, pieces', [
     (32, 0, 1), (32, 32, 1), (32, 31, 2), (32, 5, 8), (12, 5, 3), (7, 3, 7), (7, 1, 7)])
 def test_pieces_are_equal(rows, most, pieces):
-  assert finetune_program.count_pieces(rows, most=most) == pieces
+  assert cost.count_pieces(rows, most=most) == pieces
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from assess_runs import quick_jit
-from fit_tasks import CLOSE, CONFIG, difference, leave_out, task, train
-from painformer_jax.assessment import fit, fit_program
+from fit_tasks import CLOSE, CONFIG, MODEL, difference, leave_out, task, train
+from painformer_jax.assessment import cost, fit, fit_program
 from painformer_jax.assessment.fit import fit_folds
 from painformer_jax.assessment.fold_batches import Fold
 from painformer_jax.errors import InputError
@@ -58,7 +58,7 @@ def on_mesh():
     program = dataclasses.replace(CONFIG, seeds=(0,), epochs=1)
     state = fit_program.make_initial(program, mesh)(
         fit_program.put_runs(mesh, np.zeros((runs, 2), np.uint32)))
-    text = fit_program.make_advance(program, mesh, steps=24).lower(
+    text = fit_program.make_advance(program, mesh, steps=24, piece=program.batch).lower(
         state, fit_program.Data(inputs=shape((96, 2, 6), np.float32),
                                 labels=shape((96,), np.int32), mask=None),
         fit_program.RunInputs(batches=shape((runs, 24, 8), np.int32),
@@ -201,6 +201,31 @@ def test_chunks_of_one_step_change_nothing(together, monkeypatch, measured):
   assert len(lines) == 24 and lines[0].endswith('TFLOP')  # The cost, then all steps but the last.
   measured('chunks of one step', max(
       difference(result, together, i, i) for i in range(5)), limit=1e-12)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_pieces_of_a_batch_change_rounding_alone(monkeypatch, measured, masked):
+  inputs, labels = task()
+  mask = np.ones(inputs.shape[:2], bool)
+  mask[::3, 1] = False
+  config = dataclasses.replace(
+      CONFIG, steps=8, model=dataclasses.replace(MODEL, dropout=0.0), class_weights='balanced')
+  def result(most):
+    activations = 4 * cost.size(config.model, tokens=2).activations
+    monkeypatch.setattr(cost, '_PIECE_BYTES', most * activations)
+    return fit_folds(inputs, labels, leave_out(5), config=config, mask=mask if masked else None)
+  whole = result(config.batch)
+  for most in (1, 3):  # The latter in pieces of 2.
+    pieces = result(most)
+    measured('batch whole and in pieces',
+             max(difference(whole, pieces, i, i) for i in range(5)), limit=CLOSE)
+
+
+def test_pieces_draw_dropout_each_for_itself(monkeypatch, together):
+  monkeypatch.setattr(cost, '_PIECE_BYTES', 1)
+  first, again = train(), train()
+  assert all(np.array_equal(a, b) for a, b in zip(first.logits, again.logits))
+  assert difference(first, together) > CLOSE
 
 
 def test_a_damaged_cache_is_named(tmp_path):

@@ -117,11 +117,20 @@ def test_groups_fit_and_are_even(runs, devices, fit_runs, at_once):
   assert groups * size - runs < groups * devices + devices  # Little is filled up.
 
 
-def test_memory_estimate_is_near_what_the_compiler_takes():
+def test_pieces_are_for_cpus_and_large_networks():
+  published, laptop = (mixer.make_config(f'mixer_{name}') for name in ('published', 'laptop'))
+  def piece(model, batch, platform='cpu'):
+    return cost.piece_size(model, tokens=1, batch=batch, platform=platform)
+  assert [piece(published, batch) for batch in (4, 8, 12, 31, 32)] == [4, 8, 6, 1, 8]
+  assert piece(published, 32, 'gpu') == piece(laptop, 32) == 32
+
+
+@pytest.mark.parametrize('piece', [16, 4])
+def test_memory_estimate_is_near_what_the_compiler_takes(piece):
   mesh, runs = parallel.data_mesh(), 8
   model = dataclasses.replace(MODEL, latents=8, width=32, tokens='scalar', input_width=24)
   config = FitConfig(model=model, batch=16)
-  advance = fit_program.make_advance(config, mesh, steps=24)
+  advance = fit_program.make_advance(config, mesh, steps=24, piece=piece)
   keys = jax.ShapeDtypeStruct((runs, 2), np.uint32)
   state = jax.eval_shape(fit_program.make_initial(config, mesh), keys)
   shape = jax.ShapeDtypeStruct
@@ -130,10 +139,10 @@ def test_memory_estimate_is_near_what_the_compiler_takes():
                               labels=shape((50,), np.int32), mask=None),
       fit_program.RunInputs(batches=shape((runs, 4, 16), np.int32),
                             weights=shape((runs, 2), np.float32),
-                            test=shape((runs, 1, 16), np.int32)),
+                            test=shape((runs, 1, piece), np.int32)),
       shape((), np.int32), shape((), np.int32), shape((), bool)).compile().memory_analysis()
   taken = compiled.temp_size_in_bytes + compiled.argument_size_in_bytes
-  estimate = runs * cost.bytes_per_run(model, tokens=2, batch=16)
+  estimate = runs * cost.bytes_per_run(model, tokens=2, batch=16, piece=piece)
   assert 0.5 < taken / estimate < 1.3
 
 

@@ -233,7 +233,7 @@ def test_dropout_needs_a_key_and_follows_it():
     mixer.apply_train(TINY, drawn(TINY), x, key=None)
   off = dataclasses.replace(TINY, dropout=0.0)
   np.testing.assert_allclose(
-      mixer.apply_train(off, drawn(TINY), x, key=None), run(TINY, x), atol=1e-6)
+      mixer.apply_train(off, drawn(TINY), x, key=None), run(TINY, x), atol=5e-6)
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-from painformer_jax.assessment import experiment, fit_program, fusion, metrics, results
+from painformer_jax.assessment import cost, experiment, fit_program, fusion, metrics, results
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.embedding_store import Tokens
 from painformer_jax.assessment.embeddings import EmbeddingSettings, EmbeddingStore
@@ -154,7 +154,9 @@ def train(inputs: np.ndarray, labels: np.ndarray, mask: np.ndarray, *, config: F
           balanced=config.class_weights == 'balanced') for run in runs]),
       test=np.zeros((len(runs), 1, 1), np.int32)))
   state = fit_program.make_initial(program, mesh)(place(np.stack([run.key for run in runs])))
-  state, losses, _ = fit_program.make_advance(program, mesh, steps=steps)(
+  piece = cost.piece_size(config.model, tokens=inputs.shape[1], batch=config.batch,
+                          platform=mesh.devices.flat[0].platform)
+  state, losses, _ = fit_program.make_advance(program, mesh, steps=steps, piece=piece)(
       state, data, told, np.int32(0), np.int32(steps), False)
   if not np.isfinite(np.asarray(losses)).all():
     raise InputError('the loss on all samples is not finite: take a lower learning rate')

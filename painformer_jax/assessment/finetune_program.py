@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from painformer_jax import path_rules
-from painformer_jax.assessment import fit_program, fusion_on_device
+from painformer_jax.assessment import cost, fit_program, fusion_on_device
 from painformer_jax.assessment.fit_program import FitConfig
 from painformer_jax.assessment.fusion import FusionConfig
 from painformer_jax.assessment.fusion_on_device import Part
@@ -162,19 +162,13 @@ def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -
     shown = normalise(images, Preset.mean, Preset.std)
     return network(shown).embedding.astype(jnp.float32)
 
-  pieces = count_pieces(len(images) // mesh.size, most=plan.images_at_once)
+  pieces = cost.count_pieces(len(images) // mesh.size, most=plan.images_at_once)
   if pieces == 1:
     return embed(images)
   # Activations of one piece at a time: the backward pass works them out again.
   found = jax.lax.map(jax.checkpoint(embed), parallel.in_parts(mesh, images, pieces))
   by_device = found.reshape(pieces, mesh.size, -1, found.shape[-1])
   return jnp.swapaxes(by_device, 0, 1).reshape(len(images), -1)
-
-
-def count_pieces(rows: int, *, most: int) -> int:
-  """Fewest equal pieces of at most so many rows each; 1 where `most` is 0."""
-  return next(pieces for pieces in range(1, rows + 1)
-              if rows % pieces == 0 and (not most or rows // pieces <= most))
 
 
 def _in_their_places(embeddings: jax.Array, token: jax.Array, *, tokens: int) -> Part:

@@ -1,6 +1,7 @@
 """Trains every fold and seed of an experiment at once, and keeps what is done."""
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -88,16 +89,18 @@ def fit_folds(inputs: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], *,
     progress(str(cost.training_cost(config.model, tokens=inputs.shape[1], runs=len(left),
                                     steps=steps, batch=config.batch)))
     mesh = parallel.data_mesh(devices)
+    piece = cost.piece_size(config.model, tokens=inputs.shape[1], batch=config.batch,
+                            platform=mesh.devices.flat[0].platform)
     size = group_size(
         len(left), at_once=at_once, devices=mesh.size,
         bytes_a_run=cost.bytes_per_run(
-            config.model, tokens=inputs.shape[1], batch=config.batch),
+            config.model, tokens=inputs.shape[1], batch=config.batch, piece=piece),
         memory=(memory_limit or free_memory(mesh.devices.flat[0]) // 2) - inputs.nbytes)
     start = time.perf_counter()
     with Interrupt() as interrupt:
       trainer = _Trainer(
           Data(inputs=inputs, labels=labels, mask=mask), config, mesh=mesh, runs=runs,
-          steps=steps, size=size, progress=progress, interrupt=interrupt)
+          steps=steps, size=size, piece=piece, progress=progress, interrupt=interrupt)
       groups = [left[i:i + size] for i in range(0, len(left), size)]
       for number, group in enumerate(groups):
         done = trainer.train(group, number=number, groups=len(groups))
@@ -173,21 +176,21 @@ class _Trainer:
   """Holds the compiled program; trains one group after the other."""
 
   def __init__(self, data: Data, config: FitConfig, *, mesh: jax.sharding.Mesh,
-               runs: Sequence[Run], steps: int, size: int,
+               runs: Sequence[Run], steps: int, size: int, piece: int,
                progress: Callable[[str], None], interrupt: Interrupt):
     self._labels, self._config, self._mesh = data.labels, config, mesh
     self._steps, self._size, self._chunk = steps, size, min(steps, _MOST_STEPS)
     self._progress, self._interrupt = progress, interrupt
     # The same padding in every group, so that one program serves all.
     longest = max(len(run.fold.test) for run in runs)
-    self._blocks = -(-longest // config.batch)
+    self._test_shape = size, -(-longest // piece), piece
     self._flops = config.batch * cost.size(
         config.model, tokens=data.inputs.shape[1]).train_flops
     self._data = jax.device_put(data, parallel.replicated(mesh))
     # What the program does not depend on must not make it compile again.
     program = dataclasses.replace(config, seeds=(0,), epochs=1, steps=steps, class_weights='none')
     self._initial = fit_program.make_initial(program, mesh)
-    self._advance = fit_program.make_advance(program, mesh, steps=steps)
+    self._advance = fit_program.make_advance(program, mesh, steps=steps, piece=piece)
     self._seconds = self._done = 0
 
   def train(self, group: Sequence[Run], *, number: int, groups: int) -> dict[Run, RunResult]:
@@ -196,13 +199,13 @@ class _Trainer:
     filled = list(group) + [group[0]] * (self._size - len(group))
     batches = np.stack([minibatches(run, steps=steps, batch=config.batch) for run in filled])
     place = lambda tree: fit_program.put_runs(self._mesh, tree)
-    test = padded([run.fold.test for run in filled], length=self._blocks * config.batch)
+    test = padded([run.fold.test for run in filled], length=math.prod(self._test_shape[1:]))
     weights = np.stack([class_weights(
         run, self._labels, classes=config.model.outputs,
         balanced=config.class_weights == 'balanced') for run in filled])
     inputs = place(RunInputs(
         batches=np.zeros((self._size, self._chunk, config.batch), np.int32), weights=weights,
-        test=test.reshape(self._size, self._blocks, config.batch)))
+        test=test.reshape(self._test_shape)))
     state = self._initial(place(np.stack([run.key for run in filled])))
     losses, step, count = [], 0, 1
     while step < steps:

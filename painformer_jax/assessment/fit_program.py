@@ -194,14 +194,36 @@ def batch_loss(config: FitConfig, params, inputs, mask, labels, weights, *, key)
   return (weights * optax.softmax_cross_entropy(logits, targets)).mean()
 
 
-def _train_step(config: FitConfig, data: Data, state: RunState, rows, weights, *, step, rate):
+def _gradients(config: FitConfig, data: Data, params, rows, weights, *, key, piece: int):
+  """Loss and gradients of one run on the samples `rows`, `piece` of them at a time.
+
+  They are those of all samples at once; only noise and dropout are other ones.
+  """
+
+  def of_piece(rows, key):
+    labels = data.labels[rows]
+    mask = None if data.mask is None else data.mask[rows]
+    return jax.value_and_grad(
+        lambda params: batch_loss(config, params, data.inputs[rows], mask, labels,
+                                  weights[labels], key=key))(params)
+
+  pieces = len(rows) // piece
+  if pieces == 1:
+    return of_piece(rows, key)
+  of_all = jax.lax.fori_loop(
+      0, pieces, lambda number, total: jax.tree.map(jnp.add, total, of_piece(
+          jax.lax.dynamic_slice_in_dim(rows, number * piece, piece),
+          jax.random.fold_in(key, number))),
+      (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
+  return jax.tree.map(lambda a: a / pieces, of_all)
+
+
+def _train_step(config: FitConfig, data: Data, state: RunState, rows, weights, *, step, rate,
+                piece: int):
   """One step of one run; `vmap` makes it one of all."""
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), step)
-  labels = data.labels[rows]
-  mask = None if data.mask is None else data.mask[rows]
-  loss, gradients = jax.value_and_grad(
-      lambda params: batch_loss(config, params, data.inputs[rows], mask, labels,
-                                weights[labels], key=key))(state.params)
+  loss, gradients = _gradients(
+      config, data, state.params, rows, weights, key=key, piece=piece)
   # The gradients of the latents come last. Without something that waits for them the
   # compiler does not see that all kernels have been used when they are replaced, and
   # copies each of them in every step.
@@ -231,7 +253,8 @@ def make_initial(config: FitConfig, mesh: jax.sharding.Mesh) -> Callable:
 
 
 @functools.lru_cache(maxsize=8)
-def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int) -> Callable:
+def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int,
+                 piece: int) -> Callable:
   """Compiles what trains all runs further, and tests them at the end.
 
   `advance(state, data, inputs, start, count, test) -> (state, losses, logits)`:
@@ -239,7 +262,8 @@ def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int) -> C
   are [runs, steps of a chunk], those after `count` 0; logits are [runs, blocks,
   rows, classes], zeros unless `test`. The state is donated. Runs lie evenly over
   the devices of the mesh and need nothing of one another. `steps` are those of
-  the whole training, which the learning rate follows.
+  the whole training, which the learning rate follows. `piece` divides the batch:
+  gradients are worked out for so many samples of it at a time.
   """
   schedule = learning_rate(config, steps=steps)
 
@@ -251,7 +275,8 @@ def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int) -> C
       rows = jax.lax.dynamic_index_in_dim(inputs.batches, number, axis=1, keepdims=False)
       now = start + number
       state, loss = jax.vmap(lambda s, r, w: _train_step(
-          config, data, s, r, w, step=now, rate=schedule(now)))(state, rows, inputs.weights)
+          config, data, s, r, w, step=now, rate=schedule(now), piece=piece))(
+              state, rows, inputs.weights)
       return state, losses.at[:, number].set(loss)
 
     losses = jnp.zeros((runs, chunk), jnp.float32)

@@ -124,7 +124,7 @@ class Mixer(nnx.Module):
     for _ in self.attentions:
       self.mlps.append(GegluMlp(config.width, ratio=config.mlp_ratio, **shared))
     self.norm = layer_norm(config.width, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
-    self.head = Linear(config.width, config.outputs, rngs=rngs)
+    self.head = Linear(config.width, config.outputs, dtype=jnp.float32, rngs=rngs)
 
   def __call__(self, embeddings: jax.Array, mask: jax.Array | None = None, *,
                key: jax.Array | None = None) -> jax.Array:

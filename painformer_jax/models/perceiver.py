@@ -17,6 +17,7 @@ from painformer_jax.models.layers import layer_norm
 
 _EPSILON = 1e-5
 _FEW_PAIRS = 64  # Of latents and tokens, up to which attention is written out.
+_MANY_SCORES = 2 ** 18  # Of a sample, from which half of the samples keeps a core busy.
 
 
 def fourier_features(count: int, *, positions: int, bands: int, max_frequency: float) -> np.ndarray:
@@ -50,8 +51,58 @@ class Linear(nnx.Linear):
         1.0, 'fan_in', 'normal'), **kwargs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = super().__call__(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]))
-    return y.reshape(*x.shape[:-1], y.shape[-1])
+    return _linear(x.astype(self.dtype), self.kernel[...],
+                   None if self.bias is None else self.bias[...])
+
+
+def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+  y = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ kernel.astype(x.dtype)
+  y = y if bias is None else y + bias.astype(x.dtype)
+  return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _linear_of_normed(norm: nnx.LayerNorm, x: jax.Array, *layers: Linear) -> jax.Array:
+  """What linear layers give for norm(x), side by side.
+
+  Scale and shift of the norm are applied to the kernels, which are smaller than x.
+  """
+  kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=1)
+  bias = norm.bias[...] @ kernel
+  if layers[0].bias is not None:
+    bias += jnp.concatenate([layer.bias[...] for layer in layers])
+  return _linear(standardise(x).astype(layers[0].dtype), norm.scale[...][:, None] * kernel, bias)
+
+
+@jax.custom_vjp
+def standardise(x: jax.Array) -> jax.Array:
+  """LayerNorm without scale and bias: mean 0 and variance 1 over the last axis, in float32.
+
+  With a gradient of its own, from the result alone: in half of the passes over x that
+  the gradients of mean and variance take.
+  """
+  return _standardise(x)[0]
+
+
+def _standardise(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  x = x.astype(jnp.float32)
+  x -= x.mean(axis=-1, keepdims=True)
+  factor = jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + _EPSILON)
+  return x * factor, factor
+
+
+def _standardise_forward(x):
+  y, factor = _standardise(x)
+  return y, (y, factor, jnp.zeros((), x.dtype))
+
+
+def _standardise_backward(kept, gradient):
+  y, factor, like = kept
+  mean = gradient.mean(axis=-1, keepdims=True)
+  along = (gradient * y).mean(axis=-1, keepdims=True)
+  return ((factor * (gradient - mean - y * along)).astype(like.dtype),)
+
+
+standardise.defvjp(_standardise_forward, _standardise_backward)
 
 
 class Dropout(nnx.Module):
@@ -110,12 +161,16 @@ class LatentAttention(nnx.Module):
     Returns:
       [batch, latents, width].
     """
-    x = self.norm(latents)
-    source = x if context is None else self.norm_context(context)
-    if is_narrow(self.heads, source.shape[-1], inner=self.q.kernel.shape[1]):
+    width = (latents if context is None else context).shape[-1]
+    if is_narrow(self.heads, width, inner=self.q.kernel.shape[1]):
+      x = self.norm(latents)
+      source = x if context is None else self.norm_context(context)
       return latents + self.dropout(self._read_narrow(x, source, mask), noise)
-    q = self.q(x)
-    k, v = jnp.split(self.kv(source), 2, axis=-1)
+    if context is None:
+      q, k, v = jnp.split(_linear_of_normed(self.norm, latents, self.q, self.kv), 3, axis=-1)
+    else:
+      q = _linear_of_normed(self.norm, latents, self.q)
+      k, v = jnp.split(self.kv(self.norm_context(context)), 2, axis=-1)
     few = q.shape[1] * k.shape[1] <= _FEW_PAIRS
     y = (_read_few if few else _read)(q, k, v, mask, heads=self.heads)
     return latents + self.dropout(self.proj(y), noise)
@@ -149,6 +204,16 @@ def is_narrow(heads: int, context_width: int, *, inner: int) -> bool:
 def _read(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *,
           heads: int) -> jax.Array:
   """Attention of [batch or 1, queries, inner] to [batch, tokens, inner], as matrix products."""
+  scores = heads * q.shape[1] * k.shape[1]
+  if mask is None and q.shape == k.shape and len(q) % 2 == 0 and scores >= _MANY_SCORES:
+    # CPUs work on a product as small as a head's with one core. Halves that need nothing
+    # of one another are worked on at the same time.
+    halves = zip(*(jnp.split(x, [len(x) // 2]) for x in (q, k, v)))
+    return jnp.concatenate([_read_all(*half, None, heads=heads) for half in halves])
+  return _read_all(q, k, v, mask, heads=heads)
+
+
+def _read_all(q, k, v, mask, *, heads: int) -> jax.Array:
   q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2) for x in (q, k, v))
   y = _weigh(q * q.shape[-1] ** -0.5, k, v, mask)
   return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], -1)
@@ -208,7 +273,7 @@ class GegluMlp(nnx.Module):
 
   def __call__(self, x: jax.Array, *, noise: jax.Array | None = None) -> jax.Array:
     """[batch, latents, width] -> the same shape, as is that of `noise` (uint8)."""
-    value, gate = jnp.split(self.fc1(self.norm(x)), 2, axis=-1)
+    value, gate = jnp.split(_linear_of_normed(self.norm, x, self.fc1), 2, axis=-1)
     # As jax.nn.gelu in float32, but with erf, which XLA has at a third of the price of
     # erfc; in bfloat16 1 + erf would cancel.
     gate = gate.astype(jnp.float32)
