@@ -98,6 +98,18 @@ def test_configs_beyond_the_benchmark_are_refused():
     benchmark_folds.torch_mixer(mixer.make_config('mixer_laptop', dtype='bfloat16'))
 
 
+def _measured_on_devices(folds):
+  result = measure(folds=folds)[0]
+  return {'devices': result['devices'], 'folds': result['folds'], **result['jax']}
+
+
+def test_devices_need_not_divide_the_folds(on_devices):
+  result = on_devices(2, _measured_on_devices, folds=3)
+  assert (result['devices'], result['folds']) == (2, 3)
+  # What fills up the devices is no work done.
+  assert result['fold_steps_per_second'] == pytest.approx(3 * 2 / np.median(result['seconds']))
+
+
 @pytest.mark.parametrize('change, message', [
     ({'model': 'mixer'}, 'no mixer'), ({'folds': 1}, 'two folds or more'), ({'samples': 5}, '5 samples'),
     ({'batch': 0}, 'batch 0 is below 1'), ({'rounds': 0}, 'rounds 0')])

@@ -8,7 +8,7 @@ from painformer_jax.models.perceiver import is_narrow
 # Forward and backward: the gradients of a product are two more of its size.
 _TRAIN = 3
 # Of activations that CPUs work on at a time. More than caches hold: of the published
-# size 8 and 16 samples are as fast, 32 take a quarter longer each, 4 cost in overhead.
+# size 8 and 16 samples are as fast, 32 take a quarter longer each, 2 cost in overhead.
 _PIECE_BYTES = 600e6
 
 

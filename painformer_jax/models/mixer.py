@@ -149,9 +149,10 @@ class Mixer(nnx.Module):
     key_encoder = None
     if key is not None:
       key, key_encoder = jax.random.split(key)
-      # Drawn at once, four bytes of each: random numbers are dear on CPUs.
-      bits = jax.random.bits(
-          key, (-(-len(noise) // 4), len(embeddings), config.latents, config.width))
+      # Four bytes of each, since random numbers are dear on CPUs, and so few at a time
+      # that they stay in the caches meanwhile.
+      shape = (len(embeddings), config.latents, config.width)
+      bits = [jax.random.bits(key, shape) for key in jax.random.split(key, -(-len(noise) // 4))]
       noise = [(bits[i // 4] >> (8 * (i % 4))).astype(jnp.uint8) for i in range(len(noise))]
     embeddings = embeddings.astype(config.dtype)
     if mask is not None:
