@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from assess_runs import quick_jit
 from painformer_jax import benchmark_folds
 from painformer_jax.assessment import cost
 from painformer_jax.errors import InputError
@@ -23,21 +24,26 @@ def measure(**options):
   return result, lines
 
 
-@pytest.fixture
-def without_torch(monkeypatch):
-  """PyTorch as if it were not installed."""
-  monkeypatch.setitem(sys.modules, 'torch', None)
+def _measured_without_torch(folds):
+  """What is measured and said where PyTorch is not installed."""
+  sys.modules['torch'] = None
+  result, lines = measure(folds=folds)
+  return {'result': result, 'lines': lines, 'table': benchmark_folds.table(result)}
 
 
-def test_measures_jax_where_there_is_no_torch(without_torch):
-  result, lines = measure()
-  assert any('PyTorch is not installed' in line for line in lines)
+def test_measures_jax_where_there_is_no_torch(on_devices):
+  """On two devices, which do not divide the folds."""
+  answer = on_devices(2, _measured_without_torch, folds=3)
+  result = answer['result']
+  assert any('PyTorch is not installed' in line for line in answer['lines'])
   assert result['torch'] is None and result['ratio'] is None
+  assert (result['devices'], result['folds']) == (2, 3)
   assert len(result['jax']['seconds']) == 2 and min(result['jax']['seconds']) > 0
+  # What fills up the devices is no work done.
   middle = np.median(result['jax']['seconds'])
   assert result['jax']['fold_steps_per_second'] == pytest.approx(3 * 2 / middle)
-  text = benchmark_folds.table(result)
-  assert 'JAX, all folds at once' in text and 'nothing to compare with' in text
+  assert ('JAX, all folds at once' in answer['table']
+          and 'nothing to compare with' in answer['table'])
 
 
 @pytest.mark.torch
@@ -75,7 +81,8 @@ def test_both_networks_give_the_same_logits(change, measured):
 
 def test_hours_follow_from_a_measured_rate():
   config = benchmark_folds.FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
-  rate = benchmark_folds.measured_rate(config, tokens=2, runs=1)
+  with quick_jit():
+    rate = benchmark_folds.measured_rate(config, tokens=2, runs=1)
   assert 1e4 < rate < 1e13
   total = cost.training_cost(config.model, tokens=2, runs=87, steps=10, batch=4)
   assert total.flops == 87 * 40 * 6 * cost.size(config.model, tokens=2).multiply_adds
@@ -96,18 +103,6 @@ def test_configs_beyond_the_benchmark_are_refused():
   pytest.importorskip('torch')
   with pytest.raises(ValueError, match='no encoder'):
     benchmark_folds.torch_mixer(mixer.make_config('mixer_laptop', dtype='bfloat16'))
-
-
-def _measured_on_devices(folds):
-  result = measure(folds=folds)[0]
-  return {'devices': result['devices'], 'folds': result['folds'], **result['jax']}
-
-
-def test_devices_need_not_divide_the_folds(on_devices):
-  result = on_devices(2, _measured_on_devices, folds=3)
-  assert (result['devices'], result['folds']) == (2, 3)
-  # What fills up the devices is no work done.
-  assert result['fold_steps_per_second'] == pytest.approx(3 * 2 / np.median(result['seconds']))
 
 
 @pytest.mark.parametrize('change, message', [

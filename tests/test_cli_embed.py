@@ -176,7 +176,8 @@ def test_pillow_does_not_warn_of_large_images(painformer, stored, tmp_path):
 
 
 @pytest.mark.parametrize('number, status, word', [
-    (signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'stopped')])
+    (signal.SIGINT, 130, 'interrupted'),
+    pytest.param(signal.SIGTERM, 143, 'stopped', marks=pytest.mark.slow)])
 def test_an_interrupt_leaves_nothing(stored, tmp_path, number, status, word):
   write_video(tmp_path / 'long.mp4', 6_000, size=(320, 240))
   (tmp_path / 'out.npz').write_bytes(b'older')

@@ -203,7 +203,7 @@ def test_chunks_of_one_step_change_nothing(together, monkeypatch, measured):
       difference(result, together, i, i) for i in range(5)), limit=1e-12)
 
 
-@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('masked', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_pieces_of_a_batch_change_rounding_alone(monkeypatch, measured, masked):
   inputs, labels = task()
   mask = np.ones(inputs.shape[:2], bool)

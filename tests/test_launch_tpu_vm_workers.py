@@ -64,7 +64,8 @@ echo 'mkdir -p "$HOME/.local/bin" && cp "{uv}" "$HOME/.local/bin/uv"'
 
 
 @pytest.mark.parametrize('fit', [
-    'too old', pytest.param('no venv', marks=pytest.mark.slow), 'fit'])
+    'too old', pytest.param('no venv', marks=pytest.mark.slow),
+    pytest.param('fit', marks=pytest.mark.slow)])
 def test_a_python_is_brought_where_none_is_fit(cloud, env, tmp_path, fit):
   """To every worker, once: later its environment is whole."""
   settings = env('! mkdir once 2>/dev/null || kill -9 $PPID', STATES0='ACTIVE', SLICES='1',

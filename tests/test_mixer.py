@@ -300,7 +300,7 @@ def test_published_presets_are_near_what_was_reported():
         1, 1, 0, 40)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.sampled_from(list(CASES)), st.integers(1, 9), st.integers(1, 3), st.integers(0, 2))
 def test_counted_parameters_are_those_of_the_arrays(name, width, ratio, attentions):
   config = dataclasses.replace(

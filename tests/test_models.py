@@ -137,7 +137,7 @@ def test_every_way_of_computing_gives_the_same(arrays, overrides):
   np.testing.assert_allclose(actual.logits, wanted.logits, atol=1e-5)
 
 
-@pytest.mark.parametrize('gate', ['fft', 'dft'])
+@pytest.mark.parametrize('gate', ['fft', pytest.param('dft', marks=pytest.mark.slow)])
 def test_bfloat16_keeps_float32_parameters_and_comes_near(arrays, gate):
   config = make_config('painformer_nano', num_classes=5, gate=gate,
                        gate_precision='default', dtype='bfloat16')
