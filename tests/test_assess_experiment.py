@@ -209,6 +209,7 @@ def test_overlapping_windows_of_noise_are_hardly_found_more_often_than_p_says(la
   assert _small(layout, protocols.shift_labels, recordings=20, effect=2.0) >= 0.9
 
 
+@pytest.mark.slow
 def test_labels_dealt_out_one_by_one_mislead_more():
   dealt, moved = (_small('pictures', deal, recordings=200) for deal in (
       protocols.shuffle_labels, protocols.shift_labels))

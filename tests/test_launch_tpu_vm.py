@@ -113,6 +113,7 @@ sleep 600
       f'the first worker has ended (0); {BACK}']
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_not_begun_again(cloud, env):
   done = bash('tpu_vm.sh', 'run', '--config=c', env=env('echo "a typo"; exit 2', STATES0='ACTIVE'))
   assert done.returncode == 2 and 'a typo' in done.stdout

@@ -1,9 +1,12 @@
 """The weights folder."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -127,6 +130,31 @@ def test_full_disk_leaves_the_old_weights(folder, variables):
   loaded = weights.load_weights(folder)
   assert loaded.variables['norm1/scale'].tobytes() == (
       variables['norm1/scale'].tobytes())
+  assert [p.name for p in folder.parent.iterdir()] == ['w']
+
+
+def test_nothing_comes_back_after_a_failed_save(folder, variables, monkeypatch):
+  """Threads of a save that has failed go on for a while."""
+  threads = []
+
+  def save(self, path, arrays):
+    del self, arrays
+
+    def go_on():
+      for number in range(20):
+        with contextlib.suppress(OSError):  # Removed meanwhile.
+          path.mkdir(parents=True, exist_ok=True)
+          (path / str(number)).write_text('late')
+        time.sleep(0.01)
+
+    threads.append(threading.Thread(target=go_on))
+    threads[0].start()
+    raise ValueError('no space left on device')
+
+  monkeypatch.setattr(weights.ocp.StandardCheckpointer, 'save', save)
+  with pytest.raises(InputError, match='cannot be written'):
+    weights.save_weights(folder, variables, config=CONFIG, source=SOURCE)
+  threads[0].join()
   assert [p.name for p in folder.parent.iterdir()] == ['w']
 
 

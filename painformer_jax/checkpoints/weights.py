@@ -11,6 +11,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import time
 import zlib
 from collections.abc import Mapping
 
@@ -102,12 +103,26 @@ def save_weights(
         f'{folder} cannot be written: {reason(error)}; free some space '
         'or choose another place') from error
   finally:
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove(partial)
     # Whatever stops us between the two replacements, the old folder comes back.
     if target.exists():
       shutil.rmtree(retired, ignore_errors=True)
     elif retired.exists():
       os.replace(retired, target)
+
+
+def _remove(folder: pathlib.Path) -> None:
+  """Removes a folder, if it is there, into which threads of a failed save may still write.
+
+  Orbax reports the first array that fails and leaves the others to themselves: files,
+  and the folder with them, come back for a moment. So it must have stayed away.
+  """
+  absent = 0 if folder.exists() else 10
+  end = time.monotonic() + 5
+  while absent < 10 and time.monotonic() < end:
+    absent = 0 if folder.exists() else absent + 1
+    shutil.rmtree(folder, ignore_errors=True)
+    time.sleep(0.02)
 
 
 def check_target(folder: str | os.PathLike) -> pathlib.Path:
