@@ -273,7 +273,6 @@ def test_two_processes_train_as_one(tmp_path, tmp_path_factory):
       p.name for p in (tmp_path / 'alone').iterdir()}
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path, tmp_path_factory):
   """As when a cloud takes one machine back. What is saved goes on alone."""
   folder = shared_folder(tmp_path_factory)
