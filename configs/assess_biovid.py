@@ -29,7 +29,7 @@ Which modalities the paper's Fusion N codes is not public: here all of the face.
 from ml_collections import ConfigDict
 
 from painformer_jax.assessment.config import ENCODERS, defaults
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 MADE = ('thermal', 'depth')  # From the videos, by a network.
 EMG = ('emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')

@@ -7,7 +7,7 @@
 #                                   begins at once (default: ~/.cache/painformer/KIND)
 #
 # What is set already stays; flags that are set already come last and prevail. An XLA
-# that does not know a flag ends the process: tests/test_launch.py starts JAX
+# that does not know a flag ends the process: tests/launch/test_launch.py starts JAX
 # with each of these.
 set -euo pipefail
 

@@ -17,10 +17,10 @@ _HOME = {
     'PainFormerConfig': 'models.config',
     'create': 'models.registry',
     'list_models': 'models.registry',
-    'load': 'checkpoints.load',
-    'preprocess': 'inference',
-    'embed': 'inference',
-    'InputError': 'errors',
+    'load': 'weights.load',
+    'preprocess': 'embedding.inference',
+    'embed': 'embedding.inference',
+    'InputError': 'core.errors',
 }
 
 __all__ = [*_HOME, '__version__']

@@ -22,6 +22,9 @@ CORE = ('test_import', 'test_models', 'test_presets', 'test_spectral', 'test_key
 
 TESTS = pathlib.Path(__file__).parent
 ROOT = TESTS.parent
+# Tests of one room use helpers and sometimes another room's inputs, by name.
+FOLDERS = [str(p) for p in sorted(TESTS.iterdir()) if p.is_dir() and any(p.glob('*.py'))]
+sys.path[:0] = FOLDERS
 
 _CALL = '''
 import importlib, json, sys
@@ -46,7 +49,7 @@ def pytest_configure(config):
 
 def environment(**changes: str) -> dict[str, str]:
   """The environment for a subprocess that imports this package and the tests."""
-  path = os.pathsep.join([str(ROOT), str(TESTS), os.environ.get('PYTHONPATH', '')])
+  path = os.pathsep.join([str(ROOT), str(TESTS), *FOLDERS, os.environ.get('PYTHONPATH', '')])
   return {**os.environ, 'PYTHONPATH': path, **changes}
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parent.parent)]
+sys.path[:0] = [str(pathlib.Path(__file__).parent / 'helpers'), *map(str, pathlib.Path(__file__).parents[:2])]
 
 from painformer_jax.checkpoints import store
 from process_runs import ProcessRun, Topology

@@ -13,13 +13,17 @@ from typing import Any, Literal
 
 import ml_collections
 
-from painformer_jax.assessment import ai4pain, biovid, demo_study, pictures, protocols
-from painformer_jax.config_fields import build, changes, hint, with_defaults
-from painformer_jax.assessment.embeddings import EmbeddingSettings
-from painformer_jax.assessment.finetune_config import FinetuneConfig
-from painformer_jax.assessment.fit_program import FitConfig
-from painformer_jax.assessment.fusion import FusionConfig
-from painformer_jax.errors import InputError
+from painformer_jax.assessment.datasets import ai4pain
+from painformer_jax.assessment.datasets import biovid
+from painformer_jax.assessment.datasets import demo_study
+from painformer_jax.assessment.datasets import pictures
+from painformer_jax.assessment.folds import protocols
+from painformer_jax.core.config_fields import build, changes, hint, with_defaults
+from painformer_jax.assessment.embedding.embed import EmbeddingSettings
+from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
+from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fusion import FusionConfig
+from painformer_jax.core.errors import InputError
 from painformer_jax.models import mixer
 from painformer_jax.models.mixer import MixerConfig
 

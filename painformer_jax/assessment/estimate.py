@@ -11,21 +11,23 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from painformer_jax.assessment import cost, embeddings, experiment
+from painformer_jax.assessment.mixers import cost
+from painformer_jax.assessment.embedding import embed as embeddings
+from painformer_jax.assessment import experiment
 from painformer_jax.assessment.config import AssessConfig
-from painformer_jax.assessment.embedding_store import ModalityFolder
+from painformer_jax.assessment.embedding.store import ModalityFolder
 from painformer_jax.assessment.experiment import Job
-from painformer_jax.assessment.fusion import MixerInput
-from painformer_jax.assessment.pictures import count_pictures
-from painformer_jax.assessment.recordings import Study, load_channels, video_path
-from painformer_jax.assessment.sample_images import EmbeddingSettings, SampleReader, channels_of
-from painformer_jax.benchmark_folds import measured_rate
-from painformer_jax.checkpoints.weights import Weights
-from painformer_jax.errors import InputError
+from painformer_jax.assessment.mixers.fusion import MixerInput
+from painformer_jax.assessment.datasets.pictures import count_pictures
+from painformer_jax.assessment.datasets.recordings import Study, load_channels, video_path
+from painformer_jax.assessment.embedding.sample_images import (EmbeddingSettings, SampleReader, channels_of)
+from painformer_jax.benchmarks.folds import measured_rate
+from painformer_jax.weights.folder import Weights
+from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import video
 from painformer_jax.modalities.windows import windows
 from painformer_jax.models import arithmetic
-from painformer_jax.progress import duration
+from painformer_jax.core.progress import duration
 
 # A few steps of a few folds are enough to see the rate.
 _STEPS, _RUNS = 8, 16

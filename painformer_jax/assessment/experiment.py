@@ -6,18 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from painformer_jax.assessment import cost, fusion, metrics, protocols
+from painformer_jax.assessment.mixers import cost
+from painformer_jax.assessment.mixers import fusion
+from painformer_jax.assessment.statistics import metrics
+from painformer_jax.assessment.folds import protocols
 from painformer_jax.assessment.config import BLOCKS, TASKS, AssessConfig
-from painformer_jax.assessment.embedding_store import Tokens
-from painformer_jax.assessment.fit import fit_folds
-from painformer_jax.assessment.fit_program import FitConfig
-from painformer_jax.assessment.fold_batches import Fold, count_steps
-from painformer_jax.assessment.fusion import MixerInput
-from painformer_jax.assessment.metrics import Predictions
-from painformer_jax.assessment.normalise import Standardiser, zscore_by_subject
-from painformer_jax.assessment.protocols import Task
-from painformer_jax.assessment.recordings import Study
-from painformer_jax.errors import InputError
+from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.mixers.fit import fit_folds
+from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.folds.batches import Fold, count_steps
+from painformer_jax.assessment.mixers.fusion import MixerInput
+from painformer_jax.assessment.statistics.metrics import Predictions
+from painformer_jax.assessment.mixers.normalise import Standardiser, zscore_by_subject
+from painformer_jax.assessment.folds.protocols import Task
+from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.core.errors import InputError
 
 Progress = Callable[[str], None]
 

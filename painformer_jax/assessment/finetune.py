@@ -20,25 +20,30 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from painformer_jax.assessment import (
-    embeddings, experiment, finetune_config, finetune_program, fusion, metrics, protocols)
+from painformer_jax.assessment.embedding import embed as embeddings
+from painformer_jax.assessment.mixers import finetune_config
+from painformer_jax.assessment.mixers import finetune_program
+from painformer_jax.assessment.mixers import fusion
+from painformer_jax.assessment.statistics import metrics
+from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment import experiment
 from painformer_jax.assessment.config import AssessConfig
-from painformer_jax.assessment.embedding_record import INFORMATION, arrays_sha256
-from painformer_jax.assessment.embedding_store import EmbeddingStore, Tokens
+from painformer_jax.assessment.embedding.record import INFORMATION, arrays_sha256
+from painformer_jax.assessment.embedding.store import EmbeddingStore, Tokens
 from painformer_jax.assessment.experiment import Job, Outcome
-from painformer_jax.assessment.finetune_batches import Batches, frames_a_step
-from painformer_jax.assessment.finetune_program import TunePlan, TuneState, mixer_name
-from painformer_jax.assessment.fold_batches import Run, class_weights, minibatches
-from painformer_jax.assessment.predict import predict
-from painformer_jax.assessment.recordings import Study
-from painformer_jax.checkpoints.atomic import write_atomically
+from painformer_jax.assessment.mixers.finetune_batches import Batches, frames_a_step
+from painformer_jax.assessment.mixers.finetune_program import TunePlan, TuneState, mixer_name
+from painformer_jax.assessment.folds.batches import Run, class_weights, minibatches
+from painformer_jax.assessment.mixers.predict import predict
+from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.core.files import write_atomically
 from painformer_jax.checkpoints.store import CheckpointStore
-from painformer_jax.checkpoints.weights import Source, Weights, save_weights
-from painformer_jax.errors import InputError
+from painformer_jax.weights.folder import Source, Weights, save_weights
+from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.progress import duration
+from painformer_jax.core.progress import duration
 from painformer_jax.training.interrupt import Interrupt
 from painformer_jax.training.state import BACKBONE, group
 

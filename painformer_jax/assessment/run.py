@@ -9,19 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from painformer_jax.assessment import (
-    assessor, datasets, embeddings, estimate, experiment, finetune, intervals, metrics, paired,
-    results, terminal)
-from painformer_jax.assessment.assessor import Source
+from painformer_jax.assessment.clips import assessor
+from painformer_jax.assessment import study as datasets
+from painformer_jax.assessment.embedding import embed as embeddings
+from painformer_jax.assessment.statistics import intervals
+from painformer_jax.assessment.statistics import metrics
+from painformer_jax.assessment.results import paired
+from painformer_jax.assessment.results import summary as results
+from painformer_jax.assessment.results import terminal
+from painformer_jax.assessment import estimate, experiment, finetune
+from painformer_jax.assessment.clips.assessor import Source
 from painformer_jax.assessment.config import BLOCKS, PROTOCOLS, AssessConfig, changed_fields
-from painformer_jax.assessment.embeddings import EmbeddingStore
+from painformer_jax.assessment.embedding.embed import EmbeddingStore
 from painformer_jax.assessment.experiment import Job, Outcome
-from painformer_jax.assessment.protocols import FIXED
-from painformer_jax.assessment.recordings import Study
-from painformer_jax.assessment.sample_images import channels_of
-from painformer_jax.checkpoints.load import read_weights
-from painformer_jax.checkpoints.weights import Weights
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.assessment.folds.protocols import FIXED
+from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.assessment.embedding.sample_images import channels_of
+from painformer_jax.weights.load import read_weights
+from painformer_jax.weights.folder import Weights
+from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.training.run import environment, write_json
 
 CLAIM = ('This project claims no accuracy on BioVid or AI4Pain: figures of those are what a '

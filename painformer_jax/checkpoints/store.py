@@ -17,10 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from painformer_jax import progress
+from painformer_jax.core import progress
 from painformer_jax.checkpoints.checksums import checksums
 from painformer_jax.checkpoints.orbax_messages import first_line, quiet, quiet_for_good, reason
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel import processes
 

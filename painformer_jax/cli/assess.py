@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.assessment import run as assessment
   from painformer_jax.assessment.config import from_config_dict
-  from painformer_jax.assessment.memory import keep_scratch
+  from painformer_jax.core.memory import keep_scratch
   from painformer_jax.cli.config_file import load_config
-  from painformer_jax.errors import InputError
-  from painformer_jax.progress import say
+  from painformer_jax.core.errors import InputError
+  from painformer_jax.core.progress import say
 
   config = from_config_dict(load_config(args.config, overrides=args.overrides))
   if args.check:

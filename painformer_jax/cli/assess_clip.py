@@ -31,10 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   import pathlib
 
-  from painformer_jax.assessment import assessor, clip, results
-  from painformer_jax.checkpoints.atomic import check_file_target, write_atomically
-  from painformer_jax.errors import InputError
-  from painformer_jax.progress import say
+  from painformer_jax.assessment.clips import assessor
+  from painformer_jax.assessment.clips import clip
+  from painformer_jax.assessment.results import summary as results
+  from painformer_jax.core.files import check_file_target, write_atomically
+  from painformer_jax.core.errors import InputError
+  from painformer_jax.core.progress import say
 
   kind = pathlib.Path(args.out).suffix.lower().lstrip('.') if args.out else 'csv'
   if kind not in ('csv', 'json'):
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _by_source(given: list[str], sources: list[str], *, what: str) -> dict[str, str]:
   """Source -> value, of texts 'value' or 'source=value'."""
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
 
   found = {}
   for text in given:
@@ -86,7 +88,7 @@ def _rates(given: list[str], signals: list[str]) -> dict[str, float]:
   """Signal -> Hz, of texts 'Hz', which is for all that are not named, or 'signal=Hz'."""
   import math
 
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
 
   found = {}
   for text in given:

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   import pathlib
 
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
   from painformer_jax.training.run import environment, write_json
 
   if args.json and not pathlib.Path(args.json).absolute().parent.is_dir():
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> None:
 def _model(args, where) -> dict:
   import dataclasses
 
-  from painformer_jax import benchmark
-  from painformer_jax.progress import say
+  from painformer_jax.benchmarks import model as benchmark
+  from painformer_jax.core.progress import say
   model, batch = args.model or 'painformer', args.batch or 8
   measurements = benchmark.benchmark(
       model, batch=batch, rounds=args.rounds, work=args.work, dtype=args.dtype, progress=say)
@@ -91,10 +91,10 @@ def _data(args, where) -> dict:
   import os
   import tempfile
 
-  from painformer_jax import benchmark_data
+  from painformer_jax.benchmarks import data as benchmark_data
   from painformer_jax.data.builders.base import store
-  from painformer_jax.errors import InputError
-  from painformer_jax.progress import say
+  from painformer_jax.core.errors import InputError
+  from painformer_jax.core.progress import say
   if args.records:
     rows = benchmark_data.scale(args.records, folder=args.scratch, progress=say)
     print(benchmark_data.scale_table(rows))
@@ -131,9 +131,9 @@ def _data(args, where) -> dict:
 
 def _folds(args, where) -> dict:
   del where
-  from painformer_jax import benchmark_folds
-  from painformer_jax.assessment.memory import keep_scratch
-  from painformer_jax.progress import say
+  from painformer_jax.benchmarks import folds as benchmark_folds
+  from painformer_jax.core.memory import keep_scratch
+  from painformer_jax.core.progress import say
   keep_scratch()
   result = benchmark_folds.run(
       model=args.model or 'mixer_laptop', folds=args.folds, batch=args.batch or 32,

@@ -10,7 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 
 def load_config(file: str, *, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:

@@ -22,9 +22,10 @@ def add_arguments(parser):
 
 
 def run(args):
-  from painformer_jax.checkpoints import torch_file, weights
-  from painformer_jax.checkpoints.atomic import check_file_target
-  from painformer_jax.checkpoints.convert import ConversionError, convert
+  from painformer_jax.weights.torch import read as torch_file
+  from painformer_jax.weights import folder as weights
+  from painformer_jax.core.files import check_file_target
+  from painformer_jax.weights.convert import ConversionError, convert
 
   weights.check_target(args.out)
   if args.report:
@@ -47,7 +48,7 @@ def run(args):
 
 
 def _write_report(path, report, *, converted: bool):
-  from painformer_jax.checkpoints.atomic import write_atomically
+  from painformer_jax.core.files import write_atomically
   if path:
     content = {'done': converted, **dataclasses.asdict(report)}
     text = json.dumps(content, indent=1) + '\n'

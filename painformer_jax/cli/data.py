@@ -126,7 +126,7 @@ def _add_readers(prepare) -> None:
 def _demo(args):
   from painformer_jax.data.builders.base import store
   from painformer_jax.data.demo import fetch, split, tasks
-  from painformer_jax.progress import say
+  from painformer_jax.core.progress import say
   cache = fetch.fetch(args.cache, progress=say)
   found = tasks.demo_tasks(cache, image_size=args.image_size)
   split.check_disjoint(found, gap=_DEMO_GAP)
@@ -144,8 +144,8 @@ def _prepare(args):
   from painformer_jax.data.builders.base import check_settings, store
   from painformer_jax.data.builders.beam import store_with_beam
   from painformer_jax.data.builders.catalog import READERS
-  from painformer_jax.errors import InputError
-  from painformer_jax.progress import say, waiting
+  from painformer_jax.core.errors import InputError
+  from painformer_jax.core.progress import say, waiting
   reader = READERS[args.reader]
   if args.threads is not None and args.threads < 1:
     raise InputError('--threads must be at least 1')
@@ -173,7 +173,7 @@ def _prepare(args):
 def _page(args):
   from painformer_jax.data.builders.catalog import PAGES, READERS
   from painformer_jax.data.corpus import CORPUS
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
   pages = {path.stem: path for path in sorted(PAGES.glob('*.md'))}
   # Readers and tasks have pages too.
   names = {reader: row.page for reader, row in READERS.items()} | {
@@ -189,7 +189,7 @@ def _page(args):
 
 def _list(args):
   from painformer_jax.data import corpus, prepared
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
   names = prepared.list_tasks(args.data_dir)
   unfinished = prepared.unfinished_tasks(args.data_dir)
   if not names and not unfinished:
@@ -212,8 +212,8 @@ def _list(args):
 def _check(args):
   from painformer_jax.data import check, corpus
   from painformer_jax.data.prepared import list_tasks, open_task
-  from painformer_jax.errors import InputError
-  from painformer_jax.progress import say
+  from painformer_jax.core.errors import InputError
+  from painformer_jax.core.progress import say
   if args.threads is not None and args.threads < 1:
     raise InputError('--threads must be at least 1')
   reports = check.check_tasks(

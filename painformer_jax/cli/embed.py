@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   _check_options(args)
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
   if args.batch_size < 1 or (args.every is not None and args.every < 1):
     raise InputError('--batch-size and --every must be at least 1')
   with _stopped_by_sigterm():
@@ -92,12 +92,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-  from painformer_jax.checkpoints.atomic import check_file_target
-  from painformer_jax.checkpoints.load import non_finite, read_weights
-  from painformer_jax.embed_files import Sheet, embed_files
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.files import check_file_target
+  from painformer_jax.weights.load import non_finite, read_weights
+  from painformer_jax.embedding.files import Sheet, embed_files
+  from painformer_jax.core.errors import InputError
   from painformer_jax.models import functional
-  from painformer_jax.progress import say
+  from painformer_jax.core.progress import say
 
   sheet = None
   if args.sheet:
@@ -131,8 +131,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _picture_reader(args):
-  from painformer_jax.embed_pictures import PictureConfig, PictureReader
-  from painformer_jax.modalities.settings import read_settings
+  from painformer_jax.embedding.pictures import PictureConfig, PictureReader
+  from painformer_jax.core.settings import read_settings
 
   config = read_settings(args.settings, PictureConfig) if args.settings else PictureConfig()
   config = dataclasses.replace(
@@ -142,8 +142,8 @@ def _picture_reader(args):
 
 
 def _signal_reader(args):
-  from painformer_jax.embed_signals import SignalReader
-  from painformer_jax.modalities.settings import read_settings
+  from painformer_jax.embedding.signals import SignalReader
+  from painformer_jax.core.settings import read_settings
   from painformer_jax.modalities.windows import SignalConfig
 
   config = read_settings(args.settings, SignalConfig) if args.settings else SignalConfig()
@@ -156,7 +156,7 @@ def _signal_reader(args):
 
 def _check_options(args: argparse.Namespace) -> None:
   """Refuses options that do not fit the modality, or one another."""
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
 
   for name, modalities in _FITS.items():
     if getattr(args, name) is not None and args.modality not in modalities:

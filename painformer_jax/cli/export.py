@@ -14,12 +14,12 @@ def add_arguments(parser):
 
 
 def run(args):
-  from painformer_jax.checkpoints.atomic import check_file_target
-  from painformer_jax.checkpoints.convert import export
-  from painformer_jax.checkpoints.load import read_weights
-  from painformer_jax.checkpoints.safetensors_file import write_safetensors
-  from painformer_jax.checkpoints.torch_write import write_pth
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.files import check_file_target
+  from painformer_jax.weights.convert import export
+  from painformer_jax.weights.load import read_weights
+  from painformer_jax.weights.safetensors_file import write_safetensors
+  from painformer_jax.weights.torch.write import write_pth
+  from painformer_jax.core.errors import InputError
 
   writers = {
       '.pth': write_pth, '.pt': write_pth, '.safetensors': write_safetensors}

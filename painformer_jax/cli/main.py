@@ -13,7 +13,7 @@ import traceback
 import warnings
 
 from painformer_jax import __version__
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 # Command -> what it does. The module painformer_jax.cli.<command>, '-' being '_', holds
 # `EXAMPLE: str`, `add_arguments(parser)` and `run(args) -> int | None`; it

@@ -42,12 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  from painformer_jax.checkpoints.atomic import check_file_target, write_atomically
+  from painformer_jax.core.files import check_file_target, write_atomically
   from painformer_jax.data.corpus import PUBLISHED_SAMPLES
-  from painformer_jax.errors import InputError, import_extra
-  from painformer_jax.parallel import plan_text, topology
-  from painformer_jax.parallel.plan import run_apart
-  from painformer_jax.progress import say
+  from painformer_jax.core.errors import InputError, import_extra
+  from painformer_jax.planning import text as plan_text
+  from painformer_jax.parallel import topology
+  from painformer_jax.planning.plan import run_apart
+  from painformer_jax.core.progress import say
 
   for path in filter(None, (args.json, args.plot)):
     check_file_target(path)
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _points(sweeps) -> list[dict[str, str]]:
   """Every combination of the swept values; one without settings for no sweep."""
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
 
   axes = {}
   for sweep in sweeps:
@@ -111,10 +112,10 @@ def _points(sweeps) -> list[dict[str, str]]:
 def _request(args: argparse.Namespace, point: dict[str, str]):
   """One compilation, checked as far as that can be done without the compiler."""
   from painformer_jax.cli.config_file import load_config
-  from painformer_jax.errors import InputError
+  from painformer_jax.core.errors import InputError
   from painformer_jax.parallel import topology as topology_lib
-  from painformer_jax.parallel.plan import Request
-  from painformer_jax.parallel.plan_tasks import task_sizes
+  from painformer_jax.planning.plan import Request
+  from painformer_jax.planning.tasks import task_sizes
   from painformer_jax.training.config import from_config_dict
 
   point = dict(point)

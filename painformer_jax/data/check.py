@@ -14,8 +14,8 @@ from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.columns import aligned
 from painformer_jax.data.prepared import (
     PreparedTask, Records, list_tasks, open_task, record_digest, split_sha256)
-from painformer_jax.errors import InputError
-from painformer_jax.progress import Meter
+from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Meter
 
 # How many keys a message names before it says how many more there are.
 NAMED = 3

@@ -14,7 +14,7 @@ from typing import Literal
 
 from painformer_jax.data.columns import aligned
 from painformer_jax.data.prepared import PreparedTask
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 # Published samples of all tasks together.
 PUBLISHED_SAMPLES = 10_900_000

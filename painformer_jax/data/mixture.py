@@ -22,7 +22,7 @@ from painformer_jax.data.order import EpochOrder
 from painformer_jax.data.prepared import PreparedTask, Records, open_task
 from painformer_jax.data.reading import Batches
 from painformer_jax.data.seeds import Numbered, derived_seed
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 # Where a mixture without end ends; no run has so many steps.
 MAX_STEPS = 2**40

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 # 'equal': as many for each task (the paper's siblings, reconstructed).
 # 'proportional': as the numbers of images.

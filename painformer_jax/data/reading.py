@@ -11,7 +11,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 Batch = dict[str, dict[str, np.ndarray]] | dict[str, np.ndarray]
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import scipy.signal
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.colormap import viridis
 
 SpectrogramKind = Literal['psd', 'angle', 'phase']

@@ -6,8 +6,8 @@ import pathlib
 import cv2
 import numpy as np
 
-from painformer_jax.checkpoints.atomic import check_file_target, write_atomically
-from painformer_jax.errors import InputError
+from painformer_jax.core.files import check_file_target, write_atomically
+from painformer_jax.core.errors import InputError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg')
 PAPER, INK, FAINT, LINE = (250, 250, 248), (30, 30, 34), (115, 115, 122), (205, 205, 208)

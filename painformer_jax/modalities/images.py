@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 T = TypeVar('T')
 

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.modalities.colormap import colour, stretch
 from painformer_jax.modalities.images import squash
 

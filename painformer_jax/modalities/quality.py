@@ -16,7 +16,7 @@ import dataclasses
 
 import numpy as np
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import canvas
 
 # Layout, pixels.

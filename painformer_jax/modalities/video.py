@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator
 import cv2
 import numpy as np
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 SUFFIXES = frozenset(
     {'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv'})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import cleaning
 from painformer_jax.modalities.biosignal import (
     REPRESENTATIONS, BiosignalConfig, biosignal_images)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.models.layers import layer_norm
 from painformer_jax.models.perceiver import GegluMlp, LatentAttention, Linear, fourier_features
 

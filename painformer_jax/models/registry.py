@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from flax import nnx
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.models.config import PRESETS, PainFormerConfig, Preset
 from painformer_jax.models.painformer import PainFormer
 

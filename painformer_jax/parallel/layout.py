@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from painformer_jax import path_rules
-from painformer_jax.errors import InputError
+from painformer_jax.core import path_rules
+from painformer_jax.core.errors import InputError
 from painformer_jax.models.heads import is_padded
 from painformer_jax.parallel.mesh import DATA
 

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from painformer_jax import progress
+from painformer_jax.core import progress
 
 BEAT = 1.0  # Seconds between two signs of life.
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 DATA = 'data'
 

@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from painformer_jax import progress
-from painformer_jax.errors import InputError
+from painformer_jax.core import progress
+from painformer_jax.core.errors import InputError
 from painformer_jax.parallel import liveness, relay
 from painformer_jax.parallel import mesh as parallel
 

@@ -5,7 +5,7 @@ import math
 import re
 from typing import Literal
 
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, import_extra
 
 Platform = Literal['tpu', 'cuda', 'cpu']
 GIB = 2 ** 30

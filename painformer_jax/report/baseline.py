@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from painformer_jax.errors import import_extra
+from painformer_jax.core.errors import import_extra
 from painformer_jax.report import pca
 from painformer_jax.report.interval import Interval, accuracy_interval
 

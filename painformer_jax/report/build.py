@@ -4,8 +4,8 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping
 
-from painformer_jax.checkpoints.atomic import check_file_target, write_atomically
-from painformer_jax.errors import import_extra
+from painformer_jax.core.files import check_file_target, write_atomically
+from painformer_jax.core.errors import import_extra
 from painformer_jax.report import figures
 from painformer_jax.report.embeddings import FOLDER, embed_tasks
 from painformer_jax.report.page import html_page

@@ -10,14 +10,14 @@ import cv2
 import jax
 import numpy as np
 
-from painformer_jax.checkpoints.atomic import write_atomically
+from painformer_jax.core.files import write_atomically
 from painformer_jax.data import mixture
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.images import squash
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.progress import Meter
+from painformer_jax.core.progress import Meter
 from painformer_jax.report.run_folder import Run
 from painformer_jax.training.step import make_embed_step
 

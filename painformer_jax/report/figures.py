@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from painformer_jax.errors import import_extra
+from painformer_jax.core.errors import import_extra
 from painformer_jax.report import pca
 from painformer_jax.report.embeddings import TaskArrays
 from painformer_jax.report.probe import chance

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from painformer_jax.errors import import_extra
+from painformer_jax.core.errors import import_extra
 from painformer_jax.report.interval import Interval, accuracy_interval
 
 # Inverse strengths of the penalty to choose from, and how many parts of the

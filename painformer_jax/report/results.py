@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, heads
 from painformer_jax.report import data_notes
 from painformer_jax.report.baseline import Baseline, pixel_baseline

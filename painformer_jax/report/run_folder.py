@@ -10,7 +10,7 @@ import numpy as np
 
 from painformer_jax.checkpoints import store
 from painformer_jax.data import mixture, prepared
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.training import metrics

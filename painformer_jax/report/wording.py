@@ -2,7 +2,7 @@
 
 from painformer_jax.report.baseline import COMPONENTS
 from painformer_jax.report.results import Results
-from painformer_jax.progress import duration
+from painformer_jax.core.progress import duration
 
 
 def headline(results: Results) -> str:

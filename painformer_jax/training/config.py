@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 import ml_collections
 
-from painformer_jax.config_fields import (
-    build, changes, check_known, hint, typed, with_defaults)
+from painformer_jax.core.config_fields import (build, changes, check_known, hint, typed, with_defaults)
 from painformer_jax.data import augment, proportions
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.painformer import REMAT

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import time
 
-from painformer_jax import progress
+from painformer_jax.core import progress
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel.processes import AnyProcess
 

@@ -9,13 +9,13 @@ import jax
 from clu import parameter_overview
 
 from painformer_jax.checkpoints import store as store_lib
-from painformer_jax.checkpoints.load import load_arrays
+from painformer_jax.weights.load import load_arrays
 from painformer_jax.data import mixture, prepared
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel.processes import Stopped
-from painformer_jax.progress import duration
+from painformer_jax.core.progress import duration
 from painformer_jax.training import metrics as metrics_lib
 from painformer_jax.training import run
 from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE, Clock

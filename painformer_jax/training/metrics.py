@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from clu import metrics as clu_metrics
 
-from painformer_jax import progress
-from painformer_jax.errors import InputError
-from painformer_jax.progress import duration
+from painformer_jax.core import progress
+from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import duration
 from painformer_jax.training import speed
 from painformer_jax.training.clock import Clock
 from painformer_jax.training.event_file import EventFile

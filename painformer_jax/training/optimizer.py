@@ -5,8 +5,8 @@ import re
 import jax
 import optax
 
-from painformer_jax import path_rules
-from painformer_jax.errors import InputError
+from painformer_jax.core import path_rules
+from painformer_jax.core.errors import InputError
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.training.config import OptimizerConfig
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from painformer_jax.data.prepared import PreparedTask
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.clock import Clock
 from painformer_jax.training.config import TrainConfig, changed_fields

@@ -17,8 +17,8 @@ import pathlib
 import uuid
 from collections.abc import Mapping
 
-from painformer_jax.errors import InputError, import_extra
-from painformer_jax.progress import say
+from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.progress import say
 from painformer_jax.training.metrics import EVALUATED, TRAINED, kind
 from painformer_jax.training.run import write_json
 

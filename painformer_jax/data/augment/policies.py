@@ -9,7 +9,7 @@ import numpy as np
 from painformer_jax.data.augment import ops
 from painformer_jax.data.augment.modalities import MODALITIES
 from painformer_jax.data.augment.recipe import OPERATIONS, Recipe, parse
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from painformer_jax.data.augment import automatic, ops
 from painformer_jax.data.augment.modalities import GENERAL, MODALITIES, Modality
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

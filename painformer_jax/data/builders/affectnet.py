@@ -22,9 +22,9 @@ from painformer_jax.data.builders.image_files import (
     ANY_SUFFIX, MAX_MISSING, Box, FileIndex, ImageReader, Missing, Report, StoredAs,
     check_fraction, counted, find_child, key_of, require_folder, split_by, unreadable)
 from painformer_jax.data.builders.people import in_number_order
-from painformer_jax.data.builders.tables import Row, read_rows
+from painformer_jax.core.delimited import Row, read_rows
 from painformer_jax.data.example import Item, TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 CLASSES = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust',
            'anger', 'contempt')

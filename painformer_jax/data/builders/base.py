@@ -25,8 +25,8 @@ from painformer_jax.data.builders.shards import (
 from painformer_jax.data.example import Item, TaskSource, listing_sha256
 from painformer_jax.data.prepared import (
     UNFINISHED, PreparedTask, mounted, open_task, split_sha256)
-from painformer_jax.errors import InputError
-from painformer_jax.progress import Meter
+from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Meter
 
 # Of the layout on disk, not of a task's content.
 VERSION = '1.1.0'

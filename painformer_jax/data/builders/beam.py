@@ -16,7 +16,7 @@ from painformer_jax.data.builders.shards import (
     Shard, finished_shard, read_ahead, write_shard, written)
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import PreparedTask, open_task
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, import_extra
 
 # Below the folder that is written to: what each shard is to hold.
 _PLAN = 'plan'

@@ -15,7 +15,7 @@ from painformer_jax.data.builders.image_files import (
     unreadable)
 from painformer_jax.data.builders.people import in_number_order, people_task
 from painformer_jax.data.example import TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 # What the names of the eight archives add up to.
 PEOPLE = 109_999

@@ -8,7 +8,7 @@ from painformer_jax.data.builders.image_files import (
     SUFFIXES, ImageReader, Report, StoredAs, check_fraction, counted, find_child, key_of,
     list_files, list_folders, named, require_folder, split_by, unreadable)
 from painformer_jax.data.example import Item, TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 # Folders that are splits rather than classes, in any case; of several, the first counts.
 _SPLITS = {'train': ('train', 'training'),

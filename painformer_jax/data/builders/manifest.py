@@ -28,13 +28,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from painformer_jax.data.builders import signal_files
+from painformer_jax.modalities import signal_files
 from painformer_jax.data.builders.image_files import (
     MAX_MISSING, ImageReader, Missing, Report, StoredAs, check_fraction,
     find_child, hold_out, key_of, named, split_by)
-from painformer_jax.data.builders.tables import Row, read_rows
+from painformer_jax.core.delimited import Row, read_rows
 from painformer_jax.data.example import Item, TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 Representation = Literal['waveform', 'psd', 'angle', 'phase']
 REPRESENTATIONS: tuple[str, ...] = get_args(Representation)

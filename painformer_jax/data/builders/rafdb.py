@@ -15,7 +15,7 @@ from painformer_jax.data.builders.image_files import (
     ANY_SUFFIX, MAX_MISSING, FileIndex, ImageReader, Missing, Report, StoredAs, find_child,
     require_folder, unreadable)
 from painformer_jax.data.example import Item, TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 BASIC = ('surprise', 'fear', 'disgust', 'happiness', 'sadness', 'anger', 'neutral')
 COMPOUND = (

@@ -22,7 +22,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.example import Item
 from painformer_jax.data.prepared import record_digest
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 # A group of one record, so that any record can be read alone. JPEG and PNG are compressed
 # already: doing so again took most of the writing thread's time and saved nothing.

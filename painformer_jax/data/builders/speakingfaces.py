@@ -23,7 +23,7 @@ from painformer_jax.data.builders.image_files import (
     ImageReader, Report, StoredAs, check_fraction, counted, find_child,
     list_files, list_folders, named, require_folder, split_by, unreadable)
 from painformer_jax.data.example import Item, TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 PEOPLE = 142
 LICENCE = 'SpeakingFaces (ISSAI, Nazarbayev University): terms as its page states'

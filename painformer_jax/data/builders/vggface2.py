@@ -16,9 +16,9 @@ from painformer_jax.data.builders.image_files import (
     Report, StoredAs, check_fraction, counted, find_child, list_files, list_folders,
     named, require_folder, unreadable)
 from painformer_jax.data.builders.people import people_task
-from painformer_jax.data.builders.tables import read_rows
+from painformer_jax.core.delimited import read_rows
 from painformer_jax.data.example import TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 PEOPLE = 9131
 LICENCE = ('VGGFace2: research; no longer published by its authors, photographs '

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from painformer_jax.data.demo.sources import SOURCES, Source
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, import_extra
 
 _PARTIAL = '.partial-'
 

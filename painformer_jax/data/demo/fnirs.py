@@ -12,7 +12,7 @@ import numpy as np
 
 from painformer_jax.data.demo.sources import PYPHYSIO
 from painformer_jax.data.demo.split import Span
-from painformer_jax.errors import import_extra
+from painformer_jax.core.errors import import_extra
 from painformer_jax.modalities.fnirs import (
     band_pass, haemoglobin, optical_density, scalp_coupling)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from painformer_jax.data.demo.sources import BIOSIGNALS, PYPHYSIO, SYSTOLE
 from painformer_jax.data.demo.split import Span
-from painformer_jax.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.modalities.biosignal import resample
 
 RATE = 512

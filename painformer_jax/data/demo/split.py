@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from painformer_jax.data.example import TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 
 _TEXT = re.compile(
     r'(?P<recording>[^,]+)'

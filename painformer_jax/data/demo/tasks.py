@@ -13,7 +13,7 @@ from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import (
     BIOSIGNALS, LFW, ORL, PYPHYSIO, SYSTOLE)
 from painformer_jax.data.example import Item, TaskSource
-from painformer_jax.errors import InputError
+from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.biosignal import (
     SpectrogramConfig, WaveformConfig, spectrogram_image,
     stacked_waveform_image, waveform_image)

@@ -1,0 +1,1 @@
+"""A trained assessor on one recording."""

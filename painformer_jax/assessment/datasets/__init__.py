@@ -1,0 +1,1 @@
+"""Readers of pain datasets: samples that say where their data lie."""

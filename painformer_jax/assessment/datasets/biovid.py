@@ -1,0 +1,215 @@
+"""BioVid Heat Pain Database, part A: 87 people, 5 levels, 20 clips of each.
+
+  starting_point/samples.csv                                   the list of clips
+  biosignals_filtered/<subject_name>/<sample_name>_bio.csv     2816 rows, 512 Hz
+  video/<subject_name>/<sample_name>.mp4                       5.5 s, 25 frames/s
+
+Tables are separated by tabs. Clips are paired by the list alone, never by the
+order of a folder. The layout is that of public readers of the dataset.
+"""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from painformer_jax.assessment.datasets import signal_check
+from painformer_jax.assessment.datasets.recordings import (VIDEO, Finding, Locator, Sample, Study, read_rows)
+from painformer_jax.core.errors import InputError
+
+NAME = 'BioVid Part A'
+# In a folder of synthetic signals (`planted`), which must never pass for the real.
+PLANTED = 'planted.json'
+SYNTHETIC_NAME = f'{NAME}, synthetic copy'
+LEVELS = ('BL1', 'PA1', 'PA2', 'PA3', 'PA4')
+SIGNALS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
+MODALITIES = (*SIGNALS, VIDEO)
+LIST_COLUMNS = ('subject_id', 'subject_name', 'class_id', 'class_name',
+                'sample_id', 'sample_name')
+RATE, ROWS, ROWS_TOLERANCE = 512.0, 2816, 1
+SUBJECTS, PER_LEVEL = 87, 20
+
+_LIST = Path('starting_point', 'samples.csv')
+_FOLDERS = {'signals': ('biosignals_filtered', '_bio.csv'), VIDEO: ('video', '.mp4')}
+_SUBJECT = re.compile(r'\d{6}_[mw]_\d+')
+
+Depth = Literal['files', 'rows', 'signals']
+
+
+def open_study(
+    root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIES) -> Study:
+  """Lists a BioVid folder by its samples.csv; opens no signal and no video.
+
+  Rows of the list that contradict themselves become findings of the study, and
+  no samples.
+
+  Args:
+    root: holds starting_point/, biosignals_filtered/, video/.
+    modalities: those that will be used, of `MODALITIES`, or none; files of others
+      need not exist.
+
+  Raises:
+    InputError: no list, one without the columns, or without a usable row; a
+      modality that BioVid does not have.
+  """
+  root = Path(root)
+  unknown = [m for m in modalities if m not in MODALITIES]
+  if unknown:
+    raise InputError(f'BioVid has {", ".join(MODALITIES)}, not {", ".join(unknown)}')
+  path = root / _LIST
+  if not path.is_file():
+    raise InputError(f'{root} is no BioVid folder: there is no {path}')
+  header, rows = read_rows(path, delimiter='\t')
+  missing = [name for name in LIST_COLUMNS if name not in header]
+  if missing:
+    raise InputError(f'{path} has no column {", ".join(missing)}; its columns must '
+                     f'be {" ".join(LIST_COLUMNS)}, separated by tabs')
+  samples, findings, ids = {}, [], {}
+  for line, cells in enumerate(rows, 2):
+    row = dict(zip(header, (cell.strip() for cell in cells)))
+    problem = _row_problem(row, cells=len(cells), columns=len(header))
+    if not problem and row['sample_name'] in samples:
+      problem = f'{row["sample_name"]} is listed twice'
+    if not problem and ids.setdefault(row['subject_id'], row['subject_name']) != (
+        row['subject_name']):
+      problem = (f'subject_id {row["subject_id"]} is {ids[row["subject_id"]]} above, '
+                 f'{row["subject_name"]} here')
+    if problem:
+      findings.append(Finding(where=f'{_LIST}, line {line}', what=problem))
+    else:
+      samples[row['sample_name']] = _sample(root, row, modalities)
+  if not samples:
+    raise InputError(f'{path} lists no usable sample' + (
+        f'; the first trouble: {findings[0]}' if findings else ''))
+  name = SYNTHETIC_NAME if (root / PLANTED).is_file() else NAME
+  return Study(name=name, root=root, samples=tuple(samples.values()), levels=LEVELS,
+               findings=tuple(findings))
+
+
+def _row_problem(row: dict[str, str], *, cells: int, columns: int) -> str:
+  """What is wrong with a row of the list, or ''."""
+  if cells != columns:
+    return f'{cells} cells, not {columns}'
+  level, subject, sample = row['class_name'], row['subject_name'], row['sample_name']
+  if level not in LEVELS:
+    return f'class_name {level!r} is none of {", ".join(LEVELS)}'
+  if row['class_id'] != str(LEVELS.index(level)):
+    return f'class_id {row["class_id"]} is not that of {level}, {LEVELS.index(level)}'
+  if not _SUBJECT.fullmatch(subject):
+    return f'subject_name {subject!r} is not like 071309_w_21'
+  if not re.fullmatch(re.escape(f'{subject}-{level}-') + r'\d+', sample):
+    return f'sample_name {sample!r} is not like {subject}-{level}-034'
+  return ''
+
+
+def _sample(root: Path, row: dict[str, str], modalities: Sequence[str]) -> Sample:
+  subject, name = row['subject_name'], row['sample_name']
+
+  def place(kind: str) -> Path:
+    folder, suffix = _FOLDERS[kind]
+    return root / folder / subject / f'{name}{suffix}'
+
+  return Sample(
+      subject=subject, name=name, level=LEVELS.index(row['class_name']),
+      data={m: Locator(path=place(VIDEO)) if m == VIDEO else Locator(
+          path=place('signals'), columns=(m,), rate=RATE, delimiter='\t')
+            for m in modalities})
+
+
+def check(
+    study: Study, *, depth: Depth = 'rows', subjects: int | None = SUBJECTS,
+    per_level: int | None = PER_LEVEL,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Finding]:
+  """Everything missing or odd in the study, before any work starts.
+
+  A folder that is missing altogether is one finding, not one a file.
+
+  Args:
+    study: from `open_study`; only its modalities are looked for.
+    depth: 'files': every listed file is there and not empty. 'rows': also the
+      columns and the number of rows of every table (reads each once: 1-2 GB for
+      the whole dataset). 'signals': also samples that are no number, flat or
+      clipped.
+    subjects: how many people there should be; None: any number.
+    per_level: how many clips of each level each person should have; None: any.
+    progress: takes a line a person.
+
+  Returns:
+    Findings, those of the list first, then by person in the list's order; none
+    if all is well.
+  """
+  findings = list(study.findings)
+  people = study.subjects
+  if subjects is not None and len(people) != subjects:
+    findings.append(Finding(
+        where=str(_LIST), what=f'{len(people)} subjects, not {subjects}'))
+  by_subject = defaultdict(list)
+  for sample in study.samples:
+    by_subject[sample.subject].append(sample)
+  if per_level is not None:
+    findings += _count_findings(by_subject, per_level)
+  absent = set()
+  for kind in ('signals', VIDEO):
+    wanted = [s for s in study.samples if _modality(s, kind)]
+    folder = study.root / _FOLDERS[kind][0]
+    if wanted and not folder.is_dir():
+      absent.add(kind)
+      findings.append(Finding(
+          where=str(folder), what=f'no such folder; {len(wanted):,} files should be '
+          'in it'))
+  for number, person in enumerate(people, 1):
+    progress(f'{number} of {len(people)}  {person}')
+    for kind in ('signals', VIDEO):
+      if kind not in absent:
+        findings += _file_findings(study.root, by_subject[person], kind, depth)
+  return findings
+
+
+def _count_findings(
+    by_subject: dict[str, list[Sample]], per_level: int) -> Iterator[Finding]:
+  """People who do not have so many clips of each level."""
+  for person, samples in by_subject.items():
+    counts = Counter(s.level for s in samples)
+    odd = [f'{counts[i]} {name}' for i, name in enumerate(LEVELS)
+           if counts[i] != per_level]
+    if odd:
+      yield Finding(where=person, what=(
+          f'{len(samples)} samples, not {per_level * len(LEVELS)}: {", ".join(odd)} '
+          f'instead of {per_level} each'))
+
+
+def _modality(sample: Sample, kind: str) -> str | None:
+  """A modality of the sample that lies in that kind of file."""
+  return next((m for m in sample.data if (m == VIDEO) == (kind == VIDEO)), None)
+
+
+def _file_findings(
+    root: Path, samples: list[Sample], kind: str, depth: Depth) -> Iterator[Finding]:
+  """Of one person's files of one kind."""
+  places = {s.data[m].path.name: s for s in samples if (m := _modality(s, kind))}
+  if not places:
+    return
+  folder = root / _FOLDERS[kind][0] / samples[0].subject
+  if not folder.is_dir():
+    yield Finding(where=str(folder),
+                  what=f'no such folder; {len(places)} files should be in it')
+    return
+  present = {entry.name: entry for entry in os.scandir(folder)}
+  for name, sample in places.items():
+    if name not in present:
+      yield Finding(where=str(folder / name), what='no such file')
+    elif not present[name].stat().st_size:
+      yield Finding(where=str(folder / name), what='the file is empty')
+    elif kind == 'signals' and depth != 'files':
+      columns = tuple(m for m in sample.data if m != VIDEO)
+      yield from signal_check.table_findings(
+          folder / name, delimiter='\t', columns=columns, rows=ROWS,
+          tolerance=ROWS_TOLERANCE, signals=depth == 'signals')
+  suffix = _FOLDERS[kind][1]
+  stray = sorted(n for n in present if n.endswith(suffix) and n not in places)
+  # Rows of the list that are faulty have no sample, but are reported already.
+  for name in stray:
+    yield Finding(where=str(folder / name), what='not in the list of samples')

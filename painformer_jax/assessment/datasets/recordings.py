@@ -1,0 +1,276 @@
+"""What a dataset reader yields: samples that say where their data lie."""
+
+import csv
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from painformer_jax.core.errors import InputError
+
+VIDEO = 'video'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Locator:
+  """Where one modality of one sample lies; nothing is read before it is asked for.
+
+  Attributes:
+    path: of the file.
+    columns: of a table of text; none for a video.
+    rate: of a table, rows a second, Hz.
+    delimiter: between the cells of the table.
+    start, stop: the rows that belong to the sample, counted from 0 after the
+      header; None is the end of the file.
+    padded: the rows of NaN that end the columns fill up a table whose columns
+      differ in length, and are no part of the signal.
+  """
+
+  path: Path
+  columns: tuple[str, ...] = ()
+  rate: float = 0.0
+  delimiter: str = ','
+  start: int = 0
+  stop: int | None = None
+  padded: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+  """One stimulus, or one stretch without any.
+
+  Attributes:
+    subject: whose it is, unique in the study.
+    name: unique in the study.
+    level: index into the study's levels; None where the label is withheld.
+    data: modality -> where it lies.
+    split: 'train', 'validation' or 'test' where the study fixes it, else ''.
+    folder: of the split, as it is spelt.
+  """
+
+  subject: str
+  name: str
+  level: int | None
+  data: Mapping[str, Locator]
+  split: str = ''
+  folder: str = ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+  """Something missing or odd in a dataset folder.
+
+  Attributes:
+    where: the file, folder, line or subject.
+    what: is wrong with it.
+  """
+
+  where: str
+  what: str
+
+  def __str__(self) -> str:
+    return f'{self.where}: {self.what}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+  """A dataset folder as listed, before any signal or video is opened.
+
+  Attributes:
+    name: of the dataset, such as 'BioVid Part A'.
+    root: the folder.
+    samples: in a stable order.
+    levels: names of the levels that `Sample.level` counts.
+    findings: what listing alone showed to be wrong.
+  """
+
+  name: str
+  root: Path
+  samples: tuple[Sample, ...]
+  levels: tuple[str, ...]
+  findings: tuple[Finding, ...] = ()
+
+  @property
+  def subjects(self) -> tuple[str, ...]:
+    """Each subject once, in the order of the samples."""
+    return tuple(dict.fromkeys(s.subject for s in self.samples))
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Every modality that any sample has."""
+    return tuple(dict.fromkeys(m for s in self.samples for m in s.data))
+
+  @property
+  def splits(self) -> dict[str, tuple[str, ...]]:
+    """Split -> its subjects; empty where the study fixes none."""
+    return {split: tuple(dict.fromkeys(
+        s.subject for s in self.samples if s.split == split))
+            for split in dict.fromkeys(s.split for s in self.samples) if split}
+
+  def subject_array(self) -> np.ndarray:
+    """str [samples]."""
+    return np.array([s.subject for s in self.samples], dtype=str)
+
+  def level_array(self) -> np.ndarray:
+    """int64 [samples], -1 where the label is withheld."""
+    return np.array([-1 if s.level is None else s.level for s in self.samples],
+                    np.int64)
+
+  def split_array(self) -> np.ndarray:
+    """str [samples]."""
+    return np.array([s.split for s in self.samples], dtype=str)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A text table: column names, and float64 [rows, columns]."""
+
+  columns: tuple[str, ...]
+  values: np.ndarray
+
+
+def load_signal(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
+  """One signal of one sample.
+
+  Returns:
+    float64 [n], which may hold NaN (`modalities.biosignal.fill_gaps` bridges
+    it), and its rate in Hz.
+
+  Raises:
+    InputError: the sample lacks the modality, it has several channels, or the
+      file is missing or broken.
+  """
+  values, rate = load_channels(sample, modality)
+  if len(values) != 1:
+    raise InputError(f'{modality} of {sample.name} has {len(values)} channels, not one')
+  return values[0], rate
+
+
+def load_channels(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
+  """All channels of one modality of one sample, such as fNIRS.
+
+  Returns:
+    float64 [channels, n] and the rate in Hz.
+
+  Raises:
+    InputError: the sample lacks the modality, or the file is missing or broken.
+  """
+  place = _locate(sample, modality)
+  if not place.columns:
+    raise InputError(f'{modality} of {sample.name} is no table of signals')
+  table = read_table(place.path, delimiter=place.delimiter)
+  missing = [c for c in place.columns if c not in table.columns]
+  if missing:
+    raise InputError(f'{place.path} has no column {missing[0]!r}; it has '
+                     f'{", ".join(table.columns[:8])}')
+  picked = [table.columns.index(c) for c in place.columns]
+  values = table.values[place.start:place.stop, picked].T.copy()
+  if place.padded:
+    filled = np.flatnonzero(~np.isnan(values).all(axis=0))
+    values = values[:, :filled[-1] + 1 if filled.size else 0]
+  if not values.shape[1]:
+    raise InputError(f'{place.path} has no value of {sample.name}')
+  return values, place.rate
+
+
+def video_path(sample: Sample, source: str = VIDEO) -> Path:
+  """The sample's video, or folder of images, which exists.
+
+  Raises:
+    InputError: it has none, or it is missing.
+  """
+  place = _locate(sample, source)
+  if not place.path.exists():
+    raise InputError(f'there is no {source} {place.path}')
+  return place.path
+
+
+def _locate(sample: Sample, modality: str) -> Locator:
+  if modality not in sample.data:
+    raise InputError(f'{sample.name} has no {modality}; it has '
+                     f'{", ".join(sample.data) or "nothing"}')
+  return sample.data[modality]
+
+
+def read_table(path: str | os.PathLike, *, delimiter: str) -> Table:
+  """Reads a table of numbers below a line of names; the last few are kept.
+
+  Empty cells are NaN. Names are stripped of blanks.
+
+  Raises:
+    InputError: the file is missing, no text, without rows, or a cell in it is no
+      number.
+  """
+  try:
+    state = os.stat(path)
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {error.strerror}') from error
+  return _read_table(os.fspath(path), delimiter, state.st_mtime_ns, state.st_size)
+
+
+# Modalities of one sample, and samples of one subject, often share a file.
+@functools.lru_cache(maxsize=8)
+def _read_table(path: str, delimiter: str, modified: int, size: int) -> Table:
+  del modified, size  # In the key, so that a file that changed is read anew.
+  try:
+    # Seven times faster than what follows, which knows empty cells and says what
+    # is wrong.
+    with open(path, encoding='utf-8-sig') as file:
+      first, *lines = file.read().splitlines() or ['']
+    header = next(csv.reader([first], delimiter=delimiter), ())
+    values = np.loadtxt(lines or ['-'], delimiter=delimiter, comments=None, ndmin=2,
+                        quotechar='"')
+    if values.shape[1] != len(header):
+      raise ValueError('another number of columns')
+  except (OSError, ValueError, csv.Error):
+    header, rows = read_rows(path, delimiter=delimiter)
+    values = _numbers(path, header, rows, delimiter=delimiter)
+  values.flags.writeable = False
+  return Table(tuple(name.strip() for name in header), values)
+
+
+def _numbers(path: str, header: Sequence[str], rows: Sequence[Sequence[str]], *,
+             delimiter: str) -> np.ndarray:
+  """Cells as float64 [rows, columns], or an error that names the line."""
+  if not rows:
+    raise InputError(f'{path} has no rows below its line of names')
+  values = np.empty((len(rows), len(header)))
+  for number, row in enumerate(rows):
+    try:
+      cells = [float(cell) if cell.strip() else np.nan for cell in row]
+    except ValueError:
+      cells = []
+    if len(cells) != len(header):
+      raise InputError(f'{path}, line {number + 2}: expected {len(header)} numbers, found '
+                       f'{delimiter.join(row)[:60]!r}')
+    values[number] = cells
+  return values
+
+
+def read_rows(
+    path: str | os.PathLike, *, delimiter: str,
+) -> tuple[tuple[str, ...], list[list[str]]]:
+  """Column names and cells of a text table; blank lines are left out.
+
+  Raises:
+    InputError: the file is missing, empty or no text.
+  """
+  try:
+    with open(path, newline='', encoding='utf-8-sig') as file:
+      lines = [row for row in csv.reader(file, delimiter=delimiter) if row]
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {error.strerror}') from error
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise InputError(f'{path} is no table of text: {error}') from error
+  if not lines:
+    raise InputError(f'{path} is empty')
+  return tuple(name.strip() for name in lines[0]), lines[1:]
+
+
+def named(items: Sequence[object], *, limit: int = 3) -> str:
+  """The first few of a list, and how many more there are."""
+  more = f' and {len(items) - limit:,} more' if len(items) > limit else ''
+  return ', '.join(map(str, items[:limit])) + more

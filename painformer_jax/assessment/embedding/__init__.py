@@ -1,0 +1,1 @@
+"""Every sample of a study to embeddings, kept on disk."""

@@ -1,0 +1,228 @@
+"""One modality of a study's samples as images, each with a fixed place among tokens."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from painformer_jax.assessment.datasets.pictures import image_files
+from painformer_jax.assessment.datasets.recordings import (VIDEO, Sample, Study, load_channels, video_path)
+from painformer_jax.embedding.pictures import PictureConfig, PictureReader
+from painformer_jax.core.errors import InputError
+from painformer_jax.modalities.quality import Tally, trim
+from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
+
+# Modality of a study -> key of `cleaning.METHODS`.
+CLEANING = {'ecg': 'ecg', 'gsr': 'gsr', 'eda': 'gsr', 'emg_trapezius': 'emg',
+            'emg_corrugator': 'emg', 'emg_zygomaticus': 'emg'}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddingSettings:
+  """How one modality of a study becomes images; all of it shapes the embeddings.
+
+  Attributes:
+    source: modality of the study: 'video', 'gsr', 'ecg', 'emg_trapezius', 'fnirs'; or
+      a name of `config.pictures`.
+    picture: of a video: 'face' crops the face; 'rgb' takes whole frames; 'thermal'
+      and 'depth' are frames of that kind, or made by `network`, or by the face mesh.
+      What is made of the study's own 'video' is made of its cropped face, as the
+      paper's are; of other sources, as `frames.crop` says.
+    frames: of a video: every how many frames, how faces are found, what becomes of
+      frames without one, what the network takes.
+    network: of a video: an .onnx file that turns RGB into thermal or depth frames.
+    stand_in: of a video: depth by the face mesh, in place of a depth network.
+    signal: of a signal: window and step in seconds, representations (none for the
+      paper's: all four, of fNIRS the waveform), cleaning, drawing, quality rules.
+    max_tokens: most embeddings of a sample; later frames or windows are not read.
+      0 for all. Every sample takes the room of the longest one.
+  """
+
+  source: str
+  picture: Literal['face', 'rgb', 'thermal', 'depth'] = 'face'
+  frames: PictureConfig = PictureConfig()
+  network: str = ''
+  stand_in: bool = False
+  signal: SignalConfig = SignalConfig()
+  max_tokens: int = 0
+
+  def __post_init__(self):
+    if self.max_tokens < 0:
+      raise InputError(f'max_tokens must be at least 0, not {self.max_tokens}')
+
+  @property
+  def crops(self) -> bool:
+    """Whether images are of the face alone."""
+    return bool(self.picture == 'face' or self.stand_in or self.frames.crop
+                or self.network and self.source == VIDEO)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenImage:
+  """One image of a sample.
+
+  Attributes:
+    token: its place among the sample's tokens.
+    image: uint8 [size, size, 3].
+    found: False where a face was not found in this very frame, but followed from
+      others, or the frame taken whole for want of one.
+  """
+
+  token: int
+  image: np.ndarray
+  found: bool = True
+
+
+def channels_of(study: Study, source: str) -> tuple[str, ...]:
+  """Names of a modality's channels, as its first sample has them; () of a video.
+
+  Raises:
+    InputError: no sample has the modality.
+  """
+  for sample in study.samples:
+    if source in sample.data:
+      columns = sample.data[source].columns
+      return columns if len(columns) != 1 else (source,)
+  raise InputError(f'no sample of {study.name} has {source}; there are '
+                   f'{", ".join(study.modalities)}')
+
+
+class SampleReader:
+  """Reads one modality of sample after sample; for one thread.
+
+  Args:
+    settings: see `EmbeddingSettings`.
+    channels: from `channels_of`.
+    image_size: side of the images, pixels.
+
+  Raises:
+    InputError: settings that do not fit, or a package that is not installed.
+  """
+
+  def __init__(self, settings: EmbeddingSettings, *, channels: tuple[str, ...],
+               image_size: int):
+    self._settings, self._channels, self._size = settings, channels, image_size
+    self._pictures = None
+    if not channels:
+      self._pictures = PictureReader(
+          settings.picture, dataclasses.replace(settings.frames, crop=settings.crops),
+          network=settings.network or None, mesh=settings.stand_in)
+    elif settings.signal.clean and settings.source not in CLEANING:
+      raise InputError(f'there is no cleaning for {settings.source}, only for '
+                       f'{", ".join(CLEANING)}')
+
+  def images(self, sample: Sample, *, say: Callable[[str], None],
+             numbers: Container[int] | None = None) -> Iterator[TokenImage]:
+    """The sample's images, tokens rising; none where nothing in it can be used.
+
+    Args:
+      sample: of the study.
+      say: told what was left out of a sample of which something is used.
+      numbers: of the frames to take from a video file, in place of every
+        `frames.every`; a token is then the number of its frame.
+
+    Raises:
+      InputError: the file is missing, damaged or has nothing to use, perhaps after
+        some images.
+    """
+    images = self._video(sample, say, numbers) if self._pictures else self._signal(sample, say)
+    for image in images:
+      if self._settings.max_tokens and image.token >= self._settings.max_tokens:
+        return
+      yield image
+
+  def _video(self, sample: Sample, say, numbers) -> Iterator[TokenImage]:
+    every, path = self._settings.frames.every, video_path(sample, self._settings.source)
+    if path.is_dir():
+      yield from self._folder(image_files(path)[::every], say)
+      return
+    for row in self._pictures.rows(str(path), image_size=self._size, say=say, numbers=numbers):
+      frame = max(row.place['frame'], 0)  # A single image says -1.
+      yield TokenImage(token=frame // every if numbers is None else frame, image=row.image,
+                       found=row.place.get('face', 'detected') == 'detected')
+
+  def _folder(self, files: Sequence[pathlib.Path], say) -> Iterator[TokenImage]:
+    """Image by image, each by itself."""
+    troubles = []
+    for token, file in enumerate(files):
+      try:
+        for row in self._pictures.rows(str(file), image_size=self._size, say=say):
+          yield TokenImage(token=token, image=row.image,
+                           found=row.place.get('face', 'detected') == 'detected')
+      except InputError as error:
+        troubles.append(error)
+    if len(troubles) == len(files):
+      raise troubles[0]
+    if troubles:
+      say(f'{len(troubles)} of {len(files)} images left out, such as {troubles[0]}')
+
+  def _signal(self, sample: Sample, say) -> Iterator[TokenImage]:
+    source, config, tally = self._settings.source, self._settings.signal, Tally()
+    signals, rate = load_channels(sample, source)
+    if len(signals) != len(self._channels):
+      raise InputError(f'{source} of {sample.name} has {len(signals)} channels, '
+                       f'not {len(self._channels)}')
+    trimmed = [trim(values)[0] for values in signals]
+    drawers = [SignalDrawer(values, rate, config, modality=source, image_size=self._size,
+                            cleaned_as=CLEANING.get(source, '')) for values in trimmed]
+    count = len(config.of(source))
+    for window in windows(max(map(len, trimmed)), rate, config):
+      for channel, drawer in enumerate(drawers):
+        quality, drawn = drawer.draw(window)
+        tally.add(quality)
+        first = (window.number * len(signals) + channel) * count
+        for offset, image in enumerate(drawn.values()):
+          yield TokenImage(token=first + offset, image=image)
+    if not tally.kept:
+      raise InputError(str(tally))
+    if str(tally):
+      say(str(tally))
+
+
+def token_labels(settings: EmbeddingSettings, channels: tuple[str, ...],
+                 tokens: int) -> tuple[str, ...]:
+  """What each token is: 'frame 12', 'gsr psd', 'S1_D2 waveform, 5-10 s'."""
+  if not channels:
+    return tuple(f'frame {token * settings.frames.every}' for token in range(tokens))
+  kinds, config = settings.signal.of(settings.source), settings.signal
+  labels = []
+  for token in range(tokens):
+    rest, kind = divmod(token, len(kinds))
+    number, channel = divmod(rest, len(channels))
+    label = f'{channels[channel]} {kinds[kind]}'
+    if config.window:
+      start = number * (config.step or config.window)
+      label += f', {start:g}-{start + config.window:g} s'
+    labels.append(label)
+  return tuple(labels)
+
+
+def settings_record(settings: EmbeddingSettings, channels: tuple[str, ...]) -> dict:
+  """All that shapes the images, for JSON; what the modality does not use is left out.
+
+  Raises:
+    InputError: the network's file cannot be read.
+  """
+  record = {'source': settings.source, 'max_tokens': settings.max_tokens}
+  if channels:
+    signal = dataclasses.asdict(settings.signal)
+    del signal['pathlength_factor']
+    signal['representations'] = settings.signal.of(settings.source)
+    for part in signal['images'].values():
+      del part['height'], part['width']
+    return record | {'channels': channels, 'signal': signal}
+  frames = dataclasses.asdict(settings.frames) | {'crop': settings.crops}
+  if not settings.crops:
+    del frames['face'], frames['faceless']
+  network = frames.pop('network')
+  record |= {'picture': settings.picture, 'frames': frames, 'stand_in': settings.stand_in}
+  if settings.network:
+    try:
+      digest = hashlib.sha256(pathlib.Path(settings.network).read_bytes()).hexdigest()
+    except OSError as error:
+      raise InputError(f'{settings.network} cannot be read: {error.strerror}') from error
+    record['network'] = network | {'sha256': digest}
+  return record

@@ -1,0 +1,1 @@
+"""Folds: who is trained on, who is tested on, in which order."""

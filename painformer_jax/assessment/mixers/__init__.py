@@ -1,0 +1,1 @@
+"""Fusion, Embedding-Mixers and their training, all folds at once."""

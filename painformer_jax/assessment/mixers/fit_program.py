@@ -1,0 +1,301 @@
+"""The one compiled program that trains and tests many folds at once."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from painformer_jax.core import path_rules
+from painformer_jax.models import mixer
+from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.parallel import mesh as parallel
+
+_EPSILON = 1e-8  # Of AdamW.
+
+# Whether weight decay applies.
+DECAY_RULES = (
+    (r'(.*/)?latents', False),
+    (r'.*/(bias|scale)', False),
+    (r'.*/kernel', True),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitConfig:
+  """How each fold trains. All values are reconstructed: the paper's are not public.
+
+  Attributes:
+    model: the network; `outputs` is the number of classes.
+    epochs: passes over the training samples of the largest fold; smaller folds
+      take the same number of steps.
+    steps: steps of every fold instead of `epochs`; None for epochs.
+    batch: samples a step and fold.
+    seeds: each fold trains once with each of them.
+    learning_rate: at its highest.
+    warmup: share of the steps in which it rises from 0; a half cosine follows.
+    final_ratio: learning rate at the end over the highest.
+    weight_decay, b1, b2: of AdamW; norms, biases and latents do not decay.
+    clip_norm: largest norm of a fold's gradient; 0 for no limit.
+    label_smoothing: share of the target spread evenly over all classes.
+    class_weights: 'balanced' weights a sample by the inverse frequency of its
+      class among the fold's training samples.
+    input_noise: standard deviation of noise on the embeddings, in their units.
+    token_dropout: chance to hide an embedding from a training step; a sample
+      keeps all of its own where none would remain.
+  """
+
+  model: MixerConfig
+  epochs: int = 40
+  steps: int | None = None
+  batch: int = 32
+  seeds: tuple[int, ...] = (0,)
+  learning_rate: float = 1e-3
+  warmup: float = 0.1
+  final_ratio: float = 0.01
+  weight_decay: float = 0.05
+  b1: float = 0.9
+  b2: float = 0.999
+  clip_norm: float = 0.0
+  label_smoothing: float = 0.1
+  class_weights: Literal['none', 'balanced'] = 'none'
+  input_noise: float = 0.0
+  token_dropout: float = 0.0
+
+  def __post_init__(self):
+    for name in ('epochs', 'batch', 'steps'):
+      if getattr(self, name) is not None and getattr(self, name) < 1:
+        raise ValueError(f'{name} {getattr(self, name)} is below 1')
+    if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+      raise ValueError(f'seeds {self.seeds}: one or more, each once')
+    for name in ('warmup', 'final_ratio', 'b1', 'b2', 'label_smoothing', 'token_dropout'):
+      if not 0 <= getattr(self, name) <= 1 - (name in ('b1', 'b2', 'token_dropout')) * 1e-9:
+        raise ValueError(f'{name} {getattr(self, name)} is not a share')
+    for name in ('learning_rate', 'weight_decay', 'clip_norm', 'input_noise'):
+      if not 0 <= getattr(self, name) < float('inf'):
+        raise ValueError(f'{name} {getattr(self, name)} is negative or not finite')
+    if self.class_weights not in ('none', 'balanced'):
+      raise ValueError(f"class_weights {self.class_weights!r}: 'none' or 'balanced'")
+
+
+@struct.dataclass
+class Data:
+  """All samples, on every device once.
+
+  Attributes:
+    inputs: [samples, tokens, width] float32.
+    labels: [samples] int32.
+    mask: [samples, tokens] bool, or None where every token is there.
+  """
+
+  inputs: jax.Array
+  labels: jax.Array
+  mask: jax.Array | None
+
+
+@struct.dataclass
+class RunState:
+  """What training changes, each array with a leading axis over runs.
+
+  Attributes:
+    params: path -> learned array.
+    first, second: moments of its gradient, by AdamW.
+    key: [runs, 2] uint32; step n draws from fold_in(key, n).
+  """
+
+  params: dict[str, jax.Array]
+  first: dict[str, jax.Array]
+  second: dict[str, jax.Array]
+  key: jax.Array
+
+
+@struct.dataclass
+class RunInputs:
+  """What a run is told, each array with a leading axis over runs.
+
+  Attributes:
+    batches: [runs, steps of a chunk, batch] int32, indices of samples.
+    weights: [runs, classes] float32, of the classes in the loss.
+    test: [runs, blocks, rows] int32, indices of test samples, padded.
+  """
+
+  batches: jax.Array
+  weights: jax.Array
+  test: jax.Array
+
+
+def decay_mask(parameters) -> dict[str, bool]:
+  """Path -> whether the parameter decays; every path must match a rule."""
+  return path_rules.match(DECAY_RULES, parameters, table='weight decay')
+
+
+def learning_rate(config: FitConfig, *, steps: int) -> Callable:
+  """By step, of a training of so many: linear from 0, then a half cosine."""
+  return optax.warmup_cosine_decay_schedule(
+      init_value=0.0, peak_value=config.learning_rate,
+      warmup_steps=round(config.warmup * steps), decay_steps=steps,
+      end_value=config.learning_rate * config.final_ratio)
+
+
+def adamw(config: FitConfig, state: 'RunState', gradients, *, step: jax.Array,
+          rate: jax.Array) -> 'RunState':
+  """The state after a step of AdamW, as `optax.adamw` gives it.
+
+  Written out because the compiler would otherwise work out the new moments again
+  for the parameters, and so keep a copy of every old one.
+  """
+  decays = decay_mask(state.params)
+  if config.clip_norm:
+    norm = optax.tree.norm(gradients)
+    gradients = {path: g * jnp.minimum(1, config.clip_norm / jnp.maximum(norm, 1e-30))
+                 for path, g in gradients.items()}
+  correct1 = 1 / (1 - config.b1 ** (step + 1.0))
+  correct2 = 1 / (1 - config.b2 ** (step + 1.0))
+  params, first, second = {}, {}, {}
+  for path, g in gradients.items():
+    m, v = jax.lax.optimization_barrier((
+        config.b1 * state.first[path] + (1 - config.b1) * g,
+        config.b2 * state.second[path] + (1 - config.b2) * jnp.square(g)))
+    update = correct1 * m / (jnp.sqrt(correct2 * v) + _EPSILON)
+    if decays[path]:
+      update += config.weight_decay * state.params[path]
+    params[path] = state.params[path] - rate * update
+    first[path], second[path] = m, v
+  return state.replace(params=params, first=first, second=second)
+
+
+def batch_loss(config: FitConfig, params, inputs, mask, labels, weights, *, key) -> jax.Array:
+  """The loss of a network on a batch, noise and dropout included.
+
+  Args:
+    config: see `FitConfig`.
+    params: path -> array of the network.
+    inputs: float32 [batch, tokens, width].
+    mask: bool [batch, tokens], or None where every token is there.
+    labels: int32 [batch].
+    weights: float32 [batch], of each sample.
+    key: of all that is random.
+  """
+  key_noise, key_tokens, key_model = jax.random.split(key, 3)
+  if config.input_noise:
+    inputs += config.input_noise * jax.random.normal(key_noise, inputs.shape)
+  if config.token_dropout:
+    there = jnp.ones(inputs.shape[:2], bool) if mask is None else mask
+    kept = there & jax.random.bernoulli(key_tokens, 1 - config.token_dropout, there.shape)
+    mask = jnp.where(kept.any(axis=1, keepdims=True), kept, there)
+  logits = mixer.apply_train(config.model, params, inputs, mask, key=key_model)
+  targets = optax.smooth_labels(
+      jax.nn.one_hot(labels, config.model.outputs), config.label_smoothing)
+  return (weights * optax.softmax_cross_entropy(logits, targets)).mean()
+
+
+def _gradients(config: FitConfig, data: Data, params, rows, weights, *, key, piece: int):
+  """Loss and gradients of one run on the samples `rows`, `piece` of them at a time.
+
+  They are those of all samples at once; only noise and dropout are other ones.
+  """
+
+  def of_piece(rows, key):
+    labels = data.labels[rows]
+    mask = None if data.mask is None else data.mask[rows]
+    return jax.value_and_grad(
+        lambda params: batch_loss(config, params, data.inputs[rows], mask, labels,
+                                  weights[labels], key=key))(params)
+
+  pieces = len(rows) // piece
+  if pieces == 1:
+    return of_piece(rows, key)
+  of_all = jax.lax.fori_loop(
+      0, pieces, lambda number, total: jax.tree.map(jnp.add, total, of_piece(
+          jax.lax.dynamic_slice_in_dim(rows, number * piece, piece),
+          jax.random.fold_in(key, number))),
+      (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
+  return jax.tree.map(lambda a: a / pieces, of_all)
+
+
+def _train_step(config: FitConfig, data: Data, state: RunState, rows, weights, *, step, rate,
+                piece: int):
+  """One step of one run; `vmap` makes it one of all."""
+  key = jax.random.fold_in(jax.random.wrap_key_data(state.key), step)
+  loss, gradients = _gradients(
+      config, data, state.params, rows, weights, key=key, piece=piece)
+  # The gradients of the latents come last. Without something that waits for them the
+  # compiler does not see that all kernels have been used when they are replaced, and
+  # copies each of them in every step.
+  last = sum(g.sum() for path, g in gradients.items() if path.endswith('latents'))
+  rate = jnp.where(jnp.isnan(last), last, rate)
+  return adamw(config, state, gradients, step=step, rate=rate), loss
+
+
+def _predict(config: FitConfig, data: Data, params, rows):
+  """Logits of one run on the samples `rows`: [rows, classes]."""
+  mask = None if data.mask is None else data.mask[rows]
+  return mixer.from_parameters(config.model, params)(data.inputs[rows], mask)
+
+
+@functools.lru_cache(maxsize=8)
+def make_initial(config: FitConfig, mesh: jax.sharding.Mesh) -> Callable:
+  """Compiles `initial(keys) -> RunState`; keys are [runs, 2] uint32."""
+
+  def initial(key):
+    start, training = jax.random.split(jax.random.wrap_key_data(key))
+    params = mixer.initial_parameters(config.model, start)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return RunState(params=params, first=zeros, second=zeros, key=jax.random.key_data(training))
+
+  runs = parallel.batch_sharding(mesh)
+  return jax.jit(jax.vmap(initial), in_shardings=runs, out_shardings=runs)
+
+
+@functools.lru_cache(maxsize=8)
+def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int,
+                 piece: int) -> Callable:
+  """Compiles what trains all runs further, and tests them at the end.
+
+  `advance(state, data, inputs, start, count, test) -> (state, losses, logits)`:
+  `count` steps, of at most those in `inputs.batches`, from step `start` on; losses
+  are [runs, steps of a chunk], those after `count` 0; logits are [runs, blocks,
+  rows, classes], zeros unless `test`. The state is donated. Runs lie evenly over
+  the devices of the mesh and need nothing of one another. `steps` are those of
+  the whole training, which the learning rate follows. `piece` divides the batch:
+  gradients are worked out for so many samples of it at a time.
+  """
+  schedule = learning_rate(config, steps=steps)
+
+  def advance(state: RunState, data: Data, inputs: RunInputs, start, count, test):
+    runs, chunk, _ = inputs.batches.shape
+
+    def step(number, carry):
+      state, losses = carry
+      rows = jax.lax.dynamic_index_in_dim(inputs.batches, number, axis=1, keepdims=False)
+      now = start + number
+      state, loss = jax.vmap(lambda s, r, w: _train_step(
+          config, data, s, r, w, step=now, rate=schedule(now), piece=piece))(
+              state, rows, inputs.weights)
+      return state, losses.at[:, number].set(loss)
+
+    losses = jnp.zeros((runs, chunk), jnp.float32)
+    state, losses = jax.lax.fori_loop(0, count, step, (state, losses))
+
+    def predict():
+      by_block = jax.lax.map(
+          lambda rows: jax.vmap(lambda p, r: _predict(config, data, p, r))(state.params, rows),
+          jnp.swapaxes(inputs.test, 0, 1))
+      return jnp.swapaxes(by_block, 0, 1)
+
+    zeros = jnp.zeros((*inputs.test.shape, config.model.outputs), jnp.float32)
+    return state, losses, jax.lax.cond(test, predict, lambda: zeros)
+
+  runs, whole = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+  return jax.jit(advance, donate_argnums=0,
+                 in_shardings=(runs, whole, runs, whole, whole, whole), out_shardings=runs)
+
+
+def put_runs(mesh: jax.sharding.Mesh, tree):
+  """Host arrays with a leading axis over runs -> split over the devices."""
+  return jax.tree.map(lambda a: parallel.put_whole(mesh, np.asarray(a)), tree)

@@ -1,0 +1,1 @@
+"""What every other room uses: errors, files, configs, progress, tables."""

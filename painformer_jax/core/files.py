@@ -1,0 +1,154 @@
+"""Files that are either whole or absent."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import BinaryIO
+
+from painformer_jax.core.errors import InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_atomically(
+    path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
+  """Writes a file beside its place and moves it there when it is complete.
+
+  Args:
+    path: of the file; an existing one is replaced, a link is followed. A pipe, a
+      terminal or a device like /dev/null is written to, and stays what it is.
+    write: writes the content to the open file that it is given.
+
+  Raises:
+    InputError: the disk is full, the folder is missing or may not be written
+      to; what was at `path` before is untouched and nothing new remains.
+  """
+  target = _target(path)
+  try:
+    if is_stream(target):
+      with tempfile.TemporaryFile() as file:
+        write(file)
+        file.seek(0)
+        copy_to_stream(file, target)
+      return
+    partial = target.with_name(f'.{secrets.token_hex(8)}.partial')
+    try:
+      with partial.open('xb') as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(partial, target)
+    finally:
+      partial.unlink(missing_ok=True)
+  except OSError as error:
+    raise write_error(path, error) from error
+
+
+def check_file_target(path: str | os.PathLike) -> pathlib.Path:
+  """The place that `write_atomically` would write to, links followed.
+
+  Raises:
+    InputError: it is a folder, a socket or a disk, its name is too long, or it
+      lies where there is no folder or none that takes files.
+  """
+  target = _target(path)
+  if not is_stream(target):
+    check_folder(target.parent, path)
+  return target
+
+
+def check_folder(folder: pathlib.Path, path: str | os.PathLike) -> None:
+  """Asserts that files can be made in the folder that `path` is to lie in.
+
+  Raises:
+    InputError: they cannot, or there is no such folder.
+  """
+  try:
+    if not folder.is_dir():
+      raise InputError(
+          f'{path} cannot be written: there is no folder {folder}; make it first')
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise InputError(
+        f'{path} cannot be written: no file can be made in {folder} '
+        f'({error.strerror}); choose another place') from error
+
+
+def is_stream(target: pathlib.Path) -> bool:
+  """Whether content goes into what is there, which cannot be replaced by a file.
+
+  So it is with pipes, terminals, devices, and files that standard output or
+  error already go to.
+  """
+  status = _status(target)
+  return status is not None and (
+      not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None)
+
+
+def copy_to_stream(file: BinaryIO, target: pathlib.Path) -> None:
+  """Writes a file's content, from where it is open, to what `is_stream` names.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  standard = _standard_stream(os.stat(target))
+  if standard is None:
+    stream = target.open('wb')
+  else:
+    # Opened anew, a file would be written from its start once more.
+    sys.stdout.flush()
+    stream = os.fdopen(os.dup(standard), 'wb')
+  with stream:
+    shutil.copyfileobj(file, stream, 1 << 20)
+
+
+def write_error(path: str | os.PathLike, error: OSError) -> InputError:
+  """That `path` could not be written, and what to do."""
+  advice = 'free some space or choose another place' if error.errno in _FULL \
+      else 'choose another place'
+  return InputError(f'{path} cannot be written: {error.strerror or error}; {advice}')
+
+
+def _target(path: str | os.PathLike) -> pathlib.Path:
+  try:
+    status = _status(pathlib.Path(path))
+  except OSError as error:
+    raise write_error(path, error) from error
+  if status is not None:
+    if stat.S_ISDIR(status.st_mode):
+      raise InputError(f'{path} is a folder; name a file to write')
+    if stat.S_ISSOCK(status.st_mode) or stat.S_ISBLK(status.st_mode):
+      raise InputError(f'{path} is a socket or a disk; name a file to write')
+    if is_stream(pathlib.Path(path)):
+      return pathlib.Path(path)  # What /dev/stdout leads to may have no path.
+  target = pathlib.Path(os.path.realpath(path))
+  if not target.parent.is_dir():
+    raise InputError(
+        f'{path} cannot be written: there is no folder {target.parent}; make '
+        'it first')
+  return target
+
+
+def _status(path: pathlib.Path) -> os.stat_result | None:
+  """None where nothing is."""
+  try:
+    return path.stat()
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+
+
+def _standard_stream(status: os.stat_result) -> int | None:
+  """The descriptor of standard output or error, where it is that file."""
+  for descriptor in (1, 2):
+    with contextlib.suppress(OSError):  # Closed.
+      if os.path.samestat(status, os.fstat(descriptor)):
+        return descriptor
+  return None

@@ -1,0 +1,1 @@
+"""Files to embeddings: a model, readers, rows of a table."""

@@ -1,0 +1,1 @@
+"""Programs for pods, compiled and priced ahead of time."""

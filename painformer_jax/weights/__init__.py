@@ -1,0 +1,1 @@
+"""Weights in and out: .pth, .safetensors, folders, runs."""

@@ -1,0 +1,238 @@
+"""The weights folder: a model's variables and what is known about them.
+
+    painformer.json   format, config, source and checksums
+    arrays/           an Orbax checkpoint: path -> array
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from painformer_jax.core.files import check_folder
+from painformer_jax.checkpoints.orbax_messages import first_line, quiet, quiet_for_good, reason
+from painformer_jax.core.errors import InputError
+from painformer_jax.models import functional
+from painformer_jax.models.config import PainFormerConfig
+
+DESCRIPTION = 'painformer.json'
+_ARRAYS = 'arrays'
+_FORMAT = 'painformer weights'
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+  """Where weights come from.
+
+  Attributes:
+    name: of the file they were converted from, or the run that trained them.
+    sha256: of that file, '' for none.
+    model: name of the preset.
+  """
+
+  name: str
+  sha256: str = ''
+  model: str = ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+  """A model's variables, as NumPy arrays on the host, and its config."""
+
+  variables: dict[str, np.ndarray]
+  config: PainFormerConfig
+  source: Source
+
+
+def is_weights(folder: str | os.PathLike) -> bool:
+  """Whether a folder was written by `save_weights`."""
+  return os.path.isfile(pathlib.Path(folder, DESCRIPTION))
+
+
+def save_weights(
+    folder: str | os.PathLike, variables: Mapping[str, np.ndarray], *,
+    config: PainFormerConfig, source: Source) -> None:
+  """Writes a weights folder, as a whole or not at all.
+
+  Args:
+    folder: a new or empty folder, or an older weights folder to replace.
+    variables: path -> array, exactly those of the config.
+    config: of the model.
+    source: where they come from.
+
+  Raises:
+    InputError: something else is at `folder`, or it cannot be written.
+  """
+  target = check_target(folder)
+  arrays = {path: np.asarray(array) for path, array in variables.items()}
+  description = {
+      'format': _FORMAT, 'version': _VERSION,
+      'model': source.model, 'classes': config.num_classes,
+      'source': source.name, 'sha256': source.sha256,
+      'config': dataclasses.asdict(config),
+      'checksums': {path: _checksum(array) for path, array in arrays.items()}}
+  partial = target.with_name(f'.{secrets.token_hex(8)}.partial')
+  retired = target.with_name(f'.{secrets.token_hex(8)}.retired')
+  try:
+    partial.mkdir()
+    with contextlib.ExitStack() as silence:
+      silence.enter_context(quiet())
+      try:
+        with ocp.StandardCheckpointer() as checkpointer:
+          checkpointer.save(partial / _ARRAYS, arrays)
+      except Exception:
+        quiet_for_good(silence.pop_all())
+        raise
+    (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + '\n')
+    if target.exists():
+      os.replace(target, retired)
+    os.replace(partial, target)
+  except (OSError, ValueError) as error:
+    # Orbax's storage layer reports a full disk as a ValueError.
+    raise InputError(
+        f'{folder} cannot be written: {reason(error)}; free some space '
+        'or choose another place') from error
+  finally:
+    _remove(partial)
+    # Whatever stops us between the two replacements, the old folder comes back.
+    if target.exists():
+      shutil.rmtree(retired, ignore_errors=True)
+    elif retired.exists():
+      os.replace(retired, target)
+
+
+def _remove(folder: pathlib.Path) -> None:
+  """Removes a folder, if it is there, into which threads of a failed save may still write.
+
+  Orbax reports the first array that fails and leaves the others to themselves: files,
+  and the folder with them, come back for a moment. So it must have stayed away.
+  """
+  absent = 0 if folder.exists() else 10
+  end = time.monotonic() + 5
+  while absent < 10 and time.monotonic() < end:
+    absent = 0 if folder.exists() else absent + 1
+    shutil.rmtree(folder, ignore_errors=True)
+    time.sleep(0.02)
+
+
+def check_target(folder: str | os.PathLike) -> pathlib.Path:
+  """The place that `save_weights` would write to, links followed.
+
+  Raises:
+    InputError: something else than weights is there, or nothing can be.
+  """
+  target = pathlib.Path(os.path.realpath(folder))
+  try:
+    if target.is_dir():
+      if any(target.iterdir()) and not is_weights(target):
+        raise InputError(
+            f'{folder} holds other things than weights; name a new folder')
+    elif target.exists():
+      raise InputError(f'{folder} is a file; name a folder to write')
+  except OSError as error:
+    raise InputError(
+        f'{folder} cannot be written: {error.strerror}; choose another place'
+    ) from error
+  check_folder(target.parent, folder)
+  return target
+
+
+def load_weights(folder: str | os.PathLike) -> Weights:
+  """Reads a weights folder and checks it against its own description.
+
+  Raises:
+    InputError: it is no weights folder, or it is damaged.
+  """
+  description = _describe(pathlib.Path(folder))
+  config = _config(folder, description['config'])
+  arrays = _restore(folder, config)
+  for path, array in arrays.items():
+    if _checksum(array) != description['checksums'].get(path):
+      raise InputError(
+          f'{folder} is damaged: the checksum of {path} does not match; '
+          'convert or copy the weights again')
+  return Weights(
+      variables=arrays, config=config,
+      source=Source(name=str(description['source']),
+                    sha256=str(description['sha256']),
+                    model=str(description['model'])))
+
+
+def _checksum(array: np.ndarray) -> int:
+  return zlib.crc32(np.ascontiguousarray(array).data.cast('B')
+                    if array.size else b'')
+
+
+def _describe(folder: pathlib.Path) -> dict:
+  if not is_weights(folder):
+    raise InputError(
+        f'{folder} is no weights folder (it has no {DESCRIPTION}); make one '
+        'with: painformer convert SRC OUT')
+  try:
+    description = json.loads((folder / DESCRIPTION).read_text())
+    if description['format'] != _FORMAT:
+      raise ValueError('its format is unknown')
+    version = int(description['version'])
+    fields = {'config': dict, 'checksums': dict, 'source': str, 'sha256': str,
+              'model': str}
+    for name, kind in fields.items():
+      if not isinstance(description[name], kind):
+        raise ValueError(f'{name} is no {kind.__name__}')
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise InputError(
+        f'{folder / DESCRIPTION} is damaged ({error}); convert the weights '
+        'again') from error
+  if version > _VERSION:
+    raise InputError(
+        f'{folder} was written by a newer painformer_jax (format {version}); '
+        'upgrade painformer_jax')
+  return description
+
+
+def _config(folder, fields: dict) -> PainFormerConfig:
+  known = {field.name for field in dataclasses.fields(PainFormerConfig)}
+  if unknown := sorted(fields.keys() - known):
+    raise InputError(
+        f'{folder} has config fields that this version does not know '
+        f'({", ".join(unknown)}); upgrade painformer_jax')
+  try:
+    config = PainFormerConfig(**{
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()})
+    functional.abstract_variables(config)
+    return config
+  # Flax and JAX raise errors of many kinds for values of the wrong kind.
+  except Exception as error:
+    raise InputError(
+        f'{folder} has a config that cannot be ({first_line(error)}); '
+        'convert the weights again') from error
+
+
+def _restore(folder, config: PainFormerConfig) -> dict[str, np.ndarray]:
+  expected = functional.abstract_variables(config)
+  arrays = pathlib.Path(os.path.realpath(folder)) / _ARRAYS
+  restore = ocp.args.PyTreeRestore(
+      item=dict(expected), restore_args={
+          path: ocp.RestoreArgs(restore_type=np.ndarray) for path in expected})
+  try:
+    with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+      stored = checkpointer.metadata(arrays).item_metadata.tree
+      shapes = {path: tuple(entry.shape) for path, entry in stored.items()}
+      if shapes != {path: entry.shape for path, entry in expected.items()}:
+        raise ValueError('its arrays are not those of its config')
+      return checkpointer.restore(arrays, args=restore)
+  # Orbax and its storage layer raise errors of many kinds for damaged files.
+  except Exception as error:
+    raise InputError(
+        f'{folder} is damaged ({first_line(error)}); convert or copy the '
+        'weights again') from error

@@ -1,0 +1,148 @@
+"""A model from weights in any form."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from painformer_jax.weights import key_map
+from painformer_jax.weights import run_weights
+from painformer_jax.weights.torch import read as torch_file
+from painformer_jax.weights import folder as weights
+from painformer_jax.weights.convert import convert, initial_arrays
+from painformer_jax.weights.folder import Source, Weights
+from painformer_jax.core.errors import InputError
+from painformer_jax.models import functional, spectral
+from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.models.painformer import PainFormer
+
+# Fields of the config that change the arithmetic and no array.
+_ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
+
+# What a folder may be: whether it is, and how to read it.
+_FOLDERS: list[tuple[Callable[[str], bool], Callable[[str], Weights]]] = [
+    (weights.is_weights, weights.load_weights),
+    (run_weights.is_run, run_weights.load_run),
+]
+
+
+def load(path: str | os.PathLike, *, num_classes: int | None = None,
+         image_size: int | None = None, seed: int = 0,
+         **arithmetic) -> PainFormer:
+  """A model with stored weights, in evaluation mode.
+
+  Args:
+    path: a .pth or .safetensors file (told by its content), a folder that
+      `painformer convert` wrote, or the folder of a run of `painformer
+      pretrain` (its newest checkpoint, without the tasks' heads).
+    num_classes: None for the head that is stored, if any; 0 for no head;
+      another number than is stored for a fresh head.
+    image_size: None for the size that the weights are for; another one
+      resamples the spectral filters, which the release cannot.
+    seed: of a fresh head.
+    **arithmetic: `dtype`, `gate`, `gate_precision`, `depthwise` and
+      `drop_path_rate` of `PainFormerConfig`.
+
+  Raises:
+    InputError: there are no sound weights at `path`, or an argument does not
+      fit.
+  """
+  stored = read_weights(path)
+  changes = dict(arithmetic)
+  if unknown := sorted(changes.keys() - set(_ARITHMETIC)):
+    raise InputError(
+        f'load takes no {", ".join(unknown)} (known: num_classes, image_size, '
+        f'seed, {", ".join(_ARITHMETIC)})')
+  if num_classes is not None:
+    changes['num_classes'] = num_classes
+  if image_size is not None:
+    changes['image_size'] = image_size
+  try:
+    config = dataclasses.replace(stored.config, **changes)
+  except ValueError as error:
+    raise InputError(f'load {path}: {error}') from error
+  arrays = _resampled(stored, config)
+  if config.num_classes != stored.config.num_classes:
+    arrays = _with_head(arrays, config, seed)
+  return functional.from_variables(config, arrays)
+
+
+def load_arrays(path: str | os.PathLike, *, config: PainFormerConfig
+                ) -> dict[str, np.ndarray]:
+  """The backbone's arrays for a model that is made elsewhere, without a head.
+
+  Args:
+    path: as for `load`.
+    config: of the model, without a head; its input size may differ from that
+      of the weights.
+
+  Raises:
+    InputError: there are no sound weights at `path`, or they are of a model of
+      another shape.
+  """
+  stored = read_weights(path)
+  free = ('num_classes', 'image_size', *_ARITHMETIC)
+  differing = [f'{field.name}: {getattr(stored.config, field.name)} there, '
+               f'{getattr(config, field.name)} here'
+               for field in dataclasses.fields(config) if field.name not in free
+               and getattr(stored.config, field.name) != getattr(config, field.name)]
+  if differing:
+    raise InputError(
+        f'the weights {path} are of a model of another shape ({"; ".join(differing)})')
+  return _with_head(_resampled(stored, config), config, seed=0)
+
+
+def read_weights(path: str | os.PathLike) -> Weights:
+  """Weights in any form that `load` takes, as they are stored.
+
+  Raises:
+    InputError: there are none at `path`, or they are damaged.
+  """
+  if os.path.isdir(path):
+    for is_kind, read in _FOLDERS:
+      if is_kind(path):
+        return read(path)
+    raise InputError(
+        f'{path} is a folder without weights; give a .pth or .safetensors '
+        'file, a folder made by: painformer convert SRC OUT, or the --workdir '
+        'of: painformer pretrain')
+  checkpoint = torch_file.read(path)
+  conversion = convert(checkpoint, source=str(path))
+  return Weights(
+      variables=conversion.variables, config=conversion.config,
+      source=Source(
+          name=pathlib.Path(path).name, sha256=checkpoint.sha256,
+          model=conversion.report.model))
+
+
+def non_finite(stored: Weights) -> list[str]:
+  """Released names of the arrays that hold NaN or infinity."""
+  return [key_map.to_torch(path).name for path, array in stored.variables.items()
+          if not np.isfinite(array).all()]
+
+
+def _resampled(
+    stored: Weights, config: PainFormerConfig) -> dict[str, np.ndarray]:
+  """The arrays with spectral filters for the grids of `config`."""
+  arrays = dict(stored.variables)
+  if config.image_size == stored.config.image_size:
+    return arrays
+  for stage in range(len(config.widths)):
+    grid = config.grid(stage)
+    for path in arrays:
+      if path.startswith(f'block{stage + 1}/') and path.endswith(
+          '/complex_weight'):
+        arrays[path] = np.asarray(spectral.resample(arrays[path], grid, grid))
+  return arrays
+
+
+def _with_head(arrays: dict[str, np.ndarray], config: PainFormerConfig,
+               seed: int) -> dict[str, np.ndarray]:
+  """The arrays with a fresh head, or without one."""
+  body = {path: array for path, array in arrays.items()
+          if not path.startswith('head/')}
+  if config.num_classes:
+    body |= initial_arrays(config, ['head/kernel', 'head/bias'], seed=seed)
+  return body

@@ -1,0 +1,99 @@
+"""Safetensors weights, by way of the `safetensors` library.
+
+The library's NumPy binding has no bfloat16 on reading, so its element types
+are mapped here.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from painformer_jax.core.files import write_atomically
+from painformer_jax.weights.torch.records import printable
+from painformer_jax.core.errors import InputError
+
+# The library refuses longer headers too.
+_MAX_HEADER_BYTES = 100_000_000
+
+_DTYPES = {
+    'F64': np.float64, 'F32': np.float32, 'F16': np.float16,
+    'BF16': ml_dtypes.bfloat16,
+    'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8,
+    'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8,
+    'BOOL': np.bool_, 'C64': np.complex64}
+
+
+def looks_like(content: bytes) -> bool:
+  """Whether `content` begins as a safetensors file does."""
+  length = int.from_bytes(content[:8], 'little')
+  return content[8:9] == b'{' and 2 <= length <= _MAX_HEADER_BYTES
+
+
+def parse(content: bytes) -> dict[str, np.ndarray]:
+  """The arrays of a safetensors file, in the order of their data.
+
+  Args:
+    content: the whole file.
+
+  Raises:
+    InputError: it is damaged, cut off, or has an element type that NumPy and
+      ml_dtypes lack.
+  """
+  try:
+    entries = dict(safetensors.deserialize(content))
+  except safetensors.SafetensorError as error:
+    raise InputError(
+        'is a damaged or cut-off safetensors file '
+        f'({printable(str(error))}); download or save it again') from error
+  tensors = {}
+  for name in _names(content):
+    entry = entries[name]
+    if entry['dtype'] not in _DTYPES:
+      raise InputError(
+          f"tensor '{printable(name)}' has the element type "
+          f"{printable(entry['dtype'])}, which is not read; save it as "
+          'float32')
+    dtype = np.dtype(_DTYPES[entry['dtype']])
+    flat = np.frombuffer(entry['data'], _little_endian(dtype))
+    if dtype == bool:
+      flat = flat != 0
+    else:
+      native = flat.dtype.newbyteorder('=')
+      flat = flat.astype(native, copy=False).view(dtype)
+    tensors[name] = flat.reshape(entry['shape'])
+  return tensors
+
+
+def _names(content: bytes) -> list[str]:
+  """Names in the order of their data; the library gives them in no order."""
+  length = int.from_bytes(content[:8], 'little')
+  header = json.loads(content[8:8 + length])
+  header.pop('__metadata__', None)
+  return sorted(header, key=lambda name: header[name]['data_offsets'])
+
+
+def _little_endian(dtype: np.dtype) -> np.dtype:
+  """A type of the same width that knows a byte order (bfloat16 does not)."""
+  return np.dtype('<c8' if dtype.kind == 'c' else f'<u{dtype.itemsize}')
+
+
+def write_safetensors(
+    path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
+  """Writes arrays as a safetensors file; same input, same bytes.
+
+  Args:
+    path: of the file, replaced as a whole or left alone.
+    tensors: name -> array; floats of 16 to 64 bits, bfloat16, integers, bool.
+
+  Raises:
+    InputError: the file cannot be written; nothing is left behind.
+  """
+  arrays = {
+      name: np.array(array, order='C') for name, array in tensors.items()}
+  content = safetensors.numpy.save(arrays, metadata={'format': 'pt'})
+  write_atomically(path, lambda file: file.write(content))

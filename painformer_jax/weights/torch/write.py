@@ -1,0 +1,129 @@
+"""Writes .pth files that PyTorch reads, with no PyTorch installed."""
+
+import math
+import os
+import struct
+import sys
+import zipfile
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import numpy as np
+
+from painformer_jax.core.files import write_atomically
+from painformer_jax.weights.torch.records import STORAGES
+from painformer_jax.core.errors import InputError
+
+_FOLDER = 'archive'
+
+# PyTorch pads each member so that its data begins at a multiple of this.
+_ALIGNMENT = 64
+
+# The archive format version that PyTorch 1.6 to the present write.
+_VERSION = b'3\n'
+
+_CLASSES = {
+    dtype: storage for storage, dtype in STORAGES.items() if dtype is not None}
+
+
+def write_pth(
+    path: str | os.PathLike, tensors: Mapping[str, np.ndarray], *,
+    container: str = 'model_state_dict') -> None:
+  """Writes a file that `torch.load(path, weights_only=True)` reads.
+
+  The same input gives the same bytes. Every tensor has its own storage, is
+  contiguous, and asks for no gradient, as in a saved state dict.
+
+  Args:
+    path: of the file, replaced as a whole or left alone.
+    tensors: name -> array; floats of 16 to 64 bits, bfloat16, signed
+      integers, uint8, bool, complex.
+    container: top-level key to put them under; '' for a bare state dict.
+
+  Raises:
+    InputError: an element type has no PyTorch storage class, or the file
+      cannot be written; nothing is left behind.
+  """
+  arrays = {}
+  for name, array in tensors.items():
+    array = np.asarray(array)
+    if array.dtype.name not in _CLASSES:
+      raise InputError(
+          f"tensor '{name}' has the element type {array.dtype}, which a .pth "
+          'file cannot hold; convert it first')
+    arrays[name] = array
+  program = _program(arrays, container)
+  write_atomically(path, lambda file: _write_archive(file, program, arrays))
+
+
+def _write_archive(
+    file: BinaryIO, program: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+  with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
+    _add(archive, 'data.pkl', program)
+    _add(archive, 'byteorder', b'little')
+    for index, array in enumerate(arrays.values()):
+      _add(archive, f'data/{index}', _little_endian(array))
+    _add(archive, 'version', _VERSION)
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+  """Adds a member whose data is aligned and whose header has no clock."""
+  entry = zipfile.ZipInfo(f'{_FOLDER}/{name}')  # dated 1980-01-01
+  entry.create_system = 0
+  header_end = archive.fp.tell() + 30 + len(entry.filename) + 4
+  padding = -header_end % _ALIGNMENT
+  entry.extra = struct.pack('<2sH', b'FB', padding) + b'Z' * padding
+  archive.writestr(entry, content)
+
+
+def _little_endian(array: np.ndarray) -> bytes:
+  if array.dtype.byteorder == '>' or (
+      array.dtype.byteorder == '=' and sys.byteorder == 'big'):
+    array = array.byteswap()
+  return array.tobytes()
+
+
+def _program(arrays: Mapping[str, np.ndarray], container: str) -> bytes:
+  """The pickle of an OrderedDict of tensors, as torch.save describes them."""
+  items = [
+      _text(name) + _tensor(array, index)
+      for index, (name, array) in enumerate(arrays.items())]
+  state = _EMPTY_ORDERED_DICT + b'(' + b''.join(items) + b'u'
+  if container:
+    state = b'}' + _text(container) + state + b's'
+  return b'\x80\x02' + state + b'.'
+
+
+def _tensor(array: np.ndarray, index: int) -> bytes:
+  strides = [
+      math.prod(array.shape[axis + 1:]) for axis in range(array.ndim)]
+  storage = _tuple(
+      _text('storage'), _global(_CLASSES[array.dtype.name]), _text(str(index)),
+      _text('cpu'), _number(array.size)) + b'Q'
+  arguments = _tuple(
+      storage, _number(0), _tuple(*map(_number, array.shape)),
+      _tuple(*map(_number, strides)), b'\x89', _EMPTY_ORDERED_DICT)
+  return _global('torch._utils._rebuild_tensor_v2') + arguments + b'R'
+
+
+def _global(name: str) -> bytes:
+  module, _, name = name.rpartition('.')
+  return f'c{module}\n{name}\n'.encode()
+
+
+def _tuple(*items: bytes) -> bytes:
+  return b'(' + b''.join(items) + b't'
+
+
+def _text(text: str) -> bytes:
+  content = text.encode('utf-8', 'surrogatepass')
+  return struct.pack('<cI', b'X', len(content)) + content
+
+
+def _number(value: int) -> bytes:
+  if value < 1 << 31:
+    return struct.pack('<ci', b'J', value)
+  return struct.pack('<cBq', b'\x8a', 8, value)
+
+
+_EMPTY_ORDERED_DICT = _global('collections.OrderedDict') + b')R'

@@ -1,0 +1,172 @@
+"""Preprocessing against Pillow, and embedding in memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import skimage
+from PIL import Image
+
+import painformer_jax as pj
+from painformer_jax.embedding import inference
+from painformer_jax.models import functional
+from painformer_jax.models.config import PRESETS
+from painformer_jax.models.registry import make_config
+from test_models import drawn, run
+
+CONFIG = make_config('painformer_nano')
+MEAN = np.array([0.6068, 0.4517, 0.3800])
+STD = np.array([0.2492, 0.2173, 0.2082])
+
+
+@pytest.fixture(scope='module')
+def model():
+  return functional.from_variables(CONFIG, drawn(CONFIG))
+
+
+def noise(batch, height=40, width=48, seed=0):
+  shape = (batch, height, width, 3)
+  return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def pillow(image, size):
+  """What torchvision's Resize does to a Pillow image."""
+  resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+  return np.asarray(resized)
+
+
+def levels(normalised):
+  """Back from normalised values to 0..255."""
+  return (np.asarray(normalised, np.float64) * STD + MEAN) * 255
+
+
+# --- preprocess --------------------------------------------------------------
+
+
+def test_values_are_normalised_by_vggface2_statistics():
+  images = noise(2, 224, 224)
+  actual = pj.preprocess(images)
+  assert actual.shape == (2, 224, 224, 3) and actual.dtype == jnp.float32
+  np.testing.assert_allclose(actual, (images / 255 - MEAN) / STD, atol=1e-5)
+  for preset in PRESETS.values():
+    assert (preset.mean, preset.std) == (tuple(MEAN), tuple(STD))
+
+
+def test_own_size_and_statistics():
+  images = noise(1, 32, 32)
+  actual = pj.preprocess(images, image_size=32, mean=(0, 0, 0), std=(1, 1, 1))
+  np.testing.assert_allclose(actual, images / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize('height, width, size', [
+    (512, 512, 224), (40, 48, 32), (31, 100, 32), (20, 24, 32), (224, 100, 224)])
+def test_resizing_is_pillow_s_to_a_level(measured, height, width, size):
+  images = noise(1, height, width)
+  actual = levels(pj.preprocess(images, image_size=size))[0]
+  np.testing.assert_allclose(actual, np.round(actual), atol=1e-3)
+  difference = np.abs(actual - pillow(images[0], size))
+  measured(f'resizing noise {height}x{width} to {size}, levels of 255',
+           difference.max(), limit=1.001)
+  assert (difference > 0.5).mean() < 0.025
+
+
+def test_resizing_a_photograph(measured):
+  photograph = skimage.data.astronaut()
+  actual = levels(pj.preprocess(photograph[None]))[0]
+  difference = np.abs(actual - pillow(photograph, 224))
+  measured('resizing a photograph, levels of 255', difference.max(), limit=1.001)
+  assert (difference > 0.5).mean() < 0.01
+
+
+def test_images_are_squashed_not_cropped():
+  image = np.zeros((1, 32, 64, 3), np.uint8)
+  image[:, :, 32:] = 255
+  out = levels(pj.preprocess(image, image_size=32))[0]
+  assert out[:, :14].max() < 1e-3 and out[:, 18:].min() > 254.9
+
+
+@pytest.mark.parametrize('images', [
+    np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 3, 8, 8), np.uint8),
+    np.zeros((8, 8, 3), np.uint8), [[1, 2]]], ids=['floats', 'nchw', 'single', 'list'])
+def test_wrong_input_is_named(model, images):
+  for call in pj.preprocess, lambda x: pj.embed(model, x):
+    with pytest.raises(ValueError, match=r'not a uint8 array \[batch, height, width, 3\]'):
+      call(images)
+
+
+def test_a_list_of_images_is_called_one(model):
+  with pytest.raises(ValueError, match='images are a list, not a uint8 array.*numpy.stack'):
+    pj.embed(model, list(noise(2)))
+
+
+@pytest.mark.parametrize('shape', [(1, 0, 8, 3), (1, 8, 0, 3), (0, 0, 8, 3)])
+def test_images_without_pixels(model, shape):
+  for call in pj.preprocess, lambda x: pj.embed(model, x):
+    with pytest.raises(ValueError, match='without pixels'):
+      call(np.zeros(shape, np.uint8))
+
+
+def test_a_size_below_one():
+  with pytest.raises(ValueError, match='image_size is 0, below 1'):
+    pj.preprocess(noise(1), image_size=0)
+
+
+# --- embed -------------------------------------------------------------------
+
+
+def test_embedding_is_the_model_s(model):
+  images = noise(4)
+  x = pj.preprocess(images, image_size=32)
+  wanted = run(CONFIG, functional.variables(model), x).embedding
+  actual = pj.embed(model, images)
+  assert actual.shape == (4, 32) and actual.dtype == np.float32
+  assert isinstance(actual, np.ndarray)
+  np.testing.assert_allclose(actual, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize('count', [0, 1, 3, 4, 5, 9])
+def test_any_number_of_images_in_batches_of_four(model, count):
+  # The same program serves all counts: each row does not mind its neighbours.
+  embedder = inference.Embedder(model, batch_size=4)
+  images = noise(9, seed=1)
+  all_rows = np.concatenate([embedder(images[i:i + 4]) for i in (0, 4, 8)])
+  actual = pj.embed(model, images[:count], batch_size=4)
+  assert actual.shape == (count, 32) and actual.dtype == np.float32
+  np.testing.assert_allclose(actual, all_rows[:count], atol=1e-5)
+
+
+def test_one_program_serves_every_count_and_every_model_of_a_config(model):
+  other = functional.from_variables(CONFIG, drawn(CONFIG, seed=1))
+  images = noise(9)
+  pj.embed(model, images[:4], batch_size=4)
+  before = inference._embed._cache_size()
+  first = pj.embed(model, images, batch_size=4)
+  for count in 3, 4, 5, 7:
+    pj.embed(model, images[:count], batch_size=4)
+  pj.embed(model, images[:3], batch_size=32)
+  second = pj.embed(other, images, batch_size=4)
+  assert inference._embed._cache_size() == before
+  assert np.abs(first - second).max() > 1e-3
+
+
+def test_a_head_changes_nothing(model):
+  config = make_config('painformer_nano', num_classes=5)
+  arrays = drawn(config) | functional.variables(model)
+  headed = functional.from_variables(config, arrays)
+  np.testing.assert_allclose(
+      pj.embed(headed, noise(4)), pj.embed(model, noise(4)), atol=1e-5)
+
+
+def test_bfloat16_gives_float32_rows():
+  config = make_config('painformer_nano', dtype='bfloat16')
+  rows = jax.eval_shape(functools.partial(inference._embed, config=config),
+                        functional.abstract_variables(config), noise(4))
+  assert rows.shape == (4, 32) and rows.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('size', [0, -1])
+def test_batch_size_below_one(model, size):
+  with pytest.raises(ValueError, match='batch_size'):
+    pj.embed(model, noise(1), batch_size=size)

@@ -1,0 +1,134 @@
+"""fNIRS: SNIRF files read by MNE, and our haemoglobin against MNE's."""
+
+import importlib.util
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from conftest import environment
+from painformer_jax.core.errors import InputError
+from painformer_jax.modalities import fnirs
+
+needs_mne = pytest.mark.skipif(
+    importlib.util.find_spec('mne') is None, reason='mne is not installed')
+
+RATE = 10.0
+WAVELENGTHS = (760.0, 850.0)
+DISTANCES = (3.0, 3.5)  # cm
+
+
+def light(samples=200):
+  """Positive intensities [samples, channels, wavelengths]."""
+  time = np.arange(samples) / RATE
+  waves = [[np.sin(time), np.cos(0.7 * time)], [np.sin(1.3 * time), np.sin(0.4 * time)]]
+  return np.exp(0.05 * np.moveaxis(np.array(waves), -1, 0)) * [[0.02, 0.05], [0.03, 0.04]]
+
+
+def write_snirf(path, values=None, *, kind=1, labels=None):
+  """Two channels at two wavelengths, as the SNIRF specification (1.1) lays it out."""
+  values = light() if values is None else values
+  with h5py.File(path, 'w') as file:
+    text = lambda value: np.bytes_(value)
+    file['formatVersion'] = text('1.1')
+    nirs = file.create_group('nirs')
+    tags = {'SubjectID': 'x', 'MeasurementDate': '2020-01-01', 'MeasurementTime': '00:00:00Z',
+            'LengthUnit': 'm', 'TimeUnit': 's', 'FrequencyUnit': 'Hz'}
+    for name, value in tags.items():
+      nirs[f'metaDataTags/{name}'] = text(value)
+    nirs['data1/dataTimeSeries'] = values.reshape(len(values), -1)
+    nirs['data1/time'] = np.arange(len(values)) / RATE
+    for number in range(values[0].size):
+      channel, wavelength = divmod(number, 2)
+      entry = nirs.create_group(f'data1/measurementList{number + 1}')
+      entry['sourceIndex'] = np.int32(channel + 1)
+      entry['detectorIndex'] = np.int32(channel + 1)
+      entry['wavelengthIndex'] = np.int32(wavelength + 1)
+      entry['dataType'] = np.int32(kind)
+      entry['dataTypeIndex'] = np.int32(1)
+      if labels:
+        entry['dataTypeLabel'] = text(labels[wavelength])
+    nirs['probe/wavelengths'] = np.array(WAVELENGTHS)
+    nirs['probe/sourcePos3D'] = np.array([[0, 0.1 * c, 0] for c in range(2)])
+    nirs['probe/detectorPos3D'] = np.array(
+        [[d / 100, 0.1 * c, 0] for c, d in enumerate(DISTANCES)])
+    nirs['probe/sourceLabels'] = np.array([text('S1'), text('S2')])
+    nirs['probe/detectorLabels'] = np.array([text('D1'), text('D2')])
+  return path
+
+
+@needs_mne
+def test_light_becomes_haemoglobin_as_ours_does(tmp_path):
+  recording = fnirs.read_snirf(write_snirf(tmp_path / 'a.snirf'))
+  assert recording.channels == ('S1_D1 hbo', 'S1_D1 hbr', 'S2_D2 hbo', 'S2_D2 hbr')
+  assert recording.rate == pytest.approx(RATE) and recording.signals.shape == (4, 200)
+  ours = fnirs.haemoglobin(fnirs.optical_density(light()), wavelengths=(760, 850),
+                           distance=np.array(DISTANCES))
+  # MNE writes ln(10) as 2.303.
+  np.testing.assert_allclose(
+      recording.signals, np.moveaxis(ours, 0, -1).reshape(4, -1), rtol=5e-4, atol=1e-9)
+
+
+@needs_mne
+def test_the_pathlength_factor_is_passed_on(tmp_path):
+  path = write_snirf(tmp_path / 'a.snirf')
+  longer = fnirs.read_snirf(path, pathlength_factor=12.0).signals
+  np.testing.assert_allclose(2 * longer, fnirs.read_snirf(path).signals, rtol=1e-9)
+
+
+@needs_mne
+def test_haemoglobin_is_taken_as_it_is(tmp_path):
+  values = 1e-6 * np.random.default_rng(0).normal(size=(60, 2, 2))
+  path = write_snirf(tmp_path / 'a.snirf', values, kind=99999, labels=('HbO', 'HbR'))
+  recording = fnirs.read_snirf(path)
+  assert recording.channels == ('S1_D1 hbo', 'S1_D1 hbr', 'S2_D2 hbo', 'S2_D2 hbr')
+  np.testing.assert_allclose(recording.signals, 1e6 * values.reshape(60, 4).T, rtol=1e-6)
+
+
+@needs_mne
+@pytest.mark.skipif(importlib.util.find_spec('mne_nirs') is None,
+                    reason='mne-nirs is not installed')
+def test_what_mne_nirs_writes_is_read(tmp_path):
+  import mne
+  from mne_nirs.io import write_raw_snirf
+  raw = mne.io.read_raw_snirf(write_snirf(tmp_path / 'a.snirf'), verbose='ERROR')
+  write_raw_snirf(raw, tmp_path / 'b.snirf')
+  first, second = (fnirs.read_snirf(tmp_path / f'{n}.snirf') for n in 'ab')
+  assert first.channels == second.channels
+  np.testing.assert_allclose(first.signals, second.signals, rtol=1e-6, atol=1e-9)
+
+
+@needs_mne
+@pytest.mark.parametrize('kind', ['text', 'empty', 'cut', 'absent', 'other HDF5', 'dark'])
+def test_unreadable_files_are_named(tmp_path, kind, capfd):
+  path = tmp_path / 'a.snirf'
+  if kind == 'cut':
+    write_snirf(path)
+    path.write_bytes(path.read_bytes()[:3000])
+  elif kind == 'other HDF5':
+    with h5py.File(path, 'w') as file:
+      file['x'] = 1
+  elif kind == 'dark':
+    write_snirf(path, np.full((50, 2, 2), np.nan))
+  elif kind != 'absent':
+    path.write_text('no HDF5' if kind == 'text' else '')
+  if kind == 'dark':
+    assert not np.isfinite(fnirs.read_snirf(path).signals).any()
+  else:
+    with pytest.raises(InputError, match='a.snirf is not a') as caught:
+      fnirs.read_snirf(path)
+    assert '\n' not in str(caught.value)
+  assert capfd.readouterr() == ('', '')
+
+
+def test_without_the_package_its_extra_is_named(tmp_path):
+  code = ('import sys; sys.modules["mne"] = None\n'
+          'from painformer_jax.modalities import fnirs\n'
+          'try: fnirs.read_snirf("a.snirf")\n'
+          'except Exception as error: print(type(error).__name__, error)')
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                        env=environment())
+  assert done.stdout.startswith('InputError this needs the package mne'), done.stderr
+  assert "'.[fnirs]'" in done.stdout

@@ -1,0 +1,172 @@
+"""Where every array of a training state lies, for named machines.
+
+`python tests/parallel/test_layout.py` writes the golden dumps anew.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from painformer_jax.data.corpus import CORPUS
+from painformer_jax.core.errors import InputError
+from painformer_jax.models import heads, registry
+from painformer_jax.parallel import layout
+from painformer_jax.parallel.layout import Strategy
+from painformer_jax.training.config import OptimizerConfig
+from painformer_jax.training.optimizer import make_optimizer
+from painformer_jax.training.state import initial_state
+
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'shardings'
+
+# Name -> strategy, and sizes of the axes 'slices', 'data', 'classes'.
+MACHINES = {
+    'replicated_8': (Strategy(), (1, 8, 1)),
+    'fsdp_8': (Strategy(state='fsdp'), (1, 8, 1)),
+    'fsdp_256_classes_16': (Strategy(state='fsdp', class_devices=16), (1, 16, 16)),
+    'fsdp_2_slices_of_32_classes_4': (Strategy(state='fsdp', class_devices=4, slices=2), (2, 8, 4)),
+}
+
+
+def mesh_of(shape):
+  return AbstractMesh(shape, (layout.SLICES, layout.DATA, layout.CLASSES),
+                      axis_types=(AxisType.Auto,) * 3)
+
+
+@functools.cache
+def shapes(preset='painformer'):
+  """A training state of the corpus's 14 tasks, as shapes, with averages."""
+  model = registry.make_config(preset)
+  optimizer = make_optimizer(OptimizerConfig(layer_decay=0.9), steps=10, model=model)
+  return jax.eval_shape(lambda: initial_state(
+      model, classes={task.name: task.classes for task in CORPUS}, learned_weighting=True,
+      optimizer=optimizer, seed=0, averaged=True))
+
+
+def dump(name):
+  strategy, shape = MACHINES[name]
+  state = shapes()
+  # The moments and averages have their parameter's place, see below.
+  state = {'params': state.params, 'stats': state.stats, 'step': state.step, 'key': state.key}
+  return layout.dump(layout.state_shardings(mesh_of(shape), state, strategy))
+
+
+@pytest.mark.parametrize('name', MACHINES)
+def test_every_array_lies_where_the_dump_says(name):
+  assert dump(name) == (GOLDEN / f'{name}.txt').read_text()
+
+
+@pytest.mark.parametrize('name', MACHINES)
+def test_moments_and_averages_lie_with_their_parameters(name):
+  strategy, shape = MACHINES[name]
+  state = shapes()
+  found = layout.state_shardings(mesh_of(shape), state, strategy)
+  moments = found.opt_state[1][0]
+  assert found.params == found.ema == moments.mu == moments.nu
+  for leaf, place in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
+    assert math.prod(place.shard_shape(leaf.shape)) > 0  # It divides evenly.
+
+
+def test_fsdp_leaves_little_whole():
+  """What every device keeps of all parameters, against a fair share."""
+  strategy, shape = MACHINES['fsdp_8']
+  state = shapes()
+  places = layout.state_shardings(mesh_of(shape), state.params, strategy)
+  kept = sum(math.prod(places[p].shard_shape(a.shape)) for p, a in state.params.items())
+  total = sum(a.size for a in state.params.values())
+  assert total / 8 <= kept < 1.05 * total / 8
+
+
+@pytest.mark.parametrize('preset', registry.list_models())
+def test_the_rules_cover_every_model(preset):
+  layout.state_shardings(mesh_of((1, 8, 1)), shapes(preset), Strategy(state='fsdp'))
+
+
+def test_an_unknown_path_is_an_error():
+  with pytest.raises(ValueError, match='no rule of the sharding table matches: params/new/gamma'):
+    layout.state_shardings(mesh_of((1, 8, 1)), {'params': {'new/gamma': np.ones(3)}})
+
+
+def test_heads_of_any_size():
+  mesh = mesh_of((1, 2, 4))
+  arrays = {f'heads/{task}/{kind}': np.zeros(shape) for task, count in (
+      ('small', 8), ('faces', 9131)) for kind, shape in (
+          ('kernel', (160, heads.columns(count))), ('bias', (heads.columns(count),)))}
+  found = {path: tuple(s.spec) for path, s in layout.state_shardings(
+      mesh, arrays, Strategy(state='fsdp', class_devices=4)).items()}
+  assert heads.columns(9131) == 9216
+  assert found == {
+      'heads/small/kernel': (), 'heads/small/bias': (),
+      'heads/faces/kernel': ('data', 'classes'), 'heads/faces/bias': ('classes',)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200_000))
+def test_columns_of_heads(classes):
+  columns = heads.columns(classes)
+  assert classes <= columns < classes + heads.PADDED_TO
+  assert heads.is_padded(columns) == (classes >= heads.PADDED_FROM)
+  if heads.is_padded(columns):
+    assert columns % 128 == 0
+  else:
+    assert columns == classes
+
+
+# The mesh.
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+  """As much of a jax.Device as a mesh asks for."""
+
+  id: int
+  process_index: int = 0
+  slice_index: int | None = None
+  platform: str = 'cpu'
+  device_kind: str = 'cpu'
+
+
+def test_the_mesh_of_one_device():
+  mesh = layout.training_mesh()
+  assert mesh.axis_names == ('slices', 'data', 'classes') and mesh.size == len(jax.devices())
+  assert set(mesh.axis_types) == {AxisType.Auto}
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_slices_are_those_that_devices_name(order):
+  devices = [Device(id=n, process_index=n // 2, slice_index=n % 2) for n in range(16)][::order]
+  mesh = layout.training_mesh(Strategy(class_devices=2), devices)
+  assert dict(mesh.shape) == {'slices': 2, 'data': 4, 'classes': 2}
+  for number, block in enumerate(mesh.devices):
+    assert {d.slice_index for d in block.flat} == {number}
+
+
+def test_slices_of_devices_that_name_none_are_neighbours():
+  devices = [Device(id=n, process_index=n // 4) for n in range(8)]
+  mesh = layout.training_mesh(Strategy(slices=2), devices)
+  assert mesh.devices.shape == (2, 4, 1)
+  assert [{d.process_index for d in block.flat} for block in mesh.devices] == [{0}, {1}]
+
+
+@pytest.mark.parametrize('strategy', [
+    Strategy(slices=3), Strategy(class_devices=16), Strategy(slices=4, class_devices=4)])
+def test_devices_that_do_not_divide(strategy):
+  with pytest.raises(InputError, match=r'8 devices do not divide into \d slice\(s\) of groups'):
+    layout.training_mesh(strategy, [Device(id=n) for n in range(8)])
+
+
+def test_specs_have_no_trailing_axes():
+  found = layout.state_shardings(mesh_of((1, 8, 1)), shapes(), Strategy(state='fsdp'))
+  for place in jax.tree.leaves(found):
+    assert place.spec == PartitionSpec() or place.spec[-1] is not None
+
+
+if __name__ == '__main__':
+  for machine in MACHINES:
+    (GOLDEN / f'{machine}.txt').write_text(dump(machine))
