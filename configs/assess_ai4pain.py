@@ -21,8 +21,8 @@ Test labels may be withheld: the protocol is 'validation'; take
 
 from ml_collections import ConfigDict
 
-from painformer_jax.assessment.datasets.ai4pain import SATURATION
 from painformer_jax.assessment.config import ENCODERS, defaults
+from painformer_jax.assessment.datasets.ai4pain import SATURATION
 from painformer_jax.core.errors import InputError
 
 SIGNALS = ('bvp', 'eda', 'resp', 'spo2')
@@ -47,8 +47,10 @@ def get_config(options: str = '2024') -> ConfigDict:
   year = edition.removesuffix('-fnirs')
   config = defaults(size, ENCODERS[size])
   config.dataset = f'ai4pain-{year}'
+
   def row(label, kind, *modalities, **further):
     return dict(fusion=dict(kind=kind, modalities=modalities, **further), label=label)
+
   if year == '2024':
     config.modalities = dict(face=dict(source='video', picture='face', max_tokens=300))
     config.rows = dict(face=row('face', 'add', 'face'))
@@ -56,20 +58,28 @@ def get_config(options: str = '2024') -> ConfigDict:
     # Segments of 10 s at 100 Hz are short of matplotlib's windows of 256 samples.
     drawn = dict(images=dict(spectrogram=dict(segment=128, overlap=64)))
     # Saturation is a whole percentage, which often stays for all of them.
-    config.modalities = {name: dict(source=name, signal=dict(
-        drawn, quality=dict(flat_between=SATURATION if name == 'spo2' else ())))
-                         for name in SIGNALS}
+    config.modalities = {
+      name: dict(
+        source=name,
+        signal=dict(drawn, quality=dict(flat_between=SATURATION if name == 'spo2' else ())),
+      )
+      for name in SIGNALS
+    }
     config.rows = {
-        **{name: row(name.upper(), 'add', name) for name in SIGNALS},
-        'fusion-1': row('all four', 'fusion-1', *SIGNALS),
-        'fusion-2': row('all four', 'fusion-2', *SIGNALS)}
+      **{name: row(name.upper(), 'add', name) for name in SIGNALS},
+      'fusion-1': row('all four', 'fusion-1', *SIGNALS),
+      'fusion-2': row('all four', 'fusion-2', *SIGNALS),
+    }
   if edition == '2024-fnirs':
     config.modalities.fnirs = dict(source='fnirs')
-    config.rows.update({
+    config.rows.update(
+      {
         'fnirs': row('fNIRS', 'add', 'fnirs'),
         'fusion-1': row('face+fNIRS', 'fusion-1', 'face', 'fnirs'),
         'fusion-2': row('face+fNIRS', 'fusion-2', 'face', 'fnirs'),
-        'fusion-n': row('face+fNIRS', 'fusion-n', 'face', 'fnirs', coded=('face',))})
+        'fusion-n': row('face+fNIRS', 'fusion-n', 'face', 'fnirs', coded=('face',)),
+      }
+    )
   config.tasks = ('3-site',) if year == '2026' else ('3-class',)
   config.protocol = 'validation'
   config.normalise = 'none' if year == '2024' else 'subject'

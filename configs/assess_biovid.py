@@ -47,28 +47,36 @@ def get_config(options: str = '') -> ConfigDict:
   chosen = [option for option in options.split(',') if option]
   sizes = [option for option in chosen if option not in MADE] or ['mixer_laptop']
   if len(sizes) > 1 or sizes[0] not in ENCODERS:
-    raise InputError(f'configs/assess_biovid.py takes one of {", ".join(ENCODERS)}, and '
-                     f'{", ".join(MADE)}, not {options!r}')
+    raise InputError(
+      f'configs/assess_biovid.py takes one of {", ".join(ENCODERS)}, and '
+      f'{", ".join(MADE)}, not {options!r}'
+    )
   config = defaults(sizes[0], ENCODERS[sizes[0]])
   config.dataset = 'biovid'
   made = [name for name in MADE if name in chosen]
   config.modalities = {
-      'rgb': dict(source='video', picture='face'),
-      **{name: dict(source='video', picture=name, network='', stand_in=False,
-                    frames=dict(crop=True)) for name in made},
-      **{name: dict(source=name) for name in ('ecg', 'gsr', *EMG)}}
+    'rgb': dict(source='video', picture='face'),
+    **{
+      name: dict(source='video', picture=name, network='', stand_in=False, frames=dict(crop=True))
+      for name in made
+    },
+    **{name: dict(source=name) for name in ('ecg', 'gsr', *EMG)},
+  }
+
   def row(label, kind, *modalities, **further):
     return dict(fusion=dict(kind=kind, modalities=modalities, **further), label=label)
+
   config.rows = {
-      'rgb': row('RGB', 'add', 'rgb'),
-      'ecg': row('ECG', 'add', 'ecg'),
-      'emg': row('EMG', 'add', 'emg_trapezius'),
-      'emg-three': row('EMG, three muscles', 'concat', *EMG),
-      'gsr': row('GSR', 'add', 'gsr'),
-      'gsr-concat': row('GSR', 'concat', 'gsr'),
-      'fusion-1': row('RGB+GSR', 'fusion-1', 'rgb', 'gsr'),
-      'fusion-2': row('RGB+GSR', 'fusion-2', 'rgb', 'gsr'),
-      'fusion-n': row('RGB+GSR', 'fusion-n', 'rgb', 'gsr', coded=('rgb',))}
+    'rgb': row('RGB', 'add', 'rgb'),
+    'ecg': row('ECG', 'add', 'ecg'),
+    'emg': row('EMG', 'add', 'emg_trapezius'),
+    'emg-three': row('EMG, three muscles', 'concat', *EMG),
+    'gsr': row('GSR', 'add', 'gsr'),
+    'gsr-concat': row('GSR', 'concat', 'gsr'),
+    'fusion-1': row('RGB+GSR', 'fusion-1', 'rgb', 'gsr'),
+    'fusion-2': row('RGB+GSR', 'fusion-2', 'rgb', 'gsr'),
+    'fusion-n': row('RGB+GSR', 'fusion-n', 'rgb', 'gsr', coded=('rgb',)),
+  }
   for name in made:
     config.rows[name] = row(name, 'add', name)
   if len(made) == 2:
@@ -81,4 +89,3 @@ def get_config(options: str = '') -> ConfigDict:
   config.protocol = 'loso'
   config.normalise = 'none'
   return config
-

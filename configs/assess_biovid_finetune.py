@@ -30,13 +30,20 @@ def get_config(size: str = 'mixer_laptop') -> ConfigDict:
   config.dataset = 'biovid'
   # Every fifth frame: 28 of a clip, 4 MB of images kept on the disk while it trains.
   config.modalities = dict(
-      rgb=dict(source='video', picture='face', frames=dict(every=5)),
-      ecg=dict(source='ecg'), gsr=dict(source='gsr'))
+    rgb=dict(source='video', picture='face', frames=dict(every=5)),
+    ecg=dict(source='ecg'),
+    gsr=dict(source='gsr'),
+  )
+
   def row(label, kind, *modalities):
     return dict(fusion=dict(kind=kind, modalities=modalities), label=label)
+
   config.rows = {
-      'rgb': row('RGB', 'add', 'rgb'), 'ecg': row('ECG', 'add', 'ecg'),
-      'gsr': row('GSR', 'add', 'gsr'), 'fusion-1': row('RGB+GSR', 'fusion-1', 'rgb', 'gsr')}
+    'rgb': row('RGB', 'add', 'rgb'),
+    'ecg': row('ECG', 'add', 'ecg'),
+    'gsr': row('GSR', 'add', 'gsr'),
+    'fusion-1': row('RGB+GSR', 'fusion-1', 'rgb', 'gsr'),
+  }
   config.tasks = ('BL1-PA4',)
   config.protocol = 'hold-out'
   config.backbone = 'fine-tuned'

@@ -19,19 +19,27 @@ def get_config() -> ConfigDict:
   config.modalities = {name: dict(source=name) for name in ('ecg', 'gsr', 'resp', 'fnirs')}
   three = ('ecg', 'gsr', 'resp')
   stimulus = {
-      name: dict(fusion=dict(kind='add', modalities=(source,)), label=label)
-      for name, source, label in (('ecg', 'ecg', 'ECG'), ('eda', 'gsr', 'EDA'),
-                                  ('respiration', 'resp', 'respiration'))}
+    name: dict(fusion=dict(kind='add', modalities=(source,)), label=label)
+    for name, source, label in (
+      ('ecg', 'ecg', 'ECG'),
+      ('eda', 'gsr', 'EDA'),
+      ('respiration', 'resp', 'respiration'),
+    )
+  }
   stimulus['fusion-1'] = dict(
-      fusion=dict(kind='fusion-1', modalities=three), label='ECG+EDA+respiration')
+    fusion=dict(kind='fusion-1', modalities=three), label='ECG+EDA+respiration'
+  )
   stimulus['fusion-2'] = dict(
-      fusion=dict(kind='fusion-2', modalities=three), label='ECG+EDA+respiration')
+    fusion=dict(kind='fusion-2', modalities=three), label='ECG+EDA+respiration'
+  )
   fnirs = {
-      f'fnirs-{kind}': dict(fusion=dict(kind=kind, modalities=('fnirs',)), label='fNIRS')
-      for kind in ('add', 'concat')}
+    f'fnirs-{kind}': dict(fusion=dict(kind=kind, modalities=('fnirs',)), label='fNIRS')
+    for kind in ('add', 'concat')
+  }
   config.rows = {
-      **{name: dict(row, tasks=('stimulus-rest',)) for name, row in stimulus.items()},
-      **{name: dict(row, tasks=('tapping-rest',)) for name, row in fnirs.items()}}
+    **{name: dict(row, tasks=('stimulus-rest',)) for name, row in stimulus.items()},
+    **{name: dict(row, tasks=('tapping-rest',)) for name, row in fnirs.items()},
+  }
   config.tasks = ('stimulus-rest', 'tapping-rest')
   config.protocol = 'blocks'
   config.normalise = 'study'

@@ -20,10 +20,12 @@ def get_config() -> ConfigDict:
   config.planted.subject_spread = 0.5
   drawn = dict(representations=('waveform',))
   config.modalities = dict(
-      gsr=dict(source='gsr', signal=drawn), ecg=dict(source='ecg', signal=drawn))
+    gsr=dict(source='gsr', signal=drawn), ecg=dict(source='ecg', signal=drawn)
+  )
   config.rows = dict(
-      gsr=dict(fusion=dict(kind='add', modalities=('gsr',)), label='GSR'),
-      ecg=dict(fusion=dict(kind='add', modalities=('ecg',)), label='ECG'))
+    gsr=dict(fusion=dict(kind='add', modalities=('gsr',)), label='GSR'),
+    ecg=dict(fusion=dict(kind='add', modalities=('ecg',)), label='ECG'),
+  )
   config.tasks = ('BL1-PA4',)
   config.protocol = 'loso'
   config.normalise = 'subject'

@@ -13,14 +13,14 @@ import importlib
 __version__ = '0.1.0'
 
 _HOME = {
-    'PainFormer': 'models.painformer',
-    'PainFormerConfig': 'models.config',
-    'create': 'models.registry',
-    'list_models': 'models.registry',
-    'load': 'weights.load',
-    'preprocess': 'embedding.inference',
-    'embed': 'embedding.inference',
-    'InputError': 'core.errors',
+  'PainFormer': 'models.painformer',
+  'PainFormerConfig': 'models.config',
+  'create': 'models.registry',
+  'list_models': 'models.registry',
+  'load': 'weights.load',
+  'preprocess': 'embedding.inference',
+  'embed': 'embedding.inference',
+  'InputError': 'core.errors',
 }
 
 __all__ = [*_HOME, '__version__']

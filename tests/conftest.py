@@ -17,8 +17,18 @@ import tempfile
 import pytest
 
 # What CI also runs on a second Python: the seams to JAX, Flax, Grain and TFDS.
-CORE = ('test_import', 'test_models', 'test_presets', 'test_spectral', 'test_key_map',
-        'test_torch_file', 'test_losses', 'test_mixture', 'test_inference', 'test_run_weights')
+CORE = (
+  'test_import',
+  'test_models',
+  'test_presets',
+  'test_spectral',
+  'test_key_map',
+  'test_torch_file',
+  'test_losses',
+  'test_mixture',
+  'test_inference',
+  'test_run_weights',
+)
 
 TESTS = pathlib.Path(__file__).parent
 ROOT = TESTS.parent
@@ -26,12 +36,12 @@ ROOT = TESTS.parent
 FOLDERS = [str(p) for p in sorted(TESTS.iterdir()) if p.is_dir() and any(p.glob('*.py'))]
 sys.path[:0] = FOLDERS
 
-_CALL = '''
+_CALL = """
 import importlib, json, sys
 module, function, arguments = sys.argv[1:]
 result = getattr(importlib.import_module(module), function)(**json.loads(arguments))
 print('\\n' + json.dumps(result))
-'''
+"""
 
 
 def pytest_configure(config):
@@ -63,10 +73,12 @@ def on_devices():
 
   def call(count: int, function, **arguments):
     done = subprocess.run(
-        [sys.executable, '-c', _CALL, function.__module__, function.__name__,
-         json.dumps(arguments)],
-        env=environment(JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(count)),
-        capture_output=True, text=True, timeout=600)
+      [sys.executable, '-c', _CALL, function.__module__, function.__name__, json.dumps(arguments)],
+      env=environment(JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(count)),
+      capture_output=True,
+      text=True,
+      timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -83,13 +95,21 @@ def painformer():
   """
 
   def run(*arguments, file_limit=None, **options):
-    options = {'env': environment(JAX_PLATFORMS='cpu'), 'capture_output': True,
-               'text': True, 'timeout': 600, **options}
+    options = {
+      'env': environment(JAX_PLATFORMS='cpu'),
+      'capture_output': True,
+      'text': True,
+      'timeout': 600,
+      **options,
+    }
     start = ['-m', 'painformer_jax']
     if file_limit:
-      start = ['-c', 'import resource, sys; from painformer_jax.cli.main import main; '
-               f'resource.setrlimit(resource.RLIMIT_FSIZE, ({file_limit}, {file_limit})); '
-               'sys.exit(main())']
+      start = [
+        '-c',
+        'import resource, sys; from painformer_jax.cli.main import main; '
+        f'resource.setrlimit(resource.RLIMIT_FSIZE, ({file_limit}, {file_limit})); '
+        'sys.exit(main())',
+      ]
     return subprocess.run([sys.executable, *start, *map(str, arguments)], **options)
 
   return run
@@ -119,9 +139,13 @@ def pytest_collection_modifyitems(items):
 
 def pytest_terminal_summary(terminalreporter):
   """Prints the errors that `measured` kept, as a Markdown table."""
-  rows = [value for reports in terminalreporter.stats.values() for report in reports
-          for name, value in getattr(report, 'user_properties', ()) if name == 'measured'
-          and report.when == 'call']
+  rows = [
+    value
+    for reports in terminalreporter.stats.values()
+    for report in reports
+    for name, value in getattr(report, 'user_properties', ())
+    if name == 'measured' and report.when == 'call'
+  ]
   if rows:
     terminalreporter.write_sep('=', 'measured errors')
     terminalreporter.write_line('| quantity | largest error | limit |')

@@ -26,19 +26,28 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent / 'helpers'), *map(str, pathlib.Path(__file__).parents[:2])]
+sys.path[:0] = [
+  str(pathlib.Path(__file__).parent / 'helpers'),
+  *map(str, pathlib.Path(__file__).parents[:2]),
+]
+
+from process_runs import ProcessRun, Topology
+from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
 from painformer_jax.checkpoints import store
-from process_runs import ProcessRun, Topology
-from training_runs import (
-    QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder)
 
 STEPS, EVERY, KILLS, PEER_TIMEOUT = 24, 5, 20, 20.0
 
 OVERRIDES = {
-    'steps': STEPS, 'log_every': 1, 'checkpoint_every': EVERY, 'eval_every': 9,
-    'eval_batch': 1, 'model.drop_path_rate': 0.2, 'optimizer.learning_rate': 3e-3,
-    **SMALL_OVERRIDES}
+  'steps': STEPS,
+  'log_every': 1,
+  'checkpoint_every': EVERY,
+  'eval_every': 9,
+  'eval_batch': 1,
+  'model.drop_path_rate': 0.2,
+  'optimizer.learning_rate': 3e-3,
+  **SMALL_OVERRIDES,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,13 +67,31 @@ class Row:
   def cells(self) -> list[str]:
     def blank(value, form='{}'):
       return '' if value is None else form.format(value)
-    return [self.fault, str(self.topology), self.moment,
-            ' '.join(map(str, self.statuses)), blank(self.noticed, '{:.1f}'),
-            blank(self.lost), self.same, self.says, '' if self.fine else 'NO']
+
+    return [
+      self.fault,
+      str(self.topology),
+      self.moment,
+      ' '.join(map(str, self.statuses)),
+      blank(self.noticed, '{:.1f}'),
+      blank(self.lost),
+      self.same,
+      self.says,
+      '' if self.fine else 'NO',
+    ]
 
 
-HEADINGS = ['fault', 'on', 'when', 'exit', 'noticed after, s', 'steps lost',
-            'same bits at the end', 'what it says', 'as it should be']
+HEADINGS = [
+  'fault',
+  'on',
+  'when',
+  'exit',
+  'noticed after, s',
+  'steps lost',
+  'same bits at the end',
+  'what it says',
+  'as it should be',
+]
 
 
 def checkpoint(workdir: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
@@ -73,7 +100,8 @@ def checkpoint(workdir: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
   path = epath.Path(workdir / 'checkpoints' / str(step) / 'state')
   reader = ocp.PyTreeCheckpointHandler()
   tree = jax.tree.map(
-      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).tree)
+    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).tree
+  )
   tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=tree))
   reader.close()
   return step, ocp.tree.to_flat_dict(tree, sep='/')
@@ -84,8 +112,11 @@ def compare(workdir: pathlib.Path, reference: pathlib.Path) -> str:
   (step, found), (expected_step, expected) = checkpoint(workdir), checkpoint(reference)
   if step != expected_step or found.keys() != expected.keys():
     return f'no: step {step}'
-  different = [path for path in found if np.asarray(found[path]).tobytes()
-               != np.asarray(expected[path]).tobytes()]
+  different = [
+    path
+    for path in found
+    if np.asarray(found[path]).tobytes() != np.asarray(expected[path]).tobytes()
+  ]
   if not different and rows(workdir) == rows(reference):
     return 'yes'
   pairs = zip(rows(workdir), rows(reference), strict=True)
@@ -122,11 +153,11 @@ class Lab:
     self._count += 1
     return self.folder / f'run{self._count}'
 
-  def start(self, workdir: pathlib.Path, topology: Topology, *,
-            limits: dict[int, int] | None = None) -> ProcessRun:
+  def start(
+    self, workdir: pathlib.Path, topology: Topology, *, limits: dict[int, int] | None = None
+  ) -> ProcessRun:
     command = CommandLine(folder=self._shared, overrides=self._overrides, flags=QUICK_COMPILE)
-    return ProcessRun(
-        command, workdir, topology, peer_timeout=PEER_TIMEOUT, limits=limits)
+    return ProcessRun(command, workdir, topology, peer_timeout=PEER_TIMEOUT, limits=limits)
 
   def complete(self, workdir: pathlib.Path, topology: Topology) -> str:
     """Runs to the end; returns what it said."""
@@ -162,8 +193,11 @@ def killed(lab: Lab, topology: Topology, kills: int = KILLS) -> list[Row]:
       if kind == 'save':
         step = -(-step // EVERY) * EVERY
         moment = f'while it saves step {step}'
-        hit = run.wait_for(lambda s=step, r=run, w=workdir: last_step(r) >= s and any(
-            (w / 'checkpoints').glob(f'{s}.*tmp*')))
+        hit = run.wait_for(
+          lambda s=step, r=run, w=workdir: (
+            last_step(r) >= s and any((w / 'checkpoints').glob(f'{s}.*tmp*'))
+          )
+        )
       elif kind == 'step':
         moment = f'{pause:.2f} s after step {step}'
         hit = run.wait_for(lambda s=step, r=run: last_step(r) >= s)
@@ -180,22 +214,37 @@ def killed(lab: Lab, topology: Topology, kills: int = KILLS) -> list[Row]:
     if hit and {*statuses} == {-signal.SIGKILL}:
       saved = store.latest_step(workdir / 'checkpoints') or 0
       went_on = re.search('^goes on from step ([0-9]+) of', said, re.M)
-      found.append(Row(
-          fault=f'SIGKILL {len(found) + 1}', topology=topology, moment=moment,
-          statuses=statuses, lost=max(done - saved, 0),
+      found.append(
+        Row(
+          fault=f'SIGKILL {len(found) + 1}',
+          topology=topology,
+          moment=moment,
+          statuses=statuses,
+          lost=max(done - saved, 0),
           says=f'{done} steps done, {whole} saved before it, {saved} after it',
           # What was whole stays, and is what the next start takes. The save under way
           # may have come to its end, and another may have waited for it.
-          fine=before <= whole <= saved <= whole + EVERY and done - saved <= 2 * EVERY
-          and (went_on is None or int(went_on[1]) == before)))
+          fine=before <= whole <= saved <= whole + EVERY
+          and done - saved <= 2 * EVERY
+          and (went_on is None or int(went_on[1]) == before),
+        )
+      )
     if (workdir / 'report.json').exists():  # It came to its end.
       finished.append(workdir)
       workdir = lab.workdir()
   lab.complete(workdir, topology)
   same = {compare(run, reference) for run in (*finished, workdir)}
-  return [*found, Row(
-      fault=f'{kills} SIGKILLs of {len(finished) + 1} run(s)', topology=topology,
-      moment='at the end', statuses=[0], same=' '.join(same), fine=same == {'yes'})]
+  return [
+    *found,
+    Row(
+      fault=f'{kills} SIGKILLs of {len(finished) + 1} run(s)',
+      topology=topology,
+      moment='at the end',
+      statuses=[0],
+      same=' '.join(same),
+      fine=same == {'yes'},
+    ),
+  ]
 
 
 def stopped(lab: Lab, topology: Topology, *, index: int, evaluating: bool) -> list[Row]:
@@ -203,30 +252,41 @@ def stopped(lab: Lab, topology: Topology, *, index: int, evaluating: bool) -> li
   workdir = lab.workdir()
   with lab.start(workdir, topology) as run:
     # Step 9 is evaluated after its row is written.
-    assert run.wait_for(
-        lambda: newest_row(workdir) >= (9 if evaluating else 6)), run.messages()
+    assert run.wait_for(lambda: newest_row(workdir) >= (9 if evaluating else 6)), run.messages()
     done, began = newest_row(workdir), time.perf_counter()
     run.processes[index].send_signal(signal.SIGTERM)
     statuses = run.finish()
     seconds = time.perf_counter() - began
     said = run.messages()[0].splitlines()
   unevaluated = done == 9 and not any(
-      'eval/alpha/loss' in row for row in rows(workdir) if row['step'] == 9)
+    'eval/alpha/loss' in row for row in rows(workdir) if row['step'] == 9
+  )
   last = max(row['step'] for row in rows(workdir))
   step, same = lab.resumed(workdir, topology)
-  return [Row(
+  return [
+    Row(
       fault='SIGTERM' if topology.processes == 1 else f'SIGTERM to process {index}',
-      topology=topology, statuses=statuses, noticed=seconds, lost=last - step, same=same,
+      topology=topology,
+      statuses=statuses,
+      noticed=seconds,
+      lost=last - step,
+      same=same,
       moment=f'evaluates step {done}' + ('' if unevaluated else ', finished it')
-      if evaluating else f'after step {done}',
+      if evaluating
+      else f'after step {done}',
       says=said[-2],
-      fine=same == 'yes' and step == last and {*statuses} == {130}
+      fine=same == 'yes'
+      and step == last
+      and {*statuses} == {130}
       and (not evaluating or unevaluated)
-      and said[-2] == f'saved step {step}; run the same command again to go on')]
+      and said[-2] == f'saved step {step}; run the same command again to go on',
+    )
+  ]
 
 
-def one_dies(lab: Lab, topology: Topology, *, index: int,
-             number: signal.Signals = signal.SIGKILL) -> list[Row]:
+def one_dies(
+  lab: Lab, topology: Topology, *, index: int, number: signal.Signals = signal.SIGKILL
+) -> list[Row]:
   """One process is killed, or (SIGSTOP) silent for ever: the others end by themselves."""
   workdir = lab.workdir()
   with lab.start(workdir, topology) as run:
@@ -238,13 +298,25 @@ def one_dies(lab: Lab, topology: Topology, *, index: int,
     lines = [line for i, line in enumerate(run.last_lines()) if i != index]
     texts = [text for i, text in enumerate(run.messages()) if i != index]
   step, same = lab.resumed(workdir, topology)
-  expected = (f'painformer: process {index} of {topology.processes} '
-              + ('has ended' if number == signal.SIGKILL else f'has not answered for {PEER_TIMEOUT:g} s'))
-  return [Row(
-      fault=f'{number.name} of process {index}', topology=topology, moment=f'step {done}',
-      statuses=statuses, noticed=seconds, lost=done - step, same=same, says=lines[0],
-      fine=same == 'yes' and all(line.startswith(expected) for line in lines)
-      and {*statuses} == {1} and not any('Traceback' in text for text in texts))]
+  expected = f'painformer: process {index} of {topology.processes} ' + (
+    'has ended' if number == signal.SIGKILL else f'has not answered for {PEER_TIMEOUT:g} s'
+  )
+  return [
+    Row(
+      fault=f'{number.name} of process {index}',
+      topology=topology,
+      moment=f'step {done}',
+      statuses=statuses,
+      noticed=seconds,
+      lost=done - step,
+      same=same,
+      says=lines[0],
+      fine=same == 'yes'
+      and all(line.startswith(expected) for line in lines)
+      and {*statuses} == {1}
+      and not any('Traceback' in text for text in texts),
+    )
+  ]
 
 
 def full_disk(lab: Lab, topology: Topology, *, index: int = 0) -> list[Row]:
@@ -260,12 +332,21 @@ def full_disk(lab: Lab, topology: Topology, *, index: int = 0) -> list[Row]:
     statuses, line = run.finish(), run.last_lines()[index]
   done, after = newest_row(workdir), store.latest_step(workdir / 'checkpoints')
   step, same = lab.resumed(workdir, topology)
-  return [Row(
+  return [
+    Row(
       fault='full disk' + (f' of process {index}' if topology.processes > 1 else ''),
-      topology=topology, moment=f'saves after step {before}', statuses=statuses,
-      lost=done - step, same=same, says=line,
-      fine=before == after == step and same == 'yes' and statuses[index] == 2
-      and 'the ones before it are whole' in line)]
+      topology=topology,
+      moment=f'saves after step {before}',
+      statuses=statuses,
+      lost=done - step,
+      same=same,
+      says=line,
+      fine=before == after == step
+      and same == 'yes'
+      and statuses[index] == 2
+      and 'the ones before it are whole' in line,
+    )
+  ]
 
 
 def damage(path: pathlib.Path, how: str) -> None:
@@ -276,7 +357,7 @@ def damage(path: pathlib.Path, how: str) -> None:
       for position in range(0, len(content), 500):
         content[position] ^= 1
     else:
-      del content[len(content) // 2:]
+      del content[len(content) // 2 :]
     file.write_bytes(content)
 
 
@@ -292,12 +373,21 @@ def damaged(lab: Lab, topology: Topology, *, how: str) -> list[Row]:
   warnings = [line for line in said.splitlines() if line.startswith('warning: ')]
   went_on = f'goes on from step {STEPS // EVERY * EVERY} of' in said
   same = compare(workdir, reference)
-  return [Row(
-      fault=f'newest checkpoint: {how}', topology=topology, moment='at the start',
-      statuses=[0], lost=newest - STEPS // EVERY * EVERY, same=same,
+  return [
+    Row(
+      fault=f'newest checkpoint: {how}',
+      topology=topology,
+      moment='at the start',
+      statuses=[0],
+      lost=newest - STEPS // EVERY * EVERY,
+      same=same,
       says=warnings[0] if warnings else '',
-      fine=len(warnings) == 1 and went_on and same == 'yes'
-      and (folder / f'damaged-{newest}').is_dir())]
+      fine=len(warnings) == 1
+      and went_on
+      and same == 'yes'
+      and (folder / f'damaged-{newest}').is_dir(),
+    )
+  ]
 
 
 def all_damaged(lab: Lab) -> list[Row]:
@@ -309,10 +399,16 @@ def all_damaged(lab: Lab) -> list[Row]:
   with lab.start(workdir, topology) as run:
     statuses, line = run.finish(), run.last_lines()[0]
   after = sorted(p.name for p in (workdir / 'checkpoints').iterdir())
-  return [Row(
-      fault='all checkpoints cut off', topology=topology, moment='at the start',
-      statuses=statuses, says=line, fine=statuses == [2] and before == after
-      and 'none of the 2 checkpoint(s) in' in line)]
+  return [
+    Row(
+      fault='all checkpoints cut off',
+      topology=topology,
+      moment='at the start',
+      statuses=statuses,
+      says=line,
+      fine=statuses == [2] and before == after and 'none of the 2 checkpoint(s) in' in line,
+    )
+  ]
 
 
 def moved(lab: Lab, state: str = 'replicated') -> list[Row]:
@@ -334,34 +430,41 @@ def moved(lab: Lab, state: str = 'replicated') -> list[Row]:
   last = Topology(2, 4)
   step, same = lab.resumed(workdir, last)
   rounding = compare(lab.reference(Topology()), lab.reference(last))
-  return [Row(
-      fault=f'moved to others twice, {state} state', topology=last, statuses=[0, 0], lost=0, same=same,
+  return [
+    Row(
+      fault=f'moved to others twice, {state} state',
+      topology=last,
+      statuses=[0, 0],
+      lost=0,
+      same=same,
       moment=f'4 processes to step {saved[0]}, 2 to {saved[1]}, 8 devices',
       says=f'1 device, undisturbed: {rounding}',
-      fine=step == saved[1] > saved[0] and float(same.removeprefix('loss within ')) < 1e-3)]
+      fine=step == saved[1] > saved[0] and float(same.removeprefix('loss within ')) < 1e-3,
+    )
+  ]
 
 
 TWO, FOUR = Topology(2), Topology(4)
 
 FAULTS = {
-    'killed': lambda lab: killed(lab, Topology()),
-    'stopped': lambda lab: stopped(lab, Topology(), index=0, evaluating=False),
-    'stopped-evaluating': lambda lab: stopped(lab, Topology(), index=0, evaluating=True),
-    'stopped-two': lambda lab: stopped(lab, TWO, index=1, evaluating=False),
-    'stopped-two-evaluating': lambda lab: stopped(lab, TWO, index=1, evaluating=True),
-    'dies-two': lambda lab: one_dies(lab, TWO, index=1),
-    'dies-two-first': lambda lab: one_dies(lab, TWO, index=0),
-    'dies-four': lambda lab: one_dies(lab, FOUR, index=2),
-    'dies-four-first': lambda lab: one_dies(lab, FOUR, index=0),
-    'silent-two': lambda lab: one_dies(lab, TWO, index=1, number=signal.SIGSTOP),
-    'silent-two-first': lambda lab: one_dies(lab, TWO, index=0, number=signal.SIGSTOP),
-    'full': lambda lab: full_disk(lab, Topology()),
-    'full-two': lambda lab: full_disk(lab, TWO),
-    'turned': lambda lab: damaged(lab, Topology(), how='turned bits'),
-    'cut-two': lambda lab: damaged(lab, TWO, how='cut off'),
-    'all-damaged': all_damaged,
-    'moved': moved,
-    'moved-fsdp': lambda lab: moved(lab, 'fsdp'),
+  'killed': lambda lab: killed(lab, Topology()),
+  'stopped': lambda lab: stopped(lab, Topology(), index=0, evaluating=False),
+  'stopped-evaluating': lambda lab: stopped(lab, Topology(), index=0, evaluating=True),
+  'stopped-two': lambda lab: stopped(lab, TWO, index=1, evaluating=False),
+  'stopped-two-evaluating': lambda lab: stopped(lab, TWO, index=1, evaluating=True),
+  'dies-two': lambda lab: one_dies(lab, TWO, index=1),
+  'dies-two-first': lambda lab: one_dies(lab, TWO, index=0),
+  'dies-four': lambda lab: one_dies(lab, FOUR, index=2),
+  'dies-four-first': lambda lab: one_dies(lab, FOUR, index=0),
+  'silent-two': lambda lab: one_dies(lab, TWO, index=1, number=signal.SIGSTOP),
+  'silent-two-first': lambda lab: one_dies(lab, TWO, index=0, number=signal.SIGSTOP),
+  'full': lambda lab: full_disk(lab, Topology()),
+  'full-two': lambda lab: full_disk(lab, TWO),
+  'turned': lambda lab: damaged(lab, Topology(), how='turned bits'),
+  'cut-two': lambda lab: damaged(lab, TWO, how='cut off'),
+  'all-damaged': all_damaged,
+  'moved': moved,
+  'moved-fsdp': lambda lab: moved(lab, 'fsdp'),
 }
 
 

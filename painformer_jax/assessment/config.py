@@ -13,16 +13,13 @@ from typing import Any, Literal
 
 import ml_collections
 
-from painformer_jax.assessment.datasets import ai4pain
-from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.datasets import demo_study
-from painformer_jax.assessment.datasets import pictures
-from painformer_jax.assessment.folds import protocols
-from painformer_jax.core.config_fields import build, changes, hint, with_defaults
+from painformer_jax.assessment.datasets import ai4pain, biovid, demo_study, pictures
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings
+from painformer_jax.assessment.folds import protocols
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
 from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
+from painformer_jax.core.config_fields import build, changes, hint, with_defaults
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import mixer
 from painformer_jax.models.mixer import MixerConfig
@@ -34,12 +31,15 @@ PROTOCOLS = {**protocols.PROTOCOLS, BLOCKS: 'leave-one-block-of-time-out'}
 # Preset of the Mixer -> that of the Video-Encoder of its size.
 ENCODERS = {'mixer_laptop': 'video_encoder_laptop', 'mixer_published': 'video_encoder_published'}
 
-_FIT_FIELDS = tuple(f.name for f in dataclasses.fields(FitConfig)
-                    if f.name not in ('model', 'seeds'))
+_FIT_FIELDS = tuple(
+  f.name for f in dataclasses.fields(FitConfig) if f.name not in ('model', 'seeds')
+)
 # `outputs` follows from the task, the rest from the embeddings and the fusion.
-_MIXER_FIELDS = tuple(f.name for f in dataclasses.fields(MixerConfig)
-                      if f.name not in ('outputs', 'input_width', 'positions', 'encoder',
-                                        'encoder_tokens'))
+_MIXER_FIELDS = tuple(
+  f.name
+  for f in dataclasses.fields(MixerConfig)
+  if f.name not in ('outputs', 'input_width', 'positions', 'encoder', 'encoder_tokens')
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,8 @@ class AssessConfig:
   data_dir: str = ''
   mixer: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {'name': 'mixer_laptop'})
   encoder: Mapping[str, Any] = dataclasses.field(
-      default_factory=lambda: {'name': 'video_encoder_laptop'})
+    default_factory=lambda: {'name': 'video_encoder_laptop'}
+  )
   fit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   seeds: tuple[int, ...] = (0,)
   backbone: Literal['frozen', 'fine-tuned'] = 'frozen'
@@ -162,8 +163,20 @@ class AssessConfig:
 
   # Fields that may change when a run is continued: they leave its figures alone.
   RESUMABLE: typing.ClassVar = frozenset(
-      {'data_dir', 'embeddings', 'findings', 'max_left_out', 'batch_size', 'memory_limit',
-       'figures', 'reference', 'assessor', 'finetune.readers', 'finetune.keep_images'})
+    {
+      'data_dir',
+      'embeddings',
+      'findings',
+      'max_left_out',
+      'batch_size',
+      'memory_limit',
+      'figures',
+      'reference',
+      'assessor',
+      'finetune.readers',
+      'finetune.keep_images',
+    }
+  )
 
   @property
   def finetunes(self) -> bool:
@@ -208,7 +221,7 @@ class AssessConfig:
 
 
 def defaults(
-    mixer_name: str = 'mixer_laptop', encoder_name: str = 'video_encoder_laptop',
+  mixer_name: str = 'mixer_laptop', encoder_name: str = 'video_encoder_laptop'
 ) -> ml_collections.ConfigDict:
   """A config with every field at its default, for config files to start from.
 
@@ -231,8 +244,9 @@ def defaults(
   for part, name, further in (('mixer', mixer_name, ()), ('encoder', encoder_name, ('outputs',))):
     shape = dataclasses.asdict(mixer.make_config(name))
     tree[part] = {'name': name} | {field: shape[field] for field in _MIXER_FIELDS + further}
-  tree['fit'] = {f.name: f.default for f in dataclasses.fields(FitConfig)
-                 if f.name in _FIT_FIELDS} | {'steps': 0}
+  tree['fit'] = {
+    f.name: f.default for f in dataclasses.fields(FitConfig) if f.name in _FIT_FIELDS
+  } | {'steps': 0}
   return ml_collections.ConfigDict(tree)
 
 
@@ -246,8 +260,12 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> AssessConfi
     config = config.to_dict()
   result = build(AssessConfig, config, where='config')
   # A ConfigDict keeps no order: single modalities first, as tables do.
-  result = dataclasses.replace(result, rows=dict(sorted(
-      result.rows.items(), key=lambda item: (len(item[1].fusion.modalities), item[0]))))
+  result = dataclasses.replace(
+    result,
+    rows=dict(
+      sorted(result.rows.items(), key=lambda item: (len(item[1].fusion.modalities), item[0]))
+    ),
+  )
   _check_names(result)
   _check_finetuning(result)
   _check_training(result)
@@ -261,12 +279,14 @@ def changed_fields(config: AssessConfig, stored: Mapping) -> list[str]:
 
   Fields that an older release did not have count as having their defaults.
   """
-  return changes(json.loads(config.to_json()), with_defaults(AssessConfig, stored),
-                 free=AssessConfig.RESUMABLE)
+  return changes(
+    json.loads(config.to_json()), with_defaults(AssessConfig, stored), free=AssessConfig.RESUMABLE
+  )
 
 
 def _check_preset(part: str, fields: Mapping[str, Any]) -> None:
   """Raises InputError where one preset is named and all fields are those of its sibling."""
+
   def of(name: str) -> dict[str, Any]:
     shape = dataclasses.asdict(mixer.make_config(name))
     return {'name': fields['name']} | {key: shape[key] for key in fields if key != 'name'}
@@ -277,20 +297,28 @@ def _check_preset(part: str, fields: Mapping[str, Any]) -> None:
   kind = fields['name'].rpartition('_')[0]
   for other in mixer.PRESETS:
     if other.rpartition('_')[0] == kind and fields == of(other):
-      raise InputError(f"config.{part}.name is {fields['name']!r}, but the other fields are "
-                       f'those of {other}: name the preset in `defaults(...)`')
+      raise InputError(
+        f'config.{part}.name is {fields["name"]!r}, but the other fields are '
+        f'those of {other}: name the preset in `defaults(...)`'
+      )
 
 
 def _check_names(config: AssessConfig) -> None:
   """Everything that names something names what there is."""
   if not config.weights:
-    raise InputError('config.weights is empty: name the weights of the backbone, such as '
-                     '--config.weights=painformer.pth')
+    raise InputError(
+      'config.weights is empty: name the weights of the backbone, such as '
+      '--config.weights=painformer.pth'
+    )
   if not config.data_dir and config.dataset not in ('demo', 'planted'):
-    raise InputError(f'config.data_dir is empty: name the folder of {config.dataset}, such as '
-                     f'--config.data_dir=/data/{config.dataset}')
-  pictures.check_patterns(config.pictures, known=(
-      *biovid.MODALITIES, *ai4pain.SIGNALS, ai4pain.FNIRS, *demo_study.PICTURE_COLUMNS))
+    raise InputError(
+      f'config.data_dir is empty: name the folder of {config.dataset}, such as '
+      f'--config.data_dir=/data/{config.dataset}'
+    )
+  pictures.check_patterns(
+    config.pictures,
+    known=(*biovid.MODALITIES, *ai4pain.SIGNALS, ai4pain.FNIRS, *demo_study.PICTURE_COLUMNS),
+  )
   for name in ('modalities', 'rows', 'tasks', 'seeds'):
     if not getattr(config, name):
       raise InputError(f'config.{name} is empty: name at least one')
@@ -301,50 +329,71 @@ def _check_names(config: AssessConfig) -> None:
   if config.protocol not in PROTOCOLS:
     raise InputError(f'config.protocol is {config.protocol!r}{hint(config.protocol, PROTOCOLS)}')
   if (config.protocol == BLOCKS) != (config.dataset == 'demo'):
-    raise InputError(f"config.protocol is {config.protocol!r}: 'blocks' is for dataset 'demo', "
-                     'and nothing else is')
+    raise InputError(
+      f"config.protocol is {config.protocol!r}: 'blocks' is for dataset 'demo', and nothing else is"
+    )
   for name, row in config.rows.items():
     for modality in row.fusion.modalities:
       if modality not in config.modalities:
-        raise InputError(f'config.rows.{name}.fusion.modalities: there is no '
-                         f'{modality!r}{hint(modality, config.modalities)}')
+        raise InputError(
+          f'config.rows.{name}.fusion.modalities: there is no '
+          f'{modality!r}{hint(modality, config.modalities)}'
+        )
     for task in row.tasks:
       if task not in config.tasks:
-        raise InputError(f'config.rows.{name}.tasks: {task!r} is none of '
-                         f'config.tasks{hint(task, config.tasks)}')
+        raise InputError(
+          f'config.rows.{name}.tasks: {task!r} is none of config.tasks{hint(task, config.tasks)}'
+        )
   for name, settings in config.used.items():
-    if (settings.source == 'video' and settings.picture in ('thermal', 'depth')
-        and not settings.network and not settings.stand_in):
+    if (
+      settings.source == 'video'
+      and settings.picture in ('thermal', 'depth')
+      and not settings.network
+      and not settings.stand_in
+    ):
       raise InputError(
-          f'config.modalities.{name}: the videos are RGB: name an .onnx file that makes '
-          f'{settings.picture} frames of them (--config.modalities.{name}.network=FILE)'
-          + (f', or take the face mesh (--config.modalities.{name}.stand_in=True)'
-             if settings.picture == 'depth' else '')
-          + ', or frames of your own in config.pictures')
+        f'config.modalities.{name}: the videos are RGB: name an .onnx file that makes '
+        f'{settings.picture} frames of them (--config.modalities.{name}.network=FILE)'
+        + (
+          f', or take the face mesh (--config.modalities.{name}.stand_in=True)'
+          if settings.picture == 'depth'
+          else ''
+        )
+        + ', or frames of your own in config.pictures'
+      )
   if config.reference and config.reference not in config.rows:
-    raise InputError(f'config.reference: there is no row {config.reference!r}'
-                     f'{hint(config.reference, config.rows)}')
+    raise InputError(
+      f'config.reference: there is no row {config.reference!r}{hint(config.reference, config.rows)}'
+    )
 
 
 def _check_finetuning(config: AssessConfig) -> None:
   """Raises InputError for what a fine-tuned backbone cannot do."""
   if config.hold_out and config.protocol != 'hold-out':
-    raise InputError(f"config.hold_out names subjects, but config.protocol is "
-                     f"'{config.protocol}': take 'hold-out'")
+    raise InputError(
+      f"config.hold_out names subjects, but config.protocol is '{config.protocol}': take 'hold-out'"
+    )
   if not config.finetunes:
     return
   reasons = {
-      'protocol': (config.protocol not in protocols.FIXED,
-                   'fine-tuning would train a backbone for every fold; take a fixed split '
-                   f"({', '.join(map(repr, protocols.FIXED))})"),
-      'normalise': (config.normalise != 'none', 'the embeddings change while the backbone '
-                    "learns; take 'none'"),
-      'grid': (bool(config.grid), 'every point would train a backbone; fix the values'),
-      'assessor': (config.assessor, 'only Mixers on a frozen backbone are kept for assess-clip')}
+    'protocol': (
+      config.protocol not in protocols.FIXED,
+      'fine-tuning would train a backbone for every fold; take a fixed split '
+      f'({", ".join(map(repr, protocols.FIXED))})',
+    ),
+    'normalise': (
+      config.normalise != 'none',
+      "the embeddings change while the backbone learns; take 'none'",
+    ),
+    'grid': (bool(config.grid), 'every point would train a backbone; fix the values'),
+    'assessor': (config.assessor, 'only Mixers on a frozen backbone are kept for assess-clip'),
+  }
   for name, (wrong, why) in reasons.items():
     if wrong:
-      raise InputError(f"config.{name} is {getattr(config, name)!r}, but config.backbone is "
-                       f"'fine-tuned': {why}, or set config.backbone to 'frozen'")
+      raise InputError(
+        f'config.{name} is {getattr(config, name)!r}, but config.backbone is '
+        f"'fine-tuned': {why}, or set config.backbone to 'frozen'"
+      )
 
 
 def _check_training(config: AssessConfig) -> None:
@@ -356,15 +405,17 @@ def _check_training(config: AssessConfig) -> None:
       if field not in known:
         raise InputError(f'config.{part} has no field {field!r}{hint(field, known)}')
     if values.get('name') not in mixer.PRESETS:
-      raise InputError(f"config.{part}.name is {values.get('name')!r}"
-                       f"{hint(values.get('name'), mixer.PRESETS)}")
+      raise InputError(
+        f'config.{part}.name is {values.get("name")!r}{hint(values.get("name"), mixer.PRESETS)}'
+      )
   for field in config.fit:
     if field not in _FIT_FIELDS:
       raise InputError(f'config.fit has no field {field!r}{hint(field, _FIT_FIELDS)}')
   for field, values in config.grid.items():
     if field not in _FIT_FIELDS + _MIXER_FIELDS:
-      raise InputError(f'config.grid has no field {field!r}'
-                       f'{hint(field, _FIT_FIELDS + _MIXER_FIELDS)}')
+      raise InputError(
+        f'config.grid has no field {field!r}{hint(field, _FIT_FIELDS + _MIXER_FIELDS)}'
+      )
     if not isinstance(values, (list, tuple)) or not values:
       raise InputError(f'config.grid.{field} is {values!r}: list the values to choose among')
   if config.inner_folds < 2:

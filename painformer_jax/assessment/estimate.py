@@ -11,23 +11,27 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.embedding import embed as embeddings
 from painformer_jax.assessment import experiment
 from painformer_jax.assessment.config import AssessConfig
-from painformer_jax.assessment.embedding.store import ModalityFolder
-from painformer_jax.assessment.experiment import Job
-from painformer_jax.assessment.mixers.fusion import MixerInput
 from painformer_jax.assessment.datasets.pictures import count_pictures
 from painformer_jax.assessment.datasets.recordings import Study, load_channels, video_path
-from painformer_jax.assessment.embedding.sample_images import (EmbeddingSettings, SampleReader, channels_of)
+from painformer_jax.assessment.embedding import embed as embeddings
+from painformer_jax.assessment.embedding.sample_images import (
+  EmbeddingSettings,
+  SampleReader,
+  channels_of,
+)
+from painformer_jax.assessment.embedding.store import ModalityFolder
+from painformer_jax.assessment.experiment import Job
+from painformer_jax.assessment.mixers import cost
+from painformer_jax.assessment.mixers.fusion import MixerInput
 from painformer_jax.benchmarks.folds import measured_rate
-from painformer_jax.weights.folder import Weights
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import duration
 from painformer_jax.modalities import video
 from painformer_jax.modalities.windows import windows
 from painformer_jax.models import arithmetic
-from painformer_jax.core.progress import duration
+from painformer_jax.weights.folder import Weights
 
 # A few steps of a few folds are enough to see the rate.
 _STEPS, _RUNS = 8, 16
@@ -85,8 +89,9 @@ def frames_a_second(path: str | os.PathLike) -> float:
   return (len(times) - 1) / span if span > 0 else 0.0
 
 
-def planned_inputs(config: AssessConfig, row: str, tokens: Mapping[str, int], *,
-                   width: int) -> tuple[MixerInput, ...]:
+def planned_inputs(
+  config: AssessConfig, row: str, tokens: Mapping[str, int], *, width: int
+) -> tuple[MixerInput, ...]:
   """The inputs of a row's Mixers in shape alone; see `fusion.assemble`."""
   fusion = config.rows[row].fusion
   counts, coded = [tokens[m] for m in fusion.modalities], 0
@@ -99,13 +104,26 @@ def planned_inputs(config: AssessConfig, row: str, tokens: Mapping[str, int], *,
     counts = [coded + len(counts) - len(fusion.coded)]
   else:
     counts = [1]
-  return tuple(MixerInput(
-      name=row, values=np.broadcast_to(np.float32(0), (1, count, width)),
-      mask=np.ones((1, count), bool), encoder_tokens=coded) for count in counts)
+  return tuple(
+    MixerInput(
+      name=row,
+      values=np.broadcast_to(np.float32(0), (1, count, width)),
+      mask=np.ones((1, count), bool),
+      encoder_tokens=coded,
+    )
+    for count in counts
+  )
 
 
-def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *, weights: Weights,
-           folder: str | os.PathLike, say: Callable[[str], None]) -> None:
+def report(
+  config: AssessConfig,
+  jobs: Sequence[Job],
+  study: Study,
+  *,
+  weights: Weights,
+  folder: str | os.PathLike,
+  say: Callable[[str], None],
+) -> None:
   """Says how much is to be embedded and trained, and how long both take here.
 
   Args:
@@ -117,42 +135,65 @@ def report(config: AssessConfig, jobs: Sequence[Job], study: Study, *, weights: 
     say: takes lines.
   """
   tokens = {name: tokens_of(each, study) for name, each in config.used.items()}
-  to_embed = {name: tokens[name] * _left(each, study, pathlib.Path(folder, name))
-              for name, each in config.used.items()}
+  to_embed = {
+    name: tokens[name] * _left(each, study, pathlib.Path(folder, name))
+    for name, each in config.used.items()
+  }
   an_image = 2 * sum(arithmetic.multiply_adds(weights.config).values())
   images = sum(to_embed.values())
   videos = {name for name, each in config.used.items() if not channels_of(study, each.source)}
   tuned = [_tuning(config, job, tokens, videos) for job in jobs] if config.finetunes else []
   rate = images_a_second(weights, config.batch_size) if images or tuned else 0.0
-  reading = {name: seconds_to_read(each, study, image_size=weights.config.image_size)
-             for name, each in config.used.items()} if images or tuned else {}
+  reading = (
+    {
+      name: seconds_to_read(each, study, image_size=weights.config.image_size)
+      for name, each in config.used.items()
+    }
+    if images or tuned
+    else {}
+  )
   if images:
     threads = sum(to_embed[name] * reading[name] for name in to_embed) / _READERS
-    say(f'to embed: about {images:,} images, {images * an_image / 1e12:,.3g} TFLOP: '
-        f'{duration(images / rate)} at the {rate:.3g} images/s that the backbone reaches here, '
-        f'and beside it {duration(threads)} of reading and drawing in {_READERS} threads')
+    say(
+      f'to embed: about {images:,} images, {images * an_image / 1e12:,.3g} TFLOP: '
+      f'{duration(images / rate)} at the {rate:.3g} images/s that the backbone reaches here, '
+      f'and beside it {duration(threads)} of reading and drawing in {_READERS} threads'
+    )
   for job, each in zip(jobs, tuned):
     runs = len(config.seeds) + config.shuffled
     passes = each.trained * each.passes + each.tested
     threads = sum(count * reading[name] for name, count in each.read.items())
-    say(f'to fine-tune: {job.row}, {job.task.name}: {len(job.folds[0].train):,} samples x '
-        f'{config.finetune.epochs} epochs x {runs} runs, {runs * each.trained:,} images, '
-        f'{runs * passes * an_image / 1e12:,.3g} TFLOP: {duration(runs * passes / rate)} at '
-        f'{rate:.3g} images/s a pass, {each.passes} passes an image, and beside it '
-        f'{duration(runs * threads / config.finetune.readers)} of reading and drawing')
+    say(
+      f'to fine-tune: {job.row}, {job.task.name}: {len(job.folds[0].train):,} samples x '
+      f'{config.finetune.epochs} epochs x {runs} runs, {runs * each.trained:,} images, '
+      f'{runs * passes * an_image / 1e12:,.3g} TFLOP: {duration(runs * passes / rate)} at '
+      f'{rate:.3g} images/s a pass, {each.passes} passes an image, and beside it '
+      f'{duration(runs * threads / config.finetune.readers)} of reading and drawing'
+    )
   if config.finetunes and config.finetune.keep_images and videos:
-    kept = sum(tokens[name] * sum(config.used[name].source in s.data for s in study.samples)
-               for name in videos)
-    say(f'to fine-tune: at most {kept * 3 * weights.config.image_size ** 2 / 1e9:.3g} GB of images '
-        'are kept on the disk until the run is finished (config.finetune.keep_images)')
+    kept = sum(
+      tokens[name] * sum(config.used[name].source in s.data for s in study.samples)
+      for name in videos
+    )
+    say(
+      f'to fine-tune: at most {kept * 3 * weights.config.image_size**2 / 1e9:.3g} GB of images '
+      'are kept on the disk until the run is finished (config.finetune.keep_images)'
+    )
   if not config.finetunes:
     width = weights.config.embedding_width
-    _report_mixers(config, [dataclasses.replace(job, inputs=planned_inputs(
-        config, job.row, tokens, width=width)) for job in jobs], say=say)
+    _report_mixers(
+      config,
+      [
+        dataclasses.replace(job, inputs=planned_inputs(config, job.row, tokens, width=width))
+        for job in jobs
+      ],
+      say=say,
+    )
 
 
-def _report_mixers(config: AssessConfig, jobs: Sequence[Job], *,
-                   say: Callable[[str], None]) -> None:
+def _report_mixers(
+  config: AssessConfig, jobs: Sequence[Job], *, say: Callable[[str], None]
+) -> None:
   """Of training on frozen embeddings; jobs have planned inputs."""
   total, seconds, rates = 0.0, 0.0, {}
   for job in jobs:
@@ -163,17 +204,22 @@ def _report_mixers(config: AssessConfig, jobs: Sequence[Job], *,
       if model not in rates:
         rates[model] = measure_rate(config, job, source)
         size = cost.size(model, tokens=source.values.shape[1])
-        say(f'to train: {job.row}, {job.task.name}: {config.mixer["name"]}, {size.parameters:,} '
-            f'parameters, {size.multiply_adds / 1e9:.3g} G multiply-adds a sample; '
-            f'{rates[model] / 1e9:.3g} GFLOP/s in a few steps here')
+        say(
+          f'to train: {job.row}, {job.task.name}: {config.mixer["name"]}, {size.parameters:,} '
+          f'parameters, {size.multiply_adds / 1e9:.3g} G multiply-adds a sample; '
+          f'{rates[model] / 1e9:.3g} GFLOP/s in a few steps here'
+        )
       own += flops
       seconds += flops / rates[model]
     total += own
     fit = config.fit_config(experiment.model_of(config, job, job.inputs[0], config.points[0]))
     passes = f'{fit.steps:,} steps' if fit.steps else f'{fit.epochs} epochs'
-    say(f'to train: {job.row}, {job.task.name}: {len(job.positions):,} samples x '
-        f'{len(job.folds)} folds x {len(config.seeds)} seeds x {passes}, '
-        + experiment.describe_choices(config) + f'{own / 1e12:,.3g} TFLOP')
+    say(
+      f'to train: {job.row}, {job.task.name}: {len(job.positions):,} samples x '
+      f'{len(job.folds)} folds x {len(config.seeds)} seeds x {passes}, '
+      + experiment.describe_choices(config)
+      + f'{own / 1e12:,.3g} TFLOP'
+    )
   say(f'to train: {total / 1e12:,.3g} TFLOP altogether, about {duration(seconds)} here')
 
 
@@ -188,19 +234,24 @@ class _Tuning:
   read: Mapping[str, int]
 
 
-def _tuning(config: AssessConfig, job: Job, tokens: Mapping[str, int],
-            videos: Collection[str]) -> _Tuning:
+def _tuning(
+  config: AssessConfig, job: Job, tokens: Mapping[str, int], videos: Collection[str]
+) -> _Tuning:
   tune, (fold,) = config.finetune, job.folds
   own = {name: tokens[name] for name in config.rows[job.row].fusion.modalities}
   seen = -(-len(fold.train) * tune.epochs // tune.batch) * tune.batch
   of_a_step = tune.batch * sum(min(tune.frames, count) for count in own.values())
   in_pieces = 0 < tune.images_at_once * jax.device_count() < of_a_step
   return _Tuning(
-      trained=seen * of_a_step // tune.batch, tested=len(fold.test) * sum(own.values()),
-      passes=_PASSES + in_pieces,
-      read={name: count * (len(fold.test) + (
-          len(fold.train) if tune.keep_images and name in videos else seen))
-            for name, count in own.items()})
+    trained=seen * of_a_step // tune.batch,
+    tested=len(fold.test) * sum(own.values()),
+    passes=_PASSES + in_pieces,
+    read={
+      name: count
+      * (len(fold.test) + (len(fold.train) if tune.keep_images and name in videos else seen))
+      for name, count in own.items()
+    },
+  )
 
 
 def _left(settings: EmbeddingSettings, study: Study, folder: pathlib.Path) -> int:
@@ -225,7 +276,8 @@ def seconds_to_read(settings: EmbeddingSettings, study: Study, *, image_size: in
   """Of one image, by the first of a sample that can be read; 0 if there is none."""
   try:
     reader = SampleReader(
-        settings, channels=channels_of(study, settings.source), image_size=image_size)
+      settings, channels=channels_of(study, settings.source), image_size=image_size
+    )
   except InputError:
     return 0.0
   for sample in [s for s in study.samples if settings.source in s.data][:5]:

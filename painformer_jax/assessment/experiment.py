@@ -6,20 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers import fusion
-from painformer_jax.assessment.statistics import metrics
-from painformer_jax.assessment.folds import protocols
 from painformer_jax.assessment.config import BLOCKS, TASKS, AssessConfig
+from painformer_jax.assessment.datasets.recordings import Study
 from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.folds.batches import Fold, count_steps
+from painformer_jax.assessment.folds.protocols import Task
+from painformer_jax.assessment.mixers import cost, fusion
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.assessment.mixers.fit_program import FitConfig
-from painformer_jax.assessment.folds.batches import Fold, count_steps
 from painformer_jax.assessment.mixers.fusion import MixerInput
-from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.assessment.mixers.normalise import Standardiser, zscore_by_subject
-from painformer_jax.assessment.folds.protocols import Task
-from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.assessment.statistics import metrics
+from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.core.errors import InputError
 
 Progress = Callable[[str], None]
@@ -59,8 +58,9 @@ class Outcome:
   chosen: Mapping[str, Mapping[str, Any]]
 
 
-def jobs(config: AssessConfig, study: Study, *,
-         tokens: Mapping[str, Tokens] | None = None) -> Iterator[Job]:
+def jobs(
+  config: AssessConfig, study: Study, *, tokens: Mapping[str, Tokens] | None = None
+) -> Iterator[Job]:
   """Every line of the table on every task of its own, one after the other.
 
   Args:
@@ -84,12 +84,18 @@ def jobs(config: AssessConfig, study: Study, *,
       label = task.labels(study.level_array())
       positions = np.flatnonzero(there & (label >= 0))
       if not positions.size:
-        raise InputError(f'config.rows.{name}: {study.name} has no sample of '
-                         f'{", ".join(sorted(sources))} for the task {task_name}')
+        raise InputError(
+          f'config.rows.{name}: {study.name} has no sample of '
+          f'{", ".join(sorted(sources))} for the task {task_name}'
+        )
       yield Job(
-          row=name, task=task, positions=positions, label=label[positions],
-          folds=_folds(config, subjects[positions], splits[positions]),
-          inputs=tuple(_rows(i, positions) for i in inputs))
+        row=name,
+        task=task,
+        positions=positions,
+        label=label[positions],
+        folds=_folds(config, subjects[positions], splits[positions]),
+        inputs=tuple(_rows(i, positions) for i in inputs),
+      )
 
 
 def normalised(tokens: Tokens, subjects: np.ndarray, *, how: str) -> Tokens:
@@ -98,8 +104,7 @@ def normalised(tokens: Tokens, subjects: np.ndarray, *, how: str) -> Tokens:
     return tokens
   if how == 'study':
     mean, std = statistics(tokens)
-    return dataclasses.replace(
-        tokens, values=((tokens.values - mean) / std).astype(np.float32))
+    return dataclasses.replace(tokens, values=((tokens.values - mean) / std).astype(np.float32))
   values = np.empty(tokens.values.shape, np.float32)
   for place in range(values.shape[1]):
     values[:, place] = zscore_by_subject(_there(tokens, place), subjects)
@@ -135,8 +140,11 @@ def train_flops(config: AssessConfig, job: Job) -> float:
       total += outer * len(config.seeds) / len(config.points)
       if len(config.points) > 1:
         total += outer * config.inner_folds
-      total += outer * config.shuffled * (1 / len(config.points) + (
-          config.inner_folds if len(config.points) > 1 else 0))
+      total += (
+        outer
+        * config.shuffled
+        * (1 / len(config.points) + (config.inner_folds if len(config.points) > 1 else 0))
+      )
   return total
 
 
@@ -150,8 +158,15 @@ def describe_choices(config: AssessConfig) -> str:
   return ''.join(parts)
 
 
-def run(config: AssessConfig, job: Job, study: Study, *, cache: str,
-        shuffle: int | None = None, progress: Progress = lambda line: None) -> Outcome:
+def run(
+  config: AssessConfig,
+  job: Job,
+  study: Study,
+  *,
+  cache: str,
+  shuffle: int | None = None,
+  progress: Progress = lambda line: None,
+) -> Outcome:
   """Trains and tests all folds of a job; goes on where it was stopped.
 
   Args:
@@ -177,14 +192,21 @@ def run(config: AssessConfig, job: Job, study: Study, *, cache: str,
   for number, point in enumerate(points):
     own = [fold for fold in job.folds if best[fold.name] == number]
     if own:
-      found = _logits(config, job, own, point, steps_of=job.folds, seeds=seeds, cache=cache,
-                      progress=progress)
+      found = _logits(
+        config, job, own, point, steps_of=job.folds, seeds=seeds, cache=cache, progress=progress
+      )
       logits |= {fold.name: values for fold, values in zip(own, found)}
   names = np.array([study.samples[p].name for p in job.positions])
   return Outcome(
-      runs=metrics.gather(job.folds, [logits[f.name] for f in job.folds], sample=names,
-                          subject=subjects, label=job.label),
-      chosen={f.name: points[best[f.name]] for f in job.folds} if len(points) > 1 else {})
+    runs=metrics.gather(
+      job.folds,
+      [logits[f.name] for f in job.folds],
+      sample=names,
+      subject=subjects,
+      label=job.label,
+    ),
+    chosen={f.name: points[best[f.name]] for f in job.folds} if len(points) > 1 else {},
+  )
 
 
 def model_of(config: AssessConfig, job: Job, source: MixerInput, point: Mapping[str, Any] = {}):
@@ -198,20 +220,38 @@ def _choose(config, job, subjects, *, cache, progress) -> dict[str, int]:
   points = config.points
   if len(points) == 1:
     return {fold.name: 0 for fold in job.folds}
-  inner = {fold.name: protocols.inner_folds(fold, subjects, count=config.inner_folds)
-           for fold in job.folds}
+  inner = {
+    fold.name: protocols.inner_folds(fold, subjects, count=config.inner_folds) for fold in job.folds
+  }
   flat = [fold for folds in inner.values() for fold in folds]
   scores = {fold.name: [] for fold in job.folds}
   for number, point in enumerate(points, 1):
-    progress(f'choosing, point {number} of {len(points)}: '
-             + ', '.join(f'{k} {v}' for k, v in point.items()))
-    found = dict(zip((f.name for f in flat), _logits(
-        config, job, flat, point, steps_of=flat, seeds=config.seeds[:1], cache=cache,
-        progress=progress)))
+    progress(
+      f'choosing, point {number} of {len(points)}: '
+      + ', '.join(f'{k} {v}' for k, v in point.items())
+    )
+    found = dict(
+      zip(
+        (f.name for f in flat),
+        _logits(
+          config,
+          job,
+          flat,
+          point,
+          steps_of=flat,
+          seeds=config.seeds[:1],
+          cache=cache,
+          progress=progress,
+        ),
+      )
+    )
     for name, folds in inner.items():
-      counts = sum(metrics.confusion(
-          job.label[fold.test], found[fold.name][0].argmax(axis=-1),
-          classes=len(job.task.classes)) for fold in folds)
+      counts = sum(
+        metrics.confusion(
+          job.label[fold.test], found[fold.name][0].argmax(axis=-1), classes=len(job.task.classes)
+        )
+        for fold in folds
+      )
       scores[name].append(float(metrics.macro_accuracy(counts)))
   return {name: int(np.argmax(values)) for name, values in scores.items()}
 
@@ -224,13 +264,21 @@ def _logits(config, job, folds, point, *, steps_of, seeds, cache, progress) -> l
     # The same steps, whichever folds happen to train together.
     fit = dataclasses.replace(fit, steps=steps(fit, steps_of))
     result = fit_folds(
-        source.values, job.label, [_present(fold, source) for fold in folds], config=fit,
-        mask=source.mask, cache=cache, memory_limit=config.memory_limit or None,
-        progress=progress)
+      source.values,
+      job.label,
+      [_present(fold, source) for fold in folds],
+      config=fit,
+      mask=source.mask,
+      cache=cache,
+      memory_limit=config.memory_limit or None,
+      progress=progress,
+    )
     by_input.append(result.logits)
   kind = config.rows[job.row].fusion
-  return [fusion.decide(kind, parts, there=[i.there[fold.test] for i in job.inputs])
-          for fold, *parts in zip(folds, *by_input)]
+  return [
+    fusion.decide(kind, parts, there=[i.there[fold.test] for i in job.inputs])
+    for fold, *parts in zip(folds, *by_input)
+  ]
 
 
 def _present(fold: Fold, source: MixerInput) -> Fold:
@@ -249,10 +297,10 @@ def steps(fit: FitConfig, folds: Sequence[Fold]) -> int:
 def _folds(config: AssessConfig, subjects: np.ndarray, splits: np.ndarray) -> list[Fold]:
   if config.protocol == BLOCKS:
     return protocols.leave_one_subject_out(subjects)
-  return protocols.make_folds(config.protocol, subjects=subjects, splits=splits,
-                              test_subjects=config.hold_out)
+  return protocols.make_folds(
+    config.protocol, subjects=subjects, splits=splits, test_subjects=config.hold_out
+  )
 
 
 def _rows(source: MixerInput, positions: np.ndarray) -> MixerInput:
-  return dataclasses.replace(source, values=source.values[positions],
-                             mask=source.mask[positions])
+  return dataclasses.replace(source, values=source.values[positions], mask=source.mask[positions])

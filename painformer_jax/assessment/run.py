@@ -9,29 +9,29 @@ from typing import Any
 
 import numpy as np
 
-from painformer_jax.assessment.clips import assessor
-from painformer_jax.assessment import study as datasets
-from painformer_jax.assessment.embedding import embed as embeddings
-from painformer_jax.assessment.statistics import intervals
-from painformer_jax.assessment.statistics import metrics
-from painformer_jax.assessment.results import paired
-from painformer_jax.assessment.results import summary as results
-from painformer_jax.assessment.results import terminal
 from painformer_jax.assessment import estimate, experiment, finetune
+from painformer_jax.assessment import study as datasets
+from painformer_jax.assessment.clips import assessor
 from painformer_jax.assessment.clips.assessor import Source
 from painformer_jax.assessment.config import BLOCKS, PROTOCOLS, AssessConfig, changed_fields
+from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.assessment.embedding import embed as embeddings
 from painformer_jax.assessment.embedding.embed import EmbeddingStore
+from painformer_jax.assessment.embedding.sample_images import channels_of
 from painformer_jax.assessment.experiment import Job, Outcome
 from painformer_jax.assessment.folds.protocols import FIXED
-from painformer_jax.assessment.datasets.recordings import Study
-from painformer_jax.assessment.embedding.sample_images import channels_of
-from painformer_jax.weights.load import read_weights
-from painformer_jax.weights.folder import Weights
+from painformer_jax.assessment.results import paired, terminal
+from painformer_jax.assessment.results import summary as results
+from painformer_jax.assessment.statistics import intervals, metrics
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.training.run import environment, write_json
+from painformer_jax.weights.folder import Weights
+from painformer_jax.weights.load import read_weights
 
-CLAIM = ('This project claims no accuracy on BioVid or AI4Pain: figures of those are what a '
-         'run measured on the data of whoever ran it.')
+CLAIM = (
+  'This project claims no accuracy on BioVid or AI4Pain: figures of those are what a '
+  'run measured on the data of whoever ran it.'
+)
 _FINDINGS_SHOWN = 20
 # Whose planted accuracy is known.
 _PLANTED_TASKS = ('BL1-PA1', 'BL1-PA2', 'BL1-PA3', 'BL1-PA4', '5-class')
@@ -61,10 +61,14 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) ->
   findings = datasets.check(config, study, whole=True, progress=say)
   for finding in findings:
     out(str(finding))
-  out(f'{study.name} in {study.root}: {len(study.subjects)} subjects, {len(study.samples):,} '
-      f'samples, {len(findings)} finding{"" if len(findings) == 1 else "s"}')
-  out(f'weights {config.weights}: {weights.source.model or weights.source.name}, images of '
-      f'{weights.config.image_size} pixels')
+  out(
+    f'{study.name} in {study.root}: {len(study.subjects)} subjects, {len(study.samples):,} '
+    f'samples, {len(findings)} finding{"" if len(findings) == 1 else "s"}'
+  )
+  out(
+    f'weights {config.weights}: {weights.source.model or weights.source.name}, images of '
+    f'{weights.config.image_size} pixels'
+  )
   jobs = list(experiment.jobs(config, study))
   results.check_names([f'{job.row}, {job.task.name}' for job in jobs])
   for job in jobs:
@@ -73,8 +77,14 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) ->
   return len(findings)
 
 
-def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: Say,
-           against: str | pathlib.Path | None = None) -> list[results.Summary]:
+def assess(
+  config: AssessConfig,
+  workdir: str | pathlib.Path,
+  *,
+  say: Say,
+  out: Say,
+  against: str | pathlib.Path | None = None,
+) -> list[results.Summary]:
   """Runs everything that is not finished, and writes the results.
 
   The folder holds config.json, embeddings/ (unless `config.embeddings` names another),
@@ -106,26 +116,38 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
   jobs = list(experiment.jobs(config, study))
   results.check_names([f'{job.row}, {job.task.name}' for job in jobs])
   finetune.check_unseen(config.weights, jobs, study)
-  estimate.report(config, jobs, study, weights=weights, folder=_embeddings(config, workdir),
-                  say=say)
+  estimate.report(
+    config, jobs, study, weights=weights, folder=_embeddings(config, workdir), say=say
+  )
   store = _embed(config, study, weights, workdir, say=say)
   tokens = {}
   for name in config.used:
     say(store.describe(name))
     tokens[name] = experiment.normalised(
-        store.tokens(name), study.subject_array(), how=config.normalise)
+      store.tokens(name), study.subject_array(), how=config.normalise
+    )
 
   images = workdir / 'images'
 
   def train(job: Job, *, shuffle: int | None = None) -> Outcome:
     if not config.finetunes:
-      return experiment.run(config, job, study, cache=str(workdir / 'folds'), shuffle=shuffle,
-                            progress=say)
+      return experiment.run(
+        config, job, study, cache=str(workdir / 'folds'), shuffle=shuffle, progress=say
+      )
     folder = results.slug(f'{job.row}, {job.task.name}')
     return finetune.run(
-        config, job, study, weights=weights, store=store, shuffle=shuffle, progress=say,
-        images=images if config.finetune.keep_images else None, folder=workdir / 'finetuned' / (
-            folder if shuffle is None else f'{folder}-shuffled-{shuffle}'))
+      config,
+      job,
+      study,
+      weights=weights,
+      store=store,
+      shuffle=shuffle,
+      progress=say,
+      images=images if config.finetune.keep_images else None,
+      folder=workdir
+      / 'finetuned'
+      / (folder if shuffle is None else f'{folder}-shuffled-{shuffle}'),
+    )
 
   found = []
   for job in experiment.jobs(config, study, tokens=tokens):
@@ -138,8 +160,16 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
       shuffled.append(float(metrics.accuracy(chance.runs[0].confusion())))
     found.append(_experiment(config, job, outcome, study, store, shuffled=shuffled))
     if config.assessor:
-      _keep_assessor(config, job, outcome, found[-1], study=study, store=store,
-                     folder=workdir / 'assessors', say=say)
+      _keep_assessor(
+        config,
+        job,
+        outcome,
+        found[-1],
+        study=study,
+        store=store,
+        folder=workdir / 'assessors',
+        say=say,
+      )
   found.sort(key=lambda e: config.tasks.index(e.task))
   tests = paired.against_row(found, config.reference)
   if against is not None:
@@ -150,8 +180,10 @@ def assess(config: AssessConfig, workdir: str | pathlib.Path, *, say: Say, out: 
   out(terminal.table(summaries))
   for test in tests:
     out(str(test))
-  out(f'results: {workdir / "results.json"}, table.csv, table.tex, predictions.csv'
-      + (', *.png' if config.figures else ''))
+  out(
+    f'results: {workdir / "results.json"}, table.csv, table.tex, predictions.csv'
+    + (', *.png' if config.figures else '')
+  )
   out(results.NOTICE + ' ' + CLAIM)
   return summaries
 
@@ -175,10 +207,12 @@ def open_workdir(workdir: str | pathlib.Path, config: AssessConfig) -> pathlib.P
       changed = changed_fields(config, stored)
       if changed:
         raise InputError(
-            f'{workdir} holds an assessment of another configuration '
-            f'({"; ".join(changed[:4])}): take another --workdir, or the first configuration')
+          f'{workdir} holds an assessment of another configuration '
+          f'({"; ".join(changed[:4])}): take another --workdir, or the first configuration'
+        )
     elif workdir.exists() and any(
-        p.name not in ('data', 'config.json.tmp') for p in workdir.iterdir()):
+      p.name not in ('data', 'config.json.tmp') for p in workdir.iterdir()
+    ):
       raise InputError(f'{workdir} is not empty and holds no assessment: take another --workdir')
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(record, json.loads(config.to_json()))
@@ -196,16 +230,24 @@ def _quick_check(config: AssessConfig, study: Study, *, say: Say) -> None:
     say(f'and {len(findings) - _FINDINGS_SHOWN:,} more: --check lists all')
   if findings and config.findings == 'stop':
     raise InputError(
-        f"{study.root}: {len(findings)} findings, such as {findings[0]}: mend them, or leave "
-        "out what is missing with --config.findings='go on'")
+      f'{study.root}: {len(findings)} findings, such as {findings[0]}: mend them, or leave '
+      "out what is missing with --config.findings='go on'"
+    )
 
 
-def _embed(config: AssessConfig, study: Study, weights: Weights, workdir: pathlib.Path, *,
-           say: Say) -> EmbeddingStore:
+def _embed(
+  config: AssessConfig, study: Study, weights: Weights, workdir: pathlib.Path, *, say: Say
+) -> EmbeddingStore:
   start = time.perf_counter()
   store = embeddings.compute_embeddings(
-      study, config.used, weights=weights, folder=_embeddings(config, workdir),
-      batch_size=config.batch_size, max_left_out=config.max_left_out, progress=say)
+    study,
+    config.used,
+    weights=weights,
+    folder=_embeddings(config, workdir),
+    batch_size=config.batch_size,
+    max_left_out=config.max_left_out,
+    progress=say,
+  )
   say(f'embeddings ready after {time.perf_counter() - start:.0f} s')
   return store
 
@@ -214,53 +256,97 @@ def _embeddings(config: AssessConfig, workdir: pathlib.Path) -> pathlib.Path:
   return pathlib.Path(config.embeddings or workdir / 'embeddings')
 
 
-def _experiment(config: AssessConfig, job: Job, outcome: Outcome, study: Study,
-                store: EmbeddingStore, *, shuffled: Sequence[float]) -> results.Experiment:
+def _experiment(
+  config: AssessConfig,
+  job: Job,
+  outcome: Outcome,
+  study: Study,
+  store: EmbeddingStore,
+  *,
+  shuffled: Sequence[float],
+) -> results.Experiment:
   """A finished job with everything that its figures depend on."""
   row = config.rows[job.row]
   unit = 'block' if config.dataset == 'demo' else 'subject'
   # Of the first seed, with which shuffled labels train too.
   accuracy = float(metrics.accuracy(outcome.runs[0].confusion()))
   settings: dict[str, Any] = {
-      'row': job.row, 'config': json.loads(config.to_json()), 'environment': environment(),
-      'folds': len(job.folds), 'embeddings': {
-          name: store.record(name) for name in row.fusion.modalities},
-      'samples_without_modality': {
-          name: sum(t.left_out for t in store.troubles(name)) for name in row.fusion.modalities}}
-  notes = [*_notes(config, job, outcome), *(
-      f'{name}: a stand-in: {store.stand_in(name)}' for name in row.fusion.modalities
-      if store.stand_in(name))]
+    'row': job.row,
+    'config': json.loads(config.to_json()),
+    'environment': environment(),
+    'folds': len(job.folds),
+    'embeddings': {name: store.record(name) for name in row.fusion.modalities},
+    'samples_without_modality': {
+      name: sum(t.left_out for t in store.troubles(name)) for name in row.fusion.modalities
+    },
+  }
+  notes = [
+    *_notes(config, job, outcome),
+    *(
+      f'{name}: a stand-in: {store.stand_in(name)}'
+      for name in row.fusion.modalities
+      if store.stand_in(name)
+    ),
+  ]
   if outcome.chosen:
     settings['chosen'] = {fold: dict(point) for fold, point in outcome.chosen.items()}
   if shuffled:
     p = intervals.shuffle_test(accuracy, np.array(shuffled))
     settings['shuffled'] = {'accuracy': list(shuffled), 'p': p}
     how = 'moved round in time' if config.protocol == BLOCKS else 'shuffled'
-    notes.append(f'with labels {how} within each {unit}: mean {100 * np.mean(shuffled):.1f} %, '
-                 f'{100 * min(shuffled):.1f}-{100 * max(shuffled):.1f} % in {len(shuffled)} runs; '
-                 f"the first seed's {100 * accuracy:.1f} % has p = {p:.3f}")
+    notes.append(
+      f'with labels {how} within each {unit}: mean {100 * np.mean(shuffled):.1f} %, '
+      f'{100 * min(shuffled):.1f}-{100 * max(shuffled):.1f} % in {len(shuffled)} runs; '
+      f"the first seed's {100 * accuracy:.1f} % has p = {p:.3f}"
+    )
   return results.Experiment(
-      name=f'{job.row}, {job.task.name}', dataset=study.name, task=job.task.name,
-      modality=_label(config, job),
-      method=f'{row.fusion.kind}, {config.mixer["name"]}'
-      + (', fine-tuned' if config.finetunes else ''), protocol=_protocol(config, job, study),
-      classes=job.task.classes, runs=outcome.runs, unit=unit, settings=settings,
-      notes=tuple(notes))
+    name=f'{job.row}, {job.task.name}',
+    dataset=study.name,
+    task=job.task.name,
+    modality=_label(config, job),
+    method=f'{row.fusion.kind}, {config.mixer["name"]}'
+    + (', fine-tuned' if config.finetunes else ''),
+    protocol=_protocol(config, job, study),
+    classes=job.task.classes,
+    runs=outcome.runs,
+    unit=unit,
+    settings=settings,
+    notes=tuple(notes),
+  )
 
 
-def _keep_assessor(config: AssessConfig, job: Job, outcome: Outcome,
-                   finished: results.Experiment, *, study: Study, store: EmbeddingStore,
-                   folder: pathlib.Path, say: Say) -> None:
+def _keep_assessor(
+  config: AssessConfig,
+  job: Job,
+  outcome: Outcome,
+  finished: results.Experiment,
+  *,
+  study: Study,
+  store: EmbeddingStore,
+  folder: pathlib.Path,
+  say: Say,
+) -> None:
   """Trains and keeps what judges clips, unless it could not do so."""
-  sources = {name: _source(config, name, study, store)
-             for name in config.rows[job.row].fusion.modalities}
+  sources = {
+    name: _source(config, name, study, store) for name in config.rows[job.row].fusion.modalities
+  }
   untimed = [name for name, source in sources.items() if not source.timed]
   if untimed:
-    say(f'{finished.name}: no assessor is kept: the images of {", ".join(untimed)} do not say '
-        'their rate, as folders of images never do, so it could not judge a clip over time')
+    say(
+      f'{finished.name}: no assessor is kept: the images of {", ".join(untimed)} do not say '
+      'their rate, as folders of images never do, so it could not judge a clip over time'
+    )
     return
-  assessor.keep(config, job, outcome, summary=results.summarise(finished), store=store,
-                sources=sources, folder=folder / results.slug(finished.name), say=say)
+  assessor.keep(
+    config,
+    job,
+    outcome,
+    summary=results.summarise(finished),
+    store=store,
+    sources=sources,
+    folder=folder / results.slug(finished.name),
+    say=say,
+  )
 
 
 def _label(config: AssessConfig, job: Job) -> str:
@@ -276,7 +362,7 @@ def _protocol(config: AssessConfig, job: Job, study: Study) -> str:
   name = PROTOCOLS[config.protocol]
   if config.protocol not in FIXED:
     return name
-  fold, = job.folds
+  (fold,) = job.folds
   people = study.subject_array()[job.positions]
   return f'{name}, {len(set(people[fold.train]))}/{len(set(people[fold.test]))} subjects'
 
@@ -284,11 +370,15 @@ def _protocol(config: AssessConfig, job: Job, study: Study) -> str:
 def _notes(config: AssessConfig, job: Job, outcome: Outcome) -> Iterator[str]:
   """What a reader of the figures must know."""
   if config.dataset == 'demo':
-    yield (f'one person, windows {config.gap:g} s apart at least from those trained on: says '
-           'how well a state is told at another time, not in another person')
+    yield (
+      f'one person, windows {config.gap:g} s apart at least from those trained on: says '
+      'how well a state is told at another time, not in another person'
+    )
     if datasets.has_seen_demo(config.weights):
-      yield ('the backbone was trained on these recordings, labels included: its figures are too '
-             'good, take other weights')
+      yield (
+        'the backbone was trained on these recordings, labels included: its figures are too '
+        'good, take other weights'
+      )
   if config.finetunes:
     yield 'the backbone was fine-tuned with the Mixer, on the training subjects alone'
   if config.normalise == 'subject':
@@ -300,13 +390,18 @@ def _notes(config: AssessConfig, job: Job, outcome: Outcome) -> Iterator[str]:
   if config.dataset == 'planted':
     plan = datasets.planted_plan(config)
     if job.task.name in _PLANTED_TASKS:
-      yield (f'synthetic; planted: {100 * plan.accuracy(job.task.name):.1f} % at most for who '
-             f"knows each person's shift, {100 * plan.accuracy_of_strangers(job.task.name):.1f} % "
-             'for who does not')
+      yield (
+        f'synthetic; planted: {100 * plan.accuracy(job.task.name):.1f} % at most for who '
+        f"knows each person's shift, {100 * plan.accuracy_of_strangers(job.task.name):.1f} % "
+        'for who does not'
+      )
 
 
 def _source(config: AssessConfig, name: str, study: Study, store: EmbeddingStore) -> Source:
   settings = config.modalities[name]
   return Source(
-      seconds=estimate.seconds_of(settings, study), rate=estimate.frame_rate(settings, study),
-      tokens=store.tokens(name).values.shape[1], channels=channels_of(study, settings.source))
+    seconds=estimate.seconds_of(settings, study),
+    rate=estimate.frame_rate(settings, study),
+    tokens=store.tokens(name).values.shape[1],
+    channels=channels_of(study, settings.source),
+  )

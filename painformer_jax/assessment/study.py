@@ -5,16 +5,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from painformer_jax.assessment.datasets import ai4pain
-from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.datasets import demo_study
-from painformer_jax.assessment.datasets import pictures
-from painformer_jax.assessment.datasets import planted
 from painformer_jax.assessment.config import AssessConfig
+from painformer_jax.assessment.datasets import ai4pain, biovid, demo_study, pictures, planted
 from painformer_jax.assessment.datasets.recordings import Finding, Study
 from painformer_jax.assessment.embedding.sample_images import SampleReader, channels_of
-from painformer_jax.data.demo.fetch import default_cache_dir
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.demo.fetch import default_cache_dir
 
 _OPEN = {'ai4pain-2025': ai4pain.open_2025, 'ai4pain-2026': ai4pain.open_2026}
 
@@ -47,7 +43,8 @@ def _open(config: AssessConfig, folder: Path) -> Study:
     if config.fnirs.path:
       f = config.fnirs
       tables = ai4pain.FnirsTables(
-          path=f.path, columns=f.columns, rate=f.rate, delimiter=f.delimiter)
+        path=f.path, columns=f.columns, rate=f.rate, delimiter=f.delimiter
+      )
     return ai4pain.open_2024(config.data_dir, fnirs=tables, labels=config.labels or None)
   return _OPEN[config.dataset](config.data_dir, modalities=sources)
 
@@ -56,17 +53,25 @@ def _check_fnirs(config: AssessConfig, sources: tuple[str, ...]) -> None:
   """Raises InputError where rows and `config.fnirs` do not agree on fNIRS."""
   taken = ai4pain.FNIRS in sources
   if config.fnirs.path and not taken:
-    raise InputError('config.fnirs.path is set, but no row takes fnirs: take '
-                     'configs/assess_ai4pain.py:2024-fnirs, or leave it empty')
+    raise InputError(
+      'config.fnirs.path is set, but no row takes fnirs: take '
+      'configs/assess_ai4pain.py:2024-fnirs, or leave it empty'
+    )
   if taken and not config.fnirs.path and config.dataset == 'ai4pain-2024':
     raise InputError(
-        'config.fnirs.path is empty, but rows take fnirs: name one table a clip, such as '
-        "--config.fnirs.path='{split}/fnirs/{subject}/{sample}.csv', its channels in "
-        'config.fnirs.columns and its rate in config.fnirs.rate')
+      'config.fnirs.path is empty, but rows take fnirs: name one table a clip, such as '
+      "--config.fnirs.path='{split}/fnirs/{subject}/{sample}.csv', its channels in "
+      'config.fnirs.columns and its rate in config.fnirs.rate'
+    )
 
 
-def check(config: AssessConfig, study: Study, *, whole: bool,
-          progress: Callable[[str], None] = lambda line: None) -> list[Finding]:
+def check(
+  config: AssessConfig,
+  study: Study,
+  *,
+  whole: bool,
+  progress: Callable[[str], None] = lambda line: None,
+) -> list[Finding]:
   """Everything missing or odd in the study's folder.
 
   Args:
@@ -82,19 +87,28 @@ def check(config: AssessConfig, study: Study, *, whole: bool,
     findings = biovid.check(own, depth=depth, progress=progress)
   elif config.dataset == 'planted':
     plan = planted_plan(config)
-    findings = biovid.check(own, depth=depth, subjects=plan.subjects,
-                            per_level=plan.per_level, progress=progress)
+    findings = biovid.check(
+      own, depth=depth, subjects=plan.subjects, per_level=plan.per_level, progress=progress
+    )
   elif config.dataset != 'demo':
     edition = int(config.dataset.removeprefix('ai4pain-'))
     findings = ai4pain.check(
-        own, depth=depth, segments=ai4pain.SEGMENTS.get(edition),
-        people=ai4pain.expected_people(own.root, protocol=config.protocol))
+      own,
+      depth=depth,
+      segments=ai4pain.SEGMENTS.get(edition),
+      people=ai4pain.expected_people(own.root, protocol=config.protocol),
+    )
   # Of signals, one table may hold many samples; of pictures, a file is one sample's.
-  shown = [source for source in dict.fromkeys(each.source for each in config.used.values())
-           if source in study.modalities and not channels_of(study, source)]
-  return [*findings, *pictures.findings(
-      study, shown, whole=whole, given=list(config.pictures), progress=progress),
-          *_config_findings(config, study)]
+  shown = [
+    source
+    for source in dict.fromkeys(each.source for each in config.used.values())
+    if source in study.modalities and not channels_of(study, source)
+  ]
+  return [
+    *findings,
+    *pictures.findings(study, shown, whole=whole, given=list(config.pictures), progress=progress),
+    *_config_findings(config, study),
+  ]
 
 
 def _config_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
@@ -112,8 +126,11 @@ def _config_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
 
 def sources_of(config: AssessConfig) -> tuple[str, ...]:
   """The dataset's own modalities that the rows need, each once."""
-  return tuple(dict.fromkeys(each.source for each in config.used.values()
-                             if each.source not in config.pictures))
+  return tuple(
+    dict.fromkeys(
+      each.source for each in config.used.values() if each.source not in config.pictures
+    )
+  )
 
 
 def has_seen_demo(weights: str | os.PathLike) -> bool:
@@ -128,8 +145,12 @@ def has_seen_demo(weights: str | os.PathLike) -> bool:
 def planted_plan(config: AssessConfig) -> planted.Plan:
   values = config.planted
   return planted.Plan(
-      subjects=values.subjects, per_level=values.per_level, effect=values.effect,
-      subject_spread=values.subject_spread, seed=values.seed)
+    subjects=values.subjects,
+    per_level=values.per_level,
+    effect=values.effect,
+    subject_spread=values.subject_spread,
+    seed=values.seed,
+  )
 
 
 def _planted_folder(config: AssessConfig, folder: Path) -> Path:
@@ -146,6 +167,7 @@ def _planted_folder(config: AssessConfig, folder: Path) -> Path:
   if found is None:
     raise InputError(f'{root} exists and is no planted study: name another config.data_dir')
   if found != plan:
-    raise InputError(f'{root} was planted with {found}, the config asks for {plan}: name '
-                     'another config.data_dir')
+    raise InputError(
+      f'{root} was planted with {found}, the config asks for {plan}: name another config.data_dir'
+    )
   return root

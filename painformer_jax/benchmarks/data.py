@@ -21,14 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
+from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.progress import Meter
 from painformer_jax.data import mixture
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import base
 from painformer_jax.data.builders.shards import write_shard
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import list_tasks, open_task
-from painformer_jax.core.errors import InputError, import_extra
-from painformer_jax.core.progress import Meter
 
 # Chains of `data.augment` that are timed, beside none.
 AUGMENTED = ('trivial_augment', 'paper')
@@ -63,21 +63,38 @@ def photo_task(images: int, image_size: int) -> TaskSource:
     rng = np.random.default_rng(item.detail)
     side = int(rng.integers(160, 400))
     top, left = rng.integers(0, 512 - side, 2)
-    crop = cv2.resize(photo[top:top + side, left:left + side], (image_size, image_size),
-                      interpolation=cv2.INTER_AREA if side > image_size else cv2.INTER_CUBIC)
-    return cv2.imencode('.jpg', cv2.cvtColor(crop, cv2.COLOR_RGB2BGR),
-                        [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    crop = cv2.resize(
+      photo[top : top + side, left : left + side],
+      (image_size, image_size),
+      interpolation=cv2.INTER_AREA if side > image_size else cv2.INTER_CUBIC,
+    )
+    return cv2.imencode(
+      '.jpg', cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95]
+    )[1].tobytes()
 
   return TaskSource(
-      name='photo_crops', classes=('even', 'odd'), modality='face',
-      description='Crops of one photograph, for timing.', licence='public domain',
-      splits={'train': [Item(key=str(i), label=i % 2, detail=i) for i in range(images)]},
-      read=read, settings=f'{image_size}')
+    name='photo_crops',
+    classes=('even', 'odd'),
+    modality='face',
+    description='Crops of one photograph, for timing.',
+    licence='public domain',
+    splits={'train': [Item(key=str(i), label=i % 2, detail=i) for i in range(images)]},
+    read=read,
+    settings=f'{image_size}',
+  )
 
 
-def stages(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: int,
-           batches: int, rounds: int, workers: int = 0,
-           progress: Callable[[str], None] = lambda line: None) -> list[Stage]:
+def stages(
+  data_dir: str | os.PathLike,
+  task: str,
+  *,
+  image_size: int,
+  threads: int,
+  batches: int,
+  rounds: int,
+  workers: int = 0,
+  progress: Callable[[str], None] = lambda line: None,
+) -> list[Stage]:
   """Times each stage on a prepared task, all with the same number of threads.
 
   Args:
@@ -105,15 +122,19 @@ def stages(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: 
 
   def spread(function, items):
     # Blocks, so that the pool's own cost does not count against the stage.
-    blocks = [items[i:i + _ROWS] for i in range(0, len(items), _ROWS)]
+    blocks = [items[i : i + _ROWS] for i in range(0, len(items), _ROWS)]
     with ThreadPoolExecutor(threads) as pool:
       list(pool.map(lambda block: [function(item) for item in block], blocks))
 
   def pipeline(augment: str):
     with mixture.train_batches(
-        [mixture.TaskRows(name=task, rows=_ROWS, augment=augment)], data_dir=data_dir,
-        image_size=image_size, seed=0, threads=1 if workers else threads,
-        workers=workers) as iterator:
+      [mixture.TaskRows(name=task, rows=_ROWS, augment=augment)],
+      data_dir=data_dir,
+      image_size=image_size,
+      seed=0,
+      threads=1 if workers else threads,
+      workers=workers,
+    ) as iterator:
       for _ in range(max(1, workers)):
         next(iterator)  # Starts threads and processes.
       start = time.perf_counter()
@@ -127,11 +148,11 @@ def stages(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: 
     return time.perf_counter() - start
 
   works = {
-      'bare decode': lambda: timed(bare, encoded),
-      'read': lambda: timed(lambda i: records[i], list(chosen)),
-      'decode to RGB': lambda: timed(lambda e: decode_rgb(e, image_size=image_size), encoded),
-      'pipeline': lambda: pipeline('none'),
-      **{f'pipeline, {name}': lambda name=name: pipeline(name) for name in AUGMENTED},
+    'bare decode': lambda: timed(bare, encoded),
+    'read': lambda: timed(lambda i: records[i], list(chosen)),
+    'decode to RGB': lambda: timed(lambda e: decode_rgb(e, image_size=image_size), encoded),
+    'pipeline': lambda: pipeline('none'),
+    **{f'pipeline, {name}': lambda name=name: pipeline(name) for name in AUGMENTED},
   }
   seconds = {name: [] for name in works}
   for work in works.values():
@@ -140,11 +161,15 @@ def stages(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: 
     progress(f'round {number + 1} of {rounds}')
     for name, work in works.items():
       seconds[name].append(work())
-  return [Stage(
-      name=name, images_per_second=count / statistics.median(times),
+  return [
+    Stage(
+      name=name,
+      images_per_second=count / statistics.median(times),
       per_core=count / statistics.median(times) / threads,
-      ratio=statistics.median(b / t for b, t in zip(seconds['bare decode'], times)))
-          for name, times in seconds.items()]
+      ratio=statistics.median(b / t for b, t in zip(seconds['bare decode'], times)),
+    )
+    for name, times in seconds.items()
+  ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,13 +183,24 @@ class Memory:
   seconds: float
 
 
-def memory(data_dir: str | os.PathLike, task: str, *, image_size: int, threads: int,
-           seconds: float, progress: Callable[[str], None] = lambda line: None) -> Memory:
+def memory(
+  data_dir: str | os.PathLike,
+  task: str,
+  *,
+  image_size: int,
+  threads: int,
+  seconds: float,
+  progress: Callable[[str], None] = lambda line: None,
+) -> Memory:
   """Runs the augmented pipeline for a while and watches its memory."""
   images = 0
   with mixture.train_batches(
-      [mixture.TaskRows(name=task, rows=_ROWS, augment='trivial_augment')],
-      data_dir=data_dir, image_size=image_size, seed=0, threads=threads) as iterator:
+    [mixture.TaskRows(name=task, rows=_ROWS, augment='trivial_augment')],
+    data_dir=data_dir,
+    image_size=image_size,
+    seed=0,
+    threads=threads,
+  ) as iterator:
     next(iterator)  # Starts the threads.
     early = largest = _resident()
     start = said = time.perf_counter()
@@ -214,8 +250,12 @@ class Scale:
   repeats: int
 
 
-def scale(sizes: Sequence[int], *, folder: str | os.PathLike | None = None,
-          progress: Callable[[str], None] = lambda line: None) -> list[Scale]:
+def scale(
+  sizes: Sequence[int],
+  *,
+  folder: str | os.PathLike | None = None,
+  progress: Callable[[str], None] = lambda line: None,
+) -> list[Scale]:
   """Measures corpora of tiny records (an image of 1 x 1 pixel), each in a process.
 
   Args:
@@ -240,8 +280,10 @@ def scale(sizes: Sequence[int], *, folder: str | os.PathLike | None = None,
         _write_tiny_records(place, size, progress)
       progress(f'measures {size:,} records')
       done = subprocess.run(
-          [sys.executable, '-c', f'from {__name__} import _measure; _measure({str(place)!r})'],
-          capture_output=True, text=True)
+        [sys.executable, '-c', f'from {__name__} import _measure; _measure({str(place)!r})'],
+        capture_output=True,
+        text=True,
+      )
       if done.returncode:
         raise InputError(f'measuring {size} records failed: {done.stderr.strip()[-300:]}')
       results.append(Scale(records=size, **json.loads(done.stdout.splitlines()[-1])))
@@ -265,20 +307,27 @@ class _Numbers(Sequence):
     return Item(key=str(number), label=number % 2)
 
 
-def _write_tiny_records(data_dir: pathlib.Path, count: int,
-                        progress: Callable[[str], None]) -> None:
+def _write_tiny_records(
+  data_dir: pathlib.Path, count: int, progress: Callable[[str], None]
+) -> None:
   """What `store` writes, without reading and decoding each image."""
   image = cv2.imencode('.png', np.zeros((1, 1), np.uint8))[1].tobytes()
   task = TaskSource(
-      name='tiny_records', classes=('even', 'odd'), modality='noise',
-      description='Records of one pixel, for timing.', licence='public domain',
-      splits={'train': _Numbers(0, count)}, read=lambda item: image)
+    name='tiny_records',
+    classes=('even', 'odd'),
+    modality='noise',
+    description='Records of one pixel, for timing.',
+    licence='public domain',
+    splits={'train': _Numbers(0, count)},
+    read=lambda item: image,
+  )
   shards = base.plan_shards(task)
   meter = Meter(count, progress, what='records')
   with base.opened(task, shards, data_dir, progress=progress) as work:
-    done = {shard.name: write_shard(
-        shard, work, ((item, image) for item in shard.items), wrote=meter.add)
-            for shard in shards}
+    done = {
+      shard.name: write_shard(shard, work, ((item, image) for item in shard.items), wrote=meter.add)
+      for shard in shards
+    }
     base.finish(task, shards, done, work, progress=progress)
 
 
@@ -286,8 +335,9 @@ def _measure(data_dir: str) -> None:
   """Prints the fields of `Scale` as JSON; runs in a process of its own."""
   before, start = _resident(), time.perf_counter()
   rows = [mixture.TaskRows(name='tiny_records', rows=100)]
-  with mixture.train_batches(rows, data_dir=data_dir, image_size=1, seed=0, threads=1,
-                             extra=('key',)) as iterator:
+  with mixture.train_batches(
+    rows, data_dir=data_dir, image_size=1, seed=0, threads=1, extra=('key',)
+  ) as iterator:
     first = next(iterator)
     opened = time.perf_counter() - start
     keys = list(first['tiny_records']['key'])
@@ -316,12 +366,21 @@ def _measure(data_dir: str) -> None:
   numbers = np.array(keys, np.int64)
   counts = np.histogram(numbers, bins=100, range=(0, len(records)))[0]
   expected = len(numbers) / 100
-  print(json.dumps({
-      'files': len(task.shards['train']), 'open_seconds': opened, 'resident': resident,
-      'random_read': reads[0] * 1e6, 'cached_read': reads[1] * 1e6,
-      'next_batch': following * 1e6, 'first_batches': beginning * 1e6,
-      'shuffle': float(np.abs(counts - expected).max() / np.sqrt(expected)),
-      'repeats': len(numbers) - len(np.unique(numbers))}))
+  print(
+    json.dumps(
+      {
+        'files': len(task.shards['train']),
+        'open_seconds': opened,
+        'resident': resident,
+        'random_read': reads[0] * 1e6,
+        'cached_read': reads[1] * 1e6,
+        'next_batch': following * 1e6,
+        'first_batches': beginning * 1e6,
+        'shuffle': float(np.abs(counts - expected).max() / np.sqrt(expected)),
+        'repeats': len(numbers) - len(np.unique(numbers)),
+      }
+    )
+  )
 
 
 def _resident() -> float:
@@ -337,17 +396,24 @@ def table(rows: Sequence[Stage]) -> str:
   """The stages as aligned text."""
   width = max(len(row.name) for row in rows)
   lines = [f'{"stage":{width}}  {"images/s":>9}  {"per core":>9}  {"of bare decode":>14}']
-  lines += [f'{r.name:{width}}  {r.images_per_second:9,.0f}  {r.per_core:9,.0f}  '
-            f'{r.ratio:14.0%}' for r in rows]
+  lines += [
+    f'{r.name:{width}}  {r.images_per_second:9,.0f}  {r.per_core:9,.0f}  {r.ratio:14.0%}'
+    for r in rows
+  ]
   return '\n'.join(lines)
 
 
 def scale_table(rows: Sequence[Scale]) -> str:
   """The sizes as aligned text."""
-  lines = [f'{"records":>11} {"files":>6} {"start":>8} {"memory":>9} {"random read":>12} '
-           f'{"once more":>12} '
-           f'{"next sample":>12} {"at first":>12} {"shuffle":>8} {"repeats":>8}']
-  lines += [f'{r.records:11,} {r.files:6,} {r.open_seconds:6.2f} s {r.resident:5.0f} MiB '
-            f'{r.random_read:9.1f} us {r.cached_read:9.1f} us {r.next_batch:9.1f} us '
-            f'{r.first_batches:9.1f} us {r.shuffle:8.1f} {r.repeats:8,}' for r in rows]
+  lines = [
+    f'{"records":>11} {"files":>6} {"start":>8} {"memory":>9} {"random read":>12} '
+    f'{"once more":>12} '
+    f'{"next sample":>12} {"at first":>12} {"shuffle":>8} {"repeats":>8}'
+  ]
+  lines += [
+    f'{r.records:11,} {r.files:6,} {r.open_seconds:6.2f} s {r.resident:5.0f} MiB '
+    f'{r.random_read:9.1f} us {r.cached_read:9.1f} us {r.next_batch:9.1f} us '
+    f'{r.first_batches:9.1f} us {r.shuffle:8.1f} {r.repeats:8,}'
+    for r in rows
+  ]
   return '\n'.join(lines)

@@ -15,12 +15,11 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers import fit_program
-from painformer_jax.assessment.mixers.fit_program import Data, FitConfig, RunInputs
 from painformer_jax.assessment.folds.batches import Fold, Run, minibatches
-from painformer_jax.core.memory import free_memory
+from painformer_jax.assessment.mixers import cost, fit_program
+from painformer_jax.assessment.mixers.fit_program import Data, FitConfig, RunInputs
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.memory import free_memory
 from painformer_jax.models import mixer
 from painformer_jax.parallel import mesh as parallel
 
@@ -47,7 +46,6 @@ def torch_mixer(config: mixer.MixerConfig):
     raise ValueError('the PyTorch Mixer has no encoder and computes in float32')
 
   class Attention(nn.Module):
-
     def __init__(self, context_width, heads, head_width):
       super().__init__()
       inner, self.heads = heads * head_width, heads
@@ -61,13 +59,14 @@ def torch_mixer(config: mixer.MixerConfig):
     def forward(self, x, context):
       y = self.norm(x)
       source = y if context is None else self.norm_context(context)
-      q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-                 for t in (self.q(y), *self.kv(source).chunk(2, dim=-1)))
+      q, k, v = (
+        t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        for t in (self.q(y), *self.kv(source).chunk(2, dim=-1))
+      )
       y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
       return x + self.dropout(self.proj(y))
 
   class Mlp(nn.Module):
-
     def __init__(self):
       super().__init__()
       hidden = config.mlp_ratio * config.width
@@ -81,14 +80,14 @@ def torch_mixer(config: mixer.MixerConfig):
       return x + self.dropout(self.fc2(value * F.gelu(gate)))
 
   class Mixer(nn.Module):
-
     def __init__(self):
       super().__init__()
       self.latents = nn.Parameter(torch.randn(config.latents, config.width))
       self.attentions, self.mlps = nn.ModuleList(), nn.ModuleList()
       for _ in range(config.depth):
         self.attentions.append(
-            Attention(config.context_width, config.cross_heads, config.cross_head_width))
+          Attention(config.context_width, config.cross_heads, config.cross_head_width)
+        )
         for _ in range(config.self_attentions):
           self.attentions.append(Attention(None, config.self_heads, config.self_head_width))
       for _ in self.attentions:
@@ -100,9 +99,14 @@ def torch_mixer(config: mixer.MixerConfig):
       batch, tokens, width = embeddings.shape
       scalar = config.tokens == 'scalar'
       entries = embeddings.reshape(batch, -1, 1) if scalar else embeddings
-      features = torch.from_numpy(fourier_features(
-          entries.shape[1], positions=config.positions * (width if scalar else 1),
-          bands=config.bands, max_frequency=config.max_frequency)).to(entries.device)
+      features = torch.from_numpy(
+        fourier_features(
+          entries.shape[1],
+          positions=config.positions * (width if scalar else 1),
+          bands=config.bands,
+          max_frequency=config.max_frequency,
+        )
+      ).to(entries.device)
       context = torch.cat([entries, features.expand(batch, -1, -1)], dim=2)
       x = self.latents.expand(batch, -1, -1)
       for number, (attention, mlp) in enumerate(zip(self.attentions, self.mlps)):
@@ -116,6 +120,7 @@ def torch_mixer(config: mixer.MixerConfig):
 def load_arrays(model, arrays) -> None:
   """Copies the JAX arrays of a Mixer into its PyTorch twin."""
   import torch
+
   state = {}
   for path, array in arrays.items():
     name = path.replace('/', '.').replace('kernel', 'weight').replace('scale', 'weight')
@@ -135,7 +140,9 @@ class Problem:
   keys: np.ndarray
 
 
-def make_problem(config: FitConfig, *, folds: int, samples: int, tokens: int, steps: int) -> Problem:
+def make_problem(
+  config: FitConfig, *, folds: int, samples: int, tokens: int, steps: int
+) -> Problem:
   """Each fold leaves an equal share of the samples out."""
   rng = np.random.default_rng(0)
   inputs = rng.standard_normal((samples, tokens, config.model.input_width), np.float32)
@@ -145,13 +152,19 @@ def make_problem(config: FitConfig, *, folds: int, samples: int, tokens: int, st
     train = np.setdiff1d(np.arange(samples), test)
     runs.append(Run(fold=Fold(name=f'fold {number}', train=train, test=test), seed=0))
   batches = np.stack([minibatches(run, steps=steps, batch=config.batch) for run in runs])
-  return Problem(config=config, inputs=inputs, labels=labels, batches=batches,
-                 keys=np.stack([run.key for run in runs]))
+  return Problem(
+    config=config,
+    inputs=inputs,
+    labels=labels,
+    batches=batches,
+    keys=np.stack([run.key for run in runs]),
+  )
 
 
 def _piece(config: FitConfig, *, tokens: int) -> int:
-  return cost.piece_size(config.model, tokens=tokens, batch=config.batch,
-                         platform=jax.default_backend())
+  return cost.piece_size(
+    config.model, tokens=tokens, batch=config.batch, platform=jax.default_backend()
+  )
 
 
 def _prepare_jax(problem: Problem) -> tuple[Callable[[], None], float, dict]:
@@ -161,16 +174,21 @@ def _prepare_jax(problem: Problem) -> tuple[Callable[[], None], float, dict]:
   # Devices take equally many: copies fill up.
   filled = np.arange(-(-folds // mesh.size) * mesh.size) % folds
   data = jax.device_put(
-      Data(inputs=problem.inputs, labels=problem.labels, mask=None), parallel.replicated(mesh))
-  inputs = fit_program.put_runs(mesh, RunInputs(
+    Data(inputs=problem.inputs, labels=problem.labels, mask=None), parallel.replicated(mesh)
+  )
+  inputs = fit_program.put_runs(
+    mesh,
+    RunInputs(
       batches=problem.batches[filled],
       weights=np.ones((len(filled), config.model.outputs), np.float32),
-      test=np.zeros((len(filled), 1, 1), np.int32)))
-  state = fit_program.make_initial(config, mesh)(
-      fit_program.put_runs(mesh, problem.keys[filled]))
+      test=np.zeros((len(filled), 1, 1), np.int32),
+    ),
+  )
+  state = fit_program.make_initial(config, mesh)(fit_program.put_runs(mesh, problem.keys[filled]))
   first = jax.device_get({path: a[0] for path, a in state.params.items()})
-  advance = fit_program.make_advance(config, mesh, steps=_SCHEDULE,
-                                     piece=_piece(config, tokens=problem.inputs.shape[1]))
+  advance = fit_program.make_advance(
+    config, mesh, steps=_SCHEDULE, piece=_piece(config, tokens=problem.inputs.shape[1])
+  )
 
   def run():
     nonlocal state
@@ -193,18 +211,24 @@ def _prepare_torch(problem: Problem, arrays: dict) -> Callable[[], None]:
   from torch.nn import functional as F
 
   config, (folds, _, _) = problem.config, problem.batches.shape
-  device = torch.device('cuda' if torch.cuda.is_available() and jax.default_backend() == 'gpu'
-                        else 'cpu')
-  inputs, labels = (torch.from_numpy(a).to(device) for a in (
-      problem.inputs, problem.labels.astype(np.int64)))
+  device = torch.device(
+    'cuda' if torch.cuda.is_available() and jax.default_backend() == 'gpu' else 'cpu'
+  )
+  inputs, labels = (
+    torch.from_numpy(a).to(device) for a in (problem.inputs, problem.labels.astype(np.int64))
+  )
   batches = torch.from_numpy(problem.batches.astype(np.int64)).to(device)
   trainers = []
   for _ in range(folds):
     model = torch_mixer(config.model).to(device).train()
     load_arrays(model, arrays)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(config.b1, config.b2),
-        weight_decay=config.weight_decay, fused=True)
+      model.parameters(),
+      lr=config.learning_rate,
+      betas=(config.b1, config.b2),
+      weight_decay=config.weight_decay,
+      fused=True,
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _SCHEDULE)
     trainers.append((model, optimizer, schedule))
 
@@ -212,7 +236,8 @@ def _prepare_torch(problem: Problem, arrays: dict) -> Callable[[], None]:
     for (model, optimizer, schedule), rows in zip(trainers, batches):
       for row in rows:
         loss = F.cross_entropy(
-            model(inputs[row]), labels[row], label_smoothing=config.label_smoothing)
+          model(inputs[row]), labels[row], label_smoothing=config.label_smoothing
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -233,9 +258,18 @@ def _prepare_torch(problem: Problem, arrays: dict) -> Callable[[], None]:
   return run
 
 
-def run(*, model: str = 'mixer_laptop', folds: int = 87, batch: int = 32, tokens: int = 1,
-        samples: int = 3480, steps: int = 4, rounds: int = 5,
-        progress: Callable[[str], None] = lambda line: None, **overrides) -> dict:
+def run(
+  *,
+  model: str = 'mixer_laptop',
+  folds: int = 87,
+  batch: int = 32,
+  tokens: int = 1,
+  samples: int = 3480,
+  steps: int = 4,
+  rounds: int = 5,
+  progress: Callable[[str], None] = lambda line: None,
+  **overrides,
+) -> dict:
   """Measures training steps a second of all folds, in JAX and in PyTorch.
 
   Args:
@@ -258,22 +292,38 @@ def run(*, model: str = 'mixer_laptop', folds: int = 87, batch: int = 32, tokens
   Raises:
     InputError: no such preset or field, a count below 1, or more than fits into memory.
   """
-  for name, value in (('folds', folds), ('batch', batch), ('tokens', tokens),
-                      ('steps', steps), ('rounds', rounds)):
+  for name, value in (
+    ('folds', folds),
+    ('batch', batch),
+    ('tokens', tokens),
+    ('steps', steps),
+    ('rounds', rounds),
+  ):
     if value < 1:
       raise InputError(f'{name} {value} is below 1')
   if samples < 2 * folds or folds < 2:
-    raise InputError(f'{samples} samples and {folds} folds: needs two folds or more, and two '
-                     'samples a fold')
-  config = FitConfig(
-      model=mixer.make_config(model, positions=tokens, **overrides), batch=batch)
+    raise InputError(
+      f'{samples} samples and {folds} folds: needs two folds or more, and two samples a fold'
+    )
+  config = FitConfig(model=mixer.make_config(model, positions=tokens, **overrides), batch=batch)
   _check_memory(config, folds=folds, tokens=tokens)
   problem = make_problem(config, folds=folds, samples=samples, tokens=tokens, steps=steps)
-  result = {'model': model, 'overrides': overrides, 'folds': folds, 'batch': batch,
-            'tokens': tokens, 'samples': samples, 'steps': steps, 'rounds': rounds,
-            'parameters': cost.size(config.model, tokens=tokens).parameters,
-            'load': os.getloadavg()[0], 'devices': len(jax.devices()),
-            'device_kind': jax.devices()[0].device_kind, 'torch': None, 'ratio': None}
+  result = {
+    'model': model,
+    'overrides': overrides,
+    'folds': folds,
+    'batch': batch,
+    'tokens': tokens,
+    'samples': samples,
+    'steps': steps,
+    'rounds': rounds,
+    'parameters': cost.size(config.model, tokens=tokens).parameters,
+    'load': os.getloadavg()[0],
+    'devices': len(jax.devices()),
+    'device_kind': jax.devices()[0].device_kind,
+    'torch': None,
+    'ratio': None,
+  }
   progress(f'compiles {folds} folds of {model}')
   run_jax, result['compile_seconds'], arrays = _prepare_jax(problem)
   sides = {'jax': run_jax}
@@ -295,27 +345,31 @@ def run(*, model: str = 'mixer_laptop', folds: int = 87, batch: int = 32, tokens
   flops = batch * cost.size(config.model, tokens=tokens).train_flops
   for side, spent in seconds.items():
     rate = folds * steps / statistics.median(spent)
-    result[side] = {'fold_steps_per_second': rate, 'gflops_per_second': rate * flops / 1e9,
-                    'seconds': spent}
+    result[side] = {
+      'fold_steps_per_second': rate,
+      'gflops_per_second': rate * flops / 1e9,
+      'seconds': spent,
+    }
   if 'torch' in seconds:
-    result['ratio'] = statistics.median(
-        t / j for t, j in zip(seconds['torch'], seconds['jax']))
+    result['ratio'] = statistics.median(t / j for t, j in zip(seconds['torch'], seconds['jax']))
   return result
 
 
 def _check_memory(config: FitConfig, *, folds: int, tokens: int) -> None:
   """Raises InputError where the folds of both sides do not fit into the devices."""
-  a_fold = cost.bytes_per_run(config.model, tokens=tokens, batch=config.batch,
-                              piece=_piece(config, tokens=tokens))
+  a_fold = cost.bytes_per_run(
+    config.model, tokens=tokens, batch=config.batch, piece=_piece(config, tokens=tokens)
+  )
   # Parameters, gradients and two moments of PyTorch's; activations of one at a time.
   a_fold += 16 * cost.size(config.model, tokens=tokens).parameters
   one = 4 * config.batch * cost.size(config.model, tokens=tokens).activations
   free = sum(free_memory(device) for device in jax.local_devices())
   if folds * a_fold + one > free:
     raise InputError(
-        f'{folds} folds of batch {config.batch} take about {(folds * a_fold + one) / 1e9:.3g} GB, '
-        f'and {free / 1e9:.3g} GB are free: take fewer --folds (at most '
-        f'{max(int((free - one) // a_fold), 0)} fit) or a smaller --batch')
+      f'{folds} folds of batch {config.batch} take about {(folds * a_fold + one) / 1e9:.3g} GB, '
+      f'and {free / 1e9:.3g} GB are free: take fewer --folds (at most '
+      f'{max(int((free - one) // a_fold), 0)} fit) or a smaller --batch'
+    )
 
 
 def measured_rate(config: FitConfig, *, tokens: int, runs: int, steps: int = 2) -> float:
@@ -329,22 +383,27 @@ def measured_rate(config: FitConfig, *, tokens: int, runs: int, steps: int = 2) 
   start = time.perf_counter()
   train()
   seconds = time.perf_counter() - start
-  return (runs * steps * config.batch * cost.size(config.model, tokens=tokens).train_flops
-          / seconds)
+  return runs * steps * config.batch * cost.size(config.model, tokens=tokens).train_flops / seconds
 
 
 def table(result: dict) -> str:
   """The result of `run` as aligned text."""
-  lines = [f'{result["model"]}, {result["parameters"]:,} parameters, {result["folds"]} folds, '
-           f'batch {result["batch"]}, {result["tokens"]} embedding(s) a sample, '
-           f'{result["devices"]} {result["device_kind"]} device(s); load {result["load"]:.1f}',
-           f'{"":24} {"fold steps/s":>12} {"GFLOP/s":>8} {"ratio":>6}']
+  lines = [
+    f'{result["model"]}, {result["parameters"]:,} parameters, {result["folds"]} folds, '
+    f'batch {result["batch"]}, {result["tokens"]} embedding(s) a sample, '
+    f'{result["devices"]} {result["device_kind"]} device(s); load {result["load"]:.1f}',
+    f'{"":24} {"fold steps/s":>12} {"GFLOP/s":>8} {"ratio":>6}',
+  ]
   ratio = '' if result['ratio'] is None else f'{result["ratio"]:.2f}'
-  for side, name, last in (('jax', 'JAX, all folds at once', ratio),
-                           ('torch', 'PyTorch, one by one', '1.00')):
+  for side, name, last in (
+    ('jax', 'JAX, all folds at once', ratio),
+    ('torch', 'PyTorch, one by one', '1.00'),
+  ):
     if result[side]:
-      lines.append(f'{name:24} {result[side]["fold_steps_per_second"]:12.1f} '
-                   f'{result[side]["gflops_per_second"]:8.1f} {last:>6}')
+      lines.append(
+        f'{name:24} {result[side]["fold_steps_per_second"]:12.1f} '
+        f'{result[side]["gflops_per_second"]:8.1f} {last:>6}'
+      )
   if not result['torch']:
     lines.append('PyTorch is not installed here: nothing to compare with')
   lines.append(f'JAX compiled in {result["compile_seconds"]:.0f} s beforehand')

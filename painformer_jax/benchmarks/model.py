@@ -51,12 +51,16 @@ class Measurement:
 
 def variants(work: Sequence[str], *, dtype: str) -> list[Variant]:
   """Both gates and both depthwise convolutions for each kind of work."""
-  return [Variant(work=w, gate=gate, depthwise=depthwise, dtype=dtype)
-          for w in work
-          for gate, depthwise in (('fft', 'auto'), ('dft', 'auto'), ('fft', 'conv'))]
+  return [
+    Variant(work=w, gate=gate, depthwise=depthwise, dtype=dtype)
+    for w in work
+    for gate, depthwise in (('fft', 'auto'), ('dft', 'auto'), ('fft', 'conv'))
+  ]
 
 
-def _prepare(config: PainFormerConfig, variant: Variant, batch: int) -> tuple[Callable, float, object]:
+def _prepare(
+  config: PainFormerConfig, variant: Variant, batch: int
+) -> tuple[Callable, float, object]:
   """A function that runs the variant once and waits, and its compilation."""
   arrays = functional.initial_variables(config, 0)
   learned = functional.parameter_paths(config)
@@ -64,7 +68,8 @@ def _prepare(config: PainFormerConfig, variant: Variant, batch: int) -> tuple[Ca
   stats = {path: a for path, a in arrays.items() if path not in learned}
   size = config.image_size
   images = jnp.asarray(
-      np.random.default_rng(0).standard_normal((batch, size, size, 3)), jnp.float32)
+    np.random.default_rng(0).standard_normal((batch, size, size, 3)), jnp.float32
+  )
 
   def forward(params, stats, images):
     return functional.from_variables(config, params | stats)(images).embedding
@@ -81,9 +86,15 @@ def _prepare(config: PainFormerConfig, variant: Variant, batch: int) -> tuple[Ca
   return run, time.perf_counter() - start, compiled
 
 
-def benchmark(model: str, *, batch: int, rounds: int, work: Sequence[str] = ('forward', 'train'),
-              dtype: str = 'float32', progress: Callable[[str], None] = lambda line: None
-              ) -> list[Measurement]:
+def benchmark(
+  model: str,
+  *,
+  batch: int,
+  rounds: int,
+  work: Sequence[str] = ('forward', 'train'),
+  dtype: str = 'float32',
+  progress: Callable[[str], None] = lambda line: None,
+) -> list[Measurement]:
   """Measures every variant of a preset.
 
   Args:
@@ -100,7 +111,8 @@ def benchmark(model: str, *, batch: int, rounds: int, work: Sequence[str] = ('fo
   prepared = []
   for variant in variants(work, dtype=dtype):
     config = registry.make_config(
-        model, gate=variant.gate, depthwise=variant.depthwise, dtype=dtype)
+      model, gate=variant.gate, depthwise=variant.depthwise, dtype=dtype
+    )
     progress(f'compiles {variant.work}, gate {variant.gate}, depthwise {variant.depthwise}')
     prepared.append((variant, *_prepare(config, variant, batch)))
   seconds = {variant: [] for variant, *_ in prepared}
@@ -117,21 +129,29 @@ def benchmark(model: str, *, batch: int, rounds: int, work: Sequence[str] = ('fo
     # Pairs of one round saw the same machine.
     ratio = statistics.median(b / v for b, v in zip(seconds[base], seconds[variant]))
     cost = compiled.cost_analysis() or {}
-    results.append(Measurement(
-        variant=variant, ratio=ratio, compile_seconds=compile_seconds,
+    results.append(
+      Measurement(
+        variant=variant,
+        ratio=ratio,
+        compile_seconds=compile_seconds,
         images_per_second=batch / statistics.median(seconds[variant]),
         temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
-        flops_per_image=cost['flops'] / batch if 'flops' in cost else None))
+        flops_per_image=cost['flops'] / batch if 'flops' in cost else None,
+      )
+    )
   return results
 
 
 def table(measurements: Sequence[Measurement]) -> str:
   """The measurements as aligned text."""
-  lines = [f'{"work":8} {"gate":5} {"depthwise":10} {"images/s":>9} {"ratio":>6} '
-           f'{"compile":>8} {"temporaries":>12}']
+  lines = [
+    f'{"work":8} {"gate":5} {"depthwise":10} {"images/s":>9} {"ratio":>6} '
+    f'{"compile":>8} {"temporaries":>12}'
+  ]
   for m in measurements:
     lines.append(
-        f'{m.variant.work:8} {m.variant.gate:5} {m.variant.depthwise:10} '
-        f'{m.images_per_second:9.2f} {m.ratio:6.2f} {m.compile_seconds:7.1f}s '
-        f'{m.temporary_bytes / 2**20:9.0f} MB')
+      f'{m.variant.work:8} {m.variant.gate:5} {m.variant.depthwise:10} '
+      f'{m.images_per_second:9.2f} {m.ratio:6.2f} {m.compile_seconds:7.1f}s '
+      f'{m.temporary_bytes / 2**20:9.0f} MB'
+    )
   return '\n'.join(lines)

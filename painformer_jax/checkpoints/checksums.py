@@ -5,7 +5,7 @@ import numpy as np
 
 from painformer_jax.parallel import processes
 
-_MODULUS = 2 ** 64
+_MODULUS = 2**64
 
 # Numbers at a time, of those that lie one after another.
 _WIDTH = 4096
@@ -36,7 +36,8 @@ def checksums(state) -> dict[str, int]:
 def _is_shared(array) -> bool:
   """Whether no process holds all of it."""
   return isinstance(array, jax.Array) and not (
-      array.is_fully_addressable or array.is_fully_replicated)
+    array.is_fully_addressable or array.is_fully_replicated
+  )
 
 
 def _share(array) -> int:
@@ -45,14 +46,21 @@ def _share(array) -> int:
     return position_sum(np.asarray(array))
   if array.is_fully_replicated:
     return position_sum(np.asarray(array.addressable_data(0)))
-  return sum(
-      position_sum(np.asarray(shard.data), shape=array.shape,
-                   starts=[part.start or 0 for part in shard.index])
-      for shard in array.addressable_shards if shard.replica_id == 0) % _MODULUS
+  return (
+    sum(
+      position_sum(
+        np.asarray(shard.data), shape=array.shape, starts=[part.start or 0 for part in shard.index]
+      )
+      for shard in array.addressable_shards
+      if shard.replica_id == 0
+    )
+    % _MODULUS
+  )
 
 
-def position_sum(part: np.ndarray, *, shape: tuple[int, ...] | None = None,
-                 starts: list[int] | None = None) -> int:
+def position_sum(
+  part: np.ndarray, *, shape: tuple[int, ...] | None = None, starts: list[int] | None = None
+) -> int:
   """The share that one part of an array has in the array's checksum.
 
   Args:
@@ -75,12 +83,19 @@ def position_sum(part: np.ndarray, *, shape: tuple[int, ...] | None = None,
   if len(shape) > 1:
     return _sum(bits, shape=shape, starts=starts) % _MODULUS
   cut = lengths[0] // _WIDTH * _WIDTH
-  return (_sum(bits[:cut].reshape(-1, _WIDTH), offset=starts[0])
-          + _sum(bits[cut:], offset=starts[0] + cut)) % _MODULUS
+  return (
+    _sum(bits[:cut].reshape(-1, _WIDTH), offset=starts[0])
+    + _sum(bits[cut:], offset=starts[0] + cut)
+  ) % _MODULUS
 
 
-def _sum(bits: np.ndarray, *, shape: list[int] | None = None,
-         starts: list[int] | None = None, offset: int = 0) -> int:
+def _sum(
+  bits: np.ndarray,
+  *,
+  shape: list[int] | None = None,
+  starts: list[int] | None = None,
+  offset: int = 0,
+) -> int:
   """Positions are sums over axes, so one sum along each does for all elements."""
   total, stride = (1 + 2 * offset) * int(bits.sum(dtype=np.uint64)), 1
   for axis in reversed(range(bits.ndim)):

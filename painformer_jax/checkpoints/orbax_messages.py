@@ -19,6 +19,7 @@ def quiet():
 
   In here an error of theirs is raised, or waits for the next call.
   """
+
   def of_others(log: logging.LogRecord) -> bool:
     return not _OF_ORBAX(f'{log.pathname} {log.getMessage()}')
 
@@ -68,7 +69,7 @@ def first_line(error: Exception) -> str:
     return f'{line} is missing'
   # Of the storage layer: 'DATA_LOSS: Error opening ... "params.a/.zarray" in ...'.
   if found := re.match(r'([A-Z_]+): .*?Error reading "([^"]+?)(/\.z\w+|/[\d.]+)?" in ', line):
-    return f"{found[1].lower().replace('_', ' ')} in {found[2]}"
+    return f'{found[1].lower().replace("_", " ")} in {found[2]}'
   return line[:300]
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from painformer_jax.core import progress
 from painformer_jax.checkpoints.checksums import checksums
 from painformer_jax.checkpoints.orbax_messages import first_line, quiet, quiet_for_good, reason
+from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel import processes
@@ -70,13 +70,16 @@ class CheckpointStore:
     try:
       folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
-          folder, options=ocp.CheckpointManagerOptions(
-              max_to_keep=keep, cleanup_tmp_directories=True,
-              async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier)))
+        folder,
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=keep,
+          cleanup_tmp_directories=True,
+          async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier),
+        ),
+      )
     except (OSError, ValueError) as error:
       self._silence.close()
-      raise InputError(
-          f'checkpoints cannot be kept in {folder}: {reason(error)}') from error
+      raise InputError(f'checkpoints cannot be kept in {folder}: {reason(error)}') from error
 
   def latest_step(self) -> int | None:
     """Step of the newest whole checkpoint, or None."""
@@ -89,9 +92,15 @@ class CheckpointStore:
       InputError: the save before this one failed, such as on a full disk.
     """
     with self._failures():
-      self._manager.save(step, args=ocp.args.Composite(**{
-          _STATE: ocp.args.StandardSave(jax.tree.map(_one_copy, state)),
-          _RECORD: ocp.args.JsonSave(_sealed(record, checksums(state)))}))
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          **{
+            _STATE: ocp.args.StandardSave(jax.tree.map(_one_copy, state)),
+            _RECORD: ocp.args.JsonSave(_sealed(record, checksums(state))),
+          }
+        ),
+      )
 
   def restore(self, step: int, abstract_state) -> Restored:
     """Reads a checkpoint onto the devices that the abstract state names.
@@ -108,8 +117,9 @@ class CheckpointStore:
       return self._read(step, abstract_state)
     except _Damaged as error:
       raise InputError(
-          f'checkpoint {self._path(step)} cannot be restored ({error}): it is damaged or '
-          'of another model; remove it to go on from the one before') from None
+        f'checkpoint {self._path(step)} cannot be restored ({error}): it is damaged or '
+        'of another model; remove it to go on from the one before'
+      ) from None
 
   def restore_newest(self, abstract_state) -> Restored | None:
     """The newest checkpoint that is sound, None where there is none at all.
@@ -132,9 +142,10 @@ class CheckpointStore:
     if damaged:
       newest = max(damaged)
       raise InputError(
-          f'none of the {len(damaged)} checkpoint(s) in {self._manager.directory} can be '
-          f'restored (step {newest}: {damaged[newest]}): damaged or of another model; take '
-          'another --workdir to start anew')
+        f'none of the {len(damaged)} checkpoint(s) in {self._manager.directory} can be '
+        f'restored (step {newest}: {damaged[newest]}): damaged or of another model; take '
+        'another --workdir to start anew'
+      )
     return None
 
   def _read(self, step: int, abstract_state) -> Restored:
@@ -144,8 +155,9 @@ class CheckpointStore:
     try:
       with quiet():
         record, stored = _opened(_read_json(self._manager.directory, step))
-        state = reader.restore(epath.Path(self._path(step) / _STATE),
-                               args=ocp.args.StandardRestore(abstract_state))
+        state = reader.restore(
+          epath.Path(self._path(step) / _STATE), args=ocp.args.StandardRestore(abstract_state)
+        )
     except Exception as error:  # Orbax raises many kinds for damaged files.
       why = first_line(error)
     finally:
@@ -176,10 +188,13 @@ class CheckpointStore:
         os.rename(path, aside)
       except OSError as error:
         raise InputError(
-            f'{path} is damaged and cannot be renamed: {error.strerror}; remove it, '
-            'then run the same command again') from error
-      progress.say(f'warning: checkpoint {path} is damaged ({why}): it is {aside.name} '
-                   f'now, and the run goes on from step {instead}')
+          f'{path} is damaged and cannot be renamed: {error.strerror}; remove it, '
+          'then run the same command again'
+        ) from error
+      progress.say(
+        f'warning: checkpoint {path} is damaged ({why}): it is {aside.name} '
+        f'now, and the run goes on from step {instead}'
+      )
     if damaged:
       parallel.wait_for_all('damaged checkpoints put aside')
       self._manager.reload()
@@ -233,9 +248,10 @@ class CheckpointStore:
       if isinstance(error, TimeoutError) and parallel.many_processes():
         raise  # Another process did not come; whoever sees the processes says why.
       raise InputError(
-          f'a checkpoint could not be written to {self._manager.directory}: '
-          f'{reason(error)}; the ones before it are whole: make room, then run '
-          'the same command again') from error
+        f'a checkpoint could not be written to {self._manager.directory}: '
+        f'{reason(error)}; the ones before it are whole: make room, then run '
+        'the same command again'
+      ) from error
 
 
 def _read_surely(read: Callable[..., Any], *args) -> Any:
@@ -301,10 +317,11 @@ def _read_arrays(folder: pathlib.Path, step: int) -> dict:
       # Where a run keeps averages of its parameters, those are its result.
       parameters = 'ema' if tree.get('ema') else 'params'
       wanted = {name: tree[name] for name in (parameters, 'stats')}
-      restore_args = jax.tree.map(
-          lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-      found = reader.restore(path, args=ocp.args.PyTreeRestore(
-          item=wanted, restore_args=restore_args, partial_restore=True))
+      restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+      found = reader.restore(
+        path,
+        args=ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True),
+      )
     _, stored = _opened(_read_json(folder, step))
     _compare(checksums(found), stored)
   except Exception as error:  # Orbax raises many kinds for damaged files.
@@ -323,8 +340,7 @@ def read_record(folder: str | pathlib.Path, step: int) -> dict:
   try:
     return _opened(_read_json(folder, step))[0]
   except Exception as error:
-    raise InputError(
-        _damaged(epath.Path(folder) / str(step) / _RECORD, error)) from error
+    raise InputError(_damaged(epath.Path(folder) / str(step) / _RECORD, error)) from error
 
 
 def _read_json(folder, step: int) -> dict:
@@ -363,5 +379,4 @@ def _opened(sealed: Mapping) -> tuple[dict, dict[str, int]]:
 
 
 def _damaged(path: epath.Path, error: Exception) -> str:
-  return (f'checkpoint {path.parent} is damaged or was removed meanwhile '
-          f'({first_line(error)})')
+  return f'checkpoint {path.parent} is damaged or was removed meanwhile ({first_line(error)})'

@@ -2,40 +2,63 @@
 
 import argparse
 
-EXAMPLE = ('painformer assess-clip skin.csv --assessor runs/biovid/assessors/gsr-BL1-PA4 '
-           '--rate 512 --column gsr --out levels.csv')
+EXAMPLE = (
+  'painformer assess-clip skin.csv --assessor runs/biovid/assessors/gsr-BL1-PA4 '
+  '--rate 512 --column gsr --out levels.csv'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-      'recordings', nargs='+', metavar='RECORDING',
-      help='a video, or a file of signals; SOURCE=FILE, such as gsr=skin.csv, where the '
-      'assessor takes several')
-  parser.add_argument('--assessor', required=True, metavar='DIR',
-                      help='from assessors/ of an assessment with --config.assessor=True')
-  parser.add_argument('--weights', metavar='W',
-                      help='of the backbone, if they are not where they were')
-  parser.add_argument('--rate', action='append', default=[], metavar='[SOURCE=]HZ',
-                      help='samples a second of the signals; SOURCE=HZ, such as gsr=512, where '
-                      'they differ')
-  parser.add_argument('--column', action='append', default=[], metavar='[SOURCE=]A,B',
-                      help='columns of the signals that are the channels, by name or number')
-  parser.add_argument('--step', type=float, default=1.0, metavar='S',
-                      help="seconds from one window's start to the next's (default: 1)")
-  parser.add_argument('--batch-size', type=int, default=16, metavar='N',
-                      help='images at once (default: %(default)s)')
-  parser.add_argument('--out', metavar='FILE',
-                      help='.csv or .json; without it, CSV is printed')
+    'recordings',
+    nargs='+',
+    metavar='RECORDING',
+    help='a video, or a file of signals; SOURCE=FILE, such as gsr=skin.csv, where the '
+    'assessor takes several',
+  )
+  parser.add_argument(
+    '--assessor',
+    required=True,
+    metavar='DIR',
+    help='from assessors/ of an assessment with --config.assessor=True',
+  )
+  parser.add_argument(
+    '--weights', metavar='W', help='of the backbone, if they are not where they were'
+  )
+  parser.add_argument(
+    '--rate',
+    action='append',
+    default=[],
+    metavar='[SOURCE=]HZ',
+    help='samples a second of the signals; SOURCE=HZ, such as gsr=512, where they differ',
+  )
+  parser.add_argument(
+    '--column',
+    action='append',
+    default=[],
+    metavar='[SOURCE=]A,B',
+    help='columns of the signals that are the channels, by name or number',
+  )
+  parser.add_argument(
+    '--step',
+    type=float,
+    default=1.0,
+    metavar='S',
+    help="seconds from one window's start to the next's (default: 1)",
+  )
+  parser.add_argument(
+    '--batch-size', type=int, default=16, metavar='N', help='images at once (default: %(default)s)'
+  )
+  parser.add_argument('--out', metavar='FILE', help='.csv or .json; without it, CSV is printed')
 
 
 def run(args: argparse.Namespace) -> int:
   import pathlib
 
-  from painformer_jax.assessment.clips import assessor
-  from painformer_jax.assessment.clips import clip
+  from painformer_jax.assessment.clips import assessor, clip
   from painformer_jax.assessment.results import summary as results
-  from painformer_jax.core.files import check_file_target, write_atomically
   from painformer_jax.core.errors import InputError
+  from painformer_jax.core.files import check_file_target, write_atomically
   from painformer_jax.core.progress import say
 
   kind = pathlib.Path(args.out).suffix.lower().lstrip('.') if args.out else 'csv'
@@ -45,17 +68,24 @@ def run(args: argparse.Namespace) -> int:
     check_file_target(args.out)
   loaded = assessor.load(args.assessor)
   sources = sorted({each.source for each in loaded.settings.values()})
-  columns = {source: tuple(text.split(','))
-             for source, text in _by_source(args.column, sources, what='--column').items()}
-  rates = _rates(args.rate, sorted({
-      each.source for name, each in loaded.settings.items() if loaded.sources[name].channels}))
+  columns = {
+    source: tuple(text.split(','))
+    for source, text in _by_source(args.column, sources, what='--column').items()
+  }
+  rates = _rates(
+    args.rate,
+    sorted(
+      {each.source for name, each in loaded.settings.items() if loaded.sources[name].channels}
+    ),
+  )
   recordings = {
-      source: clip.Recording(path=path, rate=rates.get(source, 0.0),
-                             columns=columns.get(source, ()))
-      for source, path in _by_source(args.recordings, sources, what='recording').items()}
+    source: clip.Recording(path=path, rate=rates.get(source, 0.0), columns=columns.get(source, ()))
+    for source, path in _by_source(args.recordings, sources, what='recording').items()
+  }
   say(results.NOTICE)
-  curve = clip.assess_clip(loaded, recordings, step=args.step, weights=args.weights,
-                           batch_size=args.batch_size, say=say)
+  curve = clip.assess_clip(
+    loaded, recordings, step=args.step, weights=args.weights, batch_size=args.batch_size, say=say
+  )
   text = clip.write_curve(curve, loaded)[kind]
   if args.out:
     write_atomically(args.out, lambda file: file.write(text.encode()))
@@ -75,8 +105,9 @@ def _by_source(given: list[str], sources: list[str], *, what: str) -> dict[str, 
     source, equals, value = text.partition('=')
     if not equals or source not in sources:
       if len(sources) > 1:
-        raise InputError(f'{what} {text!r}: say whose it is, SOURCE=VALUE, with one of '
-                         f'{", ".join(sources)}')
+        raise InputError(
+          f'{what} {text!r}: say whose it is, SOURCE=VALUE, with one of {", ".join(sources)}'
+        )
       source, value = sources[0], text
     if source in found:
       raise InputError(f'{what}: {source} is named twice')
@@ -94,8 +125,10 @@ def _rates(given: list[str], signals: list[str]) -> dict[str, float]:
   for text in given:
     source, equals, number = text.rpartition('=')
     if equals and source not in signals:
-      raise InputError(f'--rate {text}: there is no signal {source!r}; this assessor takes '
-                       f'{", ".join(signals) or "none"}')
+      raise InputError(
+        f'--rate {text}: there is no signal {source!r}; this assessor takes '
+        f'{", ".join(signals) or "none"}'
+      )
     try:
       rate = float(number)
     except ValueError:

@@ -2,56 +2,115 @@
 
 import argparse
 
-EXAMPLE = '''painformer benchmark --model painformer_small --batch 32 --json speed.json
+EXAMPLE = """painformer benchmark --model painformer_small --batch 32 --json speed.json
   painformer benchmark data --json data.json
   painformer benchmark data --records 10000 1000000 10900000
-  painformer benchmark folds --model mixer_laptop'''
+  painformer benchmark folds --model mixer_laptop"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-      'what', nargs='?', choices=tuple(_RUN), default='model',
-      help='model: forward and training steps; data: from disk to a batch, beside the bare '
-      'decoder; folds: all folds at once, beside PyTorch (default: model)')
+    'what',
+    nargs='?',
+    choices=tuple(_RUN),
+    default='model',
+    help='model: forward and training steps; data: from disk to a batch, beside the bare '
+    'decoder; folds: all folds at once, beside PyTorch (default: model)',
+  )
   parser.add_argument('--json', metavar='FILE', help='also write the figures here')
-  parser.add_argument('--rounds', type=int, default=5, metavar='N',
-                      help='runs of each variant, in turns (default: %(default)s)')
-  parser.add_argument('--batch', type=int, metavar='N',
-                      help='model: images at once (default: 8); folds: samples (default: 32)')
-  parser.add_argument('--model', help='model: preset (default: painformer); folds: preset '
-                      '(default: mixer_laptop)')
+  parser.add_argument(
+    '--rounds',
+    type=int,
+    default=5,
+    metavar='N',
+    help='runs of each variant, in turns (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--batch',
+    type=int,
+    metavar='N',
+    help='model: images at once (default: 8); folds: samples (default: 32)',
+  )
+  parser.add_argument(
+    '--model', help='model: preset (default: painformer); folds: preset (default: mixer_laptop)'
+  )
 
   model = parser.add_argument_group('model')
-  model.add_argument('--work', nargs='+', choices=('forward', 'train'),
-                     default=['forward', 'train'], help='what to time (default: both)')
-  model.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
-                     help='of the arithmetic (default: %(default)s)')
+  model.add_argument(
+    '--work',
+    nargs='+',
+    choices=('forward', 'train'),
+    default=['forward', 'train'],
+    help='what to time (default: both)',
+  )
+  model.add_argument(
+    '--dtype',
+    choices=('float32', 'bfloat16'),
+    default='float32',
+    help='of the arithmetic (default: %(default)s)',
+  )
 
   data = parser.add_argument_group('data')
-  data.add_argument('--data-dir', metavar='DIR', help='of a prepared task; without it, '
-                    'crops of a photograph are prepared and timed')
+  data.add_argument(
+    '--data-dir',
+    metavar='DIR',
+    help='of a prepared task; without it, crops of a photograph are prepared and timed',
+  )
   data.add_argument('--task', help='the task in DIR')
-  data.add_argument('--image-size', type=int, default=224, metavar='N',
-                    help='side of the images (default: %(default)s)')
+  data.add_argument(
+    '--image-size',
+    type=int,
+    default=224,
+    metavar='N',
+    help='side of the images (default: %(default)s)',
+  )
   data.add_argument('--threads', type=int, metavar='N', help='default: one a core')
-  data.add_argument('--workers', type=int, default=0, metavar='N',
-                    help='processes of one thread that make batches, instead of threads')
-  data.add_argument('--batches', type=int, default=40, metavar='N',
-                    help='of 32 images, in a round (default: %(default)s)')
-  data.add_argument('--memory-minutes', type=float, default=0.0, metavar='X',
-                    help='also watch the memory for so long')
-  data.add_argument('--records', type=int, nargs='+', metavar='N',
-                    help='measure corpora of so many tiny records instead')
-  data.add_argument('--scratch', metavar='DIR', help='where these are written (230 bytes a '
-                    'record) and kept; a temporary folder by default')
+  data.add_argument(
+    '--workers',
+    type=int,
+    default=0,
+    metavar='N',
+    help='processes of one thread that make batches, instead of threads',
+  )
+  data.add_argument(
+    '--batches',
+    type=int,
+    default=40,
+    metavar='N',
+    help='of 32 images, in a round (default: %(default)s)',
+  )
+  data.add_argument(
+    '--memory-minutes',
+    type=float,
+    default=0.0,
+    metavar='X',
+    help='also watch the memory for so long',
+  )
+  data.add_argument(
+    '--records',
+    type=int,
+    nargs='+',
+    metavar='N',
+    help='measure corpora of so many tiny records instead',
+  )
+  data.add_argument(
+    '--scratch',
+    metavar='DIR',
+    help='where these are written (230 bytes a record) and kept; a temporary folder by default',
+  )
 
   folds = parser.add_argument_group('folds')
-  folds.add_argument('--folds', type=int, default=87, metavar='N',
-                     help='default: %(default)s')
-  folds.add_argument('--tokens', type=int, default=1, metavar='N',
-                     help='embeddings a sample (default: %(default)s)')
-  folds.add_argument('--steps', type=int, default=4, metavar='N',
-                     help='of each fold in a round (default: %(default)s)')
+  folds.add_argument('--folds', type=int, default=87, metavar='N', help='default: %(default)s')
+  folds.add_argument(
+    '--tokens', type=int, default=1, metavar='N', help='embeddings a sample (default: %(default)s)'
+  )
+  folds.add_argument(
+    '--steps',
+    type=int,
+    default=4,
+    metavar='N',
+    help='of each fold in a round (default: %(default)s)',
+  )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,15 +134,22 @@ def _model(args, where) -> dict:
 
   from painformer_jax.benchmarks import model as benchmark
   from painformer_jax.core.progress import say
+
   model, batch = args.model or 'painformer', args.batch or 8
   measurements = benchmark.benchmark(
-      model, batch=batch, rounds=args.rounds, work=args.work, dtype=args.dtype, progress=say)
-  print(f'{model}, batch {batch}, {args.dtype}, {where["devices"]} '
-        f'{where["device_kind"]} device(s), jax {where["jax"]}; ratio: speed over the '
-        'first row of the same work, round by round')
+    model, batch=batch, rounds=args.rounds, work=args.work, dtype=args.dtype, progress=say
+  )
+  print(
+    f'{model}, batch {batch}, {args.dtype}, {where["devices"]} '
+    f'{where["device_kind"]} device(s), jax {where["jax"]}; ratio: speed over the '
+    'first row of the same work, round by round'
+  )
   print(benchmark.table(measurements))
-  return {'model': model, 'batch': batch,
-          'measurements': [dataclasses.asdict(m) for m in measurements]}
+  return {
+    'model': model,
+    'batch': batch,
+    'measurements': [dataclasses.asdict(m) for m in measurements],
+  }
 
 
 def _data(args, where) -> dict:
@@ -92,19 +158,20 @@ def _data(args, where) -> dict:
   import tempfile
 
   from painformer_jax.benchmarks import data as benchmark_data
-  from painformer_jax.data.builders.base import store
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.progress import say
+  from painformer_jax.data.builders.base import store
+
   if args.records:
     rows = benchmark_data.scale(args.records, folder=args.scratch, progress=say)
     print(benchmark_data.scale_table(rows))
     return {'scale': [dataclasses.asdict(row) for row in rows]}
   if bool(args.data_dir) != bool(args.task):
     raise InputError('--data-dir and --task go together')
-  if (args.batches < 1 or args.image_size < 1 or args.workers < 0
-      or not args.memory_minutes >= 0):
-    raise InputError('--batches and --image-size must be at least 1, --workers and '
-                     '--memory-minutes at least 0')
+  if args.batches < 1 or args.image_size < 1 or args.workers < 0 or not args.memory_minutes >= 0:
+    raise InputError(
+      '--batches and --image-size must be at least 1, --workers and --memory-minutes at least 0'
+    )
   threads = args.threads or args.workers or os.cpu_count() or 1
   with tempfile.TemporaryDirectory() as scratch:
     data_dir, task = args.data_dir, args.task
@@ -113,18 +180,21 @@ def _data(args, where) -> dict:
       store(benchmark_data.photo_task(4096, args.image_size), scratch, progress=say)
     settings = dict(image_size=args.image_size, threads=threads, progress=say)
     stages = benchmark_data.stages(
-        data_dir, task, batches=args.batches, rounds=args.rounds, workers=args.workers,
-        **settings)
+      data_dir, task, batches=args.batches, rounds=args.rounds, workers=args.workers, **settings
+    )
     made_by = f', pipeline in {args.workers} process(es)' if args.workers else ''
-    print(f'{task}, {args.image_size} pixels, {threads} thread(s) of '
-          f'{where["cpu_cores"]} cores{made_by}, median of {args.rounds} rounds')
+    print(
+      f'{task}, {args.image_size} pixels, {threads} thread(s) of '
+      f'{where["cpu_cores"]} cores{made_by}, median of {args.rounds} rounds'
+    )
     print(benchmark_data.table(stages))
     figures = {'stages': [dataclasses.asdict(stage) for stage in stages]}
     if args.memory_minutes:
-      memory = benchmark_data.memory(
-          data_dir, task, seconds=60 * args.memory_minutes, **settings)
-      print(f'memory: {memory.early:.0f} MiB after a tenth of {memory.seconds:.0f} s, at most '
-            f'{memory.largest:.0f} MiB later ({memory.images:,} images)')
+      memory = benchmark_data.memory(data_dir, task, seconds=60 * args.memory_minutes, **settings)
+      print(
+        f'memory: {memory.early:.0f} MiB after a tenth of {memory.seconds:.0f} s, at most '
+        f'{memory.largest:.0f} MiB later ({memory.images:,} images)'
+      )
       figures['memory'] = dataclasses.asdict(memory)
   return figures
 
@@ -134,10 +204,17 @@ def _folds(args, where) -> dict:
   from painformer_jax.benchmarks import folds as benchmark_folds
   from painformer_jax.core.memory import keep_scratch
   from painformer_jax.core.progress import say
+
   keep_scratch()
   result = benchmark_folds.run(
-      model=args.model or 'mixer_laptop', folds=args.folds, batch=args.batch or 32,
-      tokens=args.tokens, steps=args.steps, rounds=args.rounds, progress=say)
+    model=args.model or 'mixer_laptop',
+    folds=args.folds,
+    batch=args.batch or 32,
+    tokens=args.tokens,
+    steps=args.steps,
+    rounds=args.rounds,
+    progress=say,
+  )
   print(benchmark_folds.table(result))
   return result
 

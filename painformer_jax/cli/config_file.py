@@ -61,9 +61,10 @@ def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.P
   if key in _PRESETS:
     # The file has taken the other fields of the network from its own preset.
     raise InputError(
-        f'{override}: the preset cannot be overridden, since the other fields would stay '
-        f'those of {path}: name it in the file, or behind its name where the file says that '
-        'this takes one')
+      f'{override}: the preset cannot be overridden, since the other fields would stay '
+      f'those of {path}: name it in the file, or behind its name where the file says that '
+      'this takes one'
+    )
   for part in re.sub(r'\[.*?\]', '', key).split('.'):
     if not isinstance(config, ml_collections.ConfigDict) or part not in config:
       known = config.keys() if isinstance(config, ml_collections.ConfigDict) else ()

@@ -11,44 +11,51 @@ def add_arguments(parser):
   parser.add_argument('src', metavar='SRC', help='.pth or .safetensors file')
   parser.add_argument('out', metavar='OUT', help='weights folder to write')
   parser.add_argument(
-      '--allow-missing', metavar='REGEX',
-      help='released names that may be missing (they get initial values), '
-      'misshapen (likewise) or unexpected (they are left out); what is found '
-      'anywhere in a name counts: ^norm4 names those that begin so')
+    '--allow-missing',
+    metavar='REGEX',
+    help='released names that may be missing (they get initial values), '
+    'misshapen (likewise) or unexpected (they are left out); what is found '
+    'anywhere in a name counts: ^norm4 names those that begin so',
+  )
   parser.add_argument(
-      '--report', metavar='FILE.json',
-      help='counts, lists of names, parameters and the SHA-256 of SRC; also '
-      'written where the names do not fit')
+    '--report',
+    metavar='FILE.json',
+    help='counts, lists of names, parameters and the SHA-256 of SRC; also '
+    'written where the names do not fit',
+  )
 
 
 def run(args):
-  from painformer_jax.weights.torch import read as torch_file
-  from painformer_jax.weights import folder as weights
   from painformer_jax.core.files import check_file_target
+  from painformer_jax.weights import folder as weights
   from painformer_jax.weights.convert import ConversionError, convert
+  from painformer_jax.weights.torch import read as torch_file
 
   weights.check_target(args.out)
   if args.report:
     check_file_target(args.report)
   checkpoint = torch_file.read(args.src)
   try:
-    conversion = convert(
-        checkpoint, source=args.src, allow_missing=args.allow_missing)
+    conversion = convert(checkpoint, source=args.src, allow_missing=args.allow_missing)
   except ConversionError as error:
     _write_report(args.report, error.report, converted=False)
     raise
   report = conversion.report
   weights.save_weights(
-      args.out, conversion.variables, config=conversion.config,
-      source=weights.Source(
-          name=pathlib.Path(args.src).name, sha256=checkpoint.sha256,
-          model=report.model))
+    args.out,
+    conversion.variables,
+    config=conversion.config,
+    source=weights.Source(
+      name=pathlib.Path(args.src).name, sha256=checkpoint.sha256, model=report.model
+    ),
+  )
   _write_report(args.report, report, converted=True)
   print(_summary(report, args.out))
 
 
 def _write_report(path, report, *, converted: bool):
   from painformer_jax.core.files import write_atomically
+
   if path:
     content = {'done': converted, **dataclasses.asdict(report)}
     text = json.dumps(content, indent=1) + '\n'
@@ -58,13 +65,15 @@ def _write_report(path, report, *, converted: bool):
 def _summary(report, out: str) -> str:
   head = f'a head of {report.classes:,} classes' if report.has_head else 'no head'
   lines = [
-      f'{report.source}: {report.tensors} tensors, SHA-256 {report.sha256}',
-      f'{out}: {report.model}, {report.parameters:,} parameters, {head}']
+    f'{report.source}: {report.tensors} tensors, SHA-256 {report.sha256}',
+    f'{out}: {report.model}, {report.parameters:,} parameters, {head}',
+  ]
   for names, what in [
-      (report.initialised, 'not in the file, initial values instead'),
-      (report.skipped, 'left out'),
-      (report.ignored, 'not weights, ignored'),
-      (report.non_finite, 'WARNING: hold NaN or infinity')]:
+    (report.initialised, 'not in the file, initial values instead'),
+    (report.skipped, 'left out'),
+    (report.ignored, 'not weights, ignored'),
+    (report.non_finite, 'WARNING: hold NaN or infinity'),
+  ]:
     if names:
       lines.append(f'{what}: {", ".join(names)}')
   return '\n'.join(lines)

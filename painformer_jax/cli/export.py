@@ -7,27 +7,23 @@ EXAMPLE = 'painformer export weights back.pth'
 
 def add_arguments(parser):
   parser.add_argument(
-      'weights', metavar='WEIGHTS',
-      help='weights folder, folder of a run, .pth or .safetensors file')
-  parser.add_argument(
-      'out', metavar='OUT', help='file to write: .pth, .pt or .safetensors')
+    'weights', metavar='WEIGHTS', help='weights folder, folder of a run, .pth or .safetensors file'
+  )
+  parser.add_argument('out', metavar='OUT', help='file to write: .pth, .pt or .safetensors')
 
 
 def run(args):
+  from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import check_file_target
   from painformer_jax.weights.convert import export
   from painformer_jax.weights.load import read_weights
   from painformer_jax.weights.safetensors_file import write_safetensors
   from painformer_jax.weights.torch.write import write_pth
-  from painformer_jax.core.errors import InputError
 
-  writers = {
-      '.pth': write_pth, '.pt': write_pth, '.safetensors': write_safetensors}
+  writers = {'.pth': write_pth, '.pt': write_pth, '.safetensors': write_safetensors}
   suffix = pathlib.Path(args.out).suffix.lower()
   if suffix not in writers:
-    raise InputError(
-        f'{args.out} must end in {", ".join(writers)}; the ending chooses the '
-        'format')
+    raise InputError(f'{args.out} must end in {", ".join(writers)}; the ending chooses the format')
   check_file_target(args.out)
   stored = read_weights(args.weights)
   tensors = export(stored.variables)
@@ -36,15 +32,26 @@ def run(args):
   head = f'a head of {classes:,} classes' if classes else 'no head'
   print(f'{args.out}: {len(tensors)} tensors in the released names, {head}')
   if differing := _differing(stored.config):
-    print('the released code cannot load it, since its model has another '
-          + ', '.join(differing))
+    print('the released code cannot load it, since its model has another ' + ', '.join(differing))
 
 
 def _differing(config) -> list[str]:
   """Fields by which a model's arrays differ from the released model's."""
   from painformer_jax.models.config import PRESETS
 
-  fields = ('image_size', 'stem_width', 'widths', 'mixers', 'heads', 'mlp_ratios',
-            'post_heads', 'post_mlp_ratio', 'post_blocks')
-  return [field for field in fields
-          if getattr(config, field) != getattr(PRESETS['painformer'].config, field)]
+  fields = (
+    'image_size',
+    'stem_width',
+    'widths',
+    'mixers',
+    'heads',
+    'mlp_ratios',
+    'post_heads',
+    'post_mlp_ratio',
+    'post_blocks',
+  )
+  return [
+    field
+    for field in fields
+    if getattr(config, field) != getattr(PRESETS['painformer'].config, field)
+  ]

@@ -19,16 +19,16 @@ from painformer_jax.core.errors import InputError
 # `EXAMPLE: str`, `add_arguments(parser)` and `run(args) -> int | None`; it
 # imports JAX and the rest inside `run`, so that --help answers at once.
 COMMANDS = {
-    'convert': 'PyTorch weights (.pth, .safetensors) to a weights folder',
-    'export': 'weights to the released PyTorch names and layouts',
-    'embed': 'images, videos and signals to 160-d embeddings in an .npz',
-    'data': 'fetch the demo corpus; prepare and check datasets',
-    'pretrain': 'multi-task training; resumes by itself',
-    'assess': 'pain assessment on BioVid or AI4Pain folders: folds, tables',
-    'assess-clip': 'a trained assessor on one recording: levels over time',
-    'report': 'probes, curves and one page of results for a run',
-    'benchmark': 'speed of the model on this machine',
-    'plan': 'memory, traffic and time of training on chips that are not there',
+  'convert': 'PyTorch weights (.pth, .safetensors) to a weights folder',
+  'export': 'weights to the released PyTorch names and layouts',
+  'embed': 'images, videos and signals to 160-d embeddings in an .npz',
+  'data': 'fetch the demo corpus; prepare and check datasets',
+  'pretrain': 'multi-task training; resumes by itself',
+  'assess': 'pain assessment on BioVid or AI4Pain folders: folds, tables',
+  'assess-clip': 'a trained assessor on one recording: levels over time',
+  'report': 'probes, curves and one page of results for a run',
+  'benchmark': 'speed of the model on this machine',
+  'plan': 'memory, traffic and time of training on chips that are not there',
 }
 
 
@@ -44,18 +44,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
-  parser = _Parser(
-      prog='painformer',
-      description='PainFormer in JAX/Flax: convert, train, embed.')
+  parser = _Parser(prog='painformer', description='PainFormer in JAX/Flax: convert, train, embed.')
   parser.add_argument('--version', action='version', version=__version__)
   subparsers = parser.add_subparsers(dest='command', metavar='COMMAND')
   for name, summary in COMMANDS.items():
     subparser = subparsers.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + '.',
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+      name,
+      help=summary,
+      description=summary[0].upper() + summary[1:] + '.',
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     subparser.add_argument(
-        '--traceback', action='store_true',
-        help='on an error, show where in the code it arose')
+      '--traceback', action='store_true', help='on an error, show where in the code it arose'
+    )
     if name == command:
       module = importlib.import_module(f'painformer_jax.cli.{name.replace("-", "_")}')
       subparser.epilog = f'example:\n  {module.EXAMPLE}'
@@ -82,7 +83,7 @@ def explain(error: BaseException, *, with_traceback: bool = False) -> int:
     traceback.print_exception(error)
   if not isinstance(error, InputError):
     return 1
-  print(f"painformer: {' '.join(str(error).split())}", file=sys.stderr)
+  print(f'painformer: {" ".join(str(error).split())}', file=sys.stderr)
   return 2
 
 

@@ -5,50 +5,74 @@ import itertools
 import json
 import pathlib
 
-EXAMPLE = '''painformer plan --config configs/pretrain_painformer.py --topology v5e:16x16 \\
+EXAMPLE = """painformer plan --config configs/pretrain_painformer.py --topology v5e:16x16 \\
       --per-chip 64 --json plan.json
   painformer plan --config configs/pretrain_painformer.py --topology h100:8 \\
-      --sweep per-chip=64,128 --sweep remat=all,inputs --plot plan.png'''
+      --sweep per-chip=64,128 --sweep remat=all,inputs --plot plan.png"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.usage = ('%(prog)s --config FILE --topology NAME [--per-chip N] [--json FILE] '
-                  '[--sweep KEY=VALUE,... ...] [--config.KEY=VALUE ...]')
+  parser.usage = (
+    '%(prog)s --config FILE --topology NAME [--per-chip N] [--json FILE] '
+    '[--sweep KEY=VALUE,... ...] [--config.KEY=VALUE ...]'
+  )
   parser.add_argument(
-      '--config', required=True, metavar='FILE',
-      help='of `painformer pretrain`; neither its data nor its weights are needed')
+    '--config',
+    required=True,
+    metavar='FILE',
+    help='of `painformer pretrain`; neither its data nor its weights are needed',
+  )
   parser.add_argument(
-      '--topology', metavar='NAME', help='chips: v5e:16x16, v6e:4x4, v5p:4x4x8, "2*v5e:4x4" '
-      '(two slices), h100:16, or cpu:8 (devices that this CPU pretends to be, to look at a '
-      'program)')
+    '--topology',
+    metavar='NAME',
+    help='chips: v5e:16x16, v6e:4x4, v5p:4x4x8, "2*v5e:4x4" '
+    '(two slices), h100:16, or cpu:8 (devices that this CPU pretends to be, to look at a '
+    'program)',
+  )
   parser.add_argument(
-      '--per-chip', type=int, metavar='N', help='images of each chip: the global batch is '
-      'this times the chips, divided among the tasks as config.shares says')
+    '--per-chip',
+    type=int,
+    metavar='N',
+    help='images of each chip: the global batch is '
+    'this times the chips, divided among the tasks as config.shares says',
+  )
   parser.add_argument(
-      '--classes', action='append', default=[], metavar='TASK=N',
-      help='classes of a task that is neither prepared nor of the corpus')
+    '--classes',
+    action='append',
+    default=[],
+    metavar='TASK=N',
+    help='classes of a task that is neither prepared nor of the corpus',
+  )
   parser.add_argument(
-      '--epochs', type=float, default=200, metavar='E', help='length of a run (200)')
+    '--epochs', type=float, default=200, metavar='E', help='length of a run (200)'
+  )
   parser.add_argument(
-      '--samples', type=int, metavar='N',
-      help='images of an epoch (10.9 million, the published corpus)')
+    '--samples',
+    type=int,
+    metavar='N',
+    help='images of an epoch (10.9 million, the published corpus)',
+  )
   parser.add_argument(
-      '--sweep', action='append', default=[], metavar='KEY=A,B,...',
-      help='compiles every combination, which takes minutes each; KEY is topology, '
-      'per-chip or any key of the config, such as model.gate, remat or sharding.state')
+    '--sweep',
+    action='append',
+    default=[],
+    metavar='KEY=A,B,...',
+    help='compiles every combination, which takes minutes each; KEY is topology, '
+    'per-chip or any key of the config, such as model.gate, remat or sharding.state',
+  )
   parser.add_argument('--json', metavar='FILE', help='writes all figures')
   parser.add_argument('--plot', metavar='FILE', help='draws time and memory (extra demo)')
   parser.set_defaults(takes_overrides=True)
 
 
 def run(args: argparse.Namespace) -> int:
-  from painformer_jax.core.files import check_file_target, write_atomically
-  from painformer_jax.data.corpus import PUBLISHED_SAMPLES
   from painformer_jax.core.errors import InputError, import_extra
-  from painformer_jax.planning import text as plan_text
-  from painformer_jax.parallel import topology
-  from painformer_jax.planning.plan import run_apart
+  from painformer_jax.core.files import check_file_target, write_atomically
   from painformer_jax.core.progress import say
+  from painformer_jax.data.corpus import PUBLISHED_SAMPLES
+  from painformer_jax.parallel import topology
+  from painformer_jax.planning import text as plan_text
+  from painformer_jax.planning.plan import run_apart
 
   for path in filter(None, (args.json, args.plot)):
     check_file_target(path)
@@ -65,8 +89,10 @@ def run(args: argparse.Namespace) -> int:
   plans, failures = [], []
   for number, (point, request) in enumerate(zip(points, requests), start=1):
     setting = ', '.join(f'{k} {v}' for k, v in point.items())
-    say(f'compiles {number} of {len(points)} for {request.topology}'
-        + (f': {setting}' if setting else ''))
+    say(
+      f'compiles {number} of {len(points)} for {request.topology}'
+      + (f': {setting}' if setting else '')
+    )
     try:
       program = run_apart(request)
     except InputError as error:  # The others of a sweep may have taken hours.
@@ -75,8 +101,14 @@ def run(args: argparse.Namespace) -> int:
       failures.append(f'{setting}: {error}')
       say(failures[-1])
       continue
-    plans.append(plan_text.Plan(program=program, settings=point, epochs=args.epochs,
-                                samples=args.samples or PUBLISHED_SAMPLES))
+    plans.append(
+      plan_text.Plan(
+        program=program,
+        settings=point,
+        epochs=args.epochs,
+        samples=args.samples or PUBLISHED_SAMPLES,
+      )
+    )
   if not plans:
     raise InputError(failures[0])
   print(plan_text.table(plans) if args.sweep else plan_text.describe(plans[0]))
@@ -138,6 +170,7 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
     if rows % (topology.chips * config.accumulate):
       parts = f' and {config.accumulate} parts of a step' if config.accumulate > 1 else ''
       raise InputError(
-          f'task {task} has {rows} rows a batch, which do not split over {topology.chips} '
-          f'chips{parts}: name --per-chip N, or other rows')
+        f'task {task} has {rows} rows a batch, which do not split over {topology.chips} '
+        f'chips{parts}: name --per-chip N, or other rows'
+      )
   return Request(config=fields, classes=classes, sizes=sizes, topology=name)

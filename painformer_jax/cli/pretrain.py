@@ -3,37 +3,51 @@
 import argparse
 import contextlib
 
-EXAMPLE = ('painformer pretrain --config configs/demo.py --workdir runs/demo '
-           '--config.steps=200')
+EXAMPLE = 'painformer pretrain --config configs/demo.py --workdir runs/demo --config.steps=200'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.usage = (
-      '%(prog)s --config FILE --workdir DIR [--config.KEY=VALUE ...]\n'
-      '       [--distributed | --coordinator HOST:PORT --processes N --process I]\n'
-      '       [--peer-timeout SECONDS]')
+    '%(prog)s --config FILE --workdir DIR [--config.KEY=VALUE ...]\n'
+    '       [--distributed | --coordinator HOST:PORT --processes N --process I]\n'
+    '       [--peer-timeout SECONDS]'
+  )
   parser.add_argument(
-      '--config', required=True, metavar='FILE',
-      help='Python file with get_config(); any of its values is replaced by '
-      '--config.KEY=VALUE, such as --config.optimizer.learning_rate=1e-3')
+    '--config',
+    required=True,
+    metavar='FILE',
+    help='Python file with get_config(); any of its values is replaced by '
+    '--config.KEY=VALUE, such as --config.optimizer.learning_rate=1e-3',
+  )
   parser.add_argument(
-      '--workdir', required=True, metavar='DIR',
-      help='checkpoints and metrics; a run found there goes on')
+    '--workdir',
+    required=True,
+    metavar='DIR',
+    help='checkpoints and metrics; a run found there goes on',
+  )
   parser.add_argument(
-      '--distributed', action='store_true',
-      help='this is one of several processes that train together; JAX finds the '
-      'others by what SLURM, Open MPI or a TPU pod sets up, and by what Kubernetes does '
-      'where jax[k8s] is installed')
+    '--distributed',
+    action='store_true',
+    help='this is one of several processes that train together; JAX finds the '
+    'others by what SLURM, Open MPI or a TPU pod sets up, and by what Kubernetes does '
+    'where jax[k8s] is installed',
+  )
   parser.add_argument(
-      '--coordinator', metavar='HOST:PORT',
-      help='this is one of several processes that nothing else starts: where process 0 '
-      'answers, the same for all')
+    '--coordinator',
+    metavar='HOST:PORT',
+    help='this is one of several processes that nothing else starts: where process 0 '
+    'answers, the same for all',
+  )
   parser.add_argument('--processes', type=int, metavar='N', help='how many there are')
   parser.add_argument('--process', type=int, metavar='I', help='which one this is, from 0')
   parser.add_argument(
-      '--peer-timeout', type=float, default=60.0, metavar='SECONDS',
-      help='time without a sign of life after which a process counts as dead and the '
-      'others end (default %(default)g; at once where its system closes its connections)')
+    '--peer-timeout',
+    type=float,
+    default=60.0,
+    metavar='SECONDS',
+    help='time without a sign of life after which a process counts as dead and the '
+    'others end (default %(default)g; at once where its system closes its connections)',
+  )
   parser.set_defaults(takes_overrides=True)
 
 
@@ -52,9 +66,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.peer_timeout >= 5:
       raise InputError(f'--peer-timeout is {args.peer_timeout:g}, below 5 seconds')
     several = processes.joined(
-        coordinator=args.coordinator, count=args.processes, index=args.process,
-        peer_timeout=args.peer_timeout,
-        explain=lambda error: explain(error, with_traceback=args.traceback))
+      coordinator=args.coordinator,
+      count=args.processes,
+      index=args.process,
+      peer_timeout=args.peer_timeout,
+      explain=lambda error: explain(error, with_traceback=args.traceback),
+    )
   elif args.processes is not None or args.process is not None:
     raise InputError('--processes and --process need --coordinator HOST:PORT as well')
   with several:

@@ -6,20 +6,20 @@ EXAMPLE = 'painformer report runs/demo'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('run_folder', metavar='RUN', help='the --workdir of `painformer pretrain`')
   parser.add_argument(
-      'run_folder', metavar='RUN', help='the --workdir of `painformer pretrain`')
+    '-o', '--output', metavar='FILE.html', help='where the page goes (default: RUN/report.html)'
+  )
   parser.add_argument(
-      '-o', '--output', metavar='FILE.html',
-      help='where the page goes (default: RUN/report.html)')
-  parser.add_argument(
-      '--data-dir', metavar='DIR',
-      help='where the prepared tasks are now (default: where the run had them)')
+    '--data-dir',
+    metavar='DIR',
+    help='where the prepared tasks are now (default: where the run had them)',
+  )
 
 
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.report.build import make_report
   from painformer_jax.training.metrics import say
 
-  print(make_report(
-      args.run_folder, output=args.output, data_dir=args.data_dir, say=say))
+  print(make_report(args.run_folder, output=args.output, data_dir=args.data_dir, say=say))
   return 0

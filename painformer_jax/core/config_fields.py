@@ -33,11 +33,15 @@ def build(kind: type[T], values: Mapping, *, where: str) -> T:
   fields = {f.name: f for f in dataclasses.fields(kind)}
   check_known(values, fields, where=where)
   for name, field in fields.items():
-    if name not in values and field.default is dataclasses.MISSING and (
-        field.default_factory is dataclasses.MISSING):
+    if (
+      name not in values
+      and field.default is dataclasses.MISSING
+      and (field.default_factory is dataclasses.MISSING)
+    ):
       raise InputError(f'{where}.{name} is missing')
-  fitting = {name: typed(value, hints[name], where=f'{where}.{name}')
-             for name, value in values.items()}
+  fitting = {
+    name: typed(value, hints[name], where=f'{where}.{name}') for name, value in values.items()
+  }
   try:
     return kind(**fitting)
   except (InputError, ValueError) as error:
@@ -72,9 +76,11 @@ def changes(now: Mapping, stored: Mapping, *, free: Iterable[str] = ()) -> list[
     free: paths and first names of paths that may differ.
   """
   now, stored, free = dict(_leaves(now)), dict(_leaves(stored)), set(free)
-  return [f'{path}: {stored.get(path, "not there")} -> {now.get(path, "not there")}'
-          for path in sorted(now.keys() | stored.keys())
-          if not {path, path.split('.')[0]} & free and now.get(path) != stored.get(path)]
+  return [
+    f'{path}: {stored.get(path, "not there")} -> {now.get(path, "not there")}'
+    for path in sorted(now.keys() | stored.keys())
+    if not {path, path.split('.')[0]} & free and now.get(path) != stored.get(path)
+  ]
 
 
 def with_defaults(kind: type, stored: Mapping) -> dict[str, Any]:
@@ -142,8 +148,9 @@ def typed(value, kind, *, where: str):
   if origin is Mapping:
     if not isinstance(value, Mapping):
       raise InputError(f'{where} is {value!r}, not a table of fields')
-    return {name: typed(part, arguments[1], where=f'{where}.{name}')
-            for name, part in value.items()}
+    return {
+      name: typed(part, arguments[1], where=f'{where}.{name}') for name, part in value.items()
+    }
   if kind is float and type(value) is int:
     return float(value)
   if kind in (int, float, str, bool) and type(value) is not kind:

@@ -41,13 +41,15 @@ class Row:
     try:
       return float(text)
     except ValueError:
-      raise InputError(
-          f"{self.where}: '{column}' is {text!r}, not a number") from None
+      raise InputError(f"{self.where}: '{column}' is {text!r}, not a number") from None
 
 
 def read_rows(
-    path: str | Path, *, required: Sequence[str] = (),
-    header: Sequence[str] | None = None, encoding_errors: str = 'strict',
+  path: str | Path,
+  *,
+  required: Sequence[str] = (),
+  header: Sequence[str] | None = None,
+  encoding_errors: str = 'strict',
 ) -> Iterator[Row]:
   """Yields a table's rows.
 
@@ -69,8 +71,7 @@ def read_rows(
   path = Path(path)
   suffix = path.suffix.lower()
   if suffix not in SUFFIXES:
-    raise InputError(
-        f'{path} is no table, only {", ".join(SUFFIXES)} files are read')
+    raise InputError(f'{path} is no table, only {", ".join(SUFFIXES)} files are read')
   if not path.is_file():
     raise InputError(f'there is no file {path}')
   try:
@@ -83,8 +84,7 @@ def read_rows(
 
 
 def _text_rows(
-    path: Path, required: Sequence[str], header: Sequence[str] | None,
-    encoding_errors: str,
+  path: Path, required: Sequence[str], header: Sequence[str] | None, encoding_errors: str
 ) -> Iterator[Row]:
   with open(path, newline='', encoding='utf-8-sig', errors=encoding_errors) as file:
     first = file.readline()
@@ -93,8 +93,7 @@ def _text_rows(
       delimiter = '\t'
     else:
       delimiter = ',' if ',' in first else next((d for d in ';\t' if d in first), ',')
-    reader = csv.reader(
-        file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
     columns = None
     for number, fields in enumerate(reader, start=1):
       fields = [field.strip() for field in fields]
@@ -104,12 +103,13 @@ def _text_rows(
         columns = _columns(path, fields, required, header)
         if header is None or _names_any(fields, header):
           continue
-      if len(fields) > len(columns) and not any(fields[len(columns):]):
-        del fields[len(columns):]
+      if len(fields) > len(columns) and not any(fields[len(columns) :]):
+        del fields[len(columns) :]
       if len(fields) > len(columns):
         raise InputError(
-            f'{path}, row {number}: {len(fields)} values in {len(columns)} '
-            'columns; quote the values that contain the separator')
+          f'{path}, row {number}: {len(fields)} values in {len(columns)} '
+          'columns; quote the values that contain the separator'
+        )
       yield Row(where=f'{path}, row {number}', values=dict(zip(columns, fields)))
   if columns is None:
     raise InputError(f'{path} is empty')
@@ -120,8 +120,7 @@ def _names_any(fields: Sequence[str], header: Sequence[str]) -> bool:
 
 
 def _columns(
-    path: Path, fields: list[str], required: Sequence[str],
-    header: Sequence[str] | None,
+  path: Path, fields: list[str], required: Sequence[str], header: Sequence[str] | None
 ) -> list[str]:
   """Names of the columns, the required and known ones spelt as asked for."""
   if header is not None and not _names_any(fields, header):
@@ -136,8 +135,7 @@ def _columns(
     raise InputError(f"{path} has two columns '{twice[0]}'")
   missing = [name for name in required if name not in columns]
   if missing:
-    raise InputError(
-        f"{path} has no column '{missing[0]}' (there: {', '.join(columns)})")
+    raise InputError(f"{path} has no column '{missing[0]}' (there: {', '.join(columns)})")
   return columns
 
 
@@ -145,6 +143,7 @@ def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
   # Slow to import; tensorflow-datasets installs it.
   import pyarrow
   import pyarrow.parquet
+
   try:
     with pyarrow.parquet.ParquetFile(path) as file:
       columns = _columns(path, list(file.schema_arrow.names), required, None)
@@ -153,8 +152,8 @@ def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
         for values in zip(*(column.to_pylist() for column in batch.columns)):
           number += 1
           yield Row(
-              where=f'{path}, row {number}', values={
-                  c: '' if v is None else str(v).strip()
-                  for c, v in zip(columns, values)})
+            where=f'{path}, row {number}',
+            values={c: '' if v is None else str(v).strip() for c, v in zip(columns, values)},
+          )
   except pyarrow.ArrowException as error:
     raise InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error

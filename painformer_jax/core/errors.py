@@ -24,5 +24,6 @@ def import_extra(module: str, *, extra: str):
     if error.name and not module.startswith(error.name):
       raise
     raise InputError(
-        f"this needs the package {module.split('.')[0]}: "
-        f"pip install '.[{extra}]' in the clone of painformer_jax") from error
+      f'this needs the package {module.split(".")[0]}: '
+      f"pip install '.[{extra}]' in the clone of painformer_jax"
+    ) from error

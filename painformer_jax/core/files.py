@@ -17,8 +17,7 @@ from painformer_jax.core.errors import InputError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(
-    path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
   """Writes a file beside its place and moves it there when it is complete.
 
   Args:
@@ -72,14 +71,14 @@ def check_folder(folder: pathlib.Path, path: str | os.PathLike) -> None:
   """
   try:
     if not folder.is_dir():
-      raise InputError(
-          f'{path} cannot be written: there is no folder {folder}; make it first')
+      raise InputError(f'{path} cannot be written: there is no folder {folder}; make it first')
     with tempfile.TemporaryFile(dir=folder):
       pass
   except OSError as error:
     raise InputError(
-        f'{path} cannot be written: no file can be made in {folder} '
-        f'({error.strerror}); choose another place') from error
+      f'{path} cannot be written: no file can be made in {folder} '
+      f'({error.strerror}); choose another place'
+    ) from error
 
 
 def is_stream(target: pathlib.Path) -> bool:
@@ -90,7 +89,8 @@ def is_stream(target: pathlib.Path) -> bool:
   """
   status = _status(target)
   return status is not None and (
-      not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None)
+    not stat.S_ISREG(status.st_mode) or _standard_stream(status) is not None
+  )
 
 
 def copy_to_stream(file: BinaryIO, target: pathlib.Path) -> None:
@@ -112,8 +112,9 @@ def copy_to_stream(file: BinaryIO, target: pathlib.Path) -> None:
 
 def write_error(path: str | os.PathLike, error: OSError) -> InputError:
   """That `path` could not be written, and what to do."""
-  advice = 'free some space or choose another place' if error.errno in _FULL \
-      else 'choose another place'
+  advice = (
+    'free some space or choose another place' if error.errno in _FULL else 'choose another place'
+  )
   return InputError(f'{path} cannot be written: {error.strerror or error}; {advice}')
 
 
@@ -131,9 +132,7 @@ def _target(path: str | os.PathLike) -> pathlib.Path:
       return pathlib.Path(path)  # What /dev/stdout leads to may have no path.
   target = pathlib.Path(os.path.realpath(path))
   if not target.parent.is_dir():
-    raise InputError(
-        f'{path} cannot be written: there is no folder {target.parent}; make '
-        'it first')
+    raise InputError(f'{path} cannot be written: there is no folder {target.parent}; make it first')
   return target
 
 

@@ -8,9 +8,16 @@ import jax
 
 # Control groups, unified and of the older kind: their name in /proc/self/cgroup, where
 # they lie, limit, use, and what of it is only kept for later.
-_GROUPS = (('', 'sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
-           ('memory', 'sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes',
-            'total_inactive_file'))
+_GROUPS = (
+  ('', 'sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+  (
+    'memory',
+    'sys/fs/cgroup/memory',
+    'memory.limit_in_bytes',
+    'memory.usage_in_bytes',
+    'total_inactive_file',
+  ),
+)
 
 
 # Of glibc's mallopt: how many blocks may be mapped one by one, how much may be free at the
@@ -36,9 +43,21 @@ def keep_scratch() -> None:
 class _Mallinfo(ctypes.Structure):
   """glibc's struct mallinfo2."""
 
-  _fields_ = [(name, ctypes.c_size_t) for name in (
-      'arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks',
-      'fordblks', 'keepcost')]
+  _fields_ = [
+    (name, ctypes.c_size_t)
+    for name in (
+      'arena',
+      'ordblks',
+      'smblks',
+      'hblks',
+      'hblkhd',
+      'usmblks',
+      'fsmblks',
+      'uordblks',
+      'fordblks',
+      'keepcost',
+    )
+  ]
 
 
 def _kept() -> int:

@@ -12,8 +12,9 @@ from typing import TypeVar
 Value = TypeVar('Value')
 
 
-def match(rules: Sequence[tuple[str, Value]], paths: Iterable[str], *,
-          table: str) -> dict[str, Value]:
+def match(
+  rules: Sequence[tuple[str, Value]], paths: Iterable[str], *, table: str
+) -> dict[str, Value]:
   """Looks every path up in a table.
 
   Args:

@@ -60,8 +60,15 @@ class Meter:
     done: how many an earlier run did; part of the share done, not of the rate.
   """
 
-  def __init__(self, total: int, report: Callable[[str], None], *,
-               what: str = 'images', prefix: str = '', done: int = 0):
+  def __init__(
+    self,
+    total: int,
+    report: Callable[[str], None],
+    *,
+    what: str = 'images',
+    prefix: str = '',
+    done: int = 0,
+  ):
     self.done = done
     self._total, self._report = total, report
     self._what, self._prefix = what, prefix
@@ -77,5 +84,6 @@ class Meter:
       rate = (self.done - self._first) / (now - self._start)
       left = max(self._total - self.done, 0) / rate if rate else float('inf')
       self._report(
-          f'{self._prefix}{self.done:,} of {self._total:,} {self._what}  '
-          f'{rate:,.1f} {self._what}/s  eta {duration(left)}')
+        f'{self._prefix}{self.done:,} of {self._total:,} {self._what}  '
+        f'{rate:,.1f} {self._what}/s  eta {duration(left)}'
+      )

@@ -11,8 +11,9 @@ T = TypeVar('T')
 ITEMS_AHEAD = 64  # Of each thread.
 
 
-def read_ahead(items: Sequence[T], start: Callable[[], Callable[[T], Iterator]], *,
-               threads: int) -> Iterator:
+def read_ahead(
+  items: Sequence[T], start: Callable[[], Callable[[T], Iterator]], *, threads: int
+) -> Iterator:
   """What reading item after item gives, in the items' order.
 
   Every thread reads each `threads`-th item into a short queue of its own; the

@@ -31,14 +31,16 @@ def read_settings(path: str | os.PathLike, kind: type[T]) -> T:
 
 def _build(kind: type[T], values, *, where: str) -> T:
   if not isinstance(values, Mapping):
-    raise InputError(f'{where} must be an object of '
-                     f'{", ".join(f.name for f in dataclasses.fields(kind))}')
+    raise InputError(
+      f'{where} must be an object of {", ".join(f.name for f in dataclasses.fields(kind))}'
+    )
   hints = typing.get_type_hints(kind)
   unknown = [key for key in values if key not in hints]
   if unknown:
     raise InputError(f"{where} has no setting '{unknown[0]}'; there are {', '.join(hints)}")
-  return kind(**{key: _value(hints[key], value, where=f'{where}, {key}')
-                 for key, value in values.items()})
+  return kind(
+    **{key: _value(hints[key], value, where=f'{where}, {key}') for key, value in values.items()}
+  )
 
 
 def _value(hint, value, *, where: str):
@@ -66,5 +68,6 @@ def _name(hint) -> str:
     return ' or '.join(map(repr, typing.get_args(hint)))
   if typing.get_origin(hint) is tuple:
     return f'list of {typing.get_args(hint)[0].__name__}'
-  return {'str': 'text', 'int': 'whole number', 'float': 'number',
-          'bool': 'true or false'}.get(hint.__name__, hint.__name__)
+  return {'str': 'text', 'int': 'whole number', 'float': 'number', 'bool': 'true or false'}.get(
+    hint.__name__, hint.__name__
+  )

@@ -52,5 +52,4 @@ def decode_strictly(encoded: bytes) -> np.ndarray:
     # SyntaxError, struct.error, EOFError, zlib.error, ...
     # Its "cannot identify image file <_io.BytesIO ...>" would tell nobody more.
     reason = '' if isinstance(error, UnidentifiedImageError) else f': {error}'
-    raise ValueError(
-        f'not a readable image ({len(encoded)} bytes){reason}') from error
+    raise ValueError(f'not a readable image ({len(encoded)} bytes){reason}') from error

@@ -10,12 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Meter
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.columns import aligned
 from painformer_jax.data.prepared import (
-    PreparedTask, Records, list_tasks, open_task, record_digest, split_sha256)
-from painformer_jax.core.errors import InputError
-from painformer_jax.core.progress import Meter
+  PreparedTask,
+  Records,
+  list_tasks,
+  open_task,
+  record_digest,
+  split_sha256,
+)
 
 # How many keys a message names before it says how many more there are.
 NAMED = 3
@@ -69,9 +75,12 @@ class _Scan:
 
 
 def check_tasks(
-    data_dir: str | Path, *, names: Sequence[str] = (),
-    progress: Callable[[str], None] = lambda line: None,
-    threads: int | None = None, max_leaked: float = 0.0,
+  data_dir: str | Path,
+  *,
+  names: Sequence[str] = (),
+  progress: Callable[[str], None] = lambda line: None,
+  threads: int | None = None,
+  max_leaked: float = 0.0,
 ) -> list[SplitReport]:
   """Checks tasks in `data_dir`, those named or all; see `check_task`.
 
@@ -93,18 +102,32 @@ def check_tasks(
     progress(f'checking {name}')
     try:
       reports += check_task(
-          open_task(data_dir, name), progress=progress, threads=threads,
-          max_leaked=max_leaked)
+        open_task(data_dir, name), progress=progress, threads=threads, max_leaked=max_leaked
+      )
     except InputError as error:
-      reports.append(SplitReport(
-          task=name, split='-', images=0, classes=0, of_classes=0, identities=0,
-          image_sizes={}, repeats=0, leaked=0, problems=(str(error),)))
+      reports.append(
+        SplitReport(
+          task=name,
+          split='-',
+          images=0,
+          classes=0,
+          of_classes=0,
+          identities=0,
+          image_sizes={},
+          repeats=0,
+          leaked=0,
+          problems=(str(error),),
+        )
+      )
   return reports
 
 
 def check_task(
-    task: PreparedTask, *, progress: Callable[[str], None] = lambda line: None,
-    threads: int | None = None, max_leaked: float = 0.0,
+  task: PreparedTask,
+  *,
+  progress: Callable[[str], None] = lambda line: None,
+  threads: int | None = None,
+  max_leaked: float = 0.0,
 ) -> list[SplitReport]:
   """Reads every record of a task.
 
@@ -136,9 +159,14 @@ def check_task(
 def _scan(records: Records, start: int) -> _Scan:
   stop = min(start + _BLOCK, len(records))
   scan = _Scan(
-      pixels=np.zeros(stop - start, np.uint64), keys=np.zeros(stop - start, np.uint64),
-      identities=np.zeros(stop - start, np.uint64),
-      labels=Counter(), image_sizes=Counter(), digests=b'', broken=[])
+    pixels=np.zeros(stop - start, np.uint64),
+    keys=np.zeros(stop - start, np.uint64),
+    identities=np.zeros(stop - start, np.uint64),
+    labels=Counter(),
+    image_sizes=Counter(),
+    digests=b'',
+    broken=[],
+  )
   digests = []
   for place, i in enumerate(range(start, stop)):
     # Unequal to all others, so that what is broken counts as no duplicate.
@@ -169,17 +197,18 @@ def _scan(records: Records, start: int) -> _Scan:
 def _joined(parts: Sequence[_Scan]) -> _Scan:
   """The blocks of a split as one."""
   return _Scan(
-      pixels=np.concatenate([p.pixels for p in parts]),
-      keys=np.concatenate([p.keys for p in parts]),
-      identities=np.concatenate([p.identities for p in parts]),
-      labels=sum((p.labels for p in parts), Counter()),
-      image_sizes=sum((p.image_sizes for p in parts), Counter()),
-      digests=b''.join(p.digests for p in parts),
-      broken=[line for p in parts for line in p.broken])
+    pixels=np.concatenate([p.pixels for p in parts]),
+    keys=np.concatenate([p.keys for p in parts]),
+    identities=np.concatenate([p.identities for p in parts]),
+    labels=sum((p.labels for p in parts), Counter()),
+    image_sizes=sum((p.image_sizes for p in parts), Counter()),
+    digests=b''.join(p.digests for p in parts),
+    broken=[line for p in parts for line in p.broken],
+  )
 
 
 def _report(
-    task: PreparedTask, split: str, scans: dict[str, _Scan], max_leaked: float,
+  task: PreparedTask, split: str, scans: dict[str, _Scan], max_leaked: float
 ) -> SplitReport:
   scan = scans[split]
   records = task.records(split)
@@ -191,8 +220,7 @@ def _report(
   def problem(what, count, examples):
     if count:
       more = f' and {count - NAMED:,} more' if count > NAMED else ''
-      problems.append(
-          f'{what}: {", ".join(map(str, examples[:NAMED]))}{more}')
+      problems.append(f'{what}: {", ".join(map(str, examples[:NAMED]))}{more}')
 
   problem('unreadable', len(scan.broken), scan.broken)
   if not scan.broken and _sha256(scan.digests, task.shards[split]) != task.sha256.get(split):
@@ -201,43 +229,75 @@ def _report(
   problem(f'labels outside 0 to {len(task.classes) - 1}', len(outside), outside)
   repeated = _repeats(scan.keys)
   problem('keys that occur twice', repeated.size, keys(repeated))
-  earlier = list(scans)[:list(scans).index(split)]
-  leaked = np.flatnonzero(np.isin(
-      scan.pixels, np.concatenate([scans[s].pixels for s in earlier])
-  )) if earlier else np.array([], int)
+  earlier = list(scans)[: list(scans).index(split)]
+  leaked = (
+    np.flatnonzero(np.isin(scan.pixels, np.concatenate([scans[s].pixels for s in earlier])))
+    if earlier
+    else np.array([], int)
+  )
   share = leaked.size / max(1, len(records))
   if share > max_leaked:
-    problem(f"leakage, images that are in {' or '.join(earlier)} too ({share:.2%} of the "
-            'split; --max-leaked allows some)', leaked.size, keys(leaked))
+    problem(
+      f'leakage, images that are in {" or ".join(earlier)} too ({share:.2%} of the '
+      'split; --max-leaked allows some)',
+      leaked.size,
+      keys(leaked),
+    )
   identities = np.setdiff1d(scan.identities, [0])
-  shared = np.flatnonzero(np.isin(scan.identities, np.intersect1d(
-      identities, np.concatenate([scans[s].identities for s in earlier])
-  ))) if earlier else np.array([], int)
+  shared = (
+    np.flatnonzero(
+      np.isin(
+        scan.identities,
+        np.intersect1d(identities, np.concatenate([scans[s].identities for s in earlier])),
+      )
+    )
+    if earlier
+    else np.array([], int)
+  )
   people = sorted({records[i]['identity'] for i in shared[:MAX_NAMED]})
-  problem(f"identities that are in {' or '.join(earlier)} too",
-          np.unique(scan.identities[shared]).size, people)
+  problem(
+    f'identities that are in {" or ".join(earlier)} too',
+    np.unique(scan.identities[shared]).size,
+    people,
+  )
   return SplitReport(
-      task=task.name, split=split, images=len(records),
-      classes=len(scan.labels), of_classes=len(task.classes), identities=identities.size,
-      image_sizes=dict(scan.image_sizes),
-      repeats=_repeats(scan.pixels).size, leaked=leaked.size,
-      problems=tuple(problems))
+    task=task.name,
+    split=split,
+    images=len(records),
+    classes=len(scan.labels),
+    of_classes=len(task.classes),
+    identities=identities.size,
+    image_sizes=dict(scan.image_sizes),
+    repeats=_repeats(scan.pixels).size,
+    leaked=leaked.size,
+    problems=tuple(problems),
+  )
 
 
 def table(reports: list[SplitReport]) -> str:
   """The reports as lines of text, problems below."""
-  rows = [('task', 'split', 'images', 'classes', 'identities', 'size', 'repeats', 'leaked',
-           'verdict')]
+  rows = [
+    ('task', 'split', 'images', 'classes', 'identities', 'size', 'repeats', 'leaked', 'verdict')
+  ]
   for r in reports:
-    sizes = ', '.join(r.image_sizes) if len(r.image_sizes) < 3 else (
-        f'{len(r.image_sizes)} sizes')
+    sizes = ', '.join(r.image_sizes) if len(r.image_sizes) < 3 else (f'{len(r.image_sizes)} sizes')
     classes = f'{r.classes:,}'
     if r.classes < r.of_classes:
       classes += f' of {r.of_classes:,}'
     identities = f'{r.identities:,}' if r.identities else '-'
-    rows.append((
-        r.task, r.split, f'{r.images:,}', classes, identities, sizes,
-        f'{r.repeats:,}', f'{r.leaked:,}', 'WRONG' if r.problems else 'ok'))
+    rows.append(
+      (
+        r.task,
+        r.split,
+        f'{r.images:,}',
+        classes,
+        identities,
+        sizes,
+        f'{r.repeats:,}',
+        f'{r.leaked:,}',
+        'WRONG' if r.problems else 'ok',
+      )
+    )
   problems = [f'{r.task} {r.split}: {problem}' for r in reports for problem in r.problems]
   return '\n'.join(aligned(rows) + problems)
 
@@ -245,9 +305,12 @@ def table(reports: list[SplitReport]) -> str:
 def _sha256(digests: bytes, shards: Sequence[int]) -> str:
   """Of a split, from those of its records, 32 bytes each."""
   ends = np.cumsum(shards)
-  return split_sha256([
-      hashlib.sha256(digests[32 * start:32 * stop]).hexdigest()
-      for start, stop in zip(ends - shards, ends)])
+  return split_sha256(
+    [
+      hashlib.sha256(digests[32 * start : 32 * stop]).hexdigest()
+      for start, stop in zip(ends - shards, ends)
+    ]
+  )
 
 
 def _hash64(content: bytes) -> int:

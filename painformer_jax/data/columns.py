@@ -11,6 +11,10 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> li
     right: numbers of the columns that are aligned to the right, such as figures.
   """
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return ['  '.join(
+  return [
+    '  '.join(
       cell.rjust(width) if number in right else cell.ljust(width)
-      for number, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+      for number, (cell, width) in enumerate(zip(row, widths))
+    ).rstrip()
+    for row in rows
+  ]

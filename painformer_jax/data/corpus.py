@@ -12,9 +12,9 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.columns import aligned
 from painformer_jax.data.prepared import PreparedTask
-from painformer_jax.core.errors import InputError
 
 # Published samples of all tasks together.
 PUBLISHED_SAMPLES = 10_900_000
@@ -63,9 +63,18 @@ _RESEARCH = 'research only, by agreement'
 
 def _biosignal(name, samples, classes, modality, dataset, page, access) -> CorpusTask:
   return CorpusTask(
-      name=name, samples=samples, classes=classes, modality=modality, dataset=dataset,
-      reader='manifest', page=page, licence='as its owners state', access=access,
-      augment='spectrogram' if modality == 'spectrogram' else 'signal', evidence='M')
+    name=name,
+    samples=samples,
+    classes=classes,
+    modality=modality,
+    dataset=dataset,
+    reader='manifest',
+    page=page,
+    licence='as its owners state',
+    access=access,
+    augment='spectrogram' if modality == 'spectrogram' else 'signal',
+    evidence='M',
+  )
 
 
 _EEG = ('EEG-BST-SZ', 'eeg_bst_sz', 'the authors of EEG-BST-SZ')
@@ -73,49 +82,116 @@ _EMG = ('Silent-EMG', 'silent_emg', 'the authors of Silent-EMG')
 _ECG = ('ECG-HBC', 'ecg_hbc', 'the authors of ECG-HBC')
 
 CORPUS: tuple[CorpusTask, ...] = (
-    CorpusTask(
-        name='vggface2', samples=3_310_000, classes=9_131, modality='face',
-        dataset='VGGFace2', reader='vggface2', page='vggface2',
-        licence='research; the official download has ended',
-        access='Visual Geometry Group, University of Oxford', augment='paper', evidence='S'),
-    CorpusTask(
-        name='digiface', samples=1_220_000, classes=110_000, modality='face',
-        dataset='DigiFace-1M', reader='digiface', page='digiface',
-        licence='non-commercial research', access='Microsoft (github.com/microsoft/DigiFace1M)',
-        augment='paper', evidence='S'),
-    CorpusTask(
-        name='speakingfaces_rgb', samples=760_000, classes=142, modality='face',
-        dataset='SpeakingFaces, RGB', reader='speakingfaces-rgb', page='speakingfaces',
-        licence='by request; terms not confirmed', access='ISSAI, Nazarbayev University',
-        augment='paper', evidence='S'),
-    CorpusTask(
-        name='speakingfaces_thermal', samples=760_000, classes=142, modality='thermal',
-        dataset='SpeakingFaces, thermal', reader='speakingfaces-thermal',
-        page='speakingfaces', licence='by request; terms not confirmed',
-        access='ISSAI, Nazarbayev University', augment='thermal', evidence='S'),
-    CorpusTask(
-        name='affectnet', samples=400_000, classes=8, modality='face', dataset='AffectNet',
-        reader='affectnet', page='affectnet', licence=_RESEARCH,
-        access='M. H. Mahoor, University of Denver', augment='paper', evidence='S'),
-    CorpusTask(
-        name='rafdb_basic', samples=15_000, classes=7, modality='face',
-        dataset='RAF-DB, basic expressions', reader='rafdb-basic', page='rafdb',
-        licence=_RESEARCH, access='W. Deng, BUPT (whdeng.cn)', augment='paper', evidence='S'),
-    CorpusTask(
-        name='rafdb_compound', samples=4_000, classes=11, modality='face',
-        dataset='RAF-DB, compound expressions', reader='rafdb-compound', page='rafdb',
-        licence=_RESEARCH, access='W. Deng, BUPT (whdeng.cn)', augment='paper', evidence='S'),
-    CorpusTask(
-        name='compound_fee_db', samples=6_000, classes=26, modality='face',
-        dataset='Compound FEE-DB', reader='manifest', page='compound_fee_db',
-        licence=_RESEARCH, access='A. M. Martinez, Ohio State University',
-        augment='paper', evidence='S'),
-    _biosignal('eeg_bst_sz_waveform', 1_500_000, 2, 'waveform', *_EEG),
-    _biosignal('eeg_bst_sz_psd', 1_500_000, 2, 'spectrogram', *_EEG),
-    _biosignal('silent_emg_waveform', 190_000, 8, 'waveform', *_EMG),
-    _biosignal('silent_emg_psd', 190_000, 8, 'spectrogram', *_EMG),
-    _biosignal('ecg_hbc_waveform', 450_000, 5, 'waveform', *_ECG),
-    _biosignal('ecg_hbc_psd', 450_000, 5, 'spectrogram', *_ECG),
+  CorpusTask(
+    name='vggface2',
+    samples=3_310_000,
+    classes=9_131,
+    modality='face',
+    dataset='VGGFace2',
+    reader='vggface2',
+    page='vggface2',
+    licence='research; the official download has ended',
+    access='Visual Geometry Group, University of Oxford',
+    augment='paper',
+    evidence='S',
+  ),
+  CorpusTask(
+    name='digiface',
+    samples=1_220_000,
+    classes=110_000,
+    modality='face',
+    dataset='DigiFace-1M',
+    reader='digiface',
+    page='digiface',
+    licence='non-commercial research',
+    access='Microsoft (github.com/microsoft/DigiFace1M)',
+    augment='paper',
+    evidence='S',
+  ),
+  CorpusTask(
+    name='speakingfaces_rgb',
+    samples=760_000,
+    classes=142,
+    modality='face',
+    dataset='SpeakingFaces, RGB',
+    reader='speakingfaces-rgb',
+    page='speakingfaces',
+    licence='by request; terms not confirmed',
+    access='ISSAI, Nazarbayev University',
+    augment='paper',
+    evidence='S',
+  ),
+  CorpusTask(
+    name='speakingfaces_thermal',
+    samples=760_000,
+    classes=142,
+    modality='thermal',
+    dataset='SpeakingFaces, thermal',
+    reader='speakingfaces-thermal',
+    page='speakingfaces',
+    licence='by request; terms not confirmed',
+    access='ISSAI, Nazarbayev University',
+    augment='thermal',
+    evidence='S',
+  ),
+  CorpusTask(
+    name='affectnet',
+    samples=400_000,
+    classes=8,
+    modality='face',
+    dataset='AffectNet',
+    reader='affectnet',
+    page='affectnet',
+    licence=_RESEARCH,
+    access='M. H. Mahoor, University of Denver',
+    augment='paper',
+    evidence='S',
+  ),
+  CorpusTask(
+    name='rafdb_basic',
+    samples=15_000,
+    classes=7,
+    modality='face',
+    dataset='RAF-DB, basic expressions',
+    reader='rafdb-basic',
+    page='rafdb',
+    licence=_RESEARCH,
+    access='W. Deng, BUPT (whdeng.cn)',
+    augment='paper',
+    evidence='S',
+  ),
+  CorpusTask(
+    name='rafdb_compound',
+    samples=4_000,
+    classes=11,
+    modality='face',
+    dataset='RAF-DB, compound expressions',
+    reader='rafdb-compound',
+    page='rafdb',
+    licence=_RESEARCH,
+    access='W. Deng, BUPT (whdeng.cn)',
+    augment='paper',
+    evidence='S',
+  ),
+  CorpusTask(
+    name='compound_fee_db',
+    samples=6_000,
+    classes=26,
+    modality='face',
+    dataset='Compound FEE-DB',
+    reader='manifest',
+    page='compound_fee_db',
+    licence=_RESEARCH,
+    access='A. M. Martinez, Ohio State University',
+    augment='paper',
+    evidence='S',
+  ),
+  _biosignal('eeg_bst_sz_waveform', 1_500_000, 2, 'waveform', *_EEG),
+  _biosignal('eeg_bst_sz_psd', 1_500_000, 2, 'spectrogram', *_EEG),
+  _biosignal('silent_emg_waveform', 190_000, 8, 'waveform', *_EMG),
+  _biosignal('silent_emg_psd', 190_000, 8, 'spectrogram', *_EMG),
+  _biosignal('ecg_hbc_waveform', 450_000, 5, 'waveform', *_ECG),
+  _biosignal('ecg_hbc_psd', 450_000, 5, 'spectrogram', *_ECG),
 )
 
 
@@ -187,15 +263,32 @@ def table(comparisons: Sequence[Comparison]) -> str:
   """The comparisons as lines of text, with totals beside the published ones."""
   rows = [('corpus task', 'samples', 'published', 'classes', 'published', 'known', 'verdict')]
   for c in comparisons:
-    rows.append((c.task.name, f'{c.samples:,}', f'{c.task.samples:,}', f'{c.classes:,}',
-                 f'{c.task.classes:,}', c.task.evidence, c.verdict))
+    rows.append(
+      (
+        c.task.name,
+        f'{c.samples:,}',
+        f'{c.task.samples:,}',
+        f'{c.classes:,}',
+        f'{c.task.classes:,}',
+        c.task.evidence,
+        c.verdict,
+      )
+    )
   there = sum(c.samples > 0 for c in comparisons)
-  rows.append((
-      f'{there} of {len(CORPUS)}', f'{sum(c.samples for c in comparisons):,}',
-      f'{sum(t.samples for t in CORPUS):,}', '', '', '',
-      f'paper, all tasks: {PUBLISHED_SAMPLES / 1e6:.1f} M'))
+  rows.append(
+    (
+      f'{there} of {len(CORPUS)}',
+      f'{sum(c.samples for c in comparisons):,}',
+      f'{sum(t.samples for t in CORPUS):,}',
+      '',
+      '',
+      '',
+      f'paper, all tasks: {PUBLISHED_SAMPLES / 1e6:.1f} M',
+    )
+  )
   lines = aligned(rows, right=(1, 2, 3, 4))
   lines.append(
-      'known: V read in the release or abstract, S reported by another source, M recalled, '
-      'unverified; which 14 tasks is reconstructed, so totals need not agree')
+    'known: V read in the release or abstract, S reported by another source, M recalled, '
+    'unverified; which 14 tasks is reconstructed, so totals need not agree'
+  )
   return '\n'.join(lines)

@@ -69,6 +69,5 @@ def listing_sha256(items: Sequence[Item], *, settings: str) -> str:
   for item in items:
     detail = item.detail
     detail = detail.tobytes() if hasattr(detail, 'tobytes') else repr(detail).encode()
-    digest.update(
-        f'{len(item.key)}:{item.key}:{item.label}:{item.identity}:'.encode() + detail)
+    digest.update(f'{len(item.key)}:{item.key}:{item.label}:{item.identity}:'.encode() + detail)
   return digest.hexdigest()

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data import augment
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.order import EpochOrder
 from painformer_jax.data.prepared import PreparedTask, Records, open_task
 from painformer_jax.data.reading import Batches
 from painformer_jax.data.seeds import Numbered, derived_seed
-from painformer_jax.core.errors import InputError
 
 # Where a mixture without end ends; no run has so many steps.
 MAX_STEPS = 2**40
@@ -47,18 +47,18 @@ class TaskRows:
 
 
 def train_batches(
-    tasks: Sequence[TaskRows],
-    *,
-    data_dir: str | Path,
-    image_size: int,
-    seed: int,
-    start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
-    threads: int | None = None,
-    prefetch: int | None = None,
-    workers: int = 0,
-    extra: Sequence[str] = (),
+  tasks: Sequence[TaskRows],
+  *,
+  data_dir: str | Path,
+  image_size: int,
+  seed: int,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  threads: int | None = None,
+  prefetch: int | None = None,
+  workers: int = 0,
+  extra: Sequence[str] = (),
 ) -> Batches:
   """Training batches of all the tasks, from `start_step` on.
 
@@ -89,34 +89,59 @@ def train_batches(
   if start_step < 0:
     raise InputError(f'the first step, {start_step}, is below 0')
   if not 0 <= process_index < process_count:
-    raise InputError(
-        f'process {process_index} of {process_count} does not exist')
+    raise InputError(f'process {process_index} of {process_count} does not exist')
   for task in tasks:
     if task.rows % process_count:
       raise InputError(
-          f"task '{task.name}' has {task.rows} rows in a batch, which "
-          f'{process_count} processes cannot share evenly')
+        f"task '{task.name}' has {task.rows} rows in a batch, which "
+        f'{process_count} processes cannot share evenly'
+      )
   end = steps_available(tasks, data_dir=data_dir) or MAX_STEPS
   steps = _Steps(
-      tasks=tuple(tasks), data_dir=str(data_dir), image_size=image_size, seed=seed,
-      process_index=process_index, process_count=process_count, extra=tuple(extra))
-  return Batches(steps, start=min(start_step, end), stop=end, threads=threads,
-                 prefetch=prefetch, workers=workers)
+    tasks=tuple(tasks),
+    data_dir=str(data_dir),
+    image_size=image_size,
+    seed=seed,
+    process_index=process_index,
+    process_count=process_count,
+    extra=tuple(extra),
+  )
+  return Batches(
+    steps, start=min(start_step, end), stop=end, threads=threads, prefetch=prefetch, workers=workers
+  )
 
 
 class _Steps:
   """Makes a process's part of any step's batch; opens the tasks anew where unpickled."""
 
-  def __init__(self, *, tasks: Sequence[TaskRows], data_dir: str, image_size: int, seed: int,
-               process_index: int, process_count: int, extra: Sequence[str]):
+  def __init__(
+    self,
+    *,
+    tasks: Sequence[TaskRows],
+    data_dir: str,
+    image_size: int,
+    seed: int,
+    process_index: int,
+    process_count: int,
+    extra: Sequence[str],
+  ):
     self._settings = {
-        'tasks': tasks, 'data_dir': data_dir, 'image_size': image_size, 'seed': seed,
-        'process_index': process_index, 'process_count': process_count, 'extra': extra}
+      'tasks': tasks,
+      'data_dir': data_dir,
+      'image_size': image_size,
+      'seed': seed,
+      'process_index': process_index,
+      'process_count': process_count,
+      'extra': extra,
+    }
     self._tasks, self._image_size = tasks, image_size
     self._index, self._count = process_index, process_count
-    self._streams = {task.name: _Stream(
-        open_task(data_dir, task.name), task, image_size=image_size, seed=seed, extra=extra)
-                     for task in tasks}
+    self._streams = {
+      task.name: _Stream(
+        open_task(data_dir, task.name), task, image_size=image_size, seed=seed, extra=extra
+      )
+      for task in tasks
+    }
 
   def __reduce__(self):
     return functools.partial(_Steps, **self._settings), ()
@@ -127,8 +152,7 @@ class _Steps:
       rows = task.rows // self._count
       first = int(step) * task.rows + self._index * rows
       stream = self._streams[task.name]
-      parts[task.name] = _rows(
-          (stream[first + row] for row in range(rows)), rows, self._image_size)
+      parts[task.name] = _rows((stream[first + row] for row in range(rows)), rows, self._image_size)
     return parts
 
 
@@ -156,22 +180,24 @@ def _rows(elements: Iterable[dict], count: int, image_size: int) -> dict[str, np
 def steps_available(tasks: Sequence[TaskRows], *, data_dir: str | Path) -> int | None:
   """Steps until the first task has had its `epochs`; None where none has any."""
   ends = [
-      task.epochs * open_task(data_dir, task.name).sizes['train'] // task.rows
-      for task in tasks if task.epochs]
+    task.epochs * open_task(data_dir, task.name).sizes['train'] // task.rows
+    for task in tasks
+    if task.epochs
+  ]
   return min(ends, default=None)
 
 
 def eval_batches(
-    task: str,
-    split: str,
-    *,
-    data_dir: str | Path,
-    image_size: int,
-    batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
-    threads: int | None = None,
-    prefetch: int | None = None,
+  task: str,
+  split: str,
+  *,
+  data_dir: str | Path,
+  image_size: int,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  threads: int | None = None,
+  prefetch: int | None = None,
 ) -> Batches:
   """One pass over a split, in the order it is stored, without augmentation.
 
@@ -196,9 +222,7 @@ def eval_batches(
       iterating, a damaged record (names the task and the key).
   """
   if image_size < 1 or batch_size < 1:
-    raise InputError(
-        f'image size ({image_size}) and batch size ({batch_size}) must be at '
-        'least 1')
+    raise InputError(f'image size ({image_size}) and batch size ({batch_size}) must be at least 1')
   if batch_size % process_count:
     raise InputError(f'{process_count} processes cannot share {batch_size} rows evenly')
   records, rows = open_task(data_dir, task).records(split), batch_size // process_count
@@ -207,17 +231,19 @@ def eval_batches(
   def batch(number: int) -> dict[str, np.ndarray]:
     first = int(number) * batch_size + process_index * rows
     count = min(rows, max(0, len(records) - first))
-    elements = (_decoded(records, record, image_size) | {'key': record['key']}
-                for record in map(records.__getitem__, range(first, first + count)))
+    elements = (
+      _decoded(records, record, image_size) | {'key': record['key']}
+      for record in map(records.__getitem__, range(first, first + count))
+    )
     return none | _rows(elements, rows, image_size) | {'mask': np.arange(rows) < count}
 
-  return Batches(batch, start=0, stop=-(-len(records) // batch_size), threads=threads,
-                 prefetch=prefetch)
+  return Batches(
+    batch, start=0, stop=-(-len(records) // batch_size), threads=threads, prefetch=prefetch
+  )
 
 
 def fingerprint(
-    tasks: Sequence[TaskRows], *, data_dir: str | Path, image_size: int,
-    seed: int,
+  tasks: Sequence[TaskRows], *, data_dir: str | Path, image_size: int, seed: int
 ) -> str:
   """Hex SHA-256 of all that determines the sequence of `train_batches`.
 
@@ -229,9 +255,14 @@ def fingerprint(
   for task in sorted(tasks, key=lambda t: t.name):
     prepared = open_task(data_dir, task.name)
     _policy(task, prepared)
-    parts.append(dataclasses.asdict(task) | {
+    parts.append(
+      dataclasses.asdict(task)
+      | {
         'size': len(prepared.records('train')),
-        'sha256': prepared.sha256['train'], 'classes': prepared.classes})
+        'sha256': prepared.sha256['train'],
+        'classes': prepared.classes,
+      }
+    )
   content = {'tasks': parts, 'image_size': image_size, 'seed': seed}
   return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -239,8 +270,15 @@ def fingerprint(
 class _Stream:
   """A task's endless stream of {'image', 'label', ...}, by number; for many threads."""
 
-  def __init__(self, prepared: PreparedTask, task: TaskRows, *, image_size: int, seed: int,
-               extra: Sequence[str]):
+  def __init__(
+    self,
+    prepared: PreparedTask,
+    task: TaskRows,
+    *,
+    image_size: int,
+    seed: int,
+    extra: Sequence[str],
+  ):
     self._records = prepared.records('train')
     self._order = EpochOrder(len(self._records), seed=seed, name=task.name)
     self._image_size, self._extra = image_size, extra
@@ -271,9 +309,10 @@ def _decoded(records: Records, record: dict, image_size: int) -> dict:
     image = decode_rgb(record['image'], image_size=image_size)
   except ValueError as error:
     raise InputError(
-        f"task '{records.task}', split '{records.split}', example "
-        f"'{record['key']}': {error}; delete the task's folder and prepare it "
-        'again') from error
+      f"task '{records.task}', split '{records.split}', example "
+      f"'{record['key']}': {error}; delete the task's folder and prepare it "
+      'again'
+    ) from error
   return {'image': image, 'label': np.int32(record['label'])}
 
 
@@ -285,8 +324,7 @@ def _check(tasks: Sequence[TaskRows], *, image_size: int, seed: int) -> None:
     if names.count(task.name) > 1:
       raise InputError(f"task '{task.name}' is in the mixture twice")
     if task.rows < 1:
-      raise InputError(
-          f"task '{task.name}' has {task.rows} rows in a batch, needs at least 1")
+      raise InputError(f"task '{task.name}' has {task.rows} rows in a batch, needs at least 1")
     if task.epochs < 0:
       raise InputError(f"task '{task.name}' has {task.epochs} epochs, below 0")
     augment.policy(task.augment)

@@ -1,8 +1,8 @@
 """Tasks as stored on disk: opening them, and their records by number.
 
-    DATA_DIR/<task>/<version>/   a TFDS dataset in ArrayRecord files, written by
-                                 builders/base.py, also readable with
-                                 `tfds.builder_from_directory`.
+DATA_DIR/<task>/<version>/   a TFDS dataset in ArrayRecord files, written by
+                             builders/base.py, also readable with
+                             `tfds.builder_from_directory`.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from painformer_jax.data.columns import aligned
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.columns import aligned
 
 FEATURES = ('image', 'label', 'key', 'source', 'identity')
 # Soft limits of open files are 1,024 on many systems, the hard ones far higher.
@@ -47,25 +47,26 @@ class Records:
     try:
       # Two to three times as quick as going through the feature decoders of
       # TFDS, in time that holds the interpreter lock.
-      features = tf_example_pb2.Example.FromString(
-          self._raw[int(index)]).features.feature
+      features = tf_example_pb2.Example.FromString(self._raw[int(index)]).features.feature
       return {
-          'image': features['image'].bytes_list.value[0],
-          'label': features['label'].int64_list.value[0],
-          'key': features['key'].bytes_list.value[0].decode(),
-          'source': features['source'].bytes_list.value[0].decode(),
-          'identity': features['identity'].bytes_list.value[0].decode(),
+        'image': features['image'].bytes_list.value[0],
+        'label': features['label'].int64_list.value[0],
+        'key': features['key'].bytes_list.value[0].decode(),
+        'source': features['source'].bytes_list.value[0].decode(),
+        'identity': features['identity'].bytes_list.value[0].decode(),
       }
     except (RuntimeError, DecodeError, IndexError, UnicodeDecodeError) as error:
       if 'Too many open files' in str(error):
         raise InputError(
-            f"task '{self.task}' and the others have more files than this process may "
-            f'open, {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}: raise the limit '
-            'with `ulimit -n 8192` (or ask your administrator)') from error
+          f"task '{self.task}' and the others have more files than this process may "
+          f'open, {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}: raise the limit '
+          'with `ulimit -n 8192` (or ask your administrator)'
+        ) from error
       raise InputError(
-          f"task '{self.task}', split '{self.split}': record {index} of "
-          f'{len(self)} is damaged ({error}); delete the task\'s folder and '
-          'prepare it again') from error
+        f"task '{self.task}', split '{self.split}': record {index} of "
+        f"{len(self)} is damaged ({error}); delete the task's folder and "
+        'prepare it again'
+      ) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,11 +108,12 @@ class PreparedTask:
     """
     if split not in self.sizes:
       raise InputError(
-          f"task '{self.name}' in {self.path} has no split '{split}', only "
-          f"{', '.join(self.sizes)}")
+        f"task '{self.name}' in {self.path} has no split '{split}', only {', '.join(self.sizes)}"
+      )
     _allow_many_files()
     raw = _builder(self.path).as_data_source(
-        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
     return Records(self.name, split, raw)
 
 
@@ -124,8 +126,9 @@ def list_tasks(data_dir: str | Path) -> list[str]:
   data_dir = mounted(data_dir)
   if not data_dir.is_dir():
     raise InputError(
-        f'there is no data folder {data_dir}; {HOW_TO_PREPARE}, '
-        '`painformer data demo` makes the demo tasks')
+      f'there is no data folder {data_dir}; {HOW_TO_PREPARE}, '
+      '`painformer data demo` makes the demo tasks'
+    )
   return sorted(p.name for p in data_dir.iterdir() if _versions(p))
 
 
@@ -142,8 +145,9 @@ def mounted(data_dir: str | Path) -> Path:
   """
   if re.match(r'[a-z][a-z0-9]+:/', str(data_dir)):
     raise InputError(
-        f'{data_dir} is an address, not a folder: records are read at random places; '
-        'mount the bucket (gcsfuse, s3fs) and name the folder')
+      f'{data_dir} is an address, not a folder: records are read at random places; '
+      'mount the bucket (gcsfuse, s3fs) and name the folder'
+    )
   return Path(data_dir)
 
 
@@ -158,11 +162,12 @@ def open_task(data_dir: str | Path, name: str) -> PreparedTask:
   if name not in there:
     if name in unfinished_tasks(data_dir):
       raise InputError(
-          f"task '{name}' in {data_dir} is not finished: wait, or give the command that "
-          'prepares it again, which goes on where it stopped')
+        f"task '{name}' in {data_dir} is not finished: wait, or give the command that "
+        'prepares it again, which goes on where it stopped'
+      )
     raise InputError(
-        f"no task '{name}' in {data_dir} (there: {', '.join(there) or 'none'}); "
-        f'{HOW_TO_PREPARE}')
+      f"no task '{name}' in {data_dir} (there: {', '.join(there) or 'none'}); {HOW_TO_PREPARE}"
+    )
   path = _versions(Path(data_dir) / name)[-1]
   try:
     info = _builder(path).info
@@ -171,28 +176,30 @@ def open_task(data_dir: str | Path, name: str) -> PreparedTask:
     if missing:
       raise ValueError(f"it has no feature '{missing[0]}'")
     task = PreparedTask(
-        name=name, path=path,
-        classes=tuple(info.features['label'].names),
-        modality=metadata['modality'],
-        description=metadata['description'],
-        licence=metadata['licence'],
-        sizes={s: split.num_examples for s, split in info.splits.items()},
-        shards={s: tuple(split.shard_lengths) for s, split in info.splits.items()},
-        sha256=metadata['sha256'], settings=metadata['settings'],
-        listing=metadata['listing'])
+      name=name,
+      path=path,
+      classes=tuple(info.features['label'].names),
+      modality=metadata['modality'],
+      description=metadata['description'],
+      licence=metadata['licence'],
+      sizes={s: split.num_examples for s, split in info.splits.items()},
+      shards={s: tuple(split.shard_lengths) for s, split in info.splits.items()},
+      sha256=metadata['sha256'],
+      settings=metadata['settings'],
+      listing=metadata['listing'],
+    )
     files = [Path(f) for s in info.splits.values() for f in s.filepaths]
   except Exception as error:
     # Whatever TFDS and the JSON reader raise on mangled metadata, it is the
     # folder that is at fault.
     raise InputError(
-        f'{path} is damaged or was not written by `painformer data` '
-        f'({type(error).__name__}: {error}); delete it and prepare the task '
-        'again') from error
+      f'{path} is damaged or was not written by `painformer data` '
+      f'({type(error).__name__}: {error}); delete it and prepare the task '
+      'again'
+    ) from error
   gone = [f for f in files if not f.is_file() or f.stat().st_size == 0]
   if gone:
-    raise InputError(
-        f'{gone[0]} is missing or empty; delete {path} and prepare the task '
-        'again')
+    raise InputError(f'{gone[0]} is missing or empty; delete {path} and prepare the task again')
   return task
 
 
@@ -201,10 +208,16 @@ def table(tasks: Sequence[PreparedTask]) -> str:
   rows = [('task', 'modality', 'classes', 'images', 'MB', 'stored')]
   for task in tasks:
     size = sum(file.stat().st_size for file in task.path.iterdir())
-    rows.append((
-        task.name, task.modality, f'{len(task.classes):,}',
+    rows.append(
+      (
+        task.name,
+        task.modality,
+        f'{len(task.classes):,}',
         ' + '.join(f'{count:,} {split}' for split, count in task.sizes.items()),
-        f'{size / 1e6:,.1f}', task.settings))
+        f'{size / 1e6:,.1f}',
+        task.settings,
+      )
+    )
   return '\n'.join(aligned(rows, right=(2, 4)))
 
 
@@ -236,5 +249,6 @@ def _versions(folder: Path) -> list[Path]:
   if not folder.is_dir():
     return []
   return sorted(
-      (p for p in folder.iterdir() if tfds.core.Version.is_valid(p.name)),
-      key=lambda p: tfds.core.Version(p.name))
+    (p for p in folder.iterdir() if tfds.core.Version.is_valid(p.name)),
+    key=lambda p: tfds.core.Version(p.name),
+  )

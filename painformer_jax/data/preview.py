@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data import augment as augmentation
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.prepared import open_task
-from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import canvas
 
 # Layout, pixels.
@@ -19,16 +19,16 @@ _HEADER, _HEADINGS, _CAPTION, _AFTER_TASK = 36, 22, 22, 12
 
 
 def contact_sheet(
-    data_dir: str | Path,
-    tasks: Sequence[str],
-    *,
-    augment: str | Mapping[str, str],
-    images: int = 3,
-    versions: int = 7,
-    seed: int = 0,
-    split: str = 'train',
-    image_size: int = 224,
-    tile: int = 128,
+  data_dir: str | Path,
+  tasks: Sequence[str],
+  *,
+  augment: str | Mapping[str, str],
+  images: int = 3,
+  versions: int = 7,
+  seed: int = 0,
+  split: str = 'train',
+  image_size: int = 224,
+  tile: int = 128,
 ) -> np.ndarray:
   """Draws rows of images: each as it is stored, then augmented over and over.
 
@@ -50,8 +50,13 @@ def contact_sheet(
     InputError: no task, a task or split that is not there, a policy that is not one or
       not for the task's modality, a number out of range, a damaged record.
   """
-  least = {'images': (images, 1), 'versions': (versions, 1), 'seed': (seed, 0),
-           'image_size': (image_size, 8), 'tile': (tile, 48)}
+  least = {
+    'images': (images, 1),
+    'versions': (versions, 1),
+    'seed': (seed, 0),
+    'image_size': (image_size, 8),
+    'tile': (tile, 48),
+  }
   for name, (value, smallest) in least.items():
     if value < smallest:
       raise InputError(f'{name} is {value}, below {smallest}')
@@ -68,10 +73,16 @@ def contact_sheet(
     records = task.records(split)
     own = [seed, zlib.crc32(name.encode())]
     chosen = np.random.default_rng(own).choice(
-        len(records), min(images, len(records)), replace=False)
-    parts.append(_header(
-        name, f'{task.modality}, {len(task.classes):,} classes, {len(records):,} images '
-        f'in {split}', f'policy: {_described(spec, change)}', width))
+      len(records), min(images, len(records)), replace=False
+    )
+    parts.append(
+      _header(
+        name,
+        f'{task.modality}, {len(task.classes):,} classes, {len(records):,} images in {split}',
+        f'policy: {_described(spec, change)}',
+        width,
+      )
+    )
     parts.append(_headings(versions, tile, width))
     for index in chosen.tolist():
       record = records[index]
@@ -79,18 +90,22 @@ def contact_sheet(
         image = decode_rgb(record['image'], image_size=image_size)
       except ValueError as error:
         raise InputError(
-            f"task '{name}', split '{split}', example '{record['key']}': {error}; delete "
-            "the task's folder and prepare it again") from error
-      changed = [change(image, np.random.default_rng([*own, index, number]))
-                 for number in range(versions)]
-      parts.append(_row([image, *changed], tile, width,
-                        title=task.classes[record['label']], key=record['key']))
+          f"task '{name}', split '{split}', example '{record['key']}': {error}; delete "
+          "the task's folder and prepare it again"
+        ) from error
+      changed = [
+        change(image, np.random.default_rng([*own, index, number])) for number in range(versions)
+      ]
+      parts.append(
+        _row([image, *changed], tile, width, title=task.classes[record['label']], key=record['key'])
+      )
     parts.append(canvas.blank(_AFTER_TASK, width))
   return np.concatenate(parts)
 
 
 def write_contact_sheet(
-    path: str | Path, data_dir: str | Path, tasks: Sequence[str], **options) -> None:
+  path: str | Path, data_dir: str | Path, tasks: Sequence[str], **options
+) -> None:
   """Writes a contact sheet as .png or .jpg; the options are those of `contact_sheet`.
 
   Raises:
@@ -140,5 +155,4 @@ def _columns(versions, tile):
 
 def _write(part, text, left, base, **style):
   """Writes one line, cut off at the margin; returns where it ends."""
-  return canvas.write(
-      part, text, (left, base), room=part.shape[1] - _MARGIN - left, **style)
+  return canvas.write(part, text, (left, base), room=part.shape[1] - _MARGIN - left, **style)

@@ -14,9 +14,13 @@ Shares = Literal['equal', 'proportional', 'temperature', 'explicit']
 
 
 def rows_of_batch(
-    sizes: Mapping[str, int], batch: int, *, shares: Shares = 'equal',
-    temperature: float = 2.0, explicit: Mapping[str, float] | None = None,
-    multiple: int = 1,
+  sizes: Mapping[str, int],
+  batch: int,
+  *,
+  shares: Shares = 'equal',
+  temperature: float = 2.0,
+  explicit: Mapping[str, float] | None = None,
+  multiple: int = 1,
 ) -> dict[str, int]:
   """Divides a batch among tasks; the same division holds for every batch.
 
@@ -43,8 +47,9 @@ def rows_of_batch(
     raise InputError(f"no shares '{shares}', only {', '.join(get_args(Shares))}")
   if multiple < 1 or batch % multiple or batch < multiple * len(sizes):
     raise InputError(
-        f'a batch of {batch} rows cannot be divided among {len(sizes)} tasks in '
-        f'multiples of {multiple}')
+      f'a batch of {batch} rows cannot be divided among {len(sizes)} tasks in '
+      f'multiples of {multiple}'
+    )
   if shares == 'explicit':
     missing = sorted(set(sizes) - set(explicit or {}))
     if missing:
@@ -56,7 +61,7 @@ def rows_of_batch(
     if not temperature > 0:
       raise InputError(f'the temperature, {temperature}, is not above 0')
     power = 1.0 if shares == 'proportional' else 1 / temperature
-    weights = {name: size ** power for name, size in sizes.items()}
+    weights = {name: size**power for name, size in sizes.items()}
   for name, weight in weights.items():
     if not (math.isfinite(weight) and weight > 0):
       raise InputError(f"the share of task '{name}', {weight}, is not a positive number")

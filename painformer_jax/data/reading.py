@@ -40,25 +40,39 @@ class Batches(Iterator):
   """
 
   def __init__(
-      self, batch: Callable[[int], Batch], *, start: int, stop: int,
-      threads: int | None = None, prefetch: int | None = None, workers: int = 0):
+    self,
+    batch: Callable[[int], Batch],
+    *,
+    start: int,
+    stop: int,
+    threads: int | None = None,
+    prefetch: int | None = None,
+    workers: int = 0,
+  ):
     if threads is None:
       threads = 1 if workers else min(16, os.cpu_count() or 1)
     prefetch = threads + 2 if prefetch is None else prefetch
     if threads < 1 or prefetch < 1 or workers < 0:
       raise InputError(
-          f'threads ({threads}) and prefetch ({prefetch}) must be at least 1, workers '
-          f'({workers}) at least 0')
+        f'threads ({threads}) and prefetch ({prefetch}) must be at least 1, workers '
+        f'({workers}) at least 0'
+      )
     self._closed, self._shared = False, workers > 0
     _keep_freed_memory()
-    steps = grain.MapDataset.range(start, stop).map(batch).to_iter_dataset(
-        grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch))
+    steps = (
+      grain.MapDataset.range(start, stop)
+      .map(batch)
+      .to_iter_dataset(
+        grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)
+      )
+    )
     if workers:
       if not flags.FLAGS.is_parsed():  # Grain asks for its own, which stay as they are.
         flags.FLAGS.mark_as_parsed()
       steps = steps.mp_prefetch(
-          grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1),
-          worker_init_fn=_begin_worker)
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1),
+        worker_init_fn=_begin_worker,
+      )
     self._iterator = iter(steps)
 
   def __next__(self) -> Batch:
@@ -71,9 +85,10 @@ class Batches(Iterator):
       if 'terminated unexpectedly' not in str(error):
         raise
       raise InputError(
-          f'a process that reads was ended ({str(error).split(". ")[0]}): batches lie in '
-          '/dev/shm, which containers keep small, and in memory; enlarge it (docker run '
-          '--shm-size=8g) or take fewer workers') from error
+        f'a process that reads was ended ({str(error).split(". ")[0]}): batches lie in '
+        '/dev/shm, which containers keep small, and in memory; enlarge it (docker run '
+        '--shm-size=8g) or take fewer workers'
+      ) from error
 
   def close(self) -> None:
     """Ends the iterator; threads and processes end with the batch they are at."""
@@ -92,8 +107,10 @@ class Batches(Iterator):
 
 def _copied(batch: Batch) -> Batch:
   """The batch in memory of its own, so that shared memory is free again at once."""
-  return {name: _copied(part) if isinstance(part, dict) else np.array(part)
-          for name, part in batch.items()}
+  return {
+    name: _copied(part) if isinstance(part, dict) else np.array(part)
+    for name, part in batch.items()
+  }
 
 
 def _keep_freed_memory() -> None:

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Meter
+from painformer_jax.embedding.inference import Embedder
+from painformer_jax.embedding.npz import NpzWriter
 from painformer_jax.embedding.pictures import PictureReader
 from painformer_jax.embedding.reader import Reader, Row, Say
-from painformer_jax.core.errors import InputError
-from painformer_jax.embedding.inference import Embedder
 from painformer_jax.modalities import canvas
 from painformer_jax.modalities import sheet as sheets
 from painformer_jax.models.painformer import PainFormer
-from painformer_jax.embedding.npz import NpzWriter
-from painformer_jax.core.progress import Meter
 
 _BATCHES_AHEAD = 3
 
@@ -62,8 +62,7 @@ class Summary:
 
 
 def find_files(
-    inputs: Iterable[str | os.PathLike], *,
-    suffixes: frozenset[str] = PictureReader.suffixes,
+  inputs: Iterable[str | os.PathLike], *, suffixes: frozenset[str] = PictureReader.suffixes
 ) -> tuple[list[str], list[str]]:
   """Files among the inputs and in their folders, in a stable order.
 
@@ -92,8 +91,11 @@ def find_files(
       files += found
       problems += faults
       if not found and not faults:
-        what = ('image or video' if suffixes == PictureReader.suffixes
-                else f'file that ends in {", ".join(sorted(suffixes))}')
+        what = (
+          'image or video'
+          if suffixes == PictureReader.suffixes
+          else f'file that ends in {", ".join(sorted(suffixes))}'
+        )
         problems.append(f'{name} holds no {what}')
   return files, problems
 
@@ -121,10 +123,17 @@ def _in_folder(name: str, suffixes: frozenset[str]) -> tuple[list[str], list[str
   return sorted(found), sorted(problems)
 
 
-def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str | os.PathLike, *,
-                reader: Reader | None = None, batch_size: int = 16, description: str = '',
-                sheet: Sheet | None = None,
-                say: Callable[[str], None] = lambda line: None) -> Summary:
+def embed_files(
+  model: PainFormer,
+  inputs: Sequence[str | os.PathLike],
+  out: str | os.PathLike,
+  *,
+  reader: Reader | None = None,
+  batch_size: int = 16,
+  description: str = '',
+  sheet: Sheet | None = None,
+  say: Callable[[str], None] = lambda line: None,
+) -> Summary:
   """Embeds everything and writes one .npz.
 
   Arrays: `embedding` [n, 160] float32, `source` [n] str, and the reader's columns:
@@ -155,8 +164,11 @@ def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str
   files, problems = find_files(inputs, suffixes=reader.suffixes)
   for problem in problems:
     say(problem)
-  columns = {'embedding': ((model.config.embedding_width,), np.float32), 'source': ((), str),
-             **reader.columns}
+  columns = {
+    'embedding': ((model.config.embedding_width,), np.float32),
+    'source': ((), str),
+    **reader.columns,
+  }
   embedder = Embedder(model, batch_size=batch_size)
   tiles, non_finite = [], 0
   with NpzWriter(out, columns) as writer:
@@ -173,29 +185,47 @@ def embed_files(model: PainFormer, inputs: Sequence[str | os.PathLike], out: str
       embedding = embedder(np.stack([row.image for row in batch]))
       non_finite += int((~np.isfinite(embedding).all(axis=1)).sum())
       writer.append(
-          embedding=embedding,
-          source=[row.source for row in batch],
-          **{name: [row.place[name] for row in batch] for name in reader.columns})
+        embedding=embedding,
+        source=[row.source for row in batch],
+        **{name: [row.place[name] for row in batch] for name in reader.columns},
+      )
       if sheet and len(tiles) < sheet.images:
-        tiles += [sheets.Tile(image=row.image, title=os.path.basename(row.source),
-                              caption=row.caption) for row in batch]
+        tiles += [
+          sheets.Tile(image=row.image, title=os.path.basename(row.source), caption=row.caption)
+          for row in batch
+        ]
       meter.add(len(batch))
     if not writer.rows:
       raise InputError(
-          f'nothing to embed: none of the {len(files)} files could be read; {out} was not written')
+        f'nothing to embed: none of the {len(files)} files could be read; {out} was not written'
+      )
     if sheet:
-      about = f'{reader.modality}; stand-in: {reader.stand_in}' if reader.stand_in \
-          else reader.modality
-      sheets.write_sheet(sheet.path, tiles[:sheet.images], heading=(
-          f'{about}: the first {min(len(tiles), sheet.images)} of {writer.rows} images'))
-    writer.finish(weights=description, modality=reader.modality, settings=reader.settings,
-                  stand_in=reader.stand_in)
-    return Summary(rows=writer.rows, files=len(files), problems=tuple(problems),
-                   remarks=reader.remarks(), non_finite=non_finite)
+      about = (
+        f'{reader.modality}; stand-in: {reader.stand_in}' if reader.stand_in else reader.modality
+      )
+      sheets.write_sheet(
+        sheet.path,
+        tiles[: sheet.images],
+        heading=(f'{about}: the first {min(len(tiles), sheet.images)} of {writer.rows} images'),
+      )
+    writer.finish(
+      weights=description,
+      modality=reader.modality,
+      settings=reader.settings,
+      stand_in=reader.stand_in,
+    )
+    return Summary(
+      rows=writer.rows,
+      files=len(files),
+      problems=tuple(problems),
+      remarks=reader.remarks(),
+      non_finite=non_finite,
+    )
 
 
-def _rows(reader: Reader, files: Iterable[str], *, image_size: int, say: Say,
-          report: Say) -> Iterator[Row]:
+def _rows(
+  reader: Reader, files: Iterable[str], *, image_size: int, say: Say, report: Say
+) -> Iterator[Row]:
   """Reads file after file; a file's trouble is reported and passed over."""
   for name in files:
     try:

@@ -64,8 +64,10 @@ def embed(model: PainFormer, images, *, batch_size: int = 32) -> np.ndarray:
     raise ValueError(f'batch_size is {batch_size}, below 1')
   power = 1 << max(len(images) - 1, 0).bit_length()
   embedder = Embedder(model, batch_size=min(batch_size, power))
-  parts = [embedder(np.asarray(images[start:start + embedder.batch_size]))
-           for start in range(0, len(images), embedder.batch_size)]
+  parts = [
+    embedder(np.asarray(images[start : start + embedder.batch_size]))
+    for start in range(0, len(images), embedder.batch_size)
+  ]
   width = model.config.embedding_width
   return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
 
@@ -102,8 +104,10 @@ def _embed(arrays, images, *, config: PainFormerConfig):
 def _check(images) -> None:
   wanted = 'a uint8 array [batch, height, width, 3]'
   if not hasattr(images, 'dtype'):
-    raise ValueError(f'images are a {type(images).__name__}, not {wanted}; '
-                     'numpy.stack makes one of several of one size')
+    raise ValueError(
+      f'images are a {type(images).__name__}, not {wanted}; '
+      'numpy.stack makes one of several of one size'
+    )
   shape = list(np.shape(images))
   if len(shape) != 4 or shape[-1] != 3 or images.dtype != np.uint8:
     raise ValueError(f'images are {images.dtype} {shape}, not {wanted}')

@@ -36,14 +36,18 @@ class NpzWriter:
     self._columns = {name: (shape, dtype) for name, (shape, dtype) in columns.items()}
     try:
       # Beside the target, so that it is on a disk with room and can be renamed.
-      self._folder = pathlib.Path(tempfile.mkdtemp(
+      self._folder = pathlib.Path(
+        tempfile.mkdtemp(
           prefix=f'.{self._path.name[:40]}.',
-          dir=None if is_stream(self._target) else self._target.parent))
+          dir=None if is_stream(self._target) else self._target.parent,
+        )
+      )
     except OSError as error:
       raise write_error(path, error) from error
     # Text repeats (a row names its source): stored as a number into a table.
     self._texts: dict[str, dict[str, int]] = {
-        name: {} for name, (_, dtype) in columns.items() if dtype is str}
+      name: {} for name, (_, dtype) in columns.items() if dtype is str
+    }
     self._files = {name: (self._folder / name).open('wb') for name in columns}
     self.rows = 0
 
@@ -122,5 +126,6 @@ class NpzWriter:
 
 
 def _write_header(member, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-  np.lib.format.write_array_header_1_0(member, {
-      'descr': np.lib.format.dtype_to_descr(dtype), 'fortran_order': False, 'shape': shape})
+  np.lib.format.write_array_header_1_0(
+    member, {'descr': np.lib.format.dtype_to_descr(dtype), 'fortran_order': False, 'shape': shape}
+  )

@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from painformer_jax.embedding.reader import Row, Say
 from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.reader import Row, Say
 from painformer_jax.modalities import faces, images, maps, video
 from painformer_jax.modalities.network import Network, NetworkConfig
 
@@ -66,12 +66,21 @@ class PictureReader:
   suffixes = images.SUFFIXES | video.SUFFIXES
 
   def __init__(
-      self, modality: str = 'rgb', config: PictureConfig = PictureConfig(), *,
-      network: str | os.PathLike | None = None, mesh: bool = False):
+    self,
+    modality: str = 'rgb',
+    config: PictureConfig = PictureConfig(),
+    *,
+    network: str | os.PathLike | None = None,
+    mesh: bool = False,
+  ):
     if modality not in MODALITIES:
       raise InputError(f'modalities of pictures are {", ".join(MODALITIES)}, not {modality}')
-    if (network or mesh) and modality not in ('thermal', 'depth') or mesh and (
-        network or modality != 'depth'):
+    if (
+      (network or mesh)
+      and modality not in ('thermal', 'depth')
+      or mesh
+      and (network or modality != 'depth')
+    ):
       raise InputError(f'{modality} takes no such network or stand-in')
     if modality == 'face' or mesh:
       config = dataclasses.replace(config, crop=True)
@@ -86,10 +95,10 @@ class PictureReader:
       del record['face'], record['faceless']
     if network:
       self._convert = Network(network, config.network)
-      record['network']['sha256'] = hashlib.sha256(
-          pathlib.Path(network).read_bytes()).hexdigest()
+      record['network']['sha256'] = hashlib.sha256(pathlib.Path(network).read_bytes()).hexdigest()
     if mesh:
       from painformer_jax.modalities import depth
+
       self._convert = depth.MeshDepth()
       self.stand_in = depth.STAND_IN
     self.settings = json.dumps(record, sort_keys=True)
@@ -100,11 +109,13 @@ class PictureReader:
     self._seen = self._faceless = 0
 
   def total(self, files: Sequence[str]) -> int:
-    return sum(max(1, -(-video.count_frames(f) // self._config.every))
-               if _is_video(f) else 1 for f in files)
+    return sum(
+      max(1, -(-video.count_frames(f) // self._config.every)) if _is_video(f) else 1 for f in files
+    )
 
-  def rows(self, name: str, *, image_size: int, say: Say,
-           numbers: Container[int] | None = None) -> Iterator[Row]:
+  def rows(
+    self, name: str, *, image_size: int, say: Say, numbers: Container[int] | None = None
+  ) -> Iterator[Row]:
     """As of any `Reader`; `numbers` of a video's frames, in place of `config.every`."""
     broken: list[InputError] = []
     seen, faceless = self._seen, self._faceless
@@ -116,9 +127,12 @@ class PictureReader:
         continue
       frame = found.frame
       yield Row(
-          image=images.squash(image, image_size), source=name, caption=_caption(found),
-          place={'frame': frame.number, 'time': frame.time}
-          | ({'face': found.state} if self._config.crop else {}))
+        image=images.squash(image, image_size),
+        source=name,
+        caption=_caption(found),
+        place={'frame': frame.number, 'time': frame.time}
+        | ({'face': found.state} if self._config.crop else {}),
+      )
     seen, faceless = self._seen - seen, self._faceless - faceless
     if broken:
       raise broken[0]
@@ -160,8 +174,7 @@ class PictureReader:
     return self._convert(image) if self._convert else image
 
 
-def _until_broken(
-    frames: Iterator[video.Frame], broken: list[InputError]) -> Iterator[video.Frame]:
+def _until_broken(frames: Iterator[video.Frame], broken: list[InputError]) -> Iterator[video.Frame]:
   """Ends where the file is damaged, so that the frames before are all used."""
   try:
     yield from frames

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from painformer_jax.modalities import signal_files
-from painformer_jax.embedding.reader import Row, Say
 from painformer_jax.core.errors import InputError
-from painformer_jax.modalities import cleaning, fnirs
+from painformer_jax.embedding.reader import Row, Say
+from painformer_jax.modalities import cleaning, fnirs, signal_files
 from painformer_jax.modalities.quality import Tally, examine, trim
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
@@ -44,13 +43,24 @@ class SignalReader:
     InputError: an option that cannot be.
   """
 
-  columns = {'start': ((), np.float64), 'stop': ((), np.float64), 'channel': ((), str),
-             'representation': ((), str), 'quality': ((), str)}
+  columns = {
+    'start': ((), np.float64),
+    'stop': ((), np.float64),
+    'channel': ((), str),
+    'representation': ((), str),
+    'quality': ((), str),
+  }
   stand_in = ''
 
   def __init__(
-      self, modality: str, config: SignalConfig = SignalConfig(), *, rate: float = 0.0,
-      columns: Sequence[str] = (), key: str = ''):
+    self,
+    modality: str,
+    config: SignalConfig = SignalConfig(),
+    *,
+    rate: float = 0.0,
+    columns: Sequence[str] = (),
+    key: str = '',
+  ):
     if modality not in MODALITIES:
       raise InputError(f'modalities of signals are {", ".join(MODALITIES)}, not {modality}')
     if not 0 <= rate < math.inf or (modality != 'fnirs' and not rate):
@@ -65,25 +75,31 @@ class SignalReader:
     segment = config.images.spectrogram.segment
     if rate and config.window and spectra and round(config.window * rate) < segment:
       raise InputError(
-          f'windows of {config.window:g} s at {rate:g} Hz have '
-          f'{round(config.window * rate)} samples, a spectrogram\'s segment {segment}: take '
-          'longer windows, a shorter segment in the settings, or waveforms alone')
+        f'windows of {config.window:g} s at {rate:g} Hz have '
+        f"{round(config.window * rate)} samples, a spectrogram's segment {segment}: take "
+        'longer windows, a shorter segment in the settings, or waveforms alone'
+      )
     self.modality, self._config = modality, config
     self._rate, self._columns, self._key = rate, tuple(columns), key
     self.suffixes = frozenset(signal_files.SUFFIXES) | (
-        {'.snirf'} if modality == 'fnirs' else set())
+      {'.snirf'} if modality == 'fnirs' else set()
+    )
     record = dataclasses.asdict(config)
     for part in record['images'].values():
       del part['height'], part['width']
     self.settings = json.dumps(
-        {'rate': rate, 'columns': columns, 'key': key} | record, sort_keys=True)
+      {'rate': rate, 'columns': columns, 'key': key} | record, sort_keys=True
+    )
     self._tally = Tally()
 
   def total(self, files: Sequence[str]) -> int:
     for name in files:
       try:
-        spans = sum(1 for c in self._channels(name)
-                    for _ in windows(len(trim(c.values)[0]), c.rate, self._config))
+        spans = sum(
+          1
+          for c in self._channels(name)
+          for _ in windows(len(trim(c.values)[0]), c.rate, self._config)
+        )
       except InputError:
         continue
       return spans * len(self._config.representations) * len(files)
@@ -96,8 +112,14 @@ class SignalReader:
       if not len(values):
         self._count(examine(channel.values, rules=config.quality), tally)
         continue
-      drawer = SignalDrawer(values, channel.rate, config, modality=self.modality,
-                            cleaned_as=self.modality, image_size=image_size)
+      drawer = SignalDrawer(
+        values,
+        channel.rate,
+        config,
+        modality=self.modality,
+        cleaned_as=self.modality,
+        image_size=image_size,
+      )
       for window in windows(len(values), channel.rate, config):
         try:
           quality, drawn = drawer.draw(window)
@@ -107,11 +129,21 @@ class SignalReader:
         begin, end = ((cut + place) / channel.rate for place in (window.start, window.stop))
         for representation, image in drawn.items():
           yield Row(
-              image=image, source=name,
-              caption=' '.join(filter(None, (
-                  channel.name, representation, f'{begin:g}-{end:g} s', *quality.troubles))),
-              place={'start': begin, 'stop': end, 'channel': channel.name,
-                     'representation': representation, 'quality': ','.join(quality.troubles)})
+            image=image,
+            source=name,
+            caption=' '.join(
+              filter(
+                None, (channel.name, representation, f'{begin:g}-{end:g} s', *quality.troubles)
+              )
+            ),
+            place={
+              'start': begin,
+              'stop': end,
+              'channel': channel.name,
+              'representation': representation,
+              'quality': ','.join(quality.troubles),
+            },
+          )
     if not tally.kept:
       raise InputError(f'{name}: {tally}')
     if str(tally):
@@ -151,8 +183,9 @@ class SignalReader:
     known = {*recording.channels, 'hbo', 'hbr'}
     for column in self._columns:
       if column not in known:
-        raise InputError(f"{name} has no channel '{column}' (there: "
-                         f"{', '.join(recording.channels[:8])})")
+        raise InputError(
+          f"{name} has no channel '{column}' (there: {', '.join(recording.channels[:8])})"
+        )
     for label, values in zip(recording.channels, recording.signals):
       if not self._columns or {label, label.split()[-1]} & set(self._columns):
         yield Channel(name=label, values=values, rate=recording.rate)

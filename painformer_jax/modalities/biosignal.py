@@ -83,13 +83,11 @@ class SpectrogramConfig:
 
   def __post_init__(self):
     if min(self.height, self.width) < 1 or self.segment < 2:
-      raise InputError(
-          f'height, width must be positive and segment at least 2: {self}')
+      raise InputError(f'height, width must be positive and segment at least 2: {self}')
     if not 0 <= self.overlap < self.segment:
       raise InputError(f'overlap must lie in [0, segment): {self}')
     if self.detrend not in ('none', 'constant', 'linear'):
-      raise InputError(f"detrend must be 'none', 'constant' or 'linear', "
-                       f'not {self.detrend!r}')
+      raise InputError(f"detrend must be 'none', 'constant' or 'linear', not {self.detrend!r}")
     if not self.dynamic_range > 0:
       raise InputError(f'dynamic_range must be positive: {self}')
 
@@ -108,8 +106,11 @@ class BiosignalConfig:
 
 
 def biosignal_images(
-    signal: np.ndarray, rate: float, config: BiosignalConfig = BiosignalConfig(), *,
-    representations: Sequence[str] = REPRESENTATIONS,
+  signal: np.ndarray,
+  rate: float,
+  config: BiosignalConfig = BiosignalConfig(),
+  *,
+  representations: Sequence[str] = REPRESENTATIONS,
 ) -> dict[str, np.ndarray]:
   """The paper's four images of one window.
 
@@ -129,9 +130,12 @@ def biosignal_images(
   unknown = [name for name in representations if name not in REPRESENTATIONS]
   if unknown:
     raise InputError(f'representations are {", ".join(REPRESENTATIONS)}, not {unknown[0]!r}')
-  return {name: waveform_image(signal, config.waveform) if name == 'waveform'
-          else spectrogram_image(signal, rate, config.spectrogram, kind=name)
-          for name in representations}
+  return {
+    name: waveform_image(signal, config.waveform)
+    if name == 'waveform'
+    else spectrogram_image(signal, rate, config.spectrogram, kind=name)
+    for name in representations
+  }
 
 
 def fill_gaps(signal: np.ndarray) -> np.ndarray:
@@ -151,13 +155,13 @@ def fill_gaps(signal: np.ndarray) -> np.ndarray:
   """
   values = np.asarray(signal)
   if values.ndim != 1 or values.dtype.kind not in 'fiub':
-    raise InputError(f'a signal must be one-dimensional and real, '
-                     f'not {values.dtype} {list(values.shape)}')
+    raise InputError(
+      f'a signal must be one-dimensional and real, not {values.dtype} {list(values.shape)}'
+    )
   values = values.astype(np.float64)
   finite = np.isfinite(values)
   if not finite.any():
-    raise InputError(
-        f'a signal of {len(values)} samples has not one finite value')
+    raise InputError(f'a signal of {len(values)} samples has not one finite value')
   if finite.all():
     return values
   places = np.arange(len(values))
@@ -188,15 +192,13 @@ def resample(signal: np.ndarray, rate: float, *, to: float) -> np.ndarray:
   # scipy's own filter lets 0.07 % of an offset through as a tone, which in
   # slow signals on a large offset is more than the signal.
   factor = max(ratio.numerator, ratio.denominator)
-  taps = scipy.signal.firwin(
-      64 * factor + 1, 1 / factor, window=('kaiser', 9.0))
+  taps = scipy.signal.firwin(64 * factor + 1, 1 / factor, window=('kaiser', 9.0))
   return scipy.signal.resample_poly(
-      values, ratio.numerator, ratio.denominator, window=taps, padtype='mean')
+    values, ratio.numerator, ratio.denominator, window=taps, padtype='mean'
+  )
 
 
-def waveform_image(
-    signal: np.ndarray, config: WaveformConfig = WaveformConfig(),
-) -> np.ndarray:
+def waveform_image(signal: np.ndarray, config: WaveformConfig = WaveformConfig()) -> np.ndarray:
   """Draws a signal as an antialiased black line on white, without axes.
 
   The first sample lies in the first column and the last in the last; the
@@ -222,9 +224,9 @@ def waveform_image(
   level = (values / 2 - low / 2) / span if span > 0 else np.full(len(values), 0.5)
   top = config.margin * (config.height - 1)
   bottom = (1 - config.margin) * (config.height - 1)
-  points = np.stack([
-      np.linspace(0, config.width - 1, len(values)),
-      bottom + level * (top - bottom)], axis=-1)
+  points = np.stack(
+    [np.linspace(0, config.width - 1, len(values)), bottom + level * (top - bottom)], axis=-1
+  )
   points = np.rint(points * 2**_SHIFT).astype(np.int32)
   image = np.full((config.height, config.width), 255, np.uint8)
   cv2.polylines(image, [points], False, 0, config.thickness, cv2.LINE_AA, _SHIFT)
@@ -232,7 +234,7 @@ def waveform_image(
 
 
 def stacked_waveform_image(
-    signals: np.ndarray, config: WaveformConfig = WaveformConfig(),
+  signals: np.ndarray, config: WaveformConfig = WaveformConfig()
 ) -> np.ndarray:
   """Simultaneous signals as panels of one image, the first on top.
 
@@ -253,15 +255,20 @@ def stacked_waveform_image(
   if not 1 <= count <= config.height:
     raise InputError(f'cannot stack {count} signals in {config.height} rows')
   edges = np.arange(count + 1) * config.height // count
-  return np.concatenate([
+  return np.concatenate(
+    [
       waveform_image(signal, dataclasses.replace(config, height=int(rows)))
-      for signal, rows in zip(signals, np.diff(edges))])
+      for signal, rows in zip(signals, np.diff(edges))
+    ]
+  )
 
 
 def spectrogram(
-    signal: np.ndarray, rate: float,
-    config: SpectrogramConfig = SpectrogramConfig(), *,
-    kind: SpectrogramKind = 'psd',
+  signal: np.ndarray,
+  rate: float,
+  config: SpectrogramConfig = SpectrogramConfig(),
+  *,
+  kind: SpectrogramKind = 'psd',
 ) -> np.ndarray:
   """The numbers of one spectrogram, as matplotlib's `specgram` computes them.
 
@@ -279,22 +286,27 @@ def spectrogram(
     InputError: signal shorter than one segment, unknown kind, bad rate.
   """
   if kind not in SPECTROGRAM_KINDS:
-    raise InputError(
-        f'spectrogram kinds are {", ".join(SPECTROGRAM_KINDS)}, not {kind!r}')
+    raise InputError(f'spectrogram kinds are {", ".join(SPECTROGRAM_KINDS)}, not {kind!r}')
   if not (math.isfinite(rate) and rate > 0):
     raise InputError(f'the sampling rate must be positive, not {rate} Hz')
   values = fill_gaps(signal)
   if len(values) < config.segment:
     raise InputError(
-        f'a spectrogram with segments of {config.segment} samples needs '
-        f'{config.segment / rate:g} s; the signal has {len(values) / rate:g} s')
+      f'a spectrogram with segments of {config.segment} samples needs '
+      f'{config.segment / rate:g} s; the signal has {len(values) / rate:g} s'
+    )
   if config.centre:
     values = values - values.mean()
   _, _, result = scipy.signal.spectrogram(
-      values, fs=rate, mode=kind, scaling='density',
-      # matplotlib's window is the symmetric one, scipy's name the periodic one.
-      window=np.hanning(config.segment), noverlap=config.overlap,
-      detrend=False if config.detrend == 'none' else config.detrend)
+    values,
+    fs=rate,
+    mode=kind,
+    scaling='density',
+    # matplotlib's window is the symmetric one, scipy's name the periodic one.
+    window=np.hanning(config.segment),
+    noverlap=config.overlap,
+    detrend=False if config.detrend == 'none' else config.detrend,
+  )
   if kind == 'psd':
     with np.errstate(divide='ignore'):
       result = 10 * np.log10(result)
@@ -302,9 +314,11 @@ def spectrogram(
 
 
 def spectrogram_image(
-    signal: np.ndarray, rate: float,
-    config: SpectrogramConfig = SpectrogramConfig(), *,
-    kind: SpectrogramKind = 'psd',
+  signal: np.ndarray,
+  rate: float,
+  config: SpectrogramConfig = SpectrogramConfig(),
+  *,
+  kind: SpectrogramKind = 'psd',
 ) -> np.ndarray:
   """Draws a spectrogram in viridis, low frequencies at the bottom, no axes.
 
@@ -329,6 +343,8 @@ def spectrogram_image(
   values = values / (values.max() or 1)
   nearest = kind == 'angle'
   values = cv2.resize(
-      values[::-1], (config.width, config.height),
-      interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR)
+    values[::-1],
+    (config.width, config.height),
+    interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR,
+  )
   return viridis(np.rint(values * 255).astype(np.uint8))

@@ -6,8 +6,8 @@ import pathlib
 import cv2
 import numpy as np
 
-from painformer_jax.core.files import check_file_target, write_atomically
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import check_file_target, write_atomically
 
 SUFFIXES = ('.png', '.jpg', '.jpeg')
 PAPER, INK, FAINT, LINE = (250, 250, 248), (30, 30, 34), (115, 115, 122), (205, 205, 208)
@@ -22,8 +22,14 @@ def blank(height: int, width: int) -> np.ndarray:
 
 
 def write(
-    page: np.ndarray, text: str, place: tuple[int, int], *, room: int, size: float,
-    colour: tuple[int, int, int] = INK, font: int = PLAIN,
+  page: np.ndarray,
+  text: str,
+  place: tuple[int, int],
+  *,
+  room: int,
+  size: float,
+  colour: tuple[int, int, int] = INK,
+  font: int = PLAIN,
 ) -> int:
   """Writes one line, cut off where it is longer than `room` pixels.
 
@@ -56,8 +62,9 @@ def draw_tile(page: np.ndarray, image: np.ndarray, *, left: int, top: int, side:
   """Draws an image, uint8 [h, w, 3] RGB, as a square of `side` pixels with a line around."""
   shrink = image.shape[0] > side
   cv2.rectangle(page, (left - 1, top - 1), (left + side, top + side), LINE, 1)
-  page[top:top + side, left:left + side] = cv2.resize(
-      image, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_NEAREST)
+  page[top : top + side, left : left + side] = cv2.resize(
+    image, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_NEAREST
+  )
 
 
 def check_path(path: str | os.PathLike) -> None:
@@ -67,7 +74,7 @@ def check_path(path: str | os.PathLike) -> None:
     InputError: another suffix than `SUFFIXES`, or a folder that is not there.
   """
   if pathlib.Path(path).suffix.lower() not in SUFFIXES:
-    raise InputError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    raise InputError(f'{path} must end in {", ".join(SUFFIXES[:-1])} or {SUFFIXES[-1]}')
   check_file_target(path)
 
 
@@ -80,7 +87,9 @@ def save(path: str | os.PathLike, page: np.ndarray) -> None:
   check_path(path)
   suffix = pathlib.Path(path).suffix.lower()
   if suffix != '.png' and page.shape[0] > _JPEG_HEIGHT:
-    raise InputError(f'{path}: the sheet is {page.shape[0]} pixels high, too many for JPEG: '
-                     'take .png, fewer images or smaller ones')
+    raise InputError(
+      f'{path}: the sheet is {page.shape[0]} pixels high, too many for JPEG: '
+      'take .png, fewer images or smaller ones'
+    )
   encoded = cv2.imencode(suffix, cv2.cvtColor(page, cv2.COLOR_RGB2BGR))[1].tobytes()
   write_atomically(path, lambda file: file.write(encoded))

@@ -12,9 +12,9 @@ from painformer_jax.modalities.biosignal import fill_gaps
 # Modality -> function of neurokit2, what it does with its default method, and the
 # rate in Hz that its filter needs.
 METHODS = {
-    'ecg': ('ecg_clean', 'high-pass 0.5 Hz, 50 Hz mains removed', 100.0),
-    'emg': ('emg_clean', 'high-pass 100 Hz, straight line removed', 200.0),
-    'gsr': ('eda_clean', 'low-pass 3 Hz', 7.0),
+  'ecg': ('ecg_clean', 'high-pass 0.5 Hz, 50 Hz mains removed', 100.0),
+  'emg': ('emg_clean', 'high-pass 100 Hz, straight line removed', 200.0),
+  'gsr': ('eda_clean', 'low-pass 3 Hz', 7.0),
 }
 
 
@@ -39,8 +39,9 @@ def clean(signal: np.ndarray, rate: float, *, modality: str) -> np.ndarray:
   # Whole rates are what neurokit2 knows; a hundredth of one bends no filter.
   whole = round(rate)
   if whole <= least:
-    raise InputError(f'{modality} at {rate:g} Hz cannot be cleaned ({what}): '
-                     f'that takes more than {least:g} Hz')
+    raise InputError(
+      f'{modality} at {rate:g} Hz cannot be cleaned ({what}): that takes more than {least:g} Hz'
+    )
   values = fill_gaps(signal)
   neurokit = import_extra('neurokit2', extra='signals')
   try:

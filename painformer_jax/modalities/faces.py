@@ -67,8 +67,9 @@ class FaceConfig:
     if not 0 <= self.margin <= 2:
       raise InputError(f'margin must lie in [0, 2], not {self.margin}')
     if self.min_face < 12 or self.detection_size < self.min_face:
-      raise InputError('min_face must be at least 12 pixels, detection_size at '
-                       f'least min_face: {self}')
+      raise InputError(
+        f'min_face must be at least 12 pixels, detection_size at least min_face: {self}'
+      )
     if not 0 <= self.confidence <= 1:
       raise InputError(f'confidence must lie in [0, 1], not {self.confidence}')
     if self.choose not in ('largest', 'central'):
@@ -100,18 +101,20 @@ class Box:
 
   def overlap(self, other: 'Box') -> float:
     """Area of the intersection over that of the union, in [0, 1]."""
-    wide = (min(self.left + self.width, other.left + other.width)
-            - max(self.left, other.left))
-    high = (min(self.top + self.height, other.top + other.height)
-            - max(self.top, other.top))
+    wide = min(self.left + self.width, other.left + other.width) - max(self.left, other.left)
+    high = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
     both = max(wide, 0.0) * max(high, 0.0)
     union = self.width * self.height + other.width * other.height - both
     return both / union if union > 0 else 0.0
 
   def blend(self, other: 'Box', share: float) -> 'Box':
     """This box moved the given share of the way to another."""
-    return Box(**{f.name: (1 - share) * getattr(self, f.name)
-                  + share * getattr(other, f.name) for f in dataclasses.fields(self)})
+    return Box(
+      **{
+        f.name: (1 - share) * getattr(self, f.name) + share * getattr(other, f.name)
+        for f in dataclasses.fields(self)
+      }
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,15 +153,23 @@ class Detector:
     if scale < 1:
       image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     found = self._network.detect_faces(image)
-    return [Box(**{name: value / scale for name, value in zip(
-                ('left', 'top', 'width', 'height'), face['box'])})
-            for face in found
-            if face['confidence'] >= self._config.confidence and min(face['box'][2:]) > 0]
+    return [
+      Box(
+        **{
+          name: value / scale
+          for name, value in zip(('left', 'top', 'width', 'height'), face['box'])
+        }
+      )
+      for face in found
+      if face['confidence'] >= self._config.confidence and min(face['box'][2:]) > 0
+    ]
 
 
 def track(
-    frames: Iterable[Frame], config: FaceConfig = FaceConfig(), *,
-    detect: Callable[[np.ndarray], list[Box]] | None = None,
+  frames: Iterable[Frame],
+  config: FaceConfig = FaceConfig(),
+  *,
+  detect: Callable[[np.ndarray], list[Box]] | None = None,
 ) -> Iterator[Face]:
   """Finds one face in each frame and follows it where it is missed.
 
@@ -265,14 +276,19 @@ def _between(time, last, following, limit: float) -> Box | None:
 
 def _same(boxes: list[Box], last: Box, gap: float) -> Box | None:
   """The one that shows the face of a box so many seconds before, see `track`."""
+
   def may_be(box: Box) -> bool:
     small, large = sorted((box.side, last.side))
     reach = last.side * min(_SPEED * gap, _REACH)
     return last.overlap(box) >= _SAME or (
-        large <= _LIKE * small and math.dist(box.centre, last.centre) <= reach)
+      large <= _LIKE * small and math.dist(box.centre, last.centre) <= reach
+    )
 
-  return max(filter(may_be, boxes), default=None, key=lambda box: (
-      last.overlap(box), -math.dist(box.centre, last.centre)))
+  return max(
+    filter(may_be, boxes),
+    default=None,
+    key=lambda box: (last.overlap(box), -math.dist(box.centre, last.centre)),
+  )
 
 
 def _choose(boxes: list[Box], image: np.ndarray, config: FaceConfig) -> Box | None:
@@ -280,8 +296,7 @@ def _choose(boxes: list[Box], image: np.ndarray, config: FaceConfig) -> Box | No
   if config.choose == 'largest':
     return max(boxes, default=None, key=lambda box: box.width * box.height)
   height, width = image.shape[:2]
-  return min(boxes, default=None, key=lambda box: math.dist(
-      box.centre, (width / 2, height / 2)))
+  return min(boxes, default=None, key=lambda box: math.dist(box.centre, (width / 2, height / 2)))
 
 
 def _seconds(frame: Frame) -> float:

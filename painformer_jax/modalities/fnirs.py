@@ -20,13 +20,13 @@ from painformer_jax.core.errors import InputError, import_extra
 # compiled by S. Prahl, https://omlc.org/spectra/hemoglobin/summary.html, the
 # table that MNE-Python and Homer3 use.
 EXTINCTION = {
-    690: (276.0, 2051.96),
-    730: (390.0, 1102.2),
-    760: (586.0, 1548.52),
-    780: (710.0, 1075.44),
-    808: (856.0, 723.52),
-    830: (974.0, 693.04),
-    850: (1058.0, 691.32),
+  690: (276.0, 2051.96),
+  730: (390.0, 1102.2),
+  760: (586.0, 1548.52),
+  780: (710.0, 1075.44),
+  808: (856.0, 723.52),
+  830: (974.0, 693.04),
+  850: (1058.0, 691.32),
 }
 
 
@@ -44,14 +44,18 @@ def optical_density(intensity: np.ndarray) -> np.ndarray:
   """
   values = np.asarray(intensity, np.float64)
   if values.size == 0 or not np.all(np.isfinite(values) & (values > 0)):
-    raise InputError('fNIRS intensities must be positive and finite; '
-                     'leave out saturated or unplugged channels')
+    raise InputError(
+      'fNIRS intensities must be positive and finite; leave out saturated or unplugged channels'
+    )
   return -np.log(values / values.mean(axis=0))
 
 
 def haemoglobin(
-    density: np.ndarray, *, wavelengths: Sequence[int], distance: np.ndarray,
-    pathlength_factor: float = 6.0,
+  density: np.ndarray,
+  *,
+  wavelengths: Sequence[int],
+  distance: np.ndarray,
+  pathlength_factor: float = 6.0,
 ) -> np.ndarray:
   """Haemoglobin changes by the modified Beer-Lambert law.
 
@@ -76,12 +80,15 @@ def haemoglobin(
   """
   unknown = [w for w in wavelengths if w not in EXTINCTION]
   if len(wavelengths) != 2 or unknown:
-    raise InputError(f'fNIRS wavelengths must be two of '
-                     f'{", ".join(map(str, EXTINCTION))} nm, not {wavelengths}')
+    raise InputError(
+      f'fNIRS wavelengths must be two of {", ".join(map(str, EXTINCTION))} nm, not {wavelengths}'
+    )
   distance = np.asarray(distance, np.float64)
   if density.ndim != 3 or density.shape[1:] != (len(distance), 2):
-    raise InputError(f'fNIRS densities must be [n, channels, 2] with '
-                     f'{len(distance)} channels, not {list(density.shape)}')
+    raise InputError(
+      f'fNIRS densities must be [n, channels, 2] with '
+      f'{len(distance)} channels, not {list(density.shape)}'
+    )
   if not np.all(distance > 0):
     raise InputError('fNIRS source-detector distances must be positive')
   extinction = np.log(10) * np.array([EXTINCTION[w] for w in wavelengths])
@@ -89,9 +96,7 @@ def haemoglobin(
   return 1e6 * (density / path) @ np.linalg.inv(extinction).T
 
 
-def band_pass(
-    signal: np.ndarray, rate: float, *, low: float, high: float,
-) -> np.ndarray:
+def band_pass(signal: np.ndarray, rate: float, *, low: float, high: float) -> np.ndarray:
   """Zero-phase Butterworth band-pass along the first axis.
 
   Third order, run forwards and backwards.
@@ -105,13 +110,13 @@ def band_pass(
     InputError: a band outside (0, rate / 2), or too few samples to filter.
   """
   if not 0 < low < high < rate / 2:
-    raise InputError(f'the band {low}-{high} Hz does not fit into '
-                     f'0-{rate / 2:g} Hz')
+    raise InputError(f'the band {low}-{high} Hz does not fit into 0-{rate / 2:g} Hz')
   sections = scipy.signal.butter(3, (low, high), 'bandpass', fs=rate, output='sos')
   needed = 3 * (2 * len(sections) + 1)
   if len(signal) <= needed:
-    raise InputError(f'{len(signal)} samples are too few to filter; '
-                     f'at least {needed + 1} are needed')
+    raise InputError(
+      f'{len(signal)} samples are too few to filter; at least {needed + 1} are needed'
+    )
   return scipy.signal.sosfiltfilt(sections, signal, axis=0)
 
 
@@ -152,9 +157,7 @@ class FnirsRecording:
   rate: float
 
 
-def read_snirf(
-    path: str | os.PathLike, *, pathlength_factor: float = 6.0,
-) -> FnirsRecording:
+def read_snirf(path: str | os.PathLike, *, pathlength_factor: float = 6.0) -> FnirsRecording:
   """Reads a SNIRF file, and turns light into haemoglobin, by MNE-Python.
 
   Light intensity goes through optical density and the modified Beer-Lambert law;
@@ -185,11 +188,13 @@ def read_snirf(
       signals = raw.get_data()[wanted] * 1e6
   # MNE and h5py raise errors of many kinds for damaged files.
   except Exception as error:
-    raise InputError(f'{path} is not a readable SNIRF file '
-                     f'({" ".join(str(error).split())[:200]})') from error
+    raise InputError(
+      f'{path} is not a readable SNIRF file ({" ".join(str(error).split())[:200]})'
+    ) from error
   if not wanted:
-    raise InputError(f'{path} holds no continuous-wave fNIRS, only '
-                     f'{", ".join(sorted(kinds)) or "nothing"}')
+    raise InputError(
+      f'{path} holds no continuous-wave fNIRS, only {", ".join(sorted(kinds)) or "nothing"}'
+    )
   return FnirsRecording(
-      signals=signals, channels=tuple(raw.ch_names[n] for n in wanted),
-      rate=float(raw.info['sfreq']))
+    signals=signals, channels=tuple(raw.ch_names[n] for n in wanted), rate=float(raw.info['sfreq'])
+  )

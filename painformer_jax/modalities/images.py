@@ -11,8 +11,7 @@ from painformer_jax.core.errors import InputError
 
 T = TypeVar('T')
 
-SUFFIXES = frozenset(
-    {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.pgm', '.ppm'})
+SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.pgm', '.ppm'})
 
 
 def read_image(path: str | os.PathLike, *, image_size: int) -> np.ndarray:

@@ -73,10 +73,12 @@ class Network:
     options.log_severity_level = 4  # its faults arrive as exceptions
     try:
       self._session = runtime.InferenceSession(
-          os.fspath(path), options, providers=['CPUExecutionProvider'])
+        os.fspath(path), options, providers=['CPUExecutionProvider']
+      )
     except Exception as error:  # of onnxruntime's own kinds
-      raise InputError(f'{path} is not a network that onnxruntime can run '
-                       f'({_first_line(error)})') from error
+      raise InputError(
+        f'{path} is not a network that onnxruntime can run ({_first_line(error)})'
+      ) from error
     self._input, self._channels_first, self.height, self.width = self._check_input()
     # Whether the output will do is known at once, not after an hour of video.
     self(np.zeros((self.height, self.width, 3), np.uint8))
@@ -104,8 +106,10 @@ class Network:
     try:
       output = self._session.run(None, {self._input: values[None]})[0]
     except Exception as error:  # of onnxruntime's own kinds
-      raise InputError(f'{self._path} fails on an image of {self.height}x{self.width} '
-                       f'pixels ({_first_line(error)})') from error
+      raise InputError(
+        f'{self._path} fails on an image of {self.height}x{self.width} '
+        f'pixels ({_first_line(error)})'
+      ) from error
     return self._picture(np.asarray(output))
 
   def _check_input(self) -> tuple[str, bool, int, int]:
@@ -115,8 +119,12 @@ class Network:
       raise InputError(f'{self._path} takes {len(inputs)} inputs, not one image')
     shape, kind = list(inputs[0].shape), inputs[0].type
     stated = f'{self._path} takes {kind} {shape}'
-    if kind != 'tensor(float)' or len(shape) != 4 or shape[0] not in (1, None) \
-        and isinstance(shape[0], int):
+    if (
+      kind != 'tensor(float)'
+      or len(shape) != 4
+      or shape[0] not in (1, None)
+      and isinstance(shape[0], int)
+    ):
       raise InputError(f'{stated}, not one image of float32 [1, 3, h, w] or [1, h, w, 3]')
     if shape[1] == 3:
       first, sides = True, shape[2:]
@@ -152,6 +160,7 @@ class Network:
 
 def _resize(image: np.ndarray, *, height: int, width: int) -> np.ndarray:
   from PIL import Image
+
   return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 

@@ -43,10 +43,10 @@ class QualityRules:
     if not (0 <= self.max_missing <= 1 and 0 <= self.max_clipped <= 1):
       raise InputError(f'max_missing and max_clipped must lie in [0, 1]: {self}')
     if not 0 < self.min_length <= 1 or self.clipped_run < 2:
-      raise InputError('min_length must lie in (0, 1], clipped_run be at least 2: '
-                       f'{self}')
+      raise InputError(f'min_length must lie in (0, 1], clipped_run be at least 2: {self}')
     if self.flat_between and not (
-        len(self.flat_between) == 2 and self.flat_between[0] <= self.flat_between[1]):
+      len(self.flat_between) == 2 and self.flat_between[0] <= self.flat_between[1]
+    ):
       raise InputError(f'flat_between is {self.flat_between}, neither (lowest, highest) nor ()')
 
 
@@ -78,7 +78,7 @@ class SignalQuality:
 
 
 def examine(
-    window: np.ndarray, *, wanted: int = 0, rules: QualityRules = QualityRules(),
+  window: np.ndarray, *, wanted: int = 0, rules: QualityRules = QualityRules()
 ) -> SignalQuality:
   """Examines one window of a signal.
 
@@ -92,21 +92,31 @@ def examine(
   wanted = wanted or samples
   missing = 1 - len(kept) / samples if samples else 1.0
   flat = len(kept) == 0 or bool(kept.max() == kept.min())
-  steady = bool(flat and len(kept) and rules.flat_between
-                and rules.flat_between[0] <= kept[0] <= rules.flat_between[1])
+  steady = bool(
+    flat
+    and len(kept)
+    and rules.flat_between
+    and rules.flat_between[0] <= kept[0] <= rules.flat_between[1]
+  )
   clipped = 0.0 if flat else _clipped(values, rules.clipped_run) / samples
   # Trouble -> whether it is there, and whether it is too much.
   judged = {
-      'empty': (len(kept) == 0, len(kept) == 0),
-      'flat': (flat and len(kept) > 0, flat and len(kept) > 0 and not steady),
-      'short': (samples < wanted, samples < rules.min_length * wanted),
-      'gaps': (missing > 0 and len(kept) > 0, missing > rules.max_missing),
-      'clipped': (clipped > 0, clipped > rules.max_clipped),
+    'empty': (len(kept) == 0, len(kept) == 0),
+    'flat': (flat and len(kept) > 0, flat and len(kept) > 0 and not steady),
+    'short': (samples < wanted, samples < rules.min_length * wanted),
+    'gaps': (missing > 0 and len(kept) > 0, missing > rules.max_missing),
+    'clipped': (clipped > 0, clipped > rules.max_clipped),
   }
   troubles = tuple(name for name, (there, _) in judged.items() if there)
   return SignalQuality(
-      samples=samples, wanted=wanted, missing=missing, clipped=clipped, flat=flat,
-      troubles=troubles, fatal=tuple(name for name in troubles if judged[name][1]))
+    samples=samples,
+    wanted=wanted,
+    missing=missing,
+    clipped=clipped,
+    flat=flat,
+    troubles=troubles,
+    fatal=tuple(name for name in troubles if judged[name][1]),
+  )
 
 
 def trim(signal: np.ndarray) -> tuple[np.ndarray, int]:
@@ -118,7 +128,7 @@ def trim(signal: np.ndarray) -> tuple[np.ndarray, int]:
   finite = np.flatnonzero(np.isfinite(signal))
   if not len(finite):
     return signal[:0], 0
-  return signal[finite[0]:finite[-1] + 1], int(finite[0])
+  return signal[finite[0] : finite[-1] + 1], int(finite[0])
 
 
 class Tally:
@@ -148,8 +158,9 @@ class Tally:
     troubles: 4 clipped'; '' if sound."""
     parts = []
     if self.kept < self.windows:
-      parts.append(f'{self.windows - self.kept} of {self.windows} windows left out '
-                   f'({_listed(self.left_out)})')
+      parts.append(
+        f'{self.windows - self.kept} of {self.windows} windows left out ({_listed(self.left_out)})'
+      )
     if self.drawn:
       parts.append(f'drawn in spite of troubles: {_listed(self.drawn)}')
     return '; '.join(parts)
@@ -175,7 +186,7 @@ def _clipped(values: np.ndarray, run: int) -> int:
     held = np.concatenate([[False], values == limit, [False]])
     edges = np.flatnonzero(np.diff(held))
     for start, stop in zip(edges[::2], edges[1::2]):
-      beside = np.concatenate([steps[max(start - 1, 0):start], steps[stop - 1:stop]])
+      beside = np.concatenate([steps[max(start - 1, 0) : start], steps[stop - 1 : stop]])
       beside = beside[np.isfinite(beside)]
       if stop - start >= run and len(beside) and beside.max() > 1.5 * smallest:
         count += int(stop - start)

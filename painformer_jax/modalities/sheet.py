@@ -28,7 +28,7 @@ class Tile:
 
 
 def draw_sheet(
-    tiles: Sequence[Tile], *, heading: str, columns: int = 8, side: int = 160,
+  tiles: Sequence[Tile], *, heading: str, columns: int = 8, side: int = 160
 ) -> np.ndarray:
   """Draws tiles in rows, from left to right.
 
@@ -58,8 +58,14 @@ def draw_sheet(
     canvas.draw_tile(page, tile.image, left=left, top=top, side=side)
     lines = ((tile.title, canvas.INK), (tile.caption, canvas.FAINT))
     for line, (text, colour) in enumerate(lines, 1):
-      canvas.write(page, text, (left, top + side + line * _LINE_HEIGHT - 2), room=side,
-                   size=0.36, colour=colour)
+      canvas.write(
+        page,
+        text,
+        (left, top + side + line * _LINE_HEIGHT - 2),
+        room=side,
+        size=0.36,
+        colour=colour,
+      )
   return page
 
 

@@ -44,8 +44,7 @@ class Span:
     if self.row is not None:
       channel += f'#row {self.row}'
     end = 'end' if self.stop is None else f'{self.stop:.12g} s'
-    when = ('' if not self.start and self.stop is None else
-            f', {self.start:.12g} s to {end}')
+    when = '' if not self.start and self.stop is None else f', {self.start:.12g} s to {end}'
     return f'{self.file}{channel}{when} at {self.rate:.12g} Hz'
 
 
@@ -104,15 +103,19 @@ def read_span(root: str, span: Span) -> np.ndarray:
   content = _files.get(path)
   if isinstance(content, dict):
     content = _member(content, span.key)
-  values = (_channel_of_table(content, span) if isinstance(content, _Table)
-            else _channel_of_array(content, span))
+  values = (
+    _channel_of_table(content, span)
+    if isinstance(content, _Table)
+    else _channel_of_array(content, span)
+  )
   # Of a column of text files, only the span is made an array: files can be long.
   begin = round(span.start * span.rate)
   end = None if span.stop is None else round(span.stop * span.rate)
   if begin >= len(values) or (end is not None and end > len(values)):
     raise ValueError(
-        f'the file has {len(values) / span.rate:g} s at {span.rate:g} Hz, the span '
-        f"is {span.start:g} to {'its end' if end is None else f'{span.stop:g}'} s")
+      f'the file has {len(values) / span.rate:g} s at {span.rate:g} Hz, the span '
+      f'is {span.start:g} to {"its end" if end is None else f"{span.stop:g}"} s'
+    )
   part = values[begin:end]
   return part.numbers() if isinstance(part, _Column) else np.asarray(part, np.float64)
 
@@ -133,6 +136,7 @@ class _Column:
   def numbers(self) -> np.ndarray:
     """float64 [len]; ValueError where there is other text."""
     import pyarrow
+
     try:
       return self.values.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
     except pyarrow.ArrowException:
@@ -173,6 +177,7 @@ def _parse_table(path: str, suffix: str) -> _Table:
   import pyarrow
   import pyarrow.csv
   import pyarrow.parquet
+
   try:
     if suffix == '.parquet':
       table = pyarrow.parquet.read_table(path)
@@ -180,17 +185,20 @@ def _parse_table(path: str, suffix: str) -> _Table:
     else:
       delimiter, names = _header(path)
       table = pyarrow.csv.read_csv(
-          path,
-          read_options=pyarrow.csv.ReadOptions(
-              autogenerate_column_names=True, skip_rows=int(bool(names))),
-          parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter))
+        path,
+        read_options=pyarrow.csv.ReadOptions(
+          autogenerate_column_names=True, skip_rows=int(bool(names))
+        ),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+      )
       names = names or table.column_names
   except pyarrow.ArrowException as error:
     reason = str(error).splitlines()[0]
     raise ValueError(f'not a readable {suffix} file: {reason}') from error
   if len(names) != table.num_columns:
-    raise ValueError(f'not a readable {suffix} file: {len(names)} names for '
-                     f'{table.num_columns} columns')
+    raise ValueError(
+      f'not a readable {suffix} file: {len(names)} names for {table.num_columns} columns'
+    )
   return _Table(names, table.columns)
 
 
@@ -218,13 +226,11 @@ def _channel_of_table(table: _Table, span: Span) -> np.ndarray | _Column:
   elif span.column.isdecimal() and int(span.column) < len(names):
     number = int(span.column)
   elif span.column:
-    raise ValueError(f"the file has no column '{span.column}' (there: "
-                     f"{', '.join(names[:20])})")
+    raise ValueError(f"the file has no column '{span.column}' (there: {', '.join(names[:20])})")
   elif len(names) == 1:
     number = 0
   else:
-    raise ValueError(
-        f'the file has {len(names)} columns; the manifest must say which')
+    raise ValueError(f'the file has {len(names)} columns; the manifest must say which')
   return table.columns[number]
 
 
@@ -235,13 +241,13 @@ def _channel_of_array(array: np.ndarray, span: Span) -> np.ndarray:
     return array
   if array.ndim != 2:
     raise ValueError(
-        f'the array has shape {list(array.shape)}; a signal is one-dimensional, '
-        'or a row or column of a two-dimensional one')
+      f'the array has shape {list(array.shape)}; a signal is one-dimensional, '
+      'or a row or column of a two-dimensional one'
+    )
   if span.row is not None:
     return _row(array, span.row)
   if not span.column.isdecimal() or int(span.column) >= array.shape[1]:
-    raise ValueError(
-        f"the array has {array.shape[1]} columns, none of number '{span.column}'")
+    raise ValueError(f"the array has {array.shape[1]} columns, none of number '{span.column}'")
   return array[:, int(span.column)]
 
 
@@ -256,5 +262,4 @@ def _member(arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
     return arrays[key]
   if not key and len(arrays) == 1:
     return next(iter(arrays.values()))
-  raise ValueError(
-      f"the file has no array '{key}' (there: {', '.join(list(arrays)[:20])})")
+  raise ValueError(f"the file has no array '{key}' (there: {', '.join(list(arrays)[:20])})")

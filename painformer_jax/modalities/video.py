@@ -10,8 +10,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 
-SUFFIXES = frozenset(
-    {'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv'})
+SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv'})
 
 # Containers round their frame counts and lengths; less than this share of both
 # means a damaged file.
@@ -33,8 +32,9 @@ class Frame:
   image: np.ndarray
 
 
-def frames(path: str | os.PathLike, *, every: int = 1,
-           numbers: Container[int] | None = None) -> Iterator[Frame]:
+def frames(
+  path: str | os.PathLike, *, every: int = 1, numbers: Container[int] | None = None
+) -> Iterator[Frame]:
   """Decodes a video frame by frame; memory does not grow with its length.
 
   Args:

@@ -8,8 +8,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import cleaning
-from painformer_jax.modalities.biosignal import (
-    REPRESENTATIONS, BiosignalConfig, biosignal_images)
+from painformer_jax.modalities.biosignal import REPRESENTATIONS, BiosignalConfig, biosignal_images
 from painformer_jax.modalities.quality import QualityRules, SignalQuality, examine
 
 
@@ -38,14 +37,14 @@ class SignalConfig:
 
   def __post_init__(self):
     if not (0 <= self.window < math.inf and 0 <= self.step < math.inf):
-      raise InputError(f'window and step must be at least 0 s, not {self.window:g} and '
-                       f'{self.step:g}')
+      raise InputError(
+        f'window and step must be at least 0 s, not {self.window:g} and {self.step:g}'
+      )
     if self.step and not self.window:
       raise InputError('a step needs a window')
     unknown = [r for r in self.representations if r not in REPRESENTATIONS]
     if unknown:
-      raise InputError(
-          f'representations are {", ".join(REPRESENTATIONS)}, not {unknown[0]!r}')
+      raise InputError(f'representations are {", ".join(REPRESENTATIONS)}, not {unknown[0]!r}')
     if not self.pathlength_factor > 0:
       raise InputError(f'pathlength_factor must be positive, not {self.pathlength_factor}')
 
@@ -88,14 +87,26 @@ class SignalDrawer:
     image_size: side of the images, pixels.
   """
 
-  def __init__(self, values: np.ndarray, rate: float, config: SignalConfig, *, modality: str,
-               cleaned_as: str, image_size: int):
+  def __init__(
+    self,
+    values: np.ndarray,
+    rate: float,
+    config: SignalConfig,
+    *,
+    modality: str,
+    cleaned_as: str,
+    image_size: int,
+  ):
     self._values, self._rate, self._config = values, rate, config
     self._representations, self._cleaned_as = config.of(modality), cleaned_as
-    self._images = BiosignalConfig(**{
+    self._images = BiosignalConfig(
+      **{
         field.name: dataclasses.replace(
-            getattr(config.images, field.name), height=image_size, width=image_size)
-        for field in dataclasses.fields(BiosignalConfig)})
+          getattr(config.images, field.name), height=image_size, width=image_size
+        )
+        for field in dataclasses.fields(BiosignalConfig)
+      }
+    )
     self._cleaned: np.ndarray | None = None
 
   def draw(self, window: Window) -> tuple[SignalQuality, dict[str, np.ndarray]]:
@@ -107,13 +118,14 @@ class SignalDrawer:
     Raises:
       InputError: it cannot be cleaned or drawn.
     """
-    config, part = self._config, self._values[window.start:window.stop]
+    config, part = self._config, self._values[window.start : window.stop]
     quality = examine(part, wanted=round(config.window * self._rate), rules=config.quality)
     if not quality.usable:
       return quality, {}
     if config.clean:
       if self._cleaned is None:
         self._cleaned = cleaning.clean(self._values, self._rate, modality=self._cleaned_as)
-      part = self._cleaned[window.start:window.stop]
+      part = self._cleaned[window.start : window.stop]
     return quality, biosignal_images(
-        part, self._rate, self._images, representations=self._representations)
+      part, self._rate, self._images, representations=self._representations
+    )

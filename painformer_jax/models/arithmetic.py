@@ -23,8 +23,10 @@ def multiply_adds(config: PainFormerConfig) -> dict[str, int]:
   """
   half = -(-config.image_size // 2)
   stem = config.stem_width
-  parts = {'stem': half ** 2 * (49 * 3 * stem + 2 * 9 * stem ** 2)
-                   + config.grid(0) ** 2 * 9 * stem * config.widths[0]}
+  parts = {
+    'stem': half**2 * (49 * 3 * stem + 2 * 9 * stem**2)
+    + config.grid(0) ** 2 * 9 * stem * config.widths[0]
+  }
   for stage, pattern in enumerate(config.mixers):
     name, width, tokens = f'stage{stage + 1}', config.widths[stage], config.grid(stage) ** 2
     hidden = config.mlp_ratios[stage] * width
@@ -32,12 +34,15 @@ def multiply_adds(config: PainFormerConfig) -> dict[str, int]:
       parts[f'{name}/entry'] = tokens * 9 * config.widths[stage - 1] * width
     parts[f'{name}/mlp'] = len(pattern) * tokens * hidden * (2 * width + 9)
     if attention := pattern.count(ATTENTION):
-      parts[f'{name}/projections'] = attention * tokens * 4 * width ** 2
-      parts[f'{name}/attention'] = attention * 2 * tokens ** 2 * width
+      parts[f'{name}/projections'] = attention * tokens * 4 * width**2
+      parts[f'{name}/attention'] = attention * 2 * tokens**2 * width
   width, tokens = config.embedding_width, config.grid(len(config.widths) - 1) ** 2 + 1
   parts['class_attention'] = config.post_blocks * (
-      tokens * 2 * width ** 2 + 2 * width ** 2  # Keys and values of all, one query.
-      + 2 * tokens * width + 2 * config.post_mlp_ratio * width ** 2)
+    tokens * 2 * width**2
+    + 2 * width**2  # Keys and values of all, one query.
+    + 2 * tokens * width
+    + 2 * config.post_mlp_ratio * width**2
+  )
   if config.num_classes:
     parts['head'] = width * config.num_classes
   return parts
@@ -69,8 +74,8 @@ def moments_flops(config: PainFormerConfig) -> float:
   (which the first convolution, of the image, does not need).
   """
   stem, half = config.stem_width, -(-config.image_size // 2)
-  first, further = 3 * 49 * 3 * stem, (2 + 1) * 9 * stem ** 2
-  return float(FLOPS_PER_MULTIPLY_ADD * half ** 2 * (3 * first + 4 * further))
+  first, further = 3 * 49 * 3 * stem, (2 + 1) * 9 * stem**2
+  return float(FLOPS_PER_MULTIPLY_ADD * half**2 * (3 * first + 4 * further))
 
 
 def training_flops(config: PainFormerConfig) -> float:
@@ -79,5 +84,4 @@ def training_flops(config: PainFormerConfig) -> float:
   The gate is left out, so that figures of both gates compare. 36.5e9 for the
   released shape.
   """
-  return float(TRAINING_OVER_FORWARD * FLOPS_PER_MULTIPLY_ADD
-               * sum(multiply_adds(config).values()))
+  return float(TRAINING_OVER_FORWARD * FLOPS_PER_MULTIPLY_ADD * sum(multiply_adds(config).values()))

@@ -18,7 +18,8 @@ class SpectralGate(nnx.Module):
     grid, width = config.grid(stage), config.widths[stage]
     init = nnx.initializers.normal(0.02)
     self.complex_weight = nnx.Param(
-        init(rngs.params(), (grid, grid // 2 + 1, width, 2), jnp.float32))
+      init(rngs.params(), (grid, grid // 2 + 1, width, 2), jnp.float32)
+    )
     self.method, self.precision = config.gate, config.gate_precision
     self.partition = partition
 
@@ -38,8 +39,11 @@ class Mlp(nnx.Module):
 
   def __init__(self, width: int, *, ratio: int, dtype, depthwise: str | None, rngs):
     self.fc1 = Linear(width, ratio * width, dtype=dtype, rngs=rngs)
-    self.dwconv = nnx.data(None) if depthwise is None else DepthwiseConv(
-        ratio * width, method=depthwise, dtype=dtype, rngs=rngs)
+    self.dwconv = (
+      nnx.data(None)
+      if depthwise is None
+      else DepthwiseConv(ratio * width, method=depthwise, dtype=dtype, rngs=rngs)
+    )
     self.fc2 = Linear(ratio * width, width, dtype=dtype, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,8 +57,16 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
   """x += mixer(norm1(x)); x += mlp(norm2(x)), each with stochastic depth."""
 
-  def __init__(self, config: PainFormerConfig, stage: int, *, mixer: str,
-               drop_path: float, partition, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    config: PainFormerConfig,
+    stage: int,
+    *,
+    mixer: str,
+    drop_path: float,
+    partition,
+    rngs: nnx.Rngs,
+  ):
     width, dtype = config.widths[stage], jnp.dtype(config.dtype)
     self.norm1 = layer_norm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
     if mixer == ATTENTION:
@@ -62,12 +74,12 @@ class Block(nnx.Module):
     else:
       self.attn = SpectralGate(config, stage, partition=partition, rngs=rngs)
     self.norm2 = layer_norm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    self.mlp = Mlp(width, ratio=config.mlp_ratios[stage], dtype=dtype,
-                   depthwise=config.depthwise, rngs=rngs)
+    self.mlp = Mlp(
+      width, ratio=config.mlp_ratios[stage], dtype=dtype, depthwise=config.depthwise, rngs=rngs
+    )
     self.drop_path = DropPath(drop_path)
 
-  def __call__(self, x: jax.Array, key: jax.Array | None = None,
-               places: Places | None = None):
+  def __call__(self, x: jax.Array, key: jax.Array | None = None, places: Places | None = None):
     """[batch, height, width, channels] -> the same, and an attention map or None.
 
     The map is [batch, heads, tokens, tokens] float32, tokens in row order. `key` and
@@ -94,8 +106,7 @@ class ClassBlock(nnx.Module):
     self.norm1 = layer_norm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
     self.attn = Attention(width, heads=config.post_heads, dtype=dtype, rngs=rngs)
     self.norm2 = layer_norm(width, epsilon=1e-6, dtype=dtype, rngs=rngs)
-    self.mlp = Mlp(width, ratio=config.post_mlp_ratio, dtype=dtype, depthwise=None,
-                   rngs=rngs)
+    self.mlp = Mlp(width, ratio=config.post_mlp_ratio, dtype=dtype, depthwise=None, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[batch, 1 + tokens, width] -> the same."""

@@ -72,11 +72,13 @@ class PainFormerConfig:
         if isinstance(number, bool) or not isinstance(number, numbers.Integral):
           raise ValueError(f'{name} {value!r}: {number!r} is not a whole number')
         if number < least:
-          raise ValueError(f'{name} {value!r} is below {least}' if number is value
-                           else f'{name} {value!r}: {number} is below {least}')
+          raise ValueError(
+            f'{name} {value!r} is below {least}'
+            if number is value
+            else f'{name} {value!r}: {number} is below {least}'
+          )
       # NumPy's integers are no JSON.
-      object.__setattr__(self, name, (
-          tuple(map(int, value)) if name in _PER_STAGE else int(value)))
+      object.__setattr__(self, name, (tuple(map(int, value)) if name in _PER_STAGE else int(value)))
     mixers = tuple(self.mixers) if isinstance(self.mixers, list) else self.mixers
     if not isinstance(mixers, tuple) or not all(isinstance(m, str) for m in mixers):
       raise ValueError(f'mixers {mixers!r} is not a string for each stage')
@@ -84,23 +86,19 @@ class PainFormerConfig:
     stages = len(self.widths)
     for name in ('mixers', 'heads', 'mlp_ratios'):
       if len(getattr(self, name)) != stages:
-        raise ValueError(
-            f'{name} has {len(getattr(self, name))} entries for {stages} stages')
+        raise ValueError(f'{name} has {len(getattr(self, name))} entries for {stages} stages')
     if self.image_size < 2 ** (stages + 1):
-      raise ValueError(
-          f'image_size {self.image_size} is below {2 ** (stages + 1)} pixels')
+      raise ValueError(f'image_size {self.image_size} is below {2 ** (stages + 1)} pixels')
     for pattern, width, heads in zip(self.mixers, self.widths, self.heads):
       if not pattern or set(pattern) - {SPECTRAL, ATTENTION}:
         raise ValueError(f"mixers entry {pattern!r}: only 's' and 'a' are known")
       if ATTENTION in pattern and width % heads:
         raise ValueError(f'width {width} is not divisible by {heads} heads')
     if self.widths[-1] % self.post_heads:
-      raise ValueError(
-          f'width {self.widths[-1]} is not divisible by {self.post_heads} post_heads')
+      raise ValueError(f'width {self.widths[-1]} is not divisible by {self.post_heads} post_heads')
     for name, allowed in _CHOICES.items():
       if getattr(self, name) not in allowed:
-        raise ValueError(
-            f'{name} {getattr(self, name)!r}: one of {", ".join(allowed)}')
+        raise ValueError(f'{name} {getattr(self, name)!r}: one of {", ".join(allowed)}')
     rate = self.drop_path_rate
     if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
       raise ValueError(f'drop_path_rate {rate!r} is not a number in [0, 1)')
@@ -121,15 +119,23 @@ class PainFormerConfig:
 
 # The least value of each field of whole numbers; those with one for each stage.
 _LEAST = {
-    'image_size': 1, 'num_classes': 0, 'stem_width': 1, 'widths': 1, 'heads': 1,
-    'mlp_ratios': 1, 'post_heads': 1, 'post_mlp_ratio': 1, 'post_blocks': 0}
+  'image_size': 1,
+  'num_classes': 0,
+  'stem_width': 1,
+  'widths': 1,
+  'heads': 1,
+  'mlp_ratios': 1,
+  'post_heads': 1,
+  'post_mlp_ratio': 1,
+  'post_blocks': 0,
+}
 _PER_STAGE = ('widths', 'heads', 'mlp_ratios')
 
 _CHOICES = {
-    'dtype': ('float32', 'bfloat16'),
-    'gate': ('fft', 'dft'),
-    'gate_precision': ('highest', 'default'),
-    'depthwise': ('auto', 'shift', 'conv'),
+  'dtype': ('float32', 'bfloat16'),
+  'gate': ('fft', 'dft'),
+  'gate_precision': ('highest', 'default'),
+  'depthwise': ('auto', 'shift', 'conv'),
 }
 
 
@@ -152,29 +158,41 @@ class Preset:
 
 
 PRESETS = {
-    'painformer': Preset(
-        config=PainFormerConfig(),
-        evidence='the released code',
-        parameters=19_596_704),
-    'painformer_figure': Preset(
-        config=PainFormerConfig(
-            mixers=('ssa', 'ssaa', 'a' * 12, 'aaa')),
-        evidence="the pattern of spectral and attention blocks in the paper's "
-        'figure, which the released code does not have; heads of stages 1 and '
-        '2 reconstructed',
-        parameters=19_322_528),
-    'painformer_small': Preset(
-        config=PainFormerConfig(
-            image_size=96, stem_width=16, widths=(32, 64, 128, 160),
-            mixers=('s', 'ss', 'aaa', 'a'), heads=(1, 2, 4, 8),
-            mlp_ratios=(4, 4, 4, 4), post_heads=8),
-        evidence='this project: for laptops and the demo',
-        parameters=1_648_240),
-    'painformer_nano': Preset(
-        config=PainFormerConfig(
-            image_size=32, stem_width=8, widths=(8, 16, 24, 32),
-            mixers=('s', 's', 'a', 'a'), heads=(1, 2, 3, 4),
-            mlp_ratios=(2, 2, 2, 2), post_heads=4, post_mlp_ratio=2),
-        evidence='this project: for tests',
-        parameters=40_904),
+  'painformer': Preset(
+    config=PainFormerConfig(), evidence='the released code', parameters=19_596_704
+  ),
+  'painformer_figure': Preset(
+    config=PainFormerConfig(mixers=('ssa', 'ssaa', 'a' * 12, 'aaa')),
+    evidence="the pattern of spectral and attention blocks in the paper's "
+    'figure, which the released code does not have; heads of stages 1 and '
+    '2 reconstructed',
+    parameters=19_322_528,
+  ),
+  'painformer_small': Preset(
+    config=PainFormerConfig(
+      image_size=96,
+      stem_width=16,
+      widths=(32, 64, 128, 160),
+      mixers=('s', 'ss', 'aaa', 'a'),
+      heads=(1, 2, 4, 8),
+      mlp_ratios=(4, 4, 4, 4),
+      post_heads=8,
+    ),
+    evidence='this project: for laptops and the demo',
+    parameters=1_648_240,
+  ),
+  'painformer_nano': Preset(
+    config=PainFormerConfig(
+      image_size=32,
+      stem_width=8,
+      widths=(8, 16, 24, 32),
+      mixers=('s', 's', 'a', 'a'),
+      heads=(1, 2, 3, 4),
+      mlp_ratios=(2, 2, 2, 2),
+      post_heads=4,
+      post_mlp_ratio=2,
+    ),
+    evidence='this project: for tests',
+    parameters=40_904,
+  ),
 }

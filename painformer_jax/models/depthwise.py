@@ -24,7 +24,7 @@ def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """
   height, width = x.shape[1:3]
   padded = _pad(x)
-  return sum(padded[:, i:i + height, j:j + width] * kernel[i, j] for i, j in _TAPS)
+  return sum(padded[:, i : i + height, j : j + width] * kernel[i, j] for i, j in _TAPS)
 
 
 def _shifted_forward(x, kernel):
@@ -43,8 +43,10 @@ def _shifted_backward(residuals, g):
   def add_row(sums, row):
     above_to_below = jax.lax.dynamic_slice_in_dim(padded, row, 3, axis=1)
     g_row = jax.lax.dynamic_index_in_dim(g, row, axis=1, keepdims=False)
-    return [s + (above_to_below[:, i, j:j + width] * g_row).astype(jnp.float32)
-            for s, (i, j) in zip(sums, _TAPS)], None
+    return [
+      s + (above_to_below[:, i, j : j + width] * g_row).astype(jnp.float32)
+      for s, (i, j) in zip(sums, _TAPS)
+    ], None
 
   zeros = [jnp.zeros((batch, width, channels), jnp.float32)] * 9
   sums, _ = jax.lax.scan(add_row, zeros, jnp.arange(height))
@@ -58,8 +60,13 @@ shifted.defvjp(_shifted_forward, _shifted_backward)
 def grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """The same as `shifted`, as a grouped convolution, for TPUs and GPUs."""
   return jax.lax.conv_general_dilated(
-      x, kernel[:, :, None, :], (1, 1), ((1, 1), (1, 1)),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=x.shape[-1])
+    x,
+    kernel[:, :, None, :],
+    (1, 1),
+    ((1, 1), (1, 1)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=x.shape[-1],
+  )
 
 
 class DepthwiseConv(nnx.Module):

@@ -34,29 +34,30 @@ def variables(model: nnx.Module) -> dict[str, jax.Array]:
 @functools.lru_cache(maxsize=32)
 def _blueprint(config: PainFormerConfig, partition: Callable | None):
   """A model's graph and its variables without values."""
-  model = nnx.eval_shape(
-      lambda: PainFormer(config, rngs=nnx.Rngs(0), partition=partition))
+  model = nnx.eval_shape(lambda: PainFormer(config, rngs=nnx.Rngs(0), partition=partition))
   graph, state = nnx.split(model, (nnx.Param, nnx.BatchStat))
   return graph, nnx.to_flat_state(state)
 
 
 def abstract_variables(config: PainFormerConfig) -> dict[str, jax.ShapeDtypeStruct]:
   """Paths, shapes and dtypes of a model's arrays, without making them."""
-  return {_path(keys): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-          for keys, leaf in _blueprint(config, None)[1]}
+  return {
+    _path(keys): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    for keys, leaf in _blueprint(config, None)[1]
+  }
 
 
 def parameter_paths(config: PainFormerConfig) -> frozenset[str]:
   """Paths of the learned arrays; the others are running statistics."""
-  return frozenset(_path(keys) for keys, leaf in _blueprint(config, None)[1]
-                   if isinstance(leaf, nnx.Param))
+  return frozenset(
+    _path(keys) for keys, leaf in _blueprint(config, None)[1] if isinstance(leaf, nnx.Param)
+  )
 
 
 def count_parameters(config: PainFormerConfig) -> int:
   """Learned values, without running statistics."""
   paths = parameter_paths(config)
-  return sum(math.prod(a.shape) for path, a in abstract_variables(config).items()
-             if path in paths)
+  return sum(math.prod(a.shape) for path, a in abstract_variables(config).items() if path in paths)
 
 
 def initial_variables(config: PainFormerConfig, seed: int | jax.Array) -> dict[str, jax.Array]:
@@ -64,8 +65,9 @@ def initial_variables(config: PainFormerConfig, seed: int | jax.Array) -> dict[s
   return variables(PainFormer(config, rngs=nnx.Rngs(seed)))
 
 
-def from_variables(config: PainFormerConfig, arrays: Arrays, *,
-                   partition: Callable | None = None) -> PainFormer:
+def from_variables(
+  config: PainFormerConfig, arrays: Arrays, *, partition: Callable | None = None
+) -> PainFormer:
   """A model that holds the given arrays, in evaluation mode.
 
   Args:
@@ -80,17 +82,27 @@ def from_variables(config: PainFormerConfig, arrays: Arrays, *,
   unmatched = {_path(keys) for keys, _ in flat} ^ arrays.keys()
   if unmatched:
     raise KeyError(f'missing or unknown arrays: {", ".join(sorted(unmatched))}')
-  model = nnx.merge(graph, nnx.from_flat_state(
-      [(keys, type(leaf)(jnp.asarray(arrays[_path(keys)]))) for keys, leaf in flat]))
+  model = nnx.merge(
+    graph,
+    nnx.from_flat_state(
+      [(keys, type(leaf)(jnp.asarray(arrays[_path(keys)]))) for keys, leaf in flat]
+    ),
+  )
   model.eval()
   return model
 
 
-def apply_train(config: PainFormerConfig, arrays: Arrays, images: jax.Array, *,
-                key: jax.Array | None = None, places: Places | None = None,
-                partition: Callable | None = None, remat: Sequence[str] = (),
-                stem_moments: Sequence[Moments] | None = None
-                ) -> tuple[Output, dict[str, jax.Array]]:
+def apply_train(
+  config: PainFormerConfig,
+  arrays: Arrays,
+  images: jax.Array,
+  *,
+  key: jax.Array | None = None,
+  places: Places | None = None,
+  partition: Callable | None = None,
+  remat: Sequence[str] = (),
+  stem_moments: Sequence[Moments] | None = None,
+) -> tuple[Output, dict[str, jax.Array]]:
   """Runs a model in training mode: batch statistics and stochastic depth.
 
   Args:
@@ -111,8 +123,13 @@ def apply_train(config: PainFormerConfig, arrays: Arrays, images: jax.Array, *,
   return output, variables(model)
 
 
-def stem_moments(config: PainFormerConfig, arrays: Arrays, parts: jax.Array, *,
-                 prepare: Callable[[jax.Array], jax.Array]) -> tuple[Moments, ...]:
+def stem_moments(
+  config: PainFormerConfig,
+  arrays: Arrays,
+  parts: jax.Array,
+  *,
+  prepare: Callable[[jax.Array], jax.Array],
+) -> tuple[Moments, ...]:
   """Batch statistics of the stem over a batch that is looked at part by part.
 
   The parts of a batch that go through the model one after the other are normalised
@@ -142,8 +159,9 @@ def stem_moments(config: PainFormerConfig, arrays: Arrays, parts: jax.Array, *,
   return found
 
 
-def updated_statistics(config: PainFormerConfig, arrays: Arrays, moments: Sequence[Moments], *,
-                       rows: int) -> dict[str, jax.Array]:
+def updated_statistics(
+  config: PainFormerConfig, arrays: Arrays, moments: Sequence[Moments], *, rows: int
+) -> dict[str, jax.Array]:
   """All arrays with the running statistics brought up to date.
 
   Args:

@@ -26,7 +26,9 @@ def is_padded(count: int) -> bool:
   return count >= PADDED_FROM and count % PADDED_TO == 0
 
 
-def initial_heads(classes: Mapping[str, int], *, width: int, key: jax.Array) -> dict[str, jax.Array]:
+def initial_heads(
+  classes: Mapping[str, int], *, width: int, key: jax.Array
+) -> dict[str, jax.Array]:
   """Arrays of every head: '<task>/kernel' [width, columns], '<task>/bias' [columns].
 
   Initialised as the release does its own head. A task's values depend on the
@@ -41,8 +43,9 @@ def initial_heads(classes: Mapping[str, int], *, width: int, key: jax.Array) -> 
   return arrays
 
 
-def logits(arrays: Mapping[str, jax.Array], task: str, embedding: jax.Array, *,
-           classes: int) -> jax.Array:
+def logits(
+  arrays: Mapping[str, jax.Array], task: str, embedding: jax.Array, *, classes: int
+) -> jax.Array:
   """[rows, width] -> [rows, classes of the task], float32."""
   kernel, bias = arrays[f'{task}/kernel'][:, :classes], arrays[f'{task}/bias'][:classes]
   return embedding.astype(jnp.float32) @ kernel + bias

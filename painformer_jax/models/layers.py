@@ -22,18 +22,25 @@ Linear = functools.partial(nnx.Linear, kernel_init=trunc_normal)
 
 def layer_norm(width: int, *, epsilon: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
   """LayerNorm over channels, statistics in float32 and in two passes."""
-  return nnx.LayerNorm(
-      width, epsilon=epsilon, use_fast_variance=False, dtype=dtype, rngs=rngs)
+  return nnx.LayerNorm(width, epsilon=epsilon, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
-def conv(width_in: int, width_out: int, size: int, *, stride: int, use_bias: bool,
-         dtype, rngs: nnx.Rngs) -> nnx.Conv:
+def conv(
+  width_in: int, width_out: int, size: int, *, stride: int, use_bias: bool, dtype, rngs: nnx.Rngs
+) -> nnx.Conv:
   """Convolution with torch's symmetric padding (Flax 'SAME' differs at stride 2)."""
   pad = size // 2
   return nnx.Conv(
-      width_in, width_out, (size, size), strides=(stride, stride),
-      padding=((pad, pad), (pad, pad)), use_bias=use_bias,
-      kernel_init=conv_normal, dtype=dtype, rngs=rngs)
+    width_in,
+    width_out,
+    (size, size),
+    strides=(stride, stride),
+    padding=((pad, pad), (pad, pad)),
+    use_bias=use_bias,
+    kernel_init=conv_normal,
+    dtype=dtype,
+    rngs=rngs,
+  )
 
 
 class BatchNorm(nnx.Module):
@@ -44,8 +51,9 @@ class BatchNorm(nnx.Module):
   devices. In evaluation mode (`module.eval()`) the running statistics serve.
   """
 
-  def __init__(self, width: int, *, dtype, rngs: nnx.Rngs,
-               epsilon: float = 1e-5, momentum: float = 0.1):
+  def __init__(
+    self, width: int, *, dtype, rngs: nnx.Rngs, epsilon: float = 1e-5, momentum: float = 0.1
+  ):
     del rngs  # Initial values are constants.
     self.scale = nnx.Param(jnp.ones(width))
     self.bias = nnx.Param(jnp.zeros(width))
@@ -76,7 +84,6 @@ class BatchNorm(nnx.Module):
       self.update((mean, var), size=x.size // x.shape[-1])
     scale = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
     return ((x - mean) * scale + self.bias[...]).astype(self.dtype)
-
 
   def update(self, moments: Moments, *, size: int) -> None:
     """Brings the running statistics up to date.
@@ -126,8 +133,9 @@ class DropPath(nnx.Module):
   def __init__(self, rate: float):
     self.rate, self.deterministic = rate, False
 
-  def __call__(self, x: jax.Array, key: jax.Array | None,
-               places: Places | None = None) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, key: jax.Array | None, places: Places | None = None
+  ) -> jax.Array:
     """Drops rows; what is drawn for a row depends on `key` and its place alone.
 
     Args:

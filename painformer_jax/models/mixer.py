@@ -73,8 +73,19 @@ class MixerConfig:
   encoder_tokens: int = 0
 
   def __post_init__(self):
-    for name in ('outputs', 'input_width', 'positions', 'depth', 'latents', 'width', 'cross_heads',
-                 'cross_head_width', 'self_heads', 'self_head_width', 'mlp_ratio'):
+    for name in (
+      'outputs',
+      'input_width',
+      'positions',
+      'depth',
+      'latents',
+      'width',
+      'cross_heads',
+      'cross_head_width',
+      'self_heads',
+      'self_head_width',
+      'mlp_ratio',
+    ):
       if getattr(self, name) < 1:
         raise ValueError(f'{name} {getattr(self, name)} is below 1')
     for name in ('bands', 'self_attentions', 'encoder_tokens'):
@@ -88,8 +99,10 @@ class MixerConfig:
     if (self.encoder is None) != (self.encoder_tokens == 0):
       raise ValueError('encoder and encoder_tokens go together')
     if self.encoder is not None and self.encoder.input_width != self.input_width:
-      raise ValueError(f'encoder takes embeddings of width {self.encoder.input_width}, '
-                       f'the mixer of {self.input_width}')
+      raise ValueError(
+        f'encoder takes embeddings of width {self.encoder.input_width}, '
+        f'the mixer of {self.input_width}'
+      )
 
   @property
   def code_width(self) -> int:
@@ -109,25 +122,35 @@ class Mixer(nnx.Module):
   def __init__(self, config: MixerConfig, *, rngs: nnx.Rngs):
     self.config = config
     shared = dict(dropout=config.dropout, dtype=jnp.dtype(config.dtype), rngs=rngs)
-    self.encoder = nnx.data(
-        None if config.encoder is None else Mixer(config.encoder, rngs=rngs))
+    self.encoder = nnx.data(None if config.encoder is None else Mixer(config.encoder, rngs=rngs))
     self.latents = nnx.Param(
-        nnx.initializers.normal(1.0)(rngs.params(), (config.latents, config.width)))
+      nnx.initializers.normal(1.0)(rngs.params(), (config.latents, config.width))
+    )
     self.attentions, self.mlps = nnx.List(), nnx.List()
     for _ in range(config.depth):
-      self.attentions.append(LatentAttention(
-          config.width, context_width=config.context_width, heads=config.cross_heads,
-          head_width=config.cross_head_width, **shared))
+      self.attentions.append(
+        LatentAttention(
+          config.width,
+          context_width=config.context_width,
+          heads=config.cross_heads,
+          head_width=config.cross_head_width,
+          **shared,
+        )
+      )
       for _ in range(config.self_attentions):
-        self.attentions.append(LatentAttention(
-            config.width, heads=config.self_heads, head_width=config.self_head_width, **shared))
+        self.attentions.append(
+          LatentAttention(
+            config.width, heads=config.self_heads, head_width=config.self_head_width, **shared
+          )
+        )
     for _ in self.attentions:
       self.mlps.append(GegluMlp(config.width, ratio=config.mlp_ratio, **shared))
     self.norm = layer_norm(config.width, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
     self.head = Linear(config.width, config.outputs, dtype=jnp.float32, rngs=rngs)
 
-  def __call__(self, embeddings: jax.Array, mask: jax.Array | None = None, *,
-               key: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self, embeddings: jax.Array, mask: jax.Array | None = None, *, key: jax.Array | None = None
+  ) -> jax.Array:
     """Runs the network.
 
     Args:
@@ -171,8 +194,10 @@ class Mixer(nnx.Module):
   def _check(self, embeddings, mask) -> None:
     width, fewest = self.config.input_width, self.config.encoder_tokens + 1
     if embeddings.ndim != 3 or embeddings.shape[-1] != width or embeddings.shape[1] < fewest:
-      raise ValueError(f'embeddings have shape {embeddings.shape}; this model takes '
-                       f'[batch, {fewest} or more tokens, {width}]')
+      raise ValueError(
+        f'embeddings have shape {embeddings.shape}; this model takes '
+        f'[batch, {fewest} or more tokens, {width}]'
+      )
     if mask is not None and mask.shape != embeddings.shape[:2]:
       raise ValueError(f'the mask has shape {mask.shape}; embeddings have {embeddings.shape}')
 
@@ -206,9 +231,15 @@ class Mixer(nnx.Module):
         # A code without a token to ride on still counts: on the first, zeroed one.
         lone = there & ~mask.any(axis=1, keepdims=True)
         mask = mask | (lone & (jnp.arange(tokens) == 0))
-    features = jnp.asarray(fourier_features(
-        entries.shape[1], positions=positions, bands=config.bands,
-        max_frequency=config.max_frequency), config.dtype)
+    features = jnp.asarray(
+      fourier_features(
+        entries.shape[1],
+        positions=positions,
+        bands=config.bands,
+        max_frequency=config.max_frequency,
+      ),
+      config.dtype,
+    )
     features = jnp.broadcast_to(features, (batch, *features.shape))
     return jnp.concatenate([entries, features], axis=2), mask
 
@@ -229,30 +260,42 @@ class MixerPreset:
 
 
 _PUBLISHED_ENCODER = MixerConfig(
-    outputs=40, positions=138, depth=1, self_attentions=0, cross_head_width=64, mlp_ratio=4)
+  outputs=40, positions=138, depth=1, self_attentions=0, cross_head_width=64, mlp_ratio=4
+)
 _LAPTOP = MixerConfig(
-    tokens='vector', positions=4, latents=4, width=32, cross_head_width=32,
-    self_head_width=4, mlp_ratio=2)
+  tokens='vector',
+  positions=4,
+  latents=4,
+  width=32,
+  cross_head_width=32,
+  self_head_width=4,
+  mlp_ratio=2,
+)
 
 PRESETS = {
-    'mixer_published': MixerPreset(
-        config=MixerConfig(),
-        evidence='reconstructed: the nearest natural sizes to the reported 9.85 M and 2.94 G: '
-        '3.0 % above in parameters; for one embedding as 160 scalars 1.1 % below in '
-        'multiply-adds with attention products, 13.1 % below without',
-        parameters=10_147_898),
-    'mixer_laptop': MixerPreset(
-        config=_LAPTOP, evidence='this project: every fold of a study at once on two cores',
-        parameters=82_358),
-    'video_encoder_published': MixerPreset(
-        config=_PUBLISHED_ENCODER,
-        evidence='reconstructed: sizes that give the reported 3.37 M and, without attention '
-        'products, 0.86 G for 138 embeddings as 22,080 scalars',
-        parameters=3_372_868),
-    'video_encoder_laptop': MixerPreset(
-        config=dataclasses.replace(
-            _LAPTOP, outputs=40, positions=138, depth=1, self_attentions=0),
-        evidence='this project: as mixer_laptop', parameters=21_442),
+  'mixer_published': MixerPreset(
+    config=MixerConfig(),
+    evidence='reconstructed: the nearest natural sizes to the reported 9.85 M and 2.94 G: '
+    '3.0 % above in parameters; for one embedding as 160 scalars 1.1 % below in '
+    'multiply-adds with attention products, 13.1 % below without',
+    parameters=10_147_898,
+  ),
+  'mixer_laptop': MixerPreset(
+    config=_LAPTOP,
+    evidence='this project: every fold of a study at once on two cores',
+    parameters=82_358,
+  ),
+  'video_encoder_published': MixerPreset(
+    config=_PUBLISHED_ENCODER,
+    evidence='reconstructed: sizes that give the reported 3.37 M and, without attention '
+    'products, 0.86 G for 138 embeddings as 22,080 scalars',
+    parameters=3_372_868,
+  ),
+  'video_encoder_laptop': MixerPreset(
+    config=dataclasses.replace(_LAPTOP, outputs=40, positions=138, depth=1, self_attentions=0),
+    evidence='this project: as mixer_laptop',
+    parameters=21_442,
+  ),
 }
 
 
@@ -280,15 +323,16 @@ def _path(keys) -> str:
 @functools.lru_cache(maxsize=32)
 def _blueprint(config: MixerConfig):
   """A network's graph and its parameters without values."""
-  graph, state = nnx.split(
-      nnx.eval_shape(lambda: Mixer(config, rngs=nnx.Rngs(0))), nnx.Param)
+  graph, state = nnx.split(nnx.eval_shape(lambda: Mixer(config, rngs=nnx.Rngs(0))), nnx.Param)
   return graph, nnx.to_flat_state(state)
 
 
 def abstract_parameters(config: MixerConfig) -> dict[str, jax.ShapeDtypeStruct]:
   """Paths, shapes and dtypes of a network's arrays, without making them."""
-  return {_path(keys): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-          for keys, leaf in _blueprint(config)[1]}
+  return {
+    _path(keys): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    for keys, leaf in _blueprint(config)[1]
+  }
 
 
 def initial_parameters(config: MixerConfig, seed: int | jax.Array) -> dict[str, jax.Array]:
@@ -321,14 +365,24 @@ def from_parameters(config: MixerConfig, arrays: Mapping[str, jax.Array]) -> Mix
   unmatched = {_path(keys) for keys, _ in flat} ^ arrays.keys()
   if unmatched:
     raise KeyError(f'missing or unknown arrays: {", ".join(sorted(unmatched))}')
-  model = nnx.merge(graph, nnx.from_flat_state(
-      [(keys, type(leaf)(jnp.asarray(arrays[_path(keys)]))) for keys, leaf in flat]))
+  model = nnx.merge(
+    graph,
+    nnx.from_flat_state(
+      [(keys, type(leaf)(jnp.asarray(arrays[_path(keys)]))) for keys, leaf in flat]
+    ),
+  )
   model.eval()
   return model
 
 
-def apply_train(config: MixerConfig, arrays: Mapping[str, jax.Array], embeddings: jax.Array,
-                mask: jax.Array | None = None, *, key: jax.Array) -> jax.Array:
+def apply_train(
+  config: MixerConfig,
+  arrays: Mapping[str, jax.Array],
+  embeddings: jax.Array,
+  mask: jax.Array | None = None,
+  *,
+  key: jax.Array,
+) -> jax.Array:
   """Runs a network in training mode, with dropout: [batch, outputs] float32."""
   model = from_parameters(config, arrays)
   model.train()

@@ -12,7 +12,6 @@ from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.layers import Linear, Moments, Places, layer_norm
 from painformer_jax.models.stem import Downsample, Stem
 
-
 # What a stage's blocks keep of their forward pass: 'all' of it; 'products': what
 # matrix products give; 'inputs': the input of each block, which is computed again.
 REMAT = ('all', 'products', 'inputs')
@@ -50,31 +49,43 @@ class PainFormer(nnx.Module):
       not sharded. Only the FFT gate needs it.
   """
 
-  def __init__(self, config: PainFormerConfig, *, rngs: nnx.Rngs,
-               partition: Callable | None = None):
+  def __init__(
+    self, config: PainFormerConfig, *, rngs: nnx.Rngs, partition: Callable | None = None
+  ):
     self.config = config
     rates = iter(np.linspace(0, config.drop_path_rate, config.depth).tolist())
     for stage, pattern in enumerate(config.mixers):
       n, width = stage + 1, config.widths[stage]
       entry = Downsample(config, stage, rngs=rngs) if stage else Stem(config, rngs=rngs)
       setattr(self, f'patch_embed{n}', entry)
-      setattr(self, f'block{n}', nnx.List(
-          Block(config, stage, mixer=mixer, drop_path=next(rates),
-                partition=partition, rngs=rngs)
-          for mixer in pattern))
+      setattr(
+        self,
+        f'block{n}',
+        nnx.List(
+          Block(config, stage, mixer=mixer, drop_path=next(rates), partition=partition, rngs=rngs)
+          for mixer in pattern
+        ),
+      )
       # The last stage's norm closes the class attention instead.
-      setattr(self, f'norm{n}', layer_norm(
-          width, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs))
-    self.post_network = nnx.List(
-        ClassBlock(config, rngs=rngs) for _ in range(config.post_blocks))
+      setattr(
+        self, f'norm{n}', layer_norm(width, epsilon=1e-6, dtype=jnp.dtype(config.dtype), rngs=rngs)
+      )
+    self.post_network = nnx.List(ClassBlock(config, rngs=rngs) for _ in range(config.post_blocks))
     self.head = nnx.data(None)
     if config.num_classes:
       self.head = Linear(config.embedding_width, config.num_classes, rngs=rngs)
 
-  def __call__(self, images: jax.Array, *, attention: bool = False,
-               stages: bool = False, key: jax.Array | None = None,
-               places: Places | None = None, remat: Sequence[str] = (),
-               stem_moments: Sequence[Moments] | None = None) -> Output:
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    attention: bool = False,
+    stages: bool = False,
+    key: jax.Array | None = None,
+    places: Places | None = None,
+    remat: Sequence[str] = (),
+    stem_moments: Sequence[Moments] | None = None,
+  ) -> Output:
     """Runs the backbone.
 
     Args:
@@ -95,12 +106,11 @@ class PainFormer(nnx.Module):
     config, size = self.config, self.config.image_size
     if images.ndim != 4 or images.shape[1:] != (size, size, 3):
       raise ValueError(
-          f'images have shape {images.shape}; this model takes '
-          f'[batch, {size}, {size}, 3]')
+        f'images have shape {images.shape}; this model takes [batch, {size}, {size}, 3]'
+      )
     x = images.astype(config.dtype)
     maps, outputs = [], []
-    keys = iter([None] * config.depth if key is None
-                else jax.random.split(key, config.depth))
+    keys = iter([None] * config.depth if key is None else jax.random.split(key, config.depth))
     for n in range(1, len(config.widths) + 1):
       entry = getattr(self, f'patch_embed{n}')
       x = entry(x, stem_moments) if n == 1 and stem_moments else entry(x)
@@ -124,9 +134,12 @@ class PainFormer(nnx.Module):
     if self.head is not None:
       logits = self.head(embedding.astype(jnp.float32))
     return Output(
-        embedding=embedding, tokens=tokens, logits=logits,
-        attention=tuple(maps) if attention else None,
-        stages=tuple(outputs) if stages else None)
+      embedding=embedding,
+      tokens=tokens,
+      logits=logits,
+      attention=tuple(maps) if attention else None,
+      stages=tuple(outputs) if stages else None,
+    )
 
 
 def _kept(block: Block, policy: str) -> Callable:
@@ -135,5 +148,8 @@ def _kept(block: Block, policy: str) -> Callable:
     return block
   policies = jax.checkpoint_policies
   return jax.checkpoint(
-      lambda x, key, places: block(x, key, places), policy=policies.dots_with_no_batch_dims_saveable
-      if policy == 'products' else policies.nothing_saveable)
+    lambda x, key, places: block(x, key, places),
+    policy=policies.dots_with_no_batch_dims_saveable
+    if policy == 'products'
+    else policies.nothing_saveable,
+  )

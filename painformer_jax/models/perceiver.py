@@ -17,7 +17,7 @@ from painformer_jax.models.layers import layer_norm
 
 _EPSILON = 1e-5
 _FEW_PAIRS = 64  # Of latents and tokens, up to which attention is written out.
-_MANY_SCORES = 2 ** 18  # Of a sample, from which half of the samples keeps a core busy.
+_MANY_SCORES = 2**18  # Of a sample, from which half of the samples keeps a core busy.
 
 
 def fourier_features(count: int, *, positions: int, bands: int, max_frequency: float) -> np.ndarray:
@@ -47,12 +47,17 @@ class Linear(nnx.Linear):
 
   def __init__(self, width_in: int, width_out: int, **kwargs):
     # Reconstructed: each output starts with about its input's variance.
-    super().__init__(width_in, width_out, kernel_init=nnx.initializers.variance_scaling(
-        1.0, 'fan_in', 'normal'), **kwargs)
+    super().__init__(
+      width_in,
+      width_out,
+      kernel_init=nnx.initializers.variance_scaling(1.0, 'fan_in', 'normal'),
+      **kwargs,
+    )
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return _linear(x.astype(self.dtype), self.kernel[...],
-                   None if self.bias is None else self.bias[...])
+    return _linear(
+      x.astype(self.dtype), self.kernel[...], None if self.bias is None else self.bias[...]
+    )
 
 
 def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
@@ -134,8 +139,17 @@ class LatentAttention(nnx.Module):
     dropout: on what is added.
   """
 
-  def __init__(self, width: int, *, context_width: int | None = None, heads: int,
-               head_width: int, dropout: float, dtype, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    width: int,
+    *,
+    context_width: int | None = None,
+    heads: int,
+    head_width: int,
+    dropout: float,
+    dtype,
+    rngs: nnx.Rngs,
+  ):
     inner = heads * head_width
     norm = functools.partial(layer_norm, epsilon=_EPSILON, dtype=dtype, rngs=rngs)
     linear = functools.partial(Linear, dtype=dtype, rngs=rngs)
@@ -147,8 +161,14 @@ class LatentAttention(nnx.Module):
     self.dropout = Dropout(dropout)
     self.heads = heads
 
-  def __call__(self, latents: jax.Array, context: jax.Array | None = None, *,
-               mask: jax.Array | None = None, noise: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self,
+    latents: jax.Array,
+    context: jax.Array | None = None,
+    *,
+    mask: jax.Array | None = None,
+    noise: jax.Array | None = None,
+  ) -> jax.Array:
     """Adds what the latents read.
 
     Args:
@@ -175,7 +195,6 @@ class LatentAttention(nnx.Module):
     y = (_read_few if few else _read)(q, k, v, mask, heads=self.heads)
     return latents + self.dropout(self.proj(y), noise)
 
-
   def _read_narrow(self, x: jax.Array, context: jax.Array, mask: jax.Array | None) -> jax.Array:
     """What is added, by the same products in an order that suits a narrow context.
 
@@ -201,8 +220,9 @@ def is_narrow(heads: int, context_width: int, *, inner: int) -> bool:
   return heads * context_width < inner
 
 
-def _read(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *,
-          heads: int) -> jax.Array:
+def _read(
+  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, heads: int
+) -> jax.Array:
   """Attention of [batch or 1, queries, inner] to [batch, tokens, inner], as matrix products."""
   scores = heads * q.shape[1] * k.shape[1]
   if mask is None and q.shape == k.shape and len(q) % 2 == 0 and scores >= _MANY_SCORES:
@@ -252,8 +272,9 @@ def _divide_backward(kept, gradient):
 _divide.defvjp(_divide_forward, _divide_backward)
 
 
-def _read_few(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *,
-              heads: int) -> jax.Array:
+def _read_few(
+  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, heads: int
+) -> jax.Array:
   """The same for a handful of latents and tokens.
 
   Products of 4x8 matrices, one a sample and head, cost CPUs more in calls than in
@@ -304,6 +325,6 @@ class GegluMlp(nnx.Module):
     # As jax.nn.gelu in float32, but with erf, which XLA has at a third of the price of
     # erfc; in bfloat16 1 + erf would cancel.
     gate = gate.astype(jnp.float32)
-    gelu = 0.5 * gate * (1 + jax.lax.erf(gate * 0.5 ** 0.5))
+    gelu = 0.5 * gate * (1 + jax.lax.erf(gate * 0.5**0.5))
     y = self.fc2(value * gelu.astype(value.dtype))
     return x + self.dropout(y, noise)

@@ -28,8 +28,7 @@ def preset(name: str) -> Preset:
     InputError: there is none.
   """
   if not isinstance(name, str) or name not in PRESETS:
-    raise InputError(
-        f'no model {name!r}{_hint(str(name), PRESETS)} (known: {", ".join(PRESETS)})')
+    raise InputError(f'no model {name!r}{_hint(str(name), PRESETS)} (known: {", ".join(PRESETS)})')
   return PRESETS[name]
 
 
@@ -42,8 +41,10 @@ def make_config(name: str, **overrides) -> PainFormerConfig:
   config = preset(name).config
   known = {field.name for field in dataclasses.fields(config)}
   for field in overrides.keys() - known:
-    raise InputError(f'model {name} has no field {field!r}{_hint(field, known)} '
-                     f'(known: {", ".join(sorted(known))})')
+    raise InputError(
+      f'model {name} has no field {field!r}{_hint(field, known)} '
+      f'(known: {", ".join(sorted(known))})'
+    )
   try:
     return dataclasses.replace(config, **overrides)
   except ValueError as error:

@@ -29,8 +29,7 @@ def gate_fft(x: jax.Array, weight: jax.Array) -> jax.Array:
   spectrum = jnp.fft.rfft2(x.astype(jnp.float32), axes=(1, 2), norm='ortho')
   spectrum *= jax.lax.complex(weight[..., 0], weight[..., 1])
   spectrum = jnp.fft.ifft(spectrum, axis=1, norm='ortho')
-  spectrum = jax.lax.complex(
-      spectrum.real, spectrum.imag * _has_mirror(x.shape[2])[:, None])
+  spectrum = jax.lax.complex(spectrum.real, spectrum.imag * _has_mirror(x.shape[2])[:, None])
   return jnp.fft.irfft(spectrum, n=x.shape[2], axis=2, norm='ortho').astype(x.dtype)
 
 
@@ -60,9 +59,7 @@ def _matrices(height: int, width: int):
   return tuple(m.astype(np.float32) for m in (into, forward, inverse, back))
 
 
-def gate_dft(
-    x: jax.Array, weight: jax.Array, *, precision: str = 'highest'
-) -> jax.Array:
+def gate_dft(x: jax.Array, weight: jax.Array, *, precision: str = 'highest') -> jax.Array:
   """The same filter with the transforms written as matrix products.
 
   Args:
@@ -78,14 +75,14 @@ def gate_dft(
   operand = jnp.float32 if precision == 'highest' else x.dtype
   matrices = _matrices(x.shape[1], x.shape[2])
   into, forward, inverse, back = (jnp.asarray(m, operand) for m in matrices)
-  dot = functools.partial(
-      jnp.einsum, precision=precision, preferred_element_type=jnp.float32)
+  dot = functools.partial(jnp.einsum, precision=precision, preferred_element_type=jnp.float32)
   z = dot('bhwc,wkr->brhkc', x.astype(operand), into).astype(operand)
   z = dot('brhkc,sgrh->bsgkc', z, forward)
   real, imag = z[:, 0], z[:, 1]
   gate_real, gate_imag = weight[..., 0], weight[..., 1]
-  z = jnp.stack([real * gate_real - imag * gate_imag,
-                 real * gate_imag + imag * gate_real], axis=1).astype(operand)
+  z = jnp.stack(
+    [real * gate_real - imag * gate_imag, real * gate_imag + imag * gate_real], axis=1
+  ).astype(operand)
   z = dot('brhkc,sgrh->bsgkc', z, inverse).astype(operand)
   return dot('brhkc,wkr->bhwc', z, back).astype(x.dtype)
 

@@ -32,12 +32,20 @@ class RowSums:
 
 
 # Logits that a device has at a time: 64 MiB of them, and as much again for gradients.
-MOST_LOGITS = 2 ** 24
+MOST_LOGITS = 2**24
 
 
-def row_sums(mesh: Mesh, kernel: jax.Array, bias: jax.Array, embedding: jax.Array, *,
-             labels: jax.Array, others: jax.Array, classes: int,
-             most_logits: int = MOST_LOGITS) -> RowSums:
+def row_sums(
+  mesh: Mesh,
+  kernel: jax.Array,
+  bias: jax.Array,
+  embedding: jax.Array,
+  *,
+  labels: jax.Array,
+  others: jax.Array,
+  classes: int,
+  most_logits: int = MOST_LOGITS,
+) -> RowSums:
   """Sums over the classes of a head that lies divided over the axis 'classes'.
 
   Args:
@@ -56,14 +64,18 @@ def row_sums(mesh: Mesh, kernel: jax.Array, bias: jax.Array, embedding: jax.Arra
     # All rows of the group: the devices that share the classes.
     of_group = [jax.lax.all_gather(a, CLASSES, tiled=True) for a in (embedding, labels, others)]
     count = of_group[0].shape[0]
-    pieces = next(n for n in range(1, count + 1)
-                  if not count % n and (count // n * bias.size <= most_logits or n == count))
+    pieces = next(
+      n
+      for n in range(1, count + 1)
+      if not count % n and (count // n * bias.size <= most_logits or n == count)
+    )
     if pieces == 1:
       sums = of_piece(kernel, bias, *of_group)
     else:
       sums = jax.lax.map(
-          jax.checkpoint(lambda piece: of_piece(kernel, bias, *piece)),
-          [a.reshape(pieces, -1, *a.shape[1:]) for a in of_group])
+        jax.checkpoint(lambda piece: of_piece(kernel, bias, *piece)),
+        [a.reshape(pieces, -1, *a.shape[1:]) for a in of_group],
+      )
       sums = jax.tree.map(lambda a: a.reshape(count), sums)
     start = jax.lax.axis_index(CLASSES) * rows  # Each keeps its own rows' sums.
     return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), sums)
@@ -82,18 +94,24 @@ def row_sums(mesh: Mesh, kernel: jax.Array, bias: jax.Array, embedding: jax.Arra
     def logit_of(label):
       column = label - first
       mine = (column >= 0) & (column < bias.size)
-      found = jnp.take_along_axis(
-          logits, jnp.clip(column, 0, bias.size - 1)[:, None], axis=1)[:, 0]
+      found = jnp.take_along_axis(logits, jnp.clip(column, 0, bias.size - 1)[:, None], axis=1)[:, 0]
       return jax.lax.psum(jnp.where(mine, found, 0), CLASSES)
 
-    best = jnp.where(own_largest == largest, first + logits_or_low.argmax(-1),
-                     jnp.iinfo(jnp.int32).max)
+    best = jnp.where(
+      own_largest == largest, first + logits_or_low.argmax(-1), jnp.iinfo(jnp.int32).max
+    )
     return RowSums(
-        log_sum=jnp.log(total) + largest, mean=mean, own=logit_of(labels),
-        other=logit_of(others), best=jax.lax.pmin(best, CLASSES))
+      log_sum=jnp.log(total) + largest,
+      mean=mean,
+      own=logit_of(labels),
+      other=logit_of(others),
+      best=jax.lax.pmin(best, CLASSES),
+    )
 
   rows, by_class = rows_spec(mesh), PartitionSpec(CLASSES)
   return jax.shard_map(
-      of_own_classes, mesh=mesh,
-      in_specs=(PartitionSpec(None, CLASSES), by_class, rows, rows, rows),
-      out_specs=RowSums(*[rows] * 5))(kernel, bias, embedding, labels, others)
+    of_own_classes,
+    mesh=mesh,
+    in_specs=(PartitionSpec(None, CLASSES), by_class, rows, rows, rows),
+    out_specs=RowSums(*[rows] * 5),
+  )(kernel, bias, embedding, labels, others)

@@ -21,7 +21,7 @@ from painformer_jax.parallel.mesh import DATA
 SLICES, CLASSES = 'slices', 'classes'
 
 # Smaller arrays stay whole under 'fsdp': a message costs more than they do.
-LEAST_SPLIT = 2 ** 12
+LEAST_SPLIT = 2**12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,18 +59,19 @@ class Split:
 # The optimizer's moments and the averages have their parameter's path at the end of
 # their own, and lie where it lies.
 RULES = (
-    (r'(.*/)?heads/[^/]+/kernel', Split(data=(0,), classes=1)),
-    (r'(.*/)?heads/[^/]+/bias', Split(classes=0)),
-    (r'(.*/)?log_variance/[^/]+', Split()),
-    (r'(.*/)?complex_weight', Split(data=(2,))),
-    (r'(.*/)?kernel', Split(data=(-1, -2))),
-    (r'(.*/)?(bias|scale|mean|var|count)', Split()),
-    (r'step|key', Split()),
+  (r'(.*/)?heads/[^/]+/kernel', Split(data=(0,), classes=1)),
+  (r'(.*/)?heads/[^/]+/bias', Split(classes=0)),
+  (r'(.*/)?log_variance/[^/]+', Split()),
+  (r'(.*/)?complex_weight', Split(data=(2,))),
+  (r'(.*/)?kernel', Split(data=(-1, -2))),
+  (r'(.*/)?(bias|scale|mean|var|count)', Split()),
+  (r'step|key', Split()),
 )
 
 
-def training_mesh(strategy: Strategy = Strategy(),
-                  devices: Sequence[jax.Device] | None = None) -> Mesh:
+def training_mesh(
+  strategy: Strategy = Strategy(), devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   """A mesh of the axes 'slices', 'data', 'classes' over all devices of all processes.
 
   Raises:
@@ -80,11 +81,14 @@ def training_mesh(strategy: Strategy = Strategy(),
   slices, shared = strategy.slices or _own_slices(devices), strategy.class_devices
   if len(devices) % (slices * shared):
     raise InputError(
-        f'{len(devices)} devices do not divide into {slices} slice(s) of groups of {shared}: '
-        'mend config.sharding.slices or config.sharding.class_devices')
+      f'{len(devices)} devices do not divide into {slices} slice(s) of groups of {shared}: '
+      'mend config.sharding.slices or config.sharding.class_devices'
+    )
   shape = (len(devices) // slices // shared, shared)
-  blocks = [mesh_utils.create_device_mesh(shape, block, allow_split_physical_axes=True)
-            for block in _blocks(devices, slices)]
+  blocks = [
+    mesh_utils.create_device_mesh(shape, block, allow_split_physical_axes=True)
+    for block in _blocks(devices, slices)
+  ]
   return Mesh(np.stack(blocks), (SLICES, DATA, CLASSES), axis_types=(AxisType.Auto,) * 3)
 
 
@@ -99,7 +103,7 @@ def _blocks(devices: Sequence, slices: int) -> list[list]:
   else:
     order = sorted(devices, key=lambda d: (d.process_index, d.id))
   size = len(order) // slices
-  return [order[start:start + size] for start in range(0, len(order), size)]
+  return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def state_shardings(mesh: Mesh, tree, strategy: Strategy = Strategy()):
@@ -116,13 +120,17 @@ def state_shardings(mesh: Mesh, tree, strategy: Strategy = Strategy()):
   leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
   paths = ['/'.join(_key(k) for k in keys) for keys, _ in leaves]
   rules = path_rules.match(RULES, paths, table='sharding')
-  return structure.unflatten([
+  return structure.unflatten(
+    [
       NamedSharding(mesh, _spec(mesh, rules[path], path, leaf.shape, strategy))
-      for path, (_, leaf) in zip(paths, leaves)])
+      for path, (_, leaf) in zip(paths, leaves)
+    ]
+  )
 
 
-def _spec(mesh: Mesh, rule: Split, path: str, shape: tuple[int, ...],
-          strategy: Strategy) -> PartitionSpec:
+def _spec(
+  mesh: Mesh, rule: Split, path: str, shape: tuple[int, ...], strategy: Strategy
+) -> PartitionSpec:
   axes: list[str | None] = [None] * len(shape)
   if rule.classes is not None and splits_classes(mesh, shape[rule.classes]):
     axes[rule.classes] = CLASSES
@@ -143,12 +151,12 @@ def splits_classes(mesh: Mesh, columns: int) -> bool:
 
 def gathered(mesh: Mesh, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
   """Every parameter whole on every device, but heads that are divided by class."""
+
   def whole(path, array):
     rule = path_rules.match(RULES, [path], table='sharding')[path]
     by_class = rule.classes is not None and splits_classes(mesh, array.shape[rule.classes])
     axes = [CLASSES if by_class and n == rule.classes else None for n in range(array.ndim)]
-    return jax.lax.with_sharding_constraint(
-        array, NamedSharding(mesh, PartitionSpec(*axes)))
+    return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec(*axes)))
 
   return {path: whole(path, array) for path, array in params.items()}
 

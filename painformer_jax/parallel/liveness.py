@@ -51,8 +51,11 @@ def listen_on(port: int, *, backlog: int | None = None) -> socket.socket:
   """
   both = socket.has_dualstack_ipv6()
   return socket.create_server(
-      ('', port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both,
-      backlog=backlog)
+    ('', port),
+    family=socket.AF_INET6 if both else socket.AF_INET,
+    dualstack_ipv6=both,
+    backlog=backlog,
+  )
 
 
 def end_process(line: str) -> None:
@@ -72,8 +75,9 @@ class Peers:
     end: ends this process; takes the line to print.
   """
 
-  def __init__(self, *, process: int, count: int, timeout: float,
-               end: Callable[[str], None] = end_process):
+  def __init__(
+    self, *, process: int, count: int, timeout: float, end: Callable[[str], None] = end_process
+  ):
     self._process, self._count, self._timeout, self._end = process, count, timeout, end
     self._selector, self._line = selectors.DefaultSelector(), None
     self._peers: dict[socket.socket, _Peer] = {}
@@ -86,7 +90,7 @@ class Peers:
     self._listener = listen_on(0, backlog=self._count)
     self._listener.setblocking(False)
     self._selector.register(self._listener, selectors.EVENT_READ)
-    self._token = secrets.randbelow(2 ** 31)
+    self._token = secrets.randbelow(2**31)
     self._thread.start()
     return Meeting(port=self._listener.getsockname()[1], token=self._token)
 
@@ -96,8 +100,9 @@ class Peers:
       connection = socket.create_connection((host, meeting.port), timeout=self._timeout)
     except OSError as error:
       progress.say(
-          f'process {self._process} cannot watch the others ({host}, port {meeting.port}: '
-          f'{error.strerror or error}): that one of them died is noticed late')
+        f'process {self._process} cannot watch the others ({host}, port {meeting.port}: '
+        f'{error.strerror or error}): that one of them died is noticed late'
+      )
       return
     connection.sendall(b'%d %d\n' % (meeting.token, self._process))
     self._add(connection, process=0)
@@ -203,8 +208,9 @@ class Peers:
     for connection in self._peers:
       _send(connection, b'%s %d %s' % (_LOST, process, what.encode()))
     self._line = (
-        f'process {process} of {self._count} {what}, so this one ({self._process}) stops '
-        'too; run the same command again to go on from the last checkpoint')
+      f'process {process} of {self._count} {what}, so this one ({self._process}) stops '
+      'too; run the same command again to go on from the last checkpoint'
+    )
     self._noticed.set()
 
 

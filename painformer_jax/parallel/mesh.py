@@ -21,8 +21,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   sharded operands do not take.
   """
   devices = jax.devices() if devices is None else list(devices)
-  return jax.make_mesh(
-      (len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+  return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +36,7 @@ class PerDevice:
 
   def __call__(self, function: Callable) -> Callable:
     rows, whole = rows_spec(self.mesh), PartitionSpec()
-    return jax.shard_map(
-        function, mesh=self.mesh, in_specs=(rows, whole), out_specs=rows)
+    return jax.shard_map(function, mesh=self.mesh, in_specs=(rows, whole), out_specs=rows)
 
 
 def rows_spec(mesh: Mesh) -> PartitionSpec:
@@ -49,8 +47,8 @@ def rows_spec(mesh: Mesh) -> PartitionSpec:
 def with_shardings(abstract, tree_of_shardings):
   """Shapes and dtypes -> the same with where they lie, for a restore."""
   return jax.tree.map(
-      lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
-      abstract, tree_of_shardings)
+    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, tree_of_shardings
+  )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -78,14 +76,13 @@ def put_batch(mesh: Mesh, batch: Mapping):
   """Host arrays of this process's rows -> global arrays split over devices."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(
-      lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)),
-      batch)
+    lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
+  )
 
 
 def put_whole(mesh: Mesh, rows: np.ndarray) -> jax.Array:
   """Rows that every process holds in full -> a global array split over devices."""
-  return jax.make_array_from_callback(
-      rows.shape, batch_sharding(mesh), lambda index: rows[index])
+  return jax.make_array_from_callback(rows.shape, batch_sharding(mesh), lambda index: rows[index])
 
 
 def is_main() -> bool:
@@ -115,18 +112,21 @@ def check_rows(mesh: Mesh, rows: Mapping[str, int], *, accumulate: int = 1) -> N
   for task, count in rows.items():
     if count < 1 or count % parts:
       raise InputError(
-          f'task {task} has {count} rows a batch, which do not split over {over}: make '
-          f'config.tasks.{task}.rows a multiple of {parts}')
+        f'task {task} has {count} rows a batch, which do not split over {over}: make '
+        f'config.tasks.{task}.rows a multiple of {parts}'
+      )
 
 
 def in_parts(mesh: Mesh, tree, count: int):
   """[rows, ...] -> [count, rows / count, ...], no row changing its device."""
+
   def split(rows):
     blocks = rows.reshape(mesh.size, count, -1, *rows.shape[1:])
     parts = jax.numpy.swapaxes(blocks, 0, 1)
     return jax.lax.with_sharding_constraint(
-        parts.reshape(count, -1, *rows.shape[1:]),
-        NamedSharding(mesh, PartitionSpec(None, *rows_spec(mesh))))
+      parts.reshape(count, -1, *rows.shape[1:]),
+      NamedSharding(mesh, PartitionSpec(None, *rows_spec(mesh))),
+    )
 
   return jax.tree.map(split, tree)
 
@@ -144,7 +144,8 @@ def interleave(mesh: Mesh, parts: Sequence[jax.Array]) -> jax.Array:
   blocks = [p.reshape(mesh.size, -1, *p.shape[1:]) for p in parts]
   joined = jax.numpy.concatenate(blocks, axis=1)
   return jax.lax.with_sharding_constraint(
-      joined.reshape(-1, *joined.shape[2:]), batch_sharding(mesh))
+    joined.reshape(-1, *joined.shape[2:]), batch_sharding(mesh)
+  )
 
 
 def separate(mesh: Mesh, joined: jax.Array, rows: Sequence[int]) -> list[jax.Array]:

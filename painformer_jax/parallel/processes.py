@@ -28,10 +28,15 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def joined(*, coordinator: str | None = None, count: int | None = None,
-           index: int | None = None, explain: Callable[[BaseException], int],
-           start_timeout: float = START_TIMEOUT,
-           peer_timeout: float = PEER_TIMEOUT) -> Iterator[None]:
+def joined(
+  *,
+  coordinator: str | None = None,
+  count: int | None = None,
+  index: int | None = None,
+  explain: Callable[[BaseException], int],
+  start_timeout: float = START_TIMEOUT,
+  peer_timeout: float = PEER_TIMEOUT,
+) -> Iterator[None]:
   """Inside, this is one of several processes that see one another's devices.
 
   Where one of them fails or dies, the others end too, each with one line, instead of
@@ -73,20 +78,31 @@ def joined(*, coordinator: str | None = None, count: int | None = None,
   # JAX is not to notice before `liveness` does: it ends a process with pages from C++.
   late = int(2 * peer_timeout) + 10
   # With status 1: on a cluster they may yet come, and what started this one tries again.
-  waiting = threading.Timer(start_timeout, liveness.end_process, [
+  waiting = threading.Timer(
+    start_timeout,
+    liveness.end_process,
+    [
       f'after {start_timeout:g} s not all of {place.count} processes are at '
-      f'{place.coordinator}: see that each was started, and with another --process'])
+      f'{place.coordinator}: see that each was started, and with another --process'
+    ],
+  )
   waiting.daemon = True
   waiting.start()
   try:
     jax.distributed.initialize(
-        near, num_processes=place.count, process_id=place.index,
-        local_device_ids=place.devices, cluster_detection_method='deactivate',
-        initialization_timeout=int(start_timeout) + 60, heartbeat_timeout_seconds=late,
-        shutdown_timeout_seconds=late)
+      near,
+      num_processes=place.count,
+      process_id=place.index,
+      local_device_ids=place.devices,
+      cluster_detection_method='deactivate',
+      initialization_timeout=int(start_timeout) + 60,
+      heartbeat_timeout_seconds=late,
+      shutdown_timeout_seconds=late,
+    )
   except (ValueError, RuntimeError) as error:
-    line = (f'the processes do not find each other at {place.coordinator}: '
-            f'{str(error).splitlines()[0]}')
+    line = (
+      f'the processes do not find each other at {place.coordinator}: {str(error).splitlines()[0]}'
+    )
     if isinstance(error, RuntimeError):  # Of the network, or of a process that is gone.
       liveness.end_process(line)
     raise InputError(line) from error
@@ -130,11 +146,9 @@ def _check(coordinator: str, count: int | None, index: int | None) -> None:
     raise InputError('--coordinator needs --processes and --process as well')
   host, port = _split(coordinator)
   if not host or not 0 < port < 65536:
-    raise InputError(
-        f'--coordinator {coordinator} is no HOST:PORT, such as 127.0.0.1:9876')
+    raise InputError(f'--coordinator {coordinator} is no HOST:PORT, such as 127.0.0.1:9876')
   if count < 1 or not 0 <= index < count:
-    raise InputError(
-        f'--process {index} of --processes {count}: processes are numbered from 0 on')
+    raise InputError(f'--process {index} of --processes {count}: processes are numbered from 0 on')
 
 
 def _check_free(coordinator: str, port: int) -> None:
@@ -143,8 +157,9 @@ def _check_free(coordinator: str, port: int) -> None:
     liveness.listen_on(port).close()
   except OSError as error:
     raise InputError(
-        f'process 0 cannot answer at {coordinator} ({os.strerror(error.errno)}): name '
-        'another port, in all processes') from error
+      f'process 0 cannot answer at {coordinator} ({os.strerror(error.errno)}): name '
+      'another port, in all processes'
+    ) from error
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -156,26 +171,28 @@ def _found_by_jax(timeout: float) -> _Place:
   """What SLURM, Open MPI, a TPU pod or Kubernetes set up, as JAX reads it."""
   # What it finds, JAX tells nobody else, but `liveness` has to know it.
   from jax._src.clusters import ClusterEnv
+
   try:
     coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-        os.environ.get('JAX_COORDINATOR_ADDRESS'), None, None, None, None, int(timeout))
+      os.environ.get('JAX_COORDINATOR_ADDRESS'), None, None, None, None, int(timeout)
+    )
   except (ValueError, RuntimeError, OSError, KeyError) as error:
-    raise InputError(
-        f'--distributed: the processes do not find each other ({error})') from error
+    raise InputError(f'--distributed: the processes do not find each other ({error})') from error
   if None in (coordinator, count, index):
     raise InputError(
-        '--distributed: the processes do not find each other; start them with SLURM, Open '
-        'MPI, Kubernetes or on a TPU pod, or name --coordinator, --processes and --process')
+      '--distributed: the processes do not find each other; start them with SLURM, Open '
+      'MPI, Kubernetes or on a TPU pod, or name --coordinator, --processes and --process'
+    )
   return _Place(coordinator, count, index, devices and tuple(devices))
 
 
 def _meet(host: str, timeout: float) -> liveness.Peers:
   """Every process connects to process 0, which tells them its port."""
-  peers = liveness.Peers(process=jax.process_index(), count=jax.process_count(),
-                         timeout=timeout)
+  peers = liveness.Peers(process=jax.process_index(), count=jax.process_count(), timeout=timeout)
   meeting = peers.listen() if parallel.is_main() else liveness.Meeting()
   port, token = multihost_utils.broadcast_one_to_all(
-      np.array([meeting.port, meeting.token], np.int32)).tolist()
+    np.array([meeting.port, meeting.token], np.int32)
+  ).tolist()
   if not parallel.is_main():
     peers.connect(host, liveness.Meeting(port=port, token=token))
   return peers
@@ -203,8 +220,7 @@ class AnyProcess:
 
   def __call__(self, here: bool) -> bool:
     devices = np.full(jax.local_device_count(), here, np.int32)
-    self._asked.append(
-        self._any(jax.make_array_from_process_local_data(self._each, devices)))
+    self._asked.append(self._any(jax.make_array_from_process_local_data(self._each, devices)))
     if len(self._asked) <= self.LAG:
       return False
     return bool(jax.device_get(self._asked.popleft()))

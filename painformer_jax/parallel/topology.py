@@ -8,7 +8,7 @@ from typing import Literal
 from painformer_jax.core.errors import InputError, import_extra
 
 Platform = Literal['tpu', 'cuda', 'cpu']
-GIB = 2 ** 30
+GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,10 @@ class Chip:
 
 
 _TPU_SOURCE = (
-    'docs.cloud.google.com/tpu/docs/{}: peak bf16, HBM bandwidth, half of the bidirectional '
-    'interconnect; memory: what the compiler of libtpu 0.0.42 allows; network between slices: '
-    '{}')
+  'docs.cloud.google.com/tpu/docs/{}: peak bf16, HBM bandwidth, half of the bidirectional '
+  'interconnect; memory: what the compiler of libtpu 0.0.42 allows; network between slices: '
+  '{}'
+)
 _POD_NETWORK = 'that of a pod ({} Tbit/s) divided by its 256 chips'
 
 # Bytes of an H100 as CUDA counts them, and the share of them that launch/with.sh lets XLA
@@ -56,32 +57,65 @@ _POD_NETWORK = 'that of a pod ({} Tbit/s) divided by its 256 chips'
 _H100_MEMORY, _GPU_SHARE = 85_045_477_376, 0.9
 
 CHIPS = {
-    'v5e': Chip(
-        platform='tpu', dimensions=2, memory=int(15.75 * GIB), bandwidth=819e9, flops=197e12,
-        link=200e9, network=3.125e9, accelerator='v5litepod', kinds=('TPU v5 lite', 'TPU v5e'),
-        source=_TPU_SOURCE.format('v5e', _POD_NETWORK.format(6.4))),
-    'v5p': Chip(
-        platform='tpu', dimensions=3, memory=int(95.74 * GIB), bandwidth=2765e9, flops=459e12,
-        link=600e9, network=6.25e9, accelerator='v5p', cores=2, kinds=('TPU v5', 'TPU v5p'),
-        source=_TPU_SOURCE.format('v5p', 'assumed, 200 Gbit/s for a host of 4 chips')),
-    'v6e': Chip(
-        platform='tpu', dimensions=2, memory=int(31.25 * GIB), bandwidth=1600e9, flops=918e12,
-        link=400e9, network=12.5e9, accelerator='v6e', kinds=('TPU v6 lite', 'TPU v6e'),
-        source=_TPU_SOURCE.format('v6e', _POD_NETWORK.format(25.6))),
-    'h100': Chip(
-        platform='cuda', dimensions=0, memory=int(_GPU_SHARE * _H100_MEMORY),
-        bandwidth=3.35e12, flops=989e12, link=450e9, node=8, network=50e9,
-        kinds=('NVIDIA H100 80GB HBM3',),
-        source='NVIDIA H100 SXM data sheet: dense bf16, HBM3 bandwidth, half of the NVLink '
-        f'bandwidth; memory: the {_GPU_SHARE:.0%} of what CUDA reports that launch/with.sh lets '
-        'XLA take; network: a 400 Gbit/s card for each GPU, as in DGX H100'),
+  'v5e': Chip(
+    platform='tpu',
+    dimensions=2,
+    memory=int(15.75 * GIB),
+    bandwidth=819e9,
+    flops=197e12,
+    link=200e9,
+    network=3.125e9,
+    accelerator='v5litepod',
+    kinds=('TPU v5 lite', 'TPU v5e'),
+    source=_TPU_SOURCE.format('v5e', _POD_NETWORK.format(6.4)),
+  ),
+  'v5p': Chip(
+    platform='tpu',
+    dimensions=3,
+    memory=int(95.74 * GIB),
+    bandwidth=2765e9,
+    flops=459e12,
+    link=600e9,
+    network=6.25e9,
+    accelerator='v5p',
+    cores=2,
+    kinds=('TPU v5', 'TPU v5p'),
+    source=_TPU_SOURCE.format('v5p', 'assumed, 200 Gbit/s for a host of 4 chips'),
+  ),
+  'v6e': Chip(
+    platform='tpu',
+    dimensions=2,
+    memory=int(31.25 * GIB),
+    bandwidth=1600e9,
+    flops=918e12,
+    link=400e9,
+    network=12.5e9,
+    accelerator='v6e',
+    kinds=('TPU v6 lite', 'TPU v6e'),
+    source=_TPU_SOURCE.format('v6e', _POD_NETWORK.format(25.6)),
+  ),
+  'h100': Chip(
+    platform='cuda',
+    dimensions=0,
+    memory=int(_GPU_SHARE * _H100_MEMORY),
+    bandwidth=3.35e12,
+    flops=989e12,
+    link=450e9,
+    node=8,
+    network=50e9,
+    kinds=('NVIDIA H100 80GB HBM3',),
+    source='NVIDIA H100 SXM data sheet: dense bf16, HBM3 bandwidth, half of the NVLink '
+    f'bandwidth; memory: the {_GPU_SHARE:.0%} of what CUDA reports that launch/with.sh lets '
+    'XLA take; network: a 400 Gbit/s card for each GPU, as in DGX H100',
+  ),
 }
 
 # What a plan for each platform needs beside JAX: a module and the extra that brings it.
 _COMPILERS = {'tpu': ('libtpu', 'tpu'), 'cuda': ('jax_cuda12_plugin', 'plan-gpu')}
 
 # An H100 SXM as CUDA describes it, in the text form of XLA's GpuTargetConfigProto.
-_H100 = '''
+_H100 = (
+  """
 platform_name: "CUDA"
 device_description_str: "NVIDIA H100 80GB HBM3"
 dnn_version_info { major: 9 minor: 10 patch: 0 }
@@ -105,7 +139,9 @@ gpu_device_info {
   memory_bandwidth: 3350000000000
   device_memory_size: %d
 }
-''' % _H100_MEMORY
+"""
+  % _H100_MEMORY
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,20 +191,28 @@ def parse(text: str) -> Topology:
   example = {1: '8', 2: '4x4', 3: '4x4x4'}[dimensions]
   if not re.fullmatch(r'[1-9]\d{0,4}' + r'x[1-9]\d{0,4}' * (dimensions - 1), numbers):
     raise InputError(f'--topology {text}: write it as {name}:{example}')
-  if '*' in text and (not chip or chip.platform != 'tpu'
-                      or not re.fullmatch(r'[1-9]\d{0,2}', several)):
+  if '*' in text and (
+    not chip or chip.platform != 'tpu' or not re.fullmatch(r'[1-9]\d{0,2}', several)
+  ):
     raise InputError(
-        f'--topology {text}: several slices are of TPUs, such as 2*v5e:4x4'
-        + (f'; name all GPUs, such as {name}:{2 * chip.node}' if chip and chip.node else ''))
+      f'--topology {text}: several slices are of TPUs, such as 2*v5e:4x4'
+      + (f'; name all GPUs, such as {name}:{2 * chip.node}' if chip and chip.node else '')
+    )
   shape = tuple(map(int, numbers.split('x')))
   if chip and chip.node:
-    count, = shape
+    (count,) = shape
     if count > chip.node and count % chip.node:
       raise InputError(
-          f'--topology {text}: above {chip.node}, a multiple of {chip.node} (whole nodes)')
+        f'--topology {text}: above {chip.node}, a multiple of {chip.node} (whole nodes)'
+      )
     shape = (-(-count // chip.node), min(count, chip.node))
-  return Topology(text=text, platform=chip.platform if chip else 'cpu', chip=chip, shape=shape,
-                  slices=int(several or 1))
+  return Topology(
+    text=text,
+    platform=chip.platform if chip else 'cpu',
+    chip=chip,
+    shape=shape,
+    slices=int(several or 1),
+  )
 
 
 def chip_of(device_kind: str) -> Chip | None:
@@ -195,8 +239,10 @@ def environment(topology: Topology) -> dict[str, str]:
   if topology.platform == 'tpu':
     chip = topology.chip
     variables |= {  # Otherwise libtpu asks the cloud's metadata server what it runs on.
-        'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost',
-        'TPU_ACCELERATOR_TYPE': f'{chip.accelerator}-{chip.cores * math.prod(topology.shape)}'}
+      'TPU_SKIP_MDS_QUERY': '1',
+      'TPU_WORKER_HOSTNAMES': 'localhost',
+      'TPU_ACCELERATOR_TYPE': f'{chip.accelerator}-{chip.cores * math.prod(topology.shape)}',
+    }
   return variables
 
 
@@ -219,11 +265,12 @@ def devices(topology: Topology) -> list:
       if topology.slices > 1:
         options['num_slices'] = topology.slices
       found = topologies.get_topology_desc(
-          platform='tpu', topology_name=topology.text.rpartition('*')[2], **options)
+        platform='tpu', topology_name=topology.text.rpartition('*')[2], **options
+      )
     else:
       found = topologies.get_topology_desc(
-          platform='cuda', target_config=_H100,
-          topology='x'.join(map(str, (1, *topology.shape))))
+        platform='cuda', target_config=_H100, topology='x'.join(map(str, (1, *topology.shape)))
+      )
   except jax.errors.JaxRuntimeError as error:
     raise InputError(f'--topology {topology.text}: {error}') from error
   return list(found.devices)

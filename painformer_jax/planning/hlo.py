@@ -12,17 +12,61 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all',
-               'ragged-all-to-all', 'collective-permute', 'collective-broadcast')
+COLLECTIVES = (
+  'all-reduce',
+  'all-gather',
+  'reduce-scatter',
+  'all-to-all',
+  'ragged-all-to-all',
+  'collective-permute',
+  'collective-broadcast',
+)
 # Bits of an element; 8-bit floats have many names, matched by their prefix.
-_BITS = {'pred': 8, 's2': 2, 'u2': 2, 's4': 4, 'u4': 4, 'f4e2m1fn': 4, 's8': 8, 'u8': 8,
-         's16': 16, 'u16': 16, 'f16': 16, 'bf16': 16, 's32': 32, 'u32': 32, 'f32': 32,
-         's64': 64, 'u64': 64, 'f64': 64, 'c64': 64, 'c128': 128, 'token': 0, 'opaque': 0}
+_BITS = {
+  'pred': 8,
+  's2': 2,
+  'u2': 2,
+  's4': 4,
+  'u4': 4,
+  'f4e2m1fn': 4,
+  's8': 8,
+  'u8': 8,
+  's16': 16,
+  'u16': 16,
+  'f16': 16,
+  'bf16': 16,
+  's32': 32,
+  'u32': 32,
+  'f32': 32,
+  's64': 64,
+  'u64': 64,
+  'f64': 64,
+  'c64': 64,
+  'c128': 128,
+  'token': 0,
+  'opaque': 0,
+}
 # They move nothing: names for buffers, or halves of what is counted elsewhere.
-_NO_TRAFFIC = frozenset((
-    'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional',
-    'call', 'after-all', 'partition-id', 'replica-id', 'optimization-barrier', 'opt-barrier',
-    'async-start', 'async-update', 'async-done'))
+_NO_TRAFFIC = frozenset(
+  (
+    'parameter',
+    'constant',
+    'tuple',
+    'get-tuple-element',
+    'bitcast',
+    'while',
+    'conditional',
+    'call',
+    'after-all',
+    'partition-id',
+    'replica-id',
+    'optimization-barrier',
+    'opt-barrier',
+    'async-start',
+    'async-update',
+    'async-done',
+  )
+)
 # Custom calls that join or make buffers without touching them.
 _NAMES_ONLY = re.compile(r'custom_call_target="(?:ConcatBitcast|AllocateBuffer)"')
 
@@ -32,19 +76,20 @@ _SHAPE = re.compile(r'\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^{}]*?)\})?')
 _TILE = re.compile(r'([\d,]*):T\(([\d,]+)\)')
 _SPACE = re.compile(r'S\((\d+)\)')
 _CALLED = re.compile(
-    r'\b(?:calls|body|condition|to_apply|branch_computations|true_computation|'
-    r'false_computation)=(?:\{([^}]*)\}|%?([\w.\-]+))')
-_LISTED_GROUPS = re.compile(
-    r'\b(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}')
-_IOTA_GROUPS = re.compile(
-    r'\breplica_groups=\[(\d+,\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)')
+  r'\b(?:calls|body|condition|to_apply|branch_computations|true_computation|'
+  r'false_computation)=(?:\{([^}]*)\}|%?([\w.\-]+))'
+)
+_LISTED_GROUPS = re.compile(r'\b(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}')
+_IOTA_GROUPS = re.compile(r'\breplica_groups=\[(\d+,\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)')
 _MESH_GROUPS = re.compile(
-    r"\breplica_groups=mesh\[([^\]]*)\](?:,? ?device_ids=\((.*?)\))? \{([^}]*)\}")
+  r'\breplica_groups=mesh\[([^\]]*)\](?:,? ?device_ids=\((.*?)\))? \{([^}]*)\}'
+)
 _IOTA = re.compile(r'\[([\d,]+)\](?:T\(([\d,]+)\))?')
 # What a TPU hands to its host for the chips of other slices, which the text of one slice's
 # program does not have: slices that take part, and what becomes of it.
 _BETWEEN_SLICES = re.compile(
-    r'_xla_megascale_target="\{([\d,:]+)\}.*_xla_megascale_transfer_type="(\w+)"')
+  r'_xla_megascale_target="\{([\d,:]+)\}.*_xla_megascale_transfer_type="(\w+)"'
+)
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -83,8 +128,11 @@ class Instruction:
   @functools.cached_property
   def called(self) -> tuple[str, ...]:
     """Names of the computations that it runs."""
-    return tuple(name.strip().lstrip('%') for several, one in _CALLED.findall(self.attributes)
-                 for name in (several or one).split(','))
+    return tuple(
+      name.strip().lstrip('%')
+      for several, one in _CALLED.findall(self.attributes)
+      for name in (several or one).split(',')
+    )
 
   @property
   def trips(self) -> int | None:
@@ -140,8 +188,9 @@ def parse(text: str) -> Module:
       current[instruction.name] = instruction
   if entry is None:
     raise ValueError('not the text of an HLO module: it has no ENTRY computation')
-  counts = [int(n) for n in re.findall(
-      r'\b(?:num_partitions|replica_count)=(\d+)', text.splitlines()[0])]
+  counts = [
+    int(n) for n in re.findall(r'\b(?:num_partitions|replica_count)=(\d+)', text.splitlines()[0])
+  ]
   return Module(computations=computations, entry=entry, devices=math.prod(counts))
 
 
@@ -151,6 +200,7 @@ def walk(module: Module) -> Iterator[tuple[Instruction, dict[str, Instruction], 
   Insides of fusions are left out. Of a conditional every branch is there once; a loop
   of unknown length counts once (see `unknown_loops`).
   """
+
   def visit(name: str, times: int):
     computation = module.computations[name]
     for instruction in computation.values():
@@ -188,13 +238,16 @@ def collectives(module: Module, *, places: Sequence[int] | None = None) -> list[
       count, moved = sums.get(key, (0, 0))
       entering = sum(s.bytes for s in _operands(instruction, computation))
       sums[key] = count + times, moved + times * entering
-  found = [Collective(kind=kind, group=group, nodes=nodes, count=count, bytes=moved)
-           for (kind, group, nodes), (count, moved) in sums.items()]
+  found = [
+    Collective(kind=kind, group=group, nodes=nodes, count=count, bytes=moved)
+    for (kind, group, nodes), (count, moved) in sums.items()
+  ]
   return sorted(found, key=lambda c: (-c.bytes, c.kind, c.group, c.nodes))
 
 
-def _exchanges(instruction: Instruction, computation: dict[str, Instruction], module: Module
-               ) -> Iterator[tuple[str, Instruction, dict[str, Instruction]]]:
+def _exchanges(
+  instruction: Instruction, computation: dict[str, Instruction], module: Module
+) -> Iterator[tuple[str, Instruction, dict[str, Instruction]]]:
   """Kind, instruction and computation of each collective that a line runs."""
   kind = instruction.opcode.removesuffix('-start')
   if kind in COLLECTIVES:
@@ -208,8 +261,7 @@ def _exchanges(instruction: Instruction, computation: dict[str, Instruction], mo
         if inner.opcode in COLLECTIVES:
           # TPUs: a sum of which each chip keeps its part alone.
           scattered = inner.opcode == 'all-reduce' and name.startswith('all-reduce-scatter')
-          yield ('reduce-scatter' if scattered else inner.opcode, inner,
-                 module.computations[name])
+          yield ('reduce-scatter' if scattered else inner.opcode, inner, module.computations[name])
 
 
 def traffic(module: Module, *, other_spaces: bool) -> int:
@@ -227,8 +279,11 @@ def traffic(module: Module, *, other_spaces: bool) -> int:
   total = 0
   for instruction, computation, times in walk(module):
     opcode = instruction.opcode
-    if (opcode in _NO_TRAFFIC or opcode.endswith(('-done', '-update'))
-        or _NAMES_ONLY.search(instruction.attributes)):
+    if (
+      opcode in _NO_TRAFFIC
+      or opcode.endswith(('-done', '-update'))
+      or _NAMES_ONLY.search(instruction.attributes)
+    ):
       continue
     weigh = functools.partial(_weight, other_spaces=other_spaces)
     operands, results = _operands(instruction, computation), instruction.shapes
@@ -256,8 +311,12 @@ def _weight(shapes, *, other_spaces: bool) -> int:
 
 
 def _operands(instruction: Instruction, computation) -> list[Shape]:
-  return [shape for name in instruction.operands if name in computation
-          for shape in computation[name].shapes]
+  return [
+    shape
+    for name in instruction.operands
+    if name in computation
+    for shape in computation[name].shapes
+  ]
 
 
 def _instruction(name: str, rest: str) -> Instruction:
@@ -266,11 +325,14 @@ def _instruction(name: str, rest: str) -> Instruction:
   kind, rest = rest[:split], rest[split:].lstrip()
   opening = rest.index('(')
   closing = _closing(rest, opening)
-  inside = rest[opening + 1:closing]
+  inside = rest[opening + 1 : closing]
   return Instruction(
-      name=name, opcode=rest[:opening], shapes=tuple(
-          _shape(found) for found in _SHAPE.finditer(re.sub(r'/\*.*?\*/', '', kind))),
-      operands=tuple(re.findall(r'%([\w.\-]+)', inside)), attributes=rest[closing + 1:])
+    name=name,
+    opcode=rest[:opening],
+    shapes=tuple(_shape(found) for found in _SHAPE.finditer(re.sub(r'/\*.*?\*/', '', kind))),
+    operands=tuple(re.findall(r'%([\w.\-]+)', inside)),
+    attributes=rest[closing + 1 :],
+  )
 
 
 def _closing(text: str, opening: int) -> int:
@@ -294,12 +356,14 @@ def _shape(found: re.Match) -> Shape:
     for dimension, step in zip(minor_to_major, reversed(tile[2].split(','))):
       padded[dimension] = -(-sizes[dimension] // int(step)) * int(step)
   space = _SPACE.search(layout)
-  return Shape(*(-(-math.prod(n) * bits // 8) for n in (sizes, padded)),
-               space=int(space[1]) if space else 0)
+  return Shape(
+    *(-(-math.prod(n) * bits // 8) for n in (sizes, padded)), space=int(space[1]) if space else 0
+  )
 
 
-def _group(kind: str, instruction: Instruction, devices: int,
-           places: Sequence[int] | None) -> tuple[int, int]:
+def _group(
+  kind: str, instruction: Instruction, devices: int, places: Sequence[int] | None
+) -> tuple[int, int]:
   """How many devices take part together, and over how many nodes they lie at most."""
   if found := _BETWEEN_SLICES.search(instruction.attributes):  # One chip of each slice.
     count = 0
@@ -334,12 +398,13 @@ def _groups(instruction: Instruction, devices: int) -> list[Sequence[int]]:
 
 def _mesh_groups(axes: str, order: str | None, spanned: str) -> list[list[int]]:
   """Groups over some axes, or parts of axes: '(before)size' cuts one into three."""
-  parts = [(name, int(before or 1), int(size or 0)) for name, before, size in re.findall(
-      r"'([^']*)'(?::\((\d+)\)(\d+))?", spanned)]
+  parts = [
+    (name, int(before or 1), int(size or 0))
+    for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", spanned)
+  ]
   shape, together = [], []
   for name, size in re.findall(r"'([^']*)'=(\d+)", axes):
-    own = [(before, before * (part or int(size))) for axis, before, part in parts
-           if axis == name]
+    own = [(before, before * (part or int(size))) for axis, before, part in parts if axis == name]
     cuts = sorted({1, int(size), *(cut for pair in own for cut in pair)})
     for low, high in zip(cuts, cuts[1:]):
       if any(first <= low and high <= last for first, last in own):

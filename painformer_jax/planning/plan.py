@@ -20,16 +20,16 @@ import time
 from collections.abc import Mapping
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.planning import hlo
 from painformer_jax.parallel import topology as topology_lib
+from painformer_jax.planning import hlo
 
 # By platform. CPU: what LLVM makes of a program changes neither its memory nor its
 # collectives. GPU: Triton's kernels for products are chosen by measuring on a device,
 # without one the first choice can fail to compile; cuBLAS takes any. Plans say so.
 _COMPILER_OPTIONS = {
-    'cpu': {'xla_backend_optimization_level': 0},
-    'cuda': {'xla_gpu_enable_triton_gemm': False},
-    'tpu': {},
+  'cpu': {'xla_backend_optimization_level': 0},
+  'cuda': {'xla_gpu_enable_triton_gemm': False},
+  'tpu': {},
 }
 # Where each platform's compiler finds the flags that launch/with.sh sets for a run.
 FLAGS = {'cpu': 'XLA_FLAGS', 'cuda': 'XLA_FLAGS', 'tpu': 'LIBTPU_INIT_ARGS'}
@@ -128,23 +128,32 @@ def run_apart(request: Request) -> Program:
   topology_lib.check_compiler(topology)
   root = str(pathlib.Path(__file__).parents[2])
   environment = {
-      **os.environ, **topology_lib.environment(topology),
-      'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))}
+    **os.environ,
+    **topology_lib.environment(topology),
+    'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])),
+  }
   with tempfile.TemporaryDirectory() as folder:
     answer = pathlib.Path(folder, 'program.json')
     done = subprocess.run(
-        [sys.executable, '-m', __spec__.name, str(answer)], env=environment, check=False,
-        input=json.dumps(dataclasses.asdict(request)), capture_output=True, text=True)
+      [sys.executable, '-m', __spec__.name, str(answer)],
+      env=environment,
+      check=False,
+      input=json.dumps(dataclasses.asdict(request)),
+      capture_output=True,
+      text=True,
+    )
     if not answer.is_file():
       lines = [line for line in done.stderr.splitlines() if line.strip()]
       raise InputError(
-          f'the compiler for {request.topology} ended with status {done.returncode} and no '
-          f'result: {lines[-1] if lines else "it said nothing"}')
+        f'the compiler for {request.topology} ended with status {done.returncode} and no '
+        f'result: {lines[-1] if lines else "it said nothing"}'
+      )
     fields = json.loads(answer.read_text())
   if 'error' in fields:
     raise InputError(fields['error'])
-  return Program(**{**fields, 'collectives': tuple(
-      hlo.Collective(**c) for c in fields['collectives'])})
+  return Program(
+    **{**fields, 'collectives': tuple(hlo.Collective(**c) for c in fields['collectives'])}
+  )
 
 
 def compile_step(request: Request) -> Program:
@@ -164,43 +173,61 @@ def compile_step(request: Request) -> Program:
   if topology.platform == 'cuda' and not config.sharding.slices:
     # As in a run: JAX gives the GPUs of each host a slice of their own. Those of a
     # topology that is not there are all of slice 0, but have a process for each host.
-    config = dataclasses.replace(config, sharding=dataclasses.replace(
-        config.sharding, slices=topology.nodes))
+    config = dataclasses.replace(
+      config, sharding=dataclasses.replace(config.sharding, slices=topology.nodes)
+    )
   setup = assemble(config, request.classes, devices=topology_lib.devices(topology))
   state, batch, model = setup.abstract, setup.batch(), setup.model
   start = time.perf_counter()
   compiled, failure = None, None
   try:
-    compiled = setup.train_step().lower(state, batch).compile(
-        compiler_options=_COMPILER_OPTIONS[topology.platform])
+    compiled = (
+      setup.train_step()
+      .lower(state, batch)
+      .compile(compiler_options=_COMPILER_OPTIONS[topology.platform])
+    )
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     failure = str(error).splitlines()[0].removeprefix('RESOURCE_EXHAUSTED: ')
   program = Program(
-      topology=topology.text, chips=topology.chips, mesh=dict(setup.mesh.shape),
-      images=sum(config.rows.values()), remat=config.remat,
-      model=f'{config.model["name"]} at {model.image_size}, {model.dtype}, {model.gate} gate',
-      model_flops=arithmetic.training_flops(model), gate_flops=float(
-          arithmetic.TRAINING_OVER_FORWARD * arithmetic.FLOPS_PER_MULTIPLY_ADD
-          * arithmetic.gate_multiply_adds(model)),
-      parts_flops=arithmetic.moments_flops(model) if config.accumulate > 1 else 0.0,
-      compiler=_compiler(topology), flags=os.environ.get(FLAGS[topology.platform], '').strip(),
-      compile_seconds=time.perf_counter() - start,
-      parameter_bytes=shard_bytes(state.params),
-      optimizer_bytes=shard_bytes(state.opt_state),
-      other_state_bytes=shard_bytes(state) - shard_bytes((state.params, state.opt_state)),
-      batch_bytes=shard_bytes(batch), failure=failure)
-  return program if compiled is None else dataclasses.replace(
-      program, **_measure(compiled, topology, _places(setup.mesh, topology)))
+    topology=topology.text,
+    chips=topology.chips,
+    mesh=dict(setup.mesh.shape),
+    images=sum(config.rows.values()),
+    remat=config.remat,
+    model=f'{config.model["name"]} at {model.image_size}, {model.dtype}, {model.gate} gate',
+    model_flops=arithmetic.training_flops(model),
+    gate_flops=float(
+      arithmetic.TRAINING_OVER_FORWARD
+      * arithmetic.FLOPS_PER_MULTIPLY_ADD
+      * arithmetic.gate_multiply_adds(model)
+    ),
+    parts_flops=arithmetic.moments_flops(model) if config.accumulate > 1 else 0.0,
+    compiler=_compiler(topology),
+    flags=os.environ.get(FLAGS[topology.platform], '').strip(),
+    compile_seconds=time.perf_counter() - start,
+    parameter_bytes=shard_bytes(state.params),
+    optimizer_bytes=shard_bytes(state.opt_state),
+    other_state_bytes=shard_bytes(state) - shard_bytes((state.params, state.opt_state)),
+    batch_bytes=shard_bytes(batch),
+    failure=failure,
+  )
+  return (
+    program
+    if compiled is None
+    else dataclasses.replace(program, **_measure(compiled, topology, _places(setup.mesh, topology)))
+  )
 
 
 def shard_bytes(tree) -> int:
   """Bytes of one device's shards of arrays or of shapes with shardings."""
   import jax
 
-  return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-             for leaf in jax.tree.leaves(tree))
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
 
 
 def _places(mesh, topology: topology_lib.Topology) -> list[int] | None:
@@ -217,23 +244,32 @@ def _measure(compiled, topology: topology_lib.Topology, places: list[int] | None
   # Compilers count one turn of a loop; the text says how many there are.
   counted = 'flops' in cost and not hlo.repeated_loops(module)
   return dict(
-      argument_bytes=memory.argument_size_in_bytes,
-      output_bytes=memory.output_size_in_bytes, alias_bytes=memory.alias_size_in_bytes,
-      temporary_bytes=memory.temp_size_in_bytes,
-      code_bytes=memory.generated_code_size_in_bytes,
-      peak_bytes=(memory.argument_size_in_bytes + memory.output_size_in_bytes
-                  - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-                  + memory.generated_code_size_in_bytes),
-      flops=cost['flops'] if counted else None,
-      accessed_bytes=cost['bytes accessed'] if counted else None,
-      traffic_bytes=hlo.traffic(module, other_spaces=topology.platform == 'tpu'),
-      collectives=tuple(hlo.collectives(module, places=places)),
-      unknown_loops=hlo.unknown_loops(module))
+    argument_bytes=memory.argument_size_in_bytes,
+    output_bytes=memory.output_size_in_bytes,
+    alias_bytes=memory.alias_size_in_bytes,
+    temporary_bytes=memory.temp_size_in_bytes,
+    code_bytes=memory.generated_code_size_in_bytes,
+    peak_bytes=(
+      memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      - memory.alias_size_in_bytes
+      + memory.temp_size_in_bytes
+      + memory.generated_code_size_in_bytes
+    ),
+    flops=cost['flops'] if counted else None,
+    accessed_bytes=cost['bytes accessed'] if counted else None,
+    traffic_bytes=hlo.traffic(module, other_spaces=topology.platform == 'tpu'),
+    collectives=tuple(hlo.collectives(module, places=places)),
+    unknown_loops=hlo.unknown_loops(module),
+  )
 
 
 def _compiler(topology: topology_lib.Topology) -> str:
-  names = {'tpu': ('jax', 'libtpu'), 'cuda': ('jax', 'jax-cuda12-plugin'),
-           'cpu': ('jax', 'jaxlib')}[topology.platform]
+  names = {
+    'tpu': ('jax', 'libtpu'),
+    'cuda': ('jax', 'jax-cuda12-plugin'),
+    'cpu': ('jax', 'jaxlib'),
+  }[topology.platform]
   versions = []
   for name in names:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -7,10 +7,11 @@ alone decides. Real steps take longer.
 import dataclasses
 from collections.abc import Sequence
 
-from painformer_jax.planning.hlo import Collective
 from painformer_jax.parallel.topology import Topology
+from painformer_jax.planning.hlo import Collective
 
 ARITHMETIC, MEMORY, INTERCONNECT = 'arithmetic', 'memory', 'interconnect'
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Roofline:
@@ -67,7 +68,8 @@ def collective_seconds(collectives: Sequence[Collective], topology: Topology) ->
   for collective in collectives:
     nodes = collective.nodes
     by_link, by_network = _sent(
-        collective.kind, inside=max(collective.group // nodes, 1), nodes=nodes)
+      collective.kind, inside=max(collective.group // nodes, 1), nodes=nodes
+    )
     total += collective.bytes * by_link / chip.link
     if nodes > 1:
       total += collective.bytes * by_network / chip.network
@@ -86,8 +88,15 @@ def _sent(kind: str, *, inside: int, nodes: int) -> tuple[float, float]:
   return (0, 1) if nodes > 1 else (1, 0)  # One piece; the slowest way decides.
 
 
-def roofline(topology: Topology, *, flops: float, traffic: float,
-             collectives: Sequence[Collective], images: int, model_flops: float) -> Roofline:
+def roofline(
+  topology: Topology,
+  *,
+  flops: float,
+  traffic: float,
+  collectives: Sequence[Collective],
+  images: int,
+  model_flops: float,
+) -> Roofline:
   """The roofline of a step.
 
   Args:
@@ -99,6 +108,13 @@ def roofline(topology: Topology, *, flops: float, traffic: float,
   """
   chip = topology.chip
   return Roofline(
-      seconds={ARITHMETIC: flops / chip.flops, MEMORY: traffic / chip.bandwidth,
-               INTERCONNECT: collective_seconds(collectives, topology)},
-      images=images, chips=topology.chips, model_flops=model_flops, peak_flops=chip.flops)
+    seconds={
+      ARITHMETIC: flops / chip.flops,
+      MEMORY: traffic / chip.bandwidth,
+      INTERCONNECT: collective_seconds(collectives, topology),
+    },
+    images=images,
+    chips=topology.chips,
+    model_flops=model_flops,
+    peak_flops=chip.flops,
+  )

@@ -3,13 +3,14 @@
 import pathlib
 from collections.abc import Sequence
 
-from painformer_jax.data import corpus, prepared
 from painformer_jax.core.errors import InputError
+from painformer_jax.data import corpus, prepared
 from painformer_jax.training.config import TrainConfig
 
 
-def task_sizes(config: TrainConfig, *, explicit: Sequence[str] = ()
-               ) -> tuple[dict[str, int], dict[str, int]]:
+def task_sizes(
+  config: TrainConfig, *, explicit: Sequence[str] = ()
+) -> tuple[dict[str, int], dict[str, int]]:
   """Numbers of classes and of training images of every task.
 
   Args:
@@ -28,11 +29,13 @@ def task_sizes(config: TrainConfig, *, explicit: Sequence[str] = ()
   for entry in explicit:
     name, _, count = entry.partition('=')
     if name not in config.tasks or not count.isdecimal() or int(count) < 1:
-      raise InputError(f'--classes {entry}: write it as TASK=N with one of the tasks '
-                       f'{", ".join(config.tasks)}')
+      raise InputError(
+        f'--classes {entry}: write it as TASK=N with one of the tasks {", ".join(config.tasks)}'
+      )
     given[name] = int(count)
-  there = (set(prepared.list_tasks(config.data_dir))
-           if pathlib.Path(config.data_dir).is_dir() else set())
+  there = (
+    set(prepared.list_tasks(config.data_dir)) if pathlib.Path(config.data_dir).is_dir() else set()
+  )
   published = {task.name: task for task in corpus.CORPUS}
   classes, images = {}, {}
   for name in config.tasks:
@@ -45,10 +48,12 @@ def task_sizes(config: TrainConfig, *, explicit: Sequence[str] = ()
       images[name] = 1
       if config.batch and config.shares in ('proportional', 'temperature'):
         raise InputError(
-            f"task {name}: config.shares is '{config.shares}', but its size is not known: "
-            f"prepare it, or name rows")
+          f"task {name}: config.shares is '{config.shares}', but its size is not known: "
+          f'prepare it, or name rows'
+        )
     else:
       raise InputError(
-          f'task {name} is neither prepared in {config.data_dir} nor of the corpus: give '
-          f'--classes {name}=N')
+        f'task {name} is neither prepared in {config.data_dir} nor of the corpus: give '
+        f'--classes {name}=N'
+      )
   return classes | given, images

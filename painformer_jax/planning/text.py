@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from painformer_jax.core.errors import import_extra
+from painformer_jax.core.progress import duration
+from painformer_jax.parallel.topology import Topology, parse
 from painformer_jax.planning.plan import FLAGS, Program
 from painformer_jax.planning.roofline import ARITHMETIC, INTERCONNECT, MEMORY, Roofline, roofline
-from painformer_jax.parallel.topology import Topology, parse
-from painformer_jax.core.progress import duration
 
 _PARTS = (ARITHMETIC, MEMORY, INTERCONNECT)
 # By platform: what differs from the program of a run, beside flags.
@@ -51,21 +51,34 @@ class Plan:
       return None
     flops = program.flops
     if flops is None:
-      flops = program.images / program.chips * (
-          program.model_flops + program.gate_flops + program.parts_flops)
+      flops = (
+        program.images
+        / program.chips
+        * (program.model_flops + program.gate_flops + program.parts_flops)
+      )
     return roofline(
-        topology, flops=flops, traffic=program.traffic_bytes, images=program.images,
-        collectives=program.collectives, model_flops=program.model_flops)
+      topology,
+      flops=flops,
+      traffic=program.traffic_bytes,
+      images=program.images,
+      collectives=program.collectives,
+      model_flops=program.model_flops,
+    )
 
   @property
   def uncounted(self) -> str:
     """What the estimate's arithmetic leaves out; '' for nothing that is known."""
     program = self.program
-    if program.failure is not None or program.flops is not None or (
-        set(program.remat.split('-')) == {'all'}):
+    if (
+      program.failure is not None
+      or program.flops is not None
+      or (set(program.remat.split('-')) == {'all'})
+    ):
       return ''
-    return (f'what remat={program.remat} computes again, at most a third more: the arithmetic '
-            'is by the formula, as the compiler gives no count here')
+    return (
+      f'what remat={program.remat} computes again, at most a third more: the arithmetic '
+      'is by the formula, as the compiler gives no count here'
+    )
 
   @property
   def slow_memory_seconds(self) -> float | None:
@@ -77,19 +90,27 @@ class Plan:
     """The plan as JSON holds it: 'compiled' are facts, 'estimated' is the roofline."""
     estimate, chip = self.roofline, self.topology.chip
     return {
-        'settings': dict(self.settings), 'topology': self.program.topology, 'fits': self.fits,
-        'chip': dataclasses.asdict(chip) if chip else None,
-        'compiled': dataclasses.asdict(self.program),
-        'estimated': estimate and {
-            'seconds': estimate.seconds, 'bound': estimate.bound,
-            'arithmetic_without': self.uncounted,
-            'memory_seconds_without_on_chip_memory': self.slow_memory_seconds,
-            'step_seconds': estimate.step_seconds,
-            'images_per_second': estimate.images_per_second,
-            'images_per_second_per_chip': estimate.images_per_second / estimate.chips,
-            'mfu': estimate.mfu, 'epochs': self.epochs, 'samples': self.samples,
-            'hours': self._hours(estimate),
-            'chip_hours': self._hours(estimate) * estimate.chips}}
+      'settings': dict(self.settings),
+      'topology': self.program.topology,
+      'fits': self.fits,
+      'chip': dataclasses.asdict(chip) if chip else None,
+      'compiled': dataclasses.asdict(self.program),
+      'estimated': estimate
+      and {
+        'seconds': estimate.seconds,
+        'bound': estimate.bound,
+        'arithmetic_without': self.uncounted,
+        'memory_seconds_without_on_chip_memory': self.slow_memory_seconds,
+        'step_seconds': estimate.step_seconds,
+        'images_per_second': estimate.images_per_second,
+        'images_per_second_per_chip': estimate.images_per_second / estimate.chips,
+        'mfu': estimate.mfu,
+        'epochs': self.epochs,
+        'samples': self.samples,
+        'hours': self._hours(estimate),
+        'chip_hours': self._hours(estimate) * estimate.chips,
+      },
+    }
 
   def _hours(self, estimate: Roofline) -> float:
     return estimate.hours(self.epochs * self.samples)
@@ -110,17 +131,21 @@ def describe(plan: Plan) -> str:
   """One plan in lines: facts about the program first, then the estimate."""
   program, chip = plan.program, plan.topology.chip
   lines = [
-      f'{program.model}: {program.images:,} images a step on {program.topology}, '
-      f'{program.images / program.chips:g} a chip, {program.chips} '
-      f'chip{"s" * (program.chips > 1)}',
-      '',
-      f'Compiled in {duration(program.compile_seconds)} by {program.compiler}. '
-      'Facts about the program, each chip:']
-  rows = [('compiled', _compiled(plan)), ('mesh', _mesh(plan)),
-          ('parameters', size(program.parameter_bytes)),
-          ('optimizer state', size(program.optimizer_bytes)),
-          ('statistics, counters', size(program.other_state_bytes)),
-          ('images, labels', size(program.batch_bytes))]
+    f'{program.model}: {program.images:,} images a step on {program.topology}, '
+    f'{program.images / program.chips:g} a chip, {program.chips} '
+    f'chip{"s" * (program.chips > 1)}',
+    '',
+    f'Compiled in {duration(program.compile_seconds)} by {program.compiler}. '
+    'Facts about the program, each chip:',
+  ]
+  rows = [
+    ('compiled', _compiled(plan)),
+    ('mesh', _mesh(plan)),
+    ('parameters', size(program.parameter_bytes)),
+    ('optimizer state', size(program.optimizer_bytes)),
+    ('statistics, counters', size(program.other_state_bytes)),
+    ('images, labels', size(program.batch_bytes)),
+  ]
   if program.failure is not None:
     return '\n'.join([*lines, *_aligned(rows), '', f'It does not fit: {program.failure}'])
   capacity = ''
@@ -129,19 +154,39 @@ def describe(plan: Plan) -> str:
   per_image = program.images / program.chips
   by_formula = f'{program.model_flops / 1e9:.4g} GFLOP by the formula of the model'
   rows += [
-      ('activations, temporaries', size(program.temporary_bytes)),
-      ('peak memory', size(program.peak_bytes) + capacity
-       + ('' if plan.fits in (True, None) else ': does not fit')),
-      ('arithmetic', f'an image {by_formula}' if program.flops is None else
-       f'{program.flops / 1e12:.4g} TFLOP; an image {program.flops / per_image / 1e9:.4g} '
-       f'GFLOP, {by_formula}'),
-      ('memory traffic', size(program.traffic_bytes) + ' by the text of the program' + (
-          '' if program.accessed_bytes is None else
-          f'; {size(program.accessed_bytes)} by the compiler, on-chip memory included'))]
+    ('activations, temporaries', size(program.temporary_bytes)),
+    (
+      'peak memory',
+      size(program.peak_bytes) + capacity + ('' if plan.fits in (True, None) else ': does not fit'),
+    ),
+    (
+      'arithmetic',
+      f'an image {by_formula}'
+      if program.flops is None
+      else f'{program.flops / 1e12:.4g} TFLOP; an image {program.flops / per_image / 1e9:.4g} '
+      f'GFLOP, {by_formula}',
+    ),
+    (
+      'memory traffic',
+      size(program.traffic_bytes)
+      + ' by the text of the program'
+      + (
+        ''
+        if program.accessed_bytes is None
+        else f'; {size(program.accessed_bytes)} by the compiler, on-chip memory included'
+      ),
+    ),
+  ]
   what = _group_name(plan.topology)
-  rows += [('collectives', f'{c.count} {c.kind} over {c.group} chips'
-            + (f' of {c.nodes} {what}s' if c.nodes > 1 else '') + f', {size(c.bytes)}')
-           for c in program.collectives] or [('collectives', 'none')]
+  rows += [
+    (
+      'collectives',
+      f'{c.count} {c.kind} over {c.group} chips'
+      + (f' of {c.nodes} {what}s' if c.nodes > 1 else '')
+      + f', {size(c.bytes)}',
+    )
+    for c in program.collectives
+  ] or [('collectives', 'none')]
   if program.unknown_loops:
     rows.append(('loops of unknown length', f'{program.unknown_loops}, counted once'))
   return '\n'.join([*lines, *_aligned(rows), '', *_estimate(plan)])
@@ -150,8 +195,11 @@ def describe(plan: Plan) -> str:
 def _compiled(plan: Plan) -> str:
   platform = plan.topology.platform
   name = FLAGS[platform]
-  with_flags = (f'with {name}={plan.program.flags}' if plan.program.flags else
-                f'without {name}; launch/with.sh {_KINDS[platform]} sets some')
+  with_flags = (
+    f'with {name}={plan.program.flags}'
+    if plan.program.flags
+    else f'without {name}; launch/with.sh {_KINDS[platform]} sets some'
+  )
   return _OPTIONS.get(platform, '') + (with_flags if platform != 'cpu' else 'not optimised')
 
 
@@ -161,14 +209,18 @@ def _mesh(plan: Plan) -> str:
   text = ', '.join(f'{axis} {count}' for axis, count in mesh.items())
   what, there = _group_name(topology), topology.nodes
   if mesh['slices'] != there and topology.chip:
-    text += (f'; config.sharding.slices says so, the chips are {there} {what}'
-             f'{"s" * (there > 1)}: only what leaves one is priced as network')
+    text += (
+      f'; config.sharding.slices says so, the chips are {there} {what}'
+      f'{"s" * (there > 1)}: only what leaves one is priced as network'
+    )
     if topology.platform == 'tpu' and there == 1:
       text += f'. Several are named {mesh["slices"]}*{topology.text.rpartition("*")[2]}'
   elif there > 1:
-    text += (f'; a slice {"is a node of" if topology.platform == "cuda" else "has"} '
-             f'{topology.chips // there} chips, the network between takes '
-             f'{size(topology.chip.network)}/s a chip')
+    text += (
+      f'; a slice {"is a node of" if topology.platform == "cuda" else "has"} '
+      f'{topology.chips // there} chips, the network between takes '
+      f'{size(topology.chip.network)}/s a chip'
+    )
     if topology.platform == 'tpu':
       text += ', an assumption'
   return text
@@ -193,53 +245,99 @@ def _estimate(plan: Plan) -> list[str]:
     times[MEMORY] += f' ({slow * 1e3:.3g} if on-chip memory saved nothing)'
   left_out = [('not counted', plan.uncounted)] if plan.uncounted else []
   return [
-      'Roofline, an estimate from peak rates that all overlap; real steps take longer:',
-      *_aligned([
-          ('time of a step', f'{", ".join(times.values())}: bound by {estimate.bound}'),
-          ('images', f'{estimate.images_per_second / estimate.chips:,.0f} a second and chip, '
-           f'{estimate.images_per_second:,.0f} in all, at best'),
-          ('MFU', f'{estimate.mfu:.1%} of bfloat16 peak, at best'),
-          (f'{plan.epochs:g} epochs of {plan.samples / 1e6:.3g} M',
-           f'{hours:,.1f} hours, {hours * estimate.chips:,.0f} chip-hours, at best'),
-          *left_out])]
+    'Roofline, an estimate from peak rates that all overlap; real steps take longer:',
+    *_aligned(
+      [
+        ('time of a step', f'{", ".join(times.values())}: bound by {estimate.bound}'),
+        (
+          'images',
+          f'{estimate.images_per_second / estimate.chips:,.0f} a second and chip, '
+          f'{estimate.images_per_second:,.0f} in all, at best',
+        ),
+        ('MFU', f'{estimate.mfu:.1%} of bfloat16 peak, at best'),
+        (
+          f'{plan.epochs:g} epochs of {plan.samples / 1e6:.3g} M',
+          f'{hours:,.1f} hours, {hours * estimate.chips:,.0f} chip-hours, at best',
+        ),
+        *left_out,
+      ]
+    ),
+  ]
 
 
 def table(plans: Sequence[Plan]) -> str:
   """Several plans, one a line; swept settings come first."""
   swept = list(plans[0].settings)
-  header = [*swept, 'chips', 'a chip', 'temporaries', 'peak', 'of HBM', 'TFLOP', 'traffic',
-            'collectives', 'step ms', 'bound by', 'images/s/chip', 'MFU', 'hours', 'chip-hours']
+  header = [
+    *swept,
+    'chips',
+    'a chip',
+    'temporaries',
+    'peak',
+    'of HBM',
+    'TFLOP',
+    'traffic',
+    'collectives',
+    'step ms',
+    'bound by',
+    'images/s/chip',
+    'MFU',
+    'hours',
+    'chip-hours',
+  ]
   rows = [header]
   for plan in plans:
     program, estimate, chip = plan.program, plan.roofline, plan.topology.chip
-    row = [*(str(plan.settings[name]) for name in swept), str(program.chips),
-           f'{program.images / program.chips:g}']
+    row = [
+      *(str(plan.settings[name]) for name in swept),
+      str(program.chips),
+      f'{program.images / program.chips:g}',
+    ]
     if program.failure is not None:
       row += ['does not fit'] + [''] * 11
     else:
       flops = program.flops
-      row += [size(program.temporary_bytes), size(program.peak_bytes),
-              f'{program.peak_bytes / chip.memory:.0%}' if chip else '',
-              f'{flops / 1e12:.3g}' if flops is not None else '', size(program.traffic_bytes),
-              size(sum(c.bytes for c in program.collectives))]
+      row += [
+        size(program.temporary_bytes),
+        size(program.peak_bytes),
+        f'{program.peak_bytes / chip.memory:.0%}' if chip else '',
+        f'{flops / 1e12:.3g}' if flops is not None else '',
+        size(program.traffic_bytes),
+        size(sum(c.bytes for c in program.collectives)),
+      ]
       if estimate is None:
         row += [''] * 6
       else:
         hours = estimate.hours(plan.epochs * plan.samples)
-        row += [f'{estimate.step_seconds * 1e3:.1f}', estimate.bound,
-                f'{estimate.images_per_second / estimate.chips:,.0f}', f'{estimate.mfu:.1%}',
-                f'{hours:,.1f}', f'{hours * estimate.chips:,.0f}']
+        row += [
+          f'{estimate.step_seconds * 1e3:.1f}',
+          estimate.bound,
+          f'{estimate.images_per_second / estimate.chips:,.0f}',
+          f'{estimate.mfu:.1%}',
+          f'{hours:,.1f}',
+          f'{hours * estimate.chips:,.0f}',
+        ]
     rows.append(row)
   widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-  lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip()
-           for row in rows]
-  lines.append('Up to "collectives": facts about compiled programs. '
-               'From "step ms" on: roofline estimates, at best.')
+  lines = [
+    '  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+  ]
+  lines.append(
+    'Up to "collectives": facts about compiled programs. '
+    'From "step ms" on: roofline estimates, at best.'
+  )
   if any(plan.uncounted for plan in plans):
-    lines.append('Where TFLOP is empty, what remat computes again is not in the estimate: at '
-                 'most a third more arithmetic.')
-  lines += sorted({f'{plan.topology.platform}: compiled {_compiled(plan)}.' for plan in plans
-                   if plan.topology.chip})
+    lines.append(
+      'Where TFLOP is empty, what remat computes again is not in the estimate: at '
+      'most a third more arithmetic.'
+    )
+  lines += sorted(
+    {
+      f'{plan.topology.platform}: compiled {_compiled(plan)}.'
+      for plan in plans
+      if plan.topology.chip
+    }
+  )
   return '\n'.join(lines)
 
 
@@ -258,29 +356,37 @@ def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
   from matplotlib.figure import Figure
   from matplotlib.patches import Patch
 
-  labels = [', '.join(f'{v}' for v in plan.settings.values()) or plan.program.topology
-            for plan in plans]
+  labels = [
+    ', '.join(f'{v}' for v in plan.settings.values()) or plan.program.topology for plan in plans
+  ]
   figure = Figure(figsize=(11, 1.6 + 0.45 * len(plans)), layout='constrained')
   times, memory = figure.subplots(1, 2, sharey=True)
   for number, plan in enumerate(plans):
     program, estimate, chip = plan.program, plan.roofline, plan.topology.chip
     for offset, part in enumerate(_PARTS):
       if estimate:
-        times.barh(number + 0.25 * (offset - 1), estimate.seconds[part] * 1e3, 0.22,
-                   color=f'C{offset}')
+        times.barh(
+          number + 0.25 * (offset - 1), estimate.seconds[part] * 1e3, 0.22, color=f'C{offset}'
+        )
     if program.failure is None:
-      memory.barh(number, program.peak_bytes / 1e9, 0.6,
-                  color='C3' if plan.fits is False else 'C4')
+      memory.barh(number, program.peak_bytes / 1e9, 0.6, color='C3' if plan.fits is False else 'C4')
     else:
-      memory.annotate('does not fit', (0, number), xytext=(4, 0), textcoords='offset points',
-                      va='center')
+      memory.annotate(
+        'does not fit', (0, number), xytext=(4, 0), textcoords='offset points', va='center'
+      )
     if chip:
       memory.plot([chip.memory / 1e9] * 2, [number - 0.45, number + 0.45], color='black')
-  times.set(yticks=range(len(plans)), yticklabels=labels,
-            xlabel='ms a step at peak rates (roofline estimate)')
+  times.set(
+    yticks=range(len(plans)),
+    yticklabels=labels,
+    xlabel='ms a step at peak rates (roofline estimate)',
+  )
   times.invert_yaxis()
-  figure.legend(loc='outside upper left', ncols=3, handles=[
-      Patch(color=f'C{offset}', label=part) for offset, part in enumerate(_PARTS)])
+  figure.legend(
+    loc='outside upper left',
+    ncols=3,
+    handles=[Patch(color=f'C{offset}', label=part) for offset, part in enumerate(_PARTS)],
+  )
   memory.set(xlabel='peak memory of a chip in GB (compiled); line: what there is')
   figure.suptitle(plans[0].program.model.split(' at ')[0])
   figure.savefig(file, format=kind, dpi=120)

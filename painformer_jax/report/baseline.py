@@ -28,8 +28,9 @@ class Baseline:
   components: int
 
 
-def pixel_baseline(train: np.ndarray, train_label: np.ndarray, *,
-                   test: np.ndarray, test_label: np.ndarray) -> Baseline:
+def pixel_baseline(
+  train: np.ndarray, train_label: np.ndarray, *, test: np.ndarray, test_label: np.ndarray
+) -> Baseline:
   """PCA fitted on the training images, then the label of the nearest of them.
 
   Args:
@@ -43,13 +44,18 @@ def pixel_baseline(train: np.ndarray, train_label: np.ndarray, *,
   """
   neighbors = import_extra('sklearn.neighbors', extra='demo')
   from threadpoolctl import threadpool_limits
+
   rows, queries = (np.float64(a.reshape(len(a), -1)) for a in (train, test))
   # A second thread would mostly wait, and slow down whatever else runs.
   with threadpool_limits(1):
     components = pca.fit(rows, COMPONENTS)
     nearest = neighbors.KNeighborsClassifier(1, algorithm='brute').fit(
-        components.project(rows), train_label)
+      components.project(rows), train_label
+    )
     correct = nearest.predict(components.project(queries)) == test_label
   return Baseline(
-      accuracy=float(correct.mean()), interval=accuracy_interval(correct, test_label),
-      size=train.shape[1], components=len(components.axes))
+    accuracy=float(correct.mean()),
+    interval=accuracy_interval(correct, test_label),
+    size=train.shape[1],
+    components=len(components.axes),
+  )

@@ -4,8 +4,8 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping
 
-from painformer_jax.core.files import check_file_target, write_atomically
 from painformer_jax.core.errors import import_extra
+from painformer_jax.core.files import check_file_target, write_atomically
 from painformer_jax.report import figures
 from painformer_jax.report.embeddings import FOLDER, embed_tasks
 from painformer_jax.report.page import html_page
@@ -17,8 +17,13 @@ from painformer_jax.training.run import write_json
 PAGE = 'report.html'
 
 
-def make_report(folder: str | pathlib.Path, *, output: str | pathlib.Path | None = None,
-                data_dir: str | None = None, say: Callable[[str], None]) -> str:
+def make_report(
+  folder: str | pathlib.Path,
+  *,
+  output: str | pathlib.Path | None = None,
+  data_dir: str | None = None,
+  say: Callable[[str], None],
+) -> str:
   """Embeds, probes, draws and writes everything about a run.
 
   Writes embeddings/<task>.npz, curves.png and embeddings.png to the run's
@@ -53,9 +58,15 @@ def make_report(folder: str | pathlib.Path, *, output: str | pathlib.Path | None
     _write(run.folder / name, png)
   _write(page, html_page(results, curves=curves, scatter=scatter).encode())
   _merge(run, results, page=page, seconds=time.monotonic() - started)
-  return text_page(results, files={
-      'page': page, 'figures': f'{run.folder / figures.CURVES}, {figures.SCATTER}',
-      'embeddings': run.folder / FOLDER, 'numbers': run.folder / REPORT})
+  return text_page(
+    results,
+    files={
+      'page': page,
+      'figures': f'{run.folder / figures.CURVES}, {figures.SCATTER}',
+      'embeddings': run.folder / FOLDER,
+      'numbers': run.folder / REPORT,
+    },
+  )
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:
@@ -66,17 +77,29 @@ def _merge(run: Run, results: Results, *, page: pathlib.Path, seconds: float) ->
   """Adds the results to what the training has put into report.json."""
   report = read_report(run.folder)
   tasks: Mapping[str, dict] = report.get('tasks', {})
-  write_json(run.folder / REPORT, {
+  write_json(
+    run.folder / REPORT,
+    {
       **report,
-      'model': dict(run.config.model), 'backbone_parameters': results.parameters,
-      'steps': results.step, 'images': results.images,
+      'model': dict(run.config.model),
+      'backbone_parameters': results.parameters,
+      'steps': results.step,
+      'images': results.images,
       'train_seconds': results.train_seconds,
       'tasks': {t.name: {**tasks.get(t.name, {}), **t.record()} for t in results.tasks},
       'report': {
-          'checkpoint_step': results.step, 'planned_steps': results.steps,
-          'finished': results.finished, 'data': results.data,
-          'images_per_second': results.images_per_second,
-          'curves': figures.CURVES, 'embeddings_figure': figures.SCATTER,
-          'embeddings': {t.name: f'{FOLDER}/{t.name}.npz' for t in results.tasks},
-          'page': str(page), 'embedded_images': results.embedded_images,
-          'embed_seconds': results.embed_seconds, 'seconds': seconds}})
+        'checkpoint_step': results.step,
+        'planned_steps': results.steps,
+        'finished': results.finished,
+        'data': results.data,
+        'images_per_second': results.images_per_second,
+        'curves': figures.CURVES,
+        'embeddings_figure': figures.SCATTER,
+        'embeddings': {t.name: f'{FOLDER}/{t.name}.npz' for t in results.tasks},
+        'page': str(page),
+        'embedded_images': results.embedded_images,
+        'embed_seconds': results.embed_seconds,
+        'seconds': seconds,
+      },
+    },
+  )

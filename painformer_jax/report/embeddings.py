@@ -10,14 +10,14 @@ import cv2
 import jax
 import numpy as np
 
-from painformer_jax.core.files import write_atomically
-from painformer_jax.data import mixture
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_atomically
+from painformer_jax.core.progress import Meter
+from painformer_jax.data import mixture
 from painformer_jax.modalities.images import squash
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.core.progress import Meter
 from painformer_jax.report.run_folder import Run
 from painformer_jax.training.step import make_embed_step
 
@@ -84,10 +84,11 @@ def embed_tasks(run: Run, *, say: Callable[[str], None]) -> Embedded:
   started = time.monotonic()
   folder = run.folder / FOLDER
   weights = run.weights_sha256()
-  origins = {name: f'{weights} {task.sha256["train"]} {task.sha256["test"]}'
-             for name, task in run.tasks.items()}
-  found = {name: _read(folder / f'{name}.npz', origin)
-           for name, origin in origins.items()}
+  origins = {
+    name: f'{weights} {task.sha256["train"]} {task.sha256["test"]}'
+    for name, task in run.tasks.items()
+  }
+  found = {name: _read(folder / f'{name}.npz', origin) for name, origin in origins.items()}
   missing = [name for name, arrays in found.items() if arrays is None]
   images = sum(run.tasks[name].sizes[split] for name in missing for split in SPLITS)
   if missing:
@@ -95,8 +96,10 @@ def embed_tasks(run: Run, *, say: Callable[[str], None]) -> Embedded:
       folder.mkdir(exist_ok=True)
     except OSError as error:
       raise InputError(f'{folder} cannot be made: {error.strerror}') from error
-    say(f'embeds {images:,} images of {len(missing)} tasks, with the backbone of '
-        f'step {run.step} and with the untrained one')
+    say(
+      f'embeds {images:,} images of {len(missing)} tasks, with the backbone of '
+      f'step {run.step} and with the untrained one'
+    )
     embedder, meter = _Embedder(run), Meter(images, say)
     for name in missing:
       found[name] = {split: embedder.split(name, split, meter) for split in SPLITS}
@@ -112,8 +115,9 @@ def untrained_backbone(config: PainFormerConfig, seed: int) -> dict[str, jax.Arr
   # Compiled once and run once: a quick compilation is worth more than a quick
   # program.
   options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-  return jax.jit(lambda key: functional.initial_variables(config, key),
-                 compiler_options=options)(key)
+  return jax.jit(lambda key: functional.initial_variables(config, key), compiler_options=options)(
+    key
+  )
 
 
 class _Embedder:
@@ -126,14 +130,18 @@ class _Embedder:
     self._batch = -(-run.config.eval_batch // self._mesh.size) * self._mesh.size
     place = parallel.replicated(self._mesh)
     self._backbone = jax.device_put(dict(run.backbone), place)
-    self._untrained = jax.device_put(
-        untrained_backbone(run.model, run.config.seed), place)
+    self._untrained = jax.device_put(untrained_backbone(run.model, run.config.seed), place)
 
   def split(self, task: str, split: str, meter: Meter) -> SplitArrays:
     run, columns = self._run, {f.name: [] for f in dataclasses.fields(SplitArrays)}
     with mixture.eval_batches(
-        task, split, data_dir=run.data_dir, image_size=run.model.image_size,
-        batch_size=self._batch, threads=run.config.threads) as batches:
+      task,
+      split,
+      data_dir=run.data_dir,
+      image_size=run.model.image_size,
+      batch_size=self._batch,
+      threads=run.config.threads,
+    ) as batches:
       for batch in batches:
         mask = batch['mask']
         images = parallel.put_batch(self._mesh, batch['image'])
@@ -149,8 +157,9 @@ class _Embedder:
     arrays = SplitArrays(**{name: np.concatenate(c) for name, c in columns.items()})
     if not np.isfinite(arrays.embedding).all():
       raise InputError(
-          f"embeddings of task '{task}' at step {run.step} of {run.folder} are not "
-          'finite: the run has diverged; lower its learning rate')
+        f"embeddings of task '{task}' at step {run.step} of {run.folder} are not "
+        'finite: the run has diverged; lower its learning rate'
+      )
     return arrays
 
 
@@ -161,11 +170,12 @@ def _grey(images: np.ndarray) -> np.ndarray:
 
 
 def _write(path: pathlib.Path, arrays: TaskArrays, origin: str) -> None:
-  columns = {f.name: np.concatenate([getattr(arrays[s], f.name) for s in SPLITS])
-             for f in dataclasses.fields(SplitArrays)}
+  columns = {
+    f.name: np.concatenate([getattr(arrays[s], f.name) for s in SPLITS])
+    for f in dataclasses.fields(SplitArrays)
+  }
   columns['split'] = np.repeat(SPLITS, [len(arrays[s].label) for s in SPLITS])
-  write_atomically(path, lambda file: np.savez(
-      file, origin=np.array(origin), **columns))
+  write_atomically(path, lambda file: np.savez(file, origin=np.array(origin), **columns))
 
 
 def _read(path: pathlib.Path, origin: str) -> TaskArrays | None:
@@ -178,5 +188,4 @@ def _read(path: pathlib.Path, origin: str) -> TaskArrays | None:
       split = file['split']
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
     return None  # Absent, damaged or of an older version: made anew.
-  return {s: SplitArrays(**{name: c[split == s] for name, c in columns.items()})
-          for s in SPLITS}
+  return {s: SplitArrays(**{name: c[split == s] for name, c in columns.items()}) for s in SPLITS}

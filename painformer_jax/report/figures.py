@@ -29,8 +29,7 @@ def curves(run: Run, labels: Mapping[str, np.ndarray]) -> bytes:
     A PNG.
   """
   train = [row for row in run.history if 'loss' in row]
-  held_out = [row for row in run.history
-              if any(name.startswith('eval/') for name in row)]
+  held_out = [row for row in run.history if any(name.startswith('eval/') for name in row)]
   figure, axes = _figure(rows=len(labels) + 1, height=1.75, sharex=True)
   classes = {name: len(run.tasks[name].classes) for name in labels}
 
@@ -46,14 +45,17 @@ def curves(run: Run, labels: Mapping[str, np.ndarray]) -> bytes:
   _title(total, 'the weighted loss that is minimised')
 
   for (loss, accuracy), name in zip(axes[1:], labels):
-    for axis, kind, level in ((loss, 'loss', math.log(classes[name])),
-                              (accuracy, 'accuracy', chance(labels[name]))):
-      axis.plot(*_column(train, f'task/{name}/{kind}'), color=TRAIN, marker='.',
-                label='training')
-      axis.plot(*_column(held_out, f'eval/{name}/{kind}'), color=HELD_OUT, marker='o',
-                label='held out')
-      axis.axhline(level, color=LEVEL, linestyle=':',
-                   label='guessing' if kind == 'loss' else 'chance')
+    for axis, kind, level in (
+      (loss, 'loss', math.log(classes[name])),
+      (accuracy, 'accuracy', chance(labels[name])),
+    ):
+      axis.plot(*_column(train, f'task/{name}/{kind}'), color=TRAIN, marker='.', label='training')
+      axis.plot(
+        *_column(held_out, f'eval/{name}/{kind}'), color=HELD_OUT, marker='o', label='held out'
+      )
+      axis.axhline(
+        level, color=LEVEL, linestyle=':', label='guessing' if kind == 'loss' else 'chance'
+      )
       _title(axis, f'{name}: {kind}')
     loss.set_ylim(0, 1.05 * loss.get_ylim()[1])
     accuracy.set_ylim(-0.03, 1.03)
@@ -76,12 +78,14 @@ def scatter(run: Run, arrays: Mapping[str, TaskArrays]) -> bytes:
   figure, axes = _figure(rows=-(-len(arrays) // COLUMNS), height=3.6)
   colormaps = import_extra('matplotlib', extra='demo').colormaps
   for axis, name in zip(axes.flat, arrays):
-    points, shares = _project(arrays[name]['train'].embedding,
-                              arrays[name]['test'].embedding)
+    points, shares = _project(arrays[name]['train'].embedding, arrays[name]['test'].embedding)
     label, classes = arrays[name]['test'].label, run.tasks[name].classes
     named = len(classes) <= NAMED_CLASSES
-    colours = (colormaps['tab10'](label) if named
-               else colormaps['nipy_spectral'](label / (len(classes) - 1) * 0.95))
+    colours = (
+      colormaps['tab10'](label)
+      if named
+      else colormaps['nipy_spectral'](label / (len(classes) - 1) * 0.95)
+    )
     # In a random order, so that no class covers the others.
     order = np.random.default_rng(0).permutation(len(label))
     axis.scatter(*points[order].T, s=9, alpha=0.75, linewidths=0, c=colours[order])
@@ -94,7 +98,7 @@ def scatter(run: Run, arrays: Mapping[str, TaskArrays]) -> bytes:
     axis.set_ylabel(f'component 2, {shares[1]:.0%}', fontsize=8)
     axis.set_xticks([])
     axis.set_yticks([])
-  for axis in list(axes.flat)[len(arrays):]:
+  for axis in list(axes.flat)[len(arrays) :]:
     axis.set_axis_off()
   return _png(figure)
 
@@ -114,7 +118,7 @@ def _column(rows: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _short(text: str, limit: int = 18) -> str:
-  return text if len(text) <= limit else text[:limit - 3] + '...'
+  return text if len(text) <= limit else text[: limit - 3] + '...'
 
 
 def _title(axis, text: str) -> None:
@@ -128,8 +132,8 @@ def _figure(*, rows: int, height: float, sharex: bool = False):
   """
   figure_module = import_extra('matplotlib.figure', extra='demo')
   from matplotlib.backends.backend_agg import FigureCanvasAgg
-  figure = figure_module.Figure(
-      figsize=(WIDTH, height * rows), dpi=DPI, layout='constrained')
+
+  figure = figure_module.Figure(figsize=(WIDTH, height * rows), dpi=DPI, layout='constrained')
   FigureCanvasAgg(figure)
   axes = figure.subplots(rows, COLUMNS, squeeze=False, sharex=sharex)
   for axis in axes.flat:

@@ -49,8 +49,8 @@ def effective_count(correct: np.ndarray, label: np.ndarray) -> float:
     return n
   reach = min(n - 1, math.ceil(2 * math.sqrt(n)))
   inflation = 1 + 2 * sum(
-      (1 - k / (reach + 1)) * float(rest[k:] @ rest[:-k]) / variance
-      for k in range(1, reach + 1))
+    (1 - k / (reach + 1)) * float(rest[k:] @ rest[:-k]) / variance for k in range(1, reach + 1)
+  )
   return n / max(inflation, 1.0)
 
 
@@ -62,6 +62,5 @@ def wilson(share: float, count: float, *, z: float = 1.959964) -> Interval:
   """
   z2 = z * z
   middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-  half = z / (1 + z2 / count) * math.sqrt(
-      share * (1 - share) / count + z2 / (4 * count * count))
+  half = z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
   return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), count=count)

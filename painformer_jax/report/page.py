@@ -7,7 +7,7 @@ from painformer_jax.report import wording
 from painformer_jax.report.results import Results, TaskResult
 from painformer_jax.report.terminal import percent
 
-_STYLE = '''
+_STYLE = """
 :root { --probe: #5b9bd8; --head: #a9c8e8; --pixels: #dd7d4f; --untrained: #b5b5b5; }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 60rem; padding: 1rem; color: #1c1c1c; background: #fff;
@@ -46,16 +46,20 @@ figcaption { color: #555; font-size: .875rem; }
   figure .wide img { min-width: 0; max-height: 22cm; width: auto; max-width: 100%; }
   figure, tr { break-inside: avoid; }
 }
-'''
+"""
 
-_CURVES = ('Loss and accuracy in the course of training. Training figures are means '
-           'over the steps since the point before, with augmentation and label '
-           'smoothing; held-out figures have neither, so the two are not the same '
-           'quantity. Dotted: guessing.')
-_SCATTER = ('Embeddings of held-out images, coloured by class, seen along the two '
-            'directions in which the training embeddings vary most. Two of many '
-            'dimensions: classes that overlap here may be apart in the others, which '
-            'the probe sees.')
+_CURVES = (
+  'Loss and accuracy in the course of training. Training figures are means '
+  'over the steps since the point before, with augmentation and label '
+  'smoothing; held-out figures have neither, so the two are not the same '
+  'quantity. Dotted: guessing.'
+)
+_SCATTER = (
+  'Embeddings of held-out images, coloured by class, seen along the two '
+  'directions in which the training embeddings vary most. Two of many '
+  'dimensions: classes that overlap here may be apart in the others, which '
+  'the probe sees.'
+)
 
 
 def html_page(results: Results, *, curves: bytes, scatter: bytes) -> str:
@@ -66,26 +70,50 @@ def html_page(results: Results, *, curves: bytes, scatter: bytes) -> str:
     curves, scatter: PNG files.
   """
   facts = [wording.model(results), wording.effort(results), wording.own_effort(results)]
-  return '\n'.join([
-      '<!DOCTYPE html>', '<html lang="en">', '<head>', '<meta charset="utf-8">',
+  return '\n'.join(
+    [
+      '<!DOCTYPE html>',
+      '<html lang="en">',
+      '<head>',
+      '<meta charset="utf-8">',
       '<meta name="viewport" content="width=device-width, initial-scale=1">',
       f'<title>{escape(results.title)}: report</title>',
-      f'<style>{_STYLE}</style>', '</head>', '<body>',
+      f'<style>{_STYLE}</style>',
+      '</head>',
+      '<body>',
       f'<h1>{escape(wording.headline(results))}</h1>',
       *_paragraphs([wording.unfinished(results)], kind='warning'),
-      *_paragraphs([results.data]), *_paragraphs(facts, kind='note'),
+      *_paragraphs([results.data]),
+      *_paragraphs(facts, kind='note'),
       '<h2>Accuracy on held-out images</h2>',
-      '<ul>', *(f'<li>{escape(line)}</li>' for line in wording.findings(results)), '</ul>',
+      '<ul>',
+      *(f'<li>{escape(line)}</li>' for line in wording.findings(results)),
+      '</ul>',
       _table(results),
-      '<div class="tasks">', *(_chart(task) for task in results.tasks), '</div>',
+      '<div class="tasks">',
+      *(_chart(task) for task in results.tasks),
+      '</div>',
       '<p class="note">Bars: accuracy from 0 to 100 %; the line on the probe\'s bar is '
       'its 95 % interval, the dotted line is chance.</p>',
-      '<dl class="terms">', *(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>'
-                for term, text in wording.methods(results).items()), '</dl>',
-      '<h2>Training</h2>', _figure(curves, _CURVES),
-      '<h2>Embeddings</h2>', _figure(scatter, _SCATTER),
-      '<h2>Data</h2>', '<dl>', *(_data(task) for task in results.tasks), '</dl>',
-      '</body>', '</html>', ''])
+      '<dl class="terms">',
+      *(
+        f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>'
+        for term, text in wording.methods(results).items()
+      ),
+      '</dl>',
+      '<h2>Training</h2>',
+      _figure(curves, _CURVES),
+      '<h2>Embeddings</h2>',
+      _figure(scatter, _SCATTER),
+      '<h2>Data</h2>',
+      '<dl>',
+      *(_data(task) for task in results.tasks),
+      '</dl>',
+      '</body>',
+      '</html>',
+      '',
+    ]
+  )
 
 
 def _paragraphs(texts: list[str], *, kind: str = '') -> list[str]:
@@ -95,63 +123,103 @@ def _paragraphs(texts: list[str], *, kind: str = '') -> list[str]:
 
 def _table(results: Results) -> str:
   unbalanced = any(task.unbalanced for task in results.tasks)
-  head = ['task', 'probe', '95 %', *(['F1'] if unbalanced else []), 'head', 'pixels',
-          'untrained', 'chance', 'images', 'worth', 'the probe is']
+  head = [
+    'task',
+    'probe',
+    '95 %',
+    *(['F1'] if unbalanced else []),
+    'head',
+    'pixels',
+    'untrained',
+    'chance',
+    'images',
+    'worth',
+    'the probe is',
+  ]
   rows = ['<tr>' + ''.join(f'<th scope="col">{cell}</th>' for cell in head) + '</tr>']
   for task in results.tasks:
     interval = task.probe.interval
     f1 = [percent(task.probe.macro_f1) if task.unbalanced else '-'] if unbalanced else []
-    cells = [escape(task.name), percent(task.probe.accuracy),
-             f'{percent(interval.low)}&ndash;{percent(interval.high)}', *f1,
-             percent(task.head_accuracy), percent(task.pixels.accuracy),
-             percent(task.untrained.accuracy), percent(task.chance), f'{task.n_test:,}',
-             f'{task.probe.interval.count:,.0f}', task.verdict]
-    rows.append(f'<tr class="{task.verdict.split()[0]}">'
-                + ''.join(f'<td>{cell}</td>' for cell in cells) + '</tr>')
-  return ('<div class="wide"><table>' + '\n'.join(rows) + '</table></div>\n'
-          '<p class="note">Accuracies in %.</p>')
+    cells = [
+      escape(task.name),
+      percent(task.probe.accuracy),
+      f'{percent(interval.low)}&ndash;{percent(interval.high)}',
+      *f1,
+      percent(task.head_accuracy),
+      percent(task.pixels.accuracy),
+      percent(task.untrained.accuracy),
+      percent(task.chance),
+      f'{task.n_test:,}',
+      f'{task.probe.interval.count:,.0f}',
+      task.verdict,
+    ]
+    rows.append(
+      f'<tr class="{task.verdict.split()[0]}">'
+      + ''.join(f'<td>{cell}</td>' for cell in cells)
+      + '</tr>'
+    )
+  return (
+    '<div class="wide"><table>' + '\n'.join(rows) + '</table></div>\n'
+    '<p class="note">Accuracies in %.</p>'
+  )
 
 
 def _chart(task: TaskResult) -> str:
   """Bars of one task as an inline drawing, 300 units wide."""
   left, scale, height = 70, 2.0, 20  # A percent is two units.
   bars = []
-  for number, (name, share) in enumerate((
-      ('probe', task.probe.accuracy), ('head', task.head_accuracy),
-      ('pixels', task.pixels.accuracy), ('untrained', task.untrained.accuracy))):
+  for number, (name, share) in enumerate(
+    (
+      ('probe', task.probe.accuracy),
+      ('head', task.head_accuracy),
+      ('pixels', task.pixels.accuracy),
+      ('untrained', task.untrained.accuracy),
+    )
+  ):
     y = number * height
     bars.append(
-        f'<text x="0" y="{y + 14}" font-size="12">{name}</text>'
-        f'<rect x="{left}" y="{y + 3}" width="{share * 100 * scale:.1f}" height="14" '
-        f'fill="var(--{name})"/>'
-        f'<text x="{left + 100 * scale + 4}" y="{y + 14}" font-size="12">'
-        f'{share * 100:.0f}</text>')
-  low, high, level = (left + x * 100 * scale for x in (
-      task.probe.interval.low, task.probe.interval.high, task.chance))
+      f'<text x="0" y="{y + 14}" font-size="12">{name}</text>'
+      f'<rect x="{left}" y="{y + 3}" width="{share * 100 * scale:.1f}" height="14" '
+      f'fill="var(--{name})"/>'
+      f'<text x="{left + 100 * scale + 4}" y="{y + 14}" font-size="12">'
+      f'{share * 100:.0f}</text>'
+    )
+  low, high, level = (
+    left + x * 100 * scale for x in (task.probe.interval.low, task.probe.interval.high, task.chance)
+  )
   bottom = 4 * height
   bars.append(
-      f'<path d="M{low:.1f} 6v8m0-4H{high:.1f}m0-4v8" stroke="#000" fill="none"/>'
-      f'<path d="M{level:.1f} 0V{bottom}" stroke="#000" stroke-dasharray="2 3"/>'
-      f'<path d="M{left} {bottom}h{100 * scale:.0f}" stroke="#bbb"/>')
-  label = (f'{task.name}: probe {percent(task.probe.accuracy)} %, head '
-           f'{percent(task.head_accuracy)} %, pixels {percent(task.pixels.accuracy)} %, '
-           f'untrained {percent(task.untrained.accuracy)} %, chance '
-           f'{percent(task.chance)} %')
-  return (f'<section><h3>{escape(task.name)}</h3>'
-          f'<div class="note">{escape(task.modality)}, {task.classes} classes, '
-          f'{task.verdict}</div>'
-          f'<svg viewBox="0 0 300 {bottom + 4}" role="img" aria-label="{escape(label)}">'
-          f'{"".join(bars)}</svg></section>')
+    f'<path d="M{low:.1f} 6v8m0-4H{high:.1f}m0-4v8" stroke="#000" fill="none"/>'
+    f'<path d="M{level:.1f} 0V{bottom}" stroke="#000" stroke-dasharray="2 3"/>'
+    f'<path d="M{left} {bottom}h{100 * scale:.0f}" stroke="#bbb"/>'
+  )
+  label = (
+    f'{task.name}: probe {percent(task.probe.accuracy)} %, head '
+    f'{percent(task.head_accuracy)} %, pixels {percent(task.pixels.accuracy)} %, '
+    f'untrained {percent(task.untrained.accuracy)} %, chance '
+    f'{percent(task.chance)} %'
+  )
+  return (
+    f'<section><h3>{escape(task.name)}</h3>'
+    f'<div class="note">{escape(task.modality)}, {task.classes} classes, '
+    f'{task.verdict}</div>'
+    f'<svg viewBox="0 0 300 {bottom + 4}" role="img" aria-label="{escape(label)}">'
+    f'{"".join(bars)}</svg></section>'
+  )
 
 
 def _figure(png: bytes, caption: str) -> str:
   data = base64.b64encode(png).decode()
-  return (f'<figure><div class="wide"><img alt="{escape(caption)}" '
-          f'src="data:image/png;base64,{data}"></div>'
-          f'<figcaption>{escape(caption)}</figcaption></figure>')
+  return (
+    f'<figure><div class="wide"><img alt="{escape(caption)}" '
+    f'src="data:image/png;base64,{data}"></div>'
+    f'<figcaption>{escape(caption)}</figcaption></figure>'
+  )
 
 
 def _data(task: TaskResult) -> str:
-  return (f'<dt>{escape(task.name)}</dt><dd>{escape(task.description)}<br>'
-          f'<span class="note">{task.n_train:,} training and {task.n_test:,} test images. '
-          f'Licence of the recordings: {escape(task.licence)}.</span></dd>')
+  return (
+    f'<dt>{escape(task.name)}</dt><dd>{escape(task.description)}<br>'
+    f'<span class="note">{task.n_train:,} training and {task.n_test:,} test images. '
+    f'Licence of the recordings: {escape(task.licence)}.</span></dd>'
+  )

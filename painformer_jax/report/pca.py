@@ -36,8 +36,7 @@ def fit(rows: np.ndarray, count: int) -> Components:
   count = min(count, n, width)
   mean = rows.mean(0)
   covariance = np.cov(rows, rowvar=False, bias=True).reshape(width, width)
-  values, vectors = scipy.linalg.eigh(
-      covariance, subset_by_index=(width - count, width - 1))
+  values, vectors = scipy.linalg.eigh(covariance, subset_by_index=(width - count, width - 1))
   axes = vectors.T[::-1]
   # Signs are the solver's whim: the largest weight of each axis is positive.
   largest = np.abs(axes).argmax(1)

@@ -36,8 +36,9 @@ class Probe:
   folds: int
 
 
-def linear_probe(train: np.ndarray, train_label: np.ndarray, *,
-                 test: np.ndarray, test_label: np.ndarray) -> Probe:
+def linear_probe(
+  train: np.ndarray, train_label: np.ndarray, *, test: np.ndarray, test_label: np.ndarray
+) -> Probe:
   """Multinomial logistic regression on standardised embeddings.
 
   The penalty is chosen by cross-validation inside the training split; the test
@@ -61,8 +62,8 @@ def linear_probe(train: np.ndarray, train_label: np.ndarray, *,
 
   def classifier(strength: float):
     return pipeline.make_pipeline(
-        preprocessing.StandardScaler(),
-        linear_model.LogisticRegression(C=strength, max_iter=1000))
+      preprocessing.StandardScaler(), linear_model.LogisticRegression(C=strength, max_iter=1000)
+    )
 
   train, test = np.float64(train), np.float64(test)
   counts = np.bincount(train_label)
@@ -78,17 +79,24 @@ def linear_probe(train: np.ndarray, train_label: np.ndarray, *,
       folds, strength = 0, STRENGTHS[len(STRENGTHS) // 2]
     else:
       parts = model_selection.StratifiedKFold(folds)
-      scores = [model_selection.cross_val_score(
-          classifier(s), train, train_label, cv=parts).mean() for s in STRENGTHS]
+      scores = [
+        model_selection.cross_val_score(classifier(s), train, train_label, cv=parts).mean()
+        for s in STRENGTHS
+      ]
       strength = STRENGTHS[int(np.argmax(scores))]  # The strongest penalty on a tie.
     predicted = classifier(strength).fit(train, train_label).predict(test)
   correct = predicted == test_label
   return Probe(
-      accuracy=float(correct.mean()), interval=accuracy_interval(correct, test_label),
-      macro_f1=float(metrics.f1_score(
-          test_label, predicted, labels=np.unique(test_label), average='macro',
-          zero_division=0)),
-      strength=strength, folds=folds)
+    accuracy=float(correct.mean()),
+    interval=accuracy_interval(correct, test_label),
+    macro_f1=float(
+      metrics.f1_score(
+        test_label, predicted, labels=np.unique(test_label), average='macro', zero_division=0
+      )
+    ),
+    strength=strength,
+    folds=folds,
+  )
 
 
 def chance(label: np.ndarray) -> float:

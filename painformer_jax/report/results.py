@@ -55,24 +55,34 @@ class TaskResult:
 
   def record(self) -> dict[str, Any]:
     """What report.json keeps under tasks/<name>."""
+
     def interval(result):
       return [result.interval.low, result.interval.high]
+
     return {
-        'classes': self.classes, 'modality': self.modality,
-        'description': self.description, 'licence': self.licence,
-        'n_train': self.n_train, 'n_test': self.n_test,
-        'n_test_effective': self.probe.interval.count,
-        'probe_accuracy': self.probe.accuracy, 'probe_interval': interval(self.probe),
-        'probe_macro_f1': self.probe.macro_f1, 'probe_verdict': self.verdict,
-        'probe_strength': self.probe.strength, 'probe_folds': self.probe.folds,
-        'head_accuracy': self.head_accuracy, 'chance': self.chance,
-        'pixel_baseline_accuracy': self.pixels.accuracy,
-        'pixel_baseline_interval': interval(self.pixels),
-        'pixel_baseline_size': self.pixels.size,
-        'pixel_baseline_components': self.pixels.components,
-        'untrained_probe_accuracy': self.untrained.accuracy,
-        'untrained_probe_interval': interval(self.untrained),
-        'unbalanced': self.unbalanced}
+      'classes': self.classes,
+      'modality': self.modality,
+      'description': self.description,
+      'licence': self.licence,
+      'n_train': self.n_train,
+      'n_test': self.n_test,
+      'n_test_effective': self.probe.interval.count,
+      'probe_accuracy': self.probe.accuracy,
+      'probe_interval': interval(self.probe),
+      'probe_macro_f1': self.probe.macro_f1,
+      'probe_verdict': self.verdict,
+      'probe_strength': self.probe.strength,
+      'probe_folds': self.probe.folds,
+      'head_accuracy': self.head_accuracy,
+      'chance': self.chance,
+      'pixel_baseline_accuracy': self.pixels.accuracy,
+      'pixel_baseline_interval': interval(self.pixels),
+      'pixel_baseline_size': self.pixels.size,
+      'pixel_baseline_components': self.pixels.components,
+      'untrained_probe_accuracy': self.untrained.accuracy,
+      'untrained_probe_interval': interval(self.untrained),
+      'unbalanced': self.unbalanced,
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,16 +132,22 @@ def measure(run: Run, embedded: Embedded, *, say: Callable[[str], None]) -> Resu
   """
   say(f'fits probes and baselines of {len(run.tasks)} tasks')
   return Results(
-      title=run.folder.resolve().name, model=run.config.model['name'],
-      image_size=run.model.image_size,
-      parameters=functional.count_parameters(run.model),
-      step=run.step, steps=run.config.steps,
-      images=run.step * sum(run.config.rows.values()), train_seconds=run.clock.seconds,
-      images_per_second=run.clock.images / (run.clock.seconds or 1),
-      initial_weights=run.config.initial_weights,
-      devices=_devices(run), data=data_notes.what_it_is(run.tasks),
-      tasks=tuple(_task(run, name, embedded.tasks[name]) for name in run.tasks),
-      embedded_images=embedded.images, embed_seconds=embedded.seconds)
+    title=run.folder.resolve().name,
+    model=run.config.model['name'],
+    image_size=run.model.image_size,
+    parameters=functional.count_parameters(run.model),
+    step=run.step,
+    steps=run.config.steps,
+    images=run.step * sum(run.config.rows.values()),
+    train_seconds=run.clock.seconds,
+    images_per_second=run.clock.images / (run.clock.seconds or 1),
+    initial_weights=run.config.initial_weights,
+    devices=_devices(run),
+    data=data_notes.what_it_is(run.tasks),
+    tasks=tuple(_task(run, name, embedded.tasks[name]) for name in run.tasks),
+    embedded_images=embedded.images,
+    embed_seconds=embedded.seconds,
+  )
 
 
 def _task(run: Run, name: str, arrays: TaskArrays) -> TaskResult:
@@ -141,18 +157,24 @@ def _task(run: Run, name: str, arrays: TaskArrays) -> TaskResult:
     probe = linear_probe(train.embedding, test=test.embedding, **labels)
     untrained = linear_probe(train.untrained, test=test.untrained, **labels)
   except ValueError as error:
-    raise InputError(
-        f"task '{name}' cannot be probed: {error}; prepare it with more") from error
-  logits = np.asarray(heads.logits(
-      run.heads, name, test.embedding, classes=len(task.classes)))
+    raise InputError(f"task '{name}' cannot be probed: {error}; prepare it with more") from error
+  logits = np.asarray(heads.logits(run.heads, name, test.embedding, classes=len(task.classes)))
   return TaskResult(
-      name=name, description=task.description, licence=task.licence,
-      modality=task.modality, split=data_notes.split_note(task),
-      classes=len(task.classes), n_train=len(train.label), n_test=len(test.label),
-      probe=probe, untrained=untrained,
-      pixels=pixel_baseline(train.grey, test=test.grey, **labels),
-      head_accuracy=float((logits.argmax(-1) == test.label).mean()),
-      chance=chance(test.label), unbalanced=is_unbalanced(test.label))
+    name=name,
+    description=task.description,
+    licence=task.licence,
+    modality=task.modality,
+    split=data_notes.split_note(task),
+    classes=len(task.classes),
+    n_train=len(train.label),
+    n_test=len(test.label),
+    probe=probe,
+    untrained=untrained,
+    pixels=pixel_baseline(train.grey, test=test.grey, **labels),
+    head_accuracy=float((logits.argmax(-1) == test.label).mean()),
+    chance=chance(test.label),
+    unbalanced=is_unbalanced(test.label),
+  )
 
 
 def _devices(run: Run) -> str:

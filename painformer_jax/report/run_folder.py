@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from painformer_jax.checkpoints import store
-from painformer_jax.data import mixture, prepared
 from painformer_jax.core.errors import InputError
+from painformer_jax.data import mixture, prepared
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.training import metrics
@@ -84,17 +84,31 @@ def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> Run:
   expected = functional.abstract_variables(model)
   if {p: a.shape for p, a in backbone.items()} != {p: a.shape for p, a in expected.items()}:
     raise InputError(
-        f'the checkpoint of step {step} in {folder} does not have the arrays that '
-        'its config.json describes: one of the two comes from elsewhere')
+      f'the checkpoint of step {step} in {folder} does not have the arrays that '
+      'its config.json describes: one of the two comes from elsewhere'
+    )
   record = store.read_record(folder / 'checkpoints', step)
   data_dir = data_dir or config.data_dir
-  tasks = _open_tasks(folder, config, data_dir, image_size=model.image_size,
-                      fingerprint=record['position']['fingerprint'])
+  tasks = _open_tasks(
+    folder,
+    config,
+    data_dir,
+    image_size=model.image_size,
+    fingerprint=record['position']['fingerprint'],
+  )
   return Run(
-      folder=folder, config=config, model=model, data_dir=data_dir, tasks=tasks,
-      step=step, clock=Clock(**record['clock']), backbone=backbone,
-      heads=group(arrays['params'], HEADS), history=metrics.read_metrics(folder),
-      recorded=read_report(folder))
+    folder=folder,
+    config=config,
+    model=model,
+    data_dir=data_dir,
+    tasks=tasks,
+    step=step,
+    clock=Clock(**record['clock']),
+    backbone=backbone,
+    heads=group(arrays['params'], HEADS),
+    history=metrics.read_metrics(folder),
+    recorded=read_report(folder),
+  )
 
 
 def read_report(folder: pathlib.Path) -> dict:
@@ -117,33 +131,41 @@ def _read_config(folder: pathlib.Path) -> TrainConfig:
   path = folder / 'config.json'
   if not path.is_file():
     raise InputError(
-        f'{folder} is not the folder of a run (it has no config.json): give the '
-        '--workdir of `painformer pretrain`')
+      f'{folder} is not the folder of a run (it has no config.json): give the '
+      '--workdir of `painformer pretrain`'
+    )
   try:
     fields = json.loads(path.read_text())
     # JSON has no tuples, and a model's shape must be hashable.
-    fields['model'] = {name: tuple(value) if isinstance(value, list) else value
-                       for name, value in fields['model'].items()}
+    fields['model'] = {
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in fields['model'].items()
+    }
     return from_config_dict(fields)
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f'{path} is damaged ({error})') from error
 
 
-def _open_tasks(folder: pathlib.Path, config: TrainConfig, data_dir: str, *,
-                image_size: int, fingerprint: str) -> dict[str, prepared.PreparedTask]:
+def _open_tasks(
+  folder: pathlib.Path, config: TrainConfig, data_dir: str, *, image_size: int, fingerprint: str
+) -> dict[str, prepared.PreparedTask]:
   try:
     tasks = {name: prepared.open_task(data_dir, name) for name in config.tasks}
     for task in tasks.values():
       task.records('test')
   except InputError as error:
     raise InputError(
-        f'the prepared data of {folder} cannot be used: {error} (where it has '
-        'moved, give --data-dir)') from error
-  mix = [mixture.TaskRows(name=name, rows=task.rows, augment=task.augment)
-         for name, task in config.tasks.items()]
+      f'the prepared data of {folder} cannot be used: {error} (where it has moved, give --data-dir)'
+    ) from error
+  mix = [
+    mixture.TaskRows(name=name, rows=task.rows, augment=task.augment)
+    for name, task in config.tasks.items()
+  ]
   if fingerprint != mixture.fingerprint(
-      mix, data_dir=data_dir, image_size=image_size, seed=config.seed):
+    mix, data_dir=data_dir, image_size=image_size, seed=config.seed
+  ):
     raise InputError(
-        f'the prepared data in {data_dir} is not that which {folder} was trained '
-        'on: restore it, or give the right --data-dir')
+      f'the prepared data in {data_dir} is not that which {folder} was trained '
+      'on: restore it, or give the right --data-dir'
+    )
   return tasks

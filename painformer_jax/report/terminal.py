@@ -18,55 +18,81 @@ def text_page(results: Results, *, files: Mapping[str, object]) -> str:
     results: from `measure`.
     files: kind of file -> where it was written.
   """
-  facts = [wording.headline(results), wording.unfinished(results),
-           wording.model(results), wording.effort(results), wording.own_effort(results)]
-  return '\n'.join([
+  facts = [
+    wording.headline(results),
+    wording.unfinished(results),
+    wording.model(results),
+    wording.effort(results),
+    wording.own_effort(results),
+  ]
+  return '\n'.join(
+    [
       *(textwrap.fill(fact, WIDTH) for fact in facts if fact),
-      '', textwrap.fill(results.data, WIDTH),
+      '',
+      textwrap.fill(results.data, WIDTH),
       *_split_lines(results.tasks),
-      '', 'Accuracy on held-out images, in %:', _table(results.tasks),
-      '', *(textwrap.fill(line, WIDTH) for line in wording.findings(results)),
-      '', *(_entry(column, text) for column, text in wording.methods(results).items()),
-      '', *(f'{kind:{_TERM_WIDTH}}{path}' for kind, path in files.items())])
+      '',
+      'Accuracy on held-out images, in %:',
+      _table(results.tasks),
+      '',
+      *(textwrap.fill(line, WIDTH) for line in wording.findings(results)),
+      '',
+      *(_entry(column, text) for column, text in wording.methods(results).items()),
+      '',
+      *(f'{kind:{_TERM_WIDTH}}{path}' for kind, path in files.items()),
+    ]
+  )
 
 
 def _split_lines(tasks: Sequence[TaskResult]) -> list[str]:
   """'name  training + test images  how they differ', a line for each task."""
   names = [_cut(task.name, _NAME_WIDTH) for task in tasks]
   counts = [f'{task.n_train:,} + {task.n_test:,}' for task in tasks]
-  starts = [f'{name:<{max(map(len, names))}}  {count:>{max(map(len, counts))}}  '
-            for name, count in zip(names, counts)]
-  return [start + textwrap.shorten(task.split, WIDTH - len(start), placeholder=' ...')
-          for start, task in zip(starts, tasks)]
+  starts = [
+    f'{name:<{max(map(len, names))}}  {count:>{max(map(len, counts))}}  '
+    for name, count in zip(names, counts)
+  ]
+  return [
+    start + textwrap.shorten(task.split, WIDTH - len(start), placeholder=' ...')
+    for start, task in zip(starts, tasks)
+  ]
 
 
 def _entry(term: str, text: str) -> str:
   """A term and its explanation, lines aligned behind the term."""
-  return textwrap.fill(text, WIDTH, initial_indent=f'{term:{_TERM_WIDTH}}',
-                       subsequent_indent=' ' * _TERM_WIDTH)
+  return textwrap.fill(
+    text, WIDTH, initial_indent=f'{term:{_TERM_WIDTH}}', subsequent_indent=' ' * _TERM_WIDTH
+  )
 
 
 def _table(tasks: Sequence[TaskResult]) -> str:
   """A row for each task; names are cut to what the other columns leave."""
   header = ['probe', '95 %', 'head', 'pixels', 'untrained', 'chance', 'worth']
-  rows = [[percent(t.probe.accuracy),
-           f'{percent(t.probe.interval.low)}-{percent(t.probe.interval.high)}',
-           percent(t.head_accuracy), percent(t.pixels.accuracy),
-           percent(t.untrained.accuracy), percent(t.chance),
-           f'{t.probe.interval.count:,.0f}'] for t in tasks]
+  rows = [
+    [
+      percent(t.probe.accuracy),
+      f'{percent(t.probe.interval.low)}-{percent(t.probe.interval.high)}',
+      percent(t.head_accuracy),
+      percent(t.pixels.accuracy),
+      percent(t.untrained.accuracy),
+      percent(t.chance),
+      f'{t.probe.interval.count:,.0f}',
+    ]
+    for t in tasks
+  ]
   if any(task.unbalanced for task in tasks):
     header.insert(2, 'F1')
     for row, task in zip(rows, tasks):
       row.insert(2, percent(task.probe.macro_f1) if task.unbalanced else '-')
   widths = [max(map(len, column)) for column in zip(header, *rows)]
-  figures = ['  '.join(f'{cell:>{w}}' for cell, w in zip(row, widths))
-             for row in [header, *rows]]
+  figures = ['  '.join(f'{cell:>{w}}' for cell, w in zip(row, widths)) for row in [header, *rows]]
   verdicts = ['', *(f'  {task.verdict}' for task in tasks)]
   room = WIDTH - 2 - len(figures[0]) - max(map(len, verdicts))
   names = ['task', *(_cut(task.name, room) for task in tasks)]
   return '\n'.join(
-      f'{name:<{max(map(len, names))}}  {cells}{end}'
-      for name, cells, end in zip(names, figures, verdicts))
+    f'{name:<{max(map(len, names))}}  {cells}{end}'
+    for name, cells, end in zip(names, figures, verdicts)
+  )
 
 
 def percent(share: float) -> str:
@@ -75,4 +101,4 @@ def percent(share: float) -> str:
 
 
 def _cut(name: str, width: int) -> str:
-  return name if len(name) <= width else name[:width - 1] + '~'
+  return name if len(name) <= width else name[: width - 1] + '~'

@@ -108,5 +108,9 @@ class Clock:
 
   def record(self) -> dict:
     """What a checkpoint keeps."""
-    return {'steps': self.steps, 'images': self.images, 'seconds': self.seconds,
-            'spent': dict(self.spent)}
+    return {
+      'steps': self.steps,
+      'images': self.images,
+      'seconds': self.seconds,
+      'spent': dict(self.spent),
+    }

@@ -14,9 +14,16 @@ from typing import Any, Literal
 
 import ml_collections
 
-from painformer_jax.core.config_fields import (build, changes, check_known, hint, typed, with_defaults)
-from painformer_jax.data import augment, proportions
+from painformer_jax.core.config_fields import (
+  build,
+  changes,
+  check_known,
+  hint,
+  typed,
+  with_defaults,
+)
 from painformer_jax.core.errors import InputError
+from painformer_jax.data import augment, proportions
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.painformer import REMAT
@@ -155,10 +162,24 @@ class TrainConfig:
   # Fields that may change when a run is resumed: they leave its result alone, but for
   # rounding the three of other devices.
   RESUMABLE: typing.ClassVar = frozenset(
-      {'data_dir', 'profile_at', 'profile_steps', 'wandb',
-       'log_every', 'eval_every', 'checkpoint_every',
-       'keep_checkpoints', 'threads', 'workers', 'eval_batch', 'max_skipped',
-       'sharding', 'accumulate', 'remat'})
+    {
+      'data_dir',
+      'profile_at',
+      'profile_steps',
+      'wandb',
+      'log_every',
+      'eval_every',
+      'checkpoint_every',
+      'keep_checkpoints',
+      'threads',
+      'workers',
+      'eval_batch',
+      'max_skipped',
+      'sharding',
+      'accumulate',
+      'remat',
+    }
+  )
 
   def model_config(self) -> PainFormerConfig:
     """The backbone's shape, without a head of its own."""
@@ -188,14 +209,19 @@ class TrainConfig:
       return self
     try:
       rows = proportions.rows_of_batch(
-          {name: sizes[name] for name in self.tasks}, self.batch, shares=self.shares,
-          temperature=self.temperature, multiple=self.rows_multiple,
-          explicit={name: task.share for name, task in self.tasks.items()})
+        {name: sizes[name] for name in self.tasks},
+        self.batch,
+        shares=self.shares,
+        temperature=self.temperature,
+        multiple=self.rows_multiple,
+        explicit={name: task.share for name, task in self.tasks.items()},
+      )
     except InputError as error:
       raise InputError(f'config.batch: {error}') from error
-    config = dataclasses.replace(self, tasks={
-        name: dataclasses.replace(task, rows=rows[name])
-        for name, task in self.tasks.items()})
+    config = dataclasses.replace(
+      self,
+      tasks={name: dataclasses.replace(task, rows=rows[name]) for name, task in self.tasks.items()},
+    )
     _check_mixing(config)
     return config
 
@@ -219,9 +245,13 @@ def defaults(model: str) -> ml_collections.ConfigDict:
   """
   shape = dataclasses.asdict(registry.preset(model).config)
   del shape['num_classes']  # Heads belong to the tasks.
-  config = ml_collections.ConfigDict({
-      f.name: f.default for f in dataclasses.fields(TrainConfig)
-      if f.default is not dataclasses.MISSING and f.name not in _TABLES})
+  config = ml_collections.ConfigDict(
+    {
+      f.name: f.default
+      for f in dataclasses.fields(TrainConfig)
+      if f.default is not dataclasses.MISSING and f.name not in _TABLES
+    }
+  )
   config.model = {'name': model, **shape}
   for name, kind in _TABLES.items():
     config[name] = dataclasses.asdict(kind())
@@ -239,8 +269,8 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> TrainConfig
     config = config.to_dict()
   result = build(TrainConfig, config, where='config')
   result = dataclasses.replace(
-      result, model=_model_values(result.model),
-      tasks=dict(sorted(result.tasks.items())))  # Their order is part of a run.
+    result, model=_model_values(result.model), tasks=dict(sorted(result.tasks.items()))
+  )  # Their order is part of a run.
   _check(result)
   return result
 
@@ -248,14 +278,14 @@ def from_config_dict(config: ml_collections.ConfigDict | Mapping) -> TrainConfig
 def _model_values(values: Mapping) -> dict[str, Any]:
   """'name' and fields of PainFormerConfig, each of the right type and size."""
   if 'name' not in values:
-    raise InputError("config.model needs a 'name', one of: "
-                     + ', '.join(registry.list_models()))
+    raise InputError("config.model needs a 'name', one of: " + ', '.join(registry.list_models()))
   fields = {f.name: f.type for f in dataclasses.fields(PainFormerConfig)}
   del fields['num_classes']  # Heads belong to the tasks.
   fields = {'name': str, **fields}
   check_known(values, fields, where='config.model')
-  result = {name: typed(value, fields[name], where=f'config.model.{name}')
-            for name, value in values.items()}
+  result = {
+    name: typed(value, fields[name], where=f'config.model.{name}') for name, value in values.items()
+  }
   for name, value in result.items():
     sizes = value if isinstance(value, tuple) else (value,)
     least = 0 if name == 'post_blocks' else 1
@@ -266,10 +296,23 @@ def _model_values(values: Mapping) -> dict[str, Any]:
 
 def _check(config: TrainConfig) -> None:
   """Raises InputError for values that no run could use."""
-  at_least = {'steps': 1, 'eval_batch': 1, 'log_every': 1, 'checkpoint_every': 1,
-              'keep_checkpoints': 1, 'threads': 1, 'workers': 0, 'eval_every': 0, 'seed': 0,
-              'profile_at': 0, 'profile_steps': 1,
-              'batch': 0, 'rows_multiple': 1, 'accumulate': 1, 'max_skipped': 1}
+  at_least = {
+    'steps': 1,
+    'eval_batch': 1,
+    'log_every': 1,
+    'checkpoint_every': 1,
+    'keep_checkpoints': 1,
+    'threads': 1,
+    'workers': 0,
+    'eval_every': 0,
+    'seed': 0,
+    'profile_at': 0,
+    'profile_steps': 1,
+    'batch': 0,
+    'rows_multiple': 1,
+    'accumulate': 1,
+    'max_skipped': 1,
+  }
   for name, least in at_least.items():
     if getattr(config, name) < least:
       raise InputError(f'config.{name} is {getattr(config, name)}, below {least}')
@@ -278,23 +321,27 @@ def _check(config: TrainConfig) -> None:
   for name, task in config.tasks.items():
     if config.batch and task.rows:
       raise InputError(
-          f'config.tasks.{name}.rows is {task.rows}, but config.batch is divided among the '
-          'tasks: set one of them to 0')
+        f'config.tasks.{name}.rows is {task.rows}, but config.batch is divided among the '
+        'tasks: set one of them to 0'
+      )
     if task.rows < 1 and not config.batch:
       raise InputError(
-          f'config.tasks.{name}.rows is {task.rows}, below 1: name the rows of every task, '
-          'or a config.batch to divide')
+        f'config.tasks.{name}.rows is {task.rows}, below 1: name the rows of every task, '
+        'or a config.batch to divide'
+      )
     if task.epochs < 0:
       raise InputError(f'config.tasks.{name}.epochs is {task.epochs}, below 0')
     if task.share != 1 and config.shares != 'explicit':
       raise InputError(
-          f"config.tasks.{name}.share is {task.share}: set config.shares to 'explicit'")
+        f"config.tasks.{name}.share is {task.share}: set config.shares to 'explicit'"
+      )
     if not 0 <= task.weight < float('inf'):
       raise InputError(f'config.tasks.{name}.weight is {task.weight}, below 0 or not finite')
     if task.weight != 1 and config.weighting != 'fixed':
       raise InputError(
-          f"config.tasks.{name}.weight is {task.weight}, but weights are learned: set "
-          "config.weighting to 'fixed'")
+        f'config.tasks.{name}.weight is {task.weight}, but weights are learned: set '
+        "config.weighting to 'fixed'"
+      )
     try:
       augment.policy(task.augment)
     except InputError as error:
@@ -305,29 +352,30 @@ def _check(config: TrainConfig) -> None:
   optimizer = config.optimizer
   if not 0 <= optimizer.warmup_steps < config.steps:
     raise InputError(
-        f'config.optimizer.warmup_steps is {optimizer.warmup_steps}, '
-        f'not in [0, {config.steps}) steps')
+      f'config.optimizer.warmup_steps is {optimizer.warmup_steps}, not in [0, {config.steps}) steps'
+    )
   for name in ('learning_rate', 'weight_decay', 'clip_norm', 'final_ratio', 'head_factor'):
     if not 0 <= getattr(optimizer, name) < float('inf'):
-      raise InputError(f'config.optimizer.{name} is {getattr(optimizer, name)}, below 0 or not finite')
+      raise InputError(
+        f'config.optimizer.{name} is {getattr(optimizer, name)}, below 0 or not finite'
+      )
   for name in ('b1', 'b2'):
     if not 0 <= getattr(optimizer, name) < 1:
       raise InputError(f'config.optimizer.{name} is {getattr(optimizer, name)}, not in [0, 1)')
   if not 0 < optimizer.layer_decay <= 1:
-    raise InputError(
-        f'config.optimizer.layer_decay is {optimizer.layer_decay}, not in (0, 1]')
+    raise InputError(f'config.optimizer.layer_decay is {optimizer.layer_decay}, not in (0, 1]')
   for pattern in optimizer.frozen:
     try:
       re.compile(pattern)
     except re.error as error:
-      raise InputError(f'config.optimizer.frozen: {pattern!r} is no regular expression '
-                       f'({error})') from error
+      raise InputError(
+        f'config.optimizer.frozen: {pattern!r} is no regular expression ({error})'
+      ) from error
   if not 0 <= config.ema_decay < 1:
     raise InputError(f'config.ema_decay is {config.ema_decay}, not in [0, 1)')
   shared = config.sharding.class_devices
   if shared not in (1, 2, 4, 8, 16, 32, 64, 128):
-    raise InputError(
-        f'config.sharding.class_devices is {shared}, not a power of two up to 128')
+    raise InputError(f'config.sharding.class_devices is {shared}, not a power of two up to 128')
   if config.sharding.slices < 0:
     raise InputError(f'config.sharding.slices is {config.sharding.slices}, below 0')
   try:
@@ -338,7 +386,8 @@ def _check(config: TrainConfig) -> None:
     raise InputError(f'config.remat is {config.remat!r}{hint(min(unknown), REMAT)}')
   if len(config.remat_stages) != stages:
     raise InputError(
-        f'config.remat names {len(config.remat_stages)} stages of {stages}: {config.remat!r}')
+      f'config.remat names {len(config.remat_stages)} stages of {stages}: {config.remat!r}'
+    )
 
 
 def _check_mixing(config: TrainConfig) -> None:
@@ -350,8 +399,9 @@ def _check_mixing(config: TrainConfig) -> None:
         raise InputError(f'config.tasks.{name}.{field} is {value}, not in [0, 100]')
       if value and task.rows == 1:
         raise InputError(
-            f'config.tasks.{name}.{field} is {value}, but the task has one row a batch, '
-            'with none to mix it with: give it 2 or more')
+          f'config.tasks.{name}.{field} is {value}, but the task has one row a batch, '
+          'with none to mix it with: give it 2 or more'
+        )
 
 
 def changed_fields(config: TrainConfig, stored: Mapping) -> list[str]:
@@ -359,5 +409,6 @@ def changed_fields(config: TrainConfig, stored: Mapping) -> list[str]:
 
   Fields that an older release did not have count as having their defaults.
   """
-  return changes(json.loads(config.to_json()), with_defaults(TrainConfig, stored),
-                 free=TrainConfig.RESUMABLE)
+  return changes(
+    json.loads(config.to_json()), with_defaults(TrainConfig, stored), free=TrainConfig.RESUMABLE
+  )

@@ -14,10 +14,18 @@ from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.state import BACKBONE, HEADS, TrainState, group
 
 
-def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
-             tasks: Mapping[str, int], data_dir: str, image_size: int,
-             batch_size: int, threads: int,
-             stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+def evaluate(
+  state: TrainState,
+  embed: Callable,
+  *,
+  mesh: jax.sharding.Mesh,
+  tasks: Mapping[str, int],
+  data_dir: str,
+  image_size: int,
+  batch_size: int,
+  threads: int,
+  stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
   """Runs every task's 'test' split through the backbone and the task's head.
 
   Of several processes, each reads its own rows of every batch, and all get the figures.
@@ -41,21 +49,28 @@ def evaluate(state: TrainState, embed: Callable, *, mesh: jax.sharding.Mesh,
   arrays = parallel.everywhere(mesh, {**group(state.evaluated, BACKBONE), **state.stats})
   results = {}
   for task, classes in tasks.items():
-    head = {path: state.evaluated[path] for path in (
-        f'{HEADS}/{task}/kernel', f'{HEADS}/{task}/bias')}
+    head = {
+      path: state.evaluated[path] for path in (f'{HEADS}/{task}/kernel', f'{HEADS}/{task}/bias')
+    }
     found = []
     with mixture.eval_batches(
-        task, 'test', data_dir=data_dir, image_size=image_size, batch_size=batch_size,
-        process_index=jax.process_index(), process_count=jax.process_count(),
-        threads=threads) as batches:
+      task,
+      'test',
+      data_dir=data_dir,
+      image_size=image_size,
+      batch_size=batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      threads=threads,
+    ) as batches:
       for batch in batches:
         if stop():
           return None
-        batch = parallel.put_batch(
-            mesh, {name: batch[name] for name in ('image', 'label', 'mask')})
+        batch = parallel.put_batch(mesh, {name: batch[name] for name in ('image', 'label', 'mask')})
         embedding = embed(arrays, batch.pop('image'))
         losses, correct, mask = jax.device_get(
-            _judged(head, embedding, batch, mesh=mesh, task=task, classes=classes))
+          _judged(head, embedding, batch, mesh=mesh, task=task, classes=classes)
+        )
         found.append((losses[mask], correct[mask]))
     losses, correct = map(np.concatenate, zip(*found))
     results[f'eval/{task}/accuracy'] = float(correct.mean())
@@ -75,11 +90,13 @@ def _judged(head, embedding, batch, *, mesh, task, classes):
   kernel, bias = arrays[f'{task}/kernel'], arrays[f'{task}/bias']
   if layout.splits_classes(mesh, bias.size):
     sums = class_split.row_sums(
-        mesh, kernel, bias, embedding, labels=labels, others=labels, classes=classes)
+      mesh, kernel, bias, embedding, labels=labels, others=labels, classes=classes
+    )
     losses, best = sums.log_sum - sums.own, sums.best
   else:
     logits = heads.logits(arrays, task, embedding, classes=classes)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     best = logits.argmax(-1)
   return jax.lax.with_sharding_constraint(
-      (losses, best == labels, batch['mask']), parallel.replicated(mesh))
+    (losses, best == labels, batch['mask']), parallel.replicated(mesh)
+  )

@@ -44,8 +44,9 @@ class EventFile:
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Adds one scalar a name."""
     scalars = b''.join(
-        _message(1, _text(1, name) + _tag(2, 5) + struct.pack('<f', value))
-        for name, value in values.items())
+      _message(1, _text(1, name) + _tag(2, 5) + struct.pack('<f', value))
+      for name, value in values.items()
+    )
     self._append(_number(2, step) + _message(5, scalars))
 
   def sync(self) -> None:
@@ -95,6 +96,7 @@ def _text(field: int, value: str) -> bytes:
 @functools.cache
 def _table() -> tuple[int, ...]:
   """CRC-32C of every byte (Castagnoli, reflected)."""
+
   def entry(value):
     for _ in range(8):
       value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)

@@ -9,13 +9,12 @@ import jax
 from clu import parameter_overview
 
 from painformer_jax.checkpoints import store as store_lib
-from painformer_jax.weights.load import load_arrays
-from painformer_jax.data import mixture, prepared
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import duration
+from painformer_jax.data import mixture, prepared
 from painformer_jax.models import functional
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel.processes import Stopped
-from painformer_jax.core.progress import duration
 from painformer_jax.training import metrics as metrics_lib
 from painformer_jax.training import run
 from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE, Clock
@@ -28,6 +27,7 @@ from painformer_jax.training.setup import assemble
 from painformer_jax.training.speed import Machine
 from painformer_jax.training.tracking import Tracker
 from painformer_jax.training.watch import DeviceWatch
+from painformer_jax.weights.load import load_arrays
 
 # Steps that may be under way on the devices while the host goes ahead.
 MAX_IN_FLIGHT = 2
@@ -59,14 +59,16 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
   classes = {name: len(task.classes) for name, task in tasks.items()}
   setup = assemble(config, classes)
   model, mesh = setup.model, setup.mesh
-  mix = [mixture.TaskRows(
-      name=name, rows=task.rows, augment=task.augment, epochs=task.epochs)
-         for name, task in config.tasks.items()]
+  mix = [
+    mixture.TaskRows(name=name, rows=task.rows, augment=task.augment, epochs=task.epochs)
+    for name, task in config.tasks.items()
+  ]
   end = mixture.steps_available(mix, data_dir=config.data_dir)
   if end is not None and end < config.steps:
     raise InputError(
-        f'config.steps is {config.steps}, but the first task to end its epochs does so '
-        f'after {end} steps')
+      f'config.steps is {config.steps}, but the first task to end its epochs does so '
+      f'after {end} steps'
+    )
   data = dict(data_dir=config.data_dir, image_size=model.image_size, seed=config.seed)
   fingerprint = mixture.fingerprint(mix, **data)
   backbone, started = None, store_lib.latest_step(pathlib.Path(workdir, 'checkpoints'))
@@ -75,8 +77,9 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
   workdir = run.open_workdir(workdir, config)
 
   with contextlib.ExitStack() as closing:
-    profiler = closing.enter_context(Profiler(
-        workdir, at=config.profile_at, steps=config.profile_steps))
+    profiler = closing.enter_context(
+      Profiler(workdir, at=config.profile_at, steps=config.profile_steps)
+    )
     store = store_lib.CheckpointStore(workdir / 'checkpoints', keep=config.keep_checkpoints)
     closing.callback(store.close)
     restored = store.restore_newest(setup.abstract)
@@ -88,39 +91,57 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       step, record = restored.step, restored.record
       if record['position'] != {'step': step, 'fingerprint': fingerprint}:
         raise InputError(
-            f'the prepared data in {config.data_dir} changed since {workdir} was '
-            'started: restore it, or take another --workdir')
+          f'the prepared data in {config.data_dir} changed since {workdir} was '
+          'started: restore it, or take another --workdir'
+        )
       state, clock = restored.state, Clock(**record['clock'])
-      window = metrics_lib.Window(record['window'], most_skipped=config.max_skipped,
-                                  skipped=record.get('skipped', 0))
+      window = metrics_lib.Window(
+        record['window'], most_skipped=config.max_skipped, skipped=record.get('skipped', 0)
+      )
       evaluation_due = record['evaluation_due']
       say(f'goes on from step {step} of {workdir}')
       if record.get('devices', mesh.size) != mesh.size:
-        say(f'on {mesh.size} device(s) now, {record["devices"]} before: the order of samples '
-            'stays, the last bits of sums may not')
+        say(
+          f'on {mesh.size} device(s) now, {record["devices"]} before: the order of samples '
+          'stays, the last bits of sums may not'
+        )
     writer = metrics_lib.MetricsWriter(
-        workdir, start_step=step, evaluation_due=evaluation_due,
-        enabled=parallel.is_main())
+      workdir, start_step=step, evaluation_due=evaluation_due, enabled=parallel.is_main()
+    )
     closing.callback(writer.close)
     if config.wandb and parallel.is_main():
-      writer.mirror(closing.enter_context(Tracker(
-          config.wandb, workdir, config=json.loads(config.to_json()), sent=writer.found)))
+      writer.mirror(
+        closing.enter_context(
+          Tracker(config.wandb, workdir, config=json.loads(config.to_json()), sent=writer.found)
+        )
+      )
 
     parameters = functional.count_parameters(model)
     images_per_step = sum(config.rows.values())
     if parallel.is_main():
-      run.write_text(workdir / 'parameters.txt',
-                     parameter_overview.get_parameter_overview(
-                         setup.abstract.params, include_stats='sharding'))
-    say(f'{config.model["name"]}: {parameters:,} parameters in the backbone, '
-        f'{sum(a.size for a in state.params.values()):,} in all (parameters.txt); '
-        f'{len(tasks)} tasks, {images_per_step} images a step, {mesh.size} '
-        f'{jax.devices()[0].platform} device(s)')
+      run.write_text(
+        workdir / 'parameters.txt',
+        parameter_overview.get_parameter_overview(setup.abstract.params, include_stats='sharding'),
+      )
+    say(
+      f'{config.model["name"]}: {parameters:,} parameters in the backbone, '
+      f'{sum(a.size for a in state.params.values()):,} in all (parameters.txt); '
+      f'{len(tasks)} tasks, {images_per_step} images a step, {mesh.size} '
+      f'{jax.devices()[0].platform} device(s)'
+    )
     train_step, embed = setup.train_step(), setup.embed_step()
     interrupt = closing.enter_context(Interrupt())
-    batches = closing.enter_context(mixture.train_batches(
-        mix, **data, start_step=step, threads=config.threads, workers=config.workers,
-        process_index=jax.process_index(), process_count=jax.process_count()))
+    batches = closing.enter_context(
+      mixture.train_batches(
+        mix,
+        **data,
+        start_step=step,
+        threads=config.threads,
+        workers=config.workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+      )
+    )
     machine = Machine.of(model, list(mesh.devices.flat))
     watch = DeviceWatch(clock)
     closing.callback(watch.close)
@@ -131,18 +152,30 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       watch.settle()
       values |= machine.figures(clock.rate(), clock.split())
       writer.write(step, values)
-      say(metrics_lib.progress_line(
-          values, clock=clock, steps=config.steps, images_per_step=images_per_step))
+      say(
+        metrics_lib.progress_line(
+          values, clock=clock, steps=config.steps, images_per_step=images_per_step
+        )
+      )
 
     def run_evaluation() -> bool:
       results = evaluate(
-          state, embed, mesh=mesh, tasks=classes, data_dir=config.data_dir,
-          image_size=model.image_size, batch_size=config.eval_batch,
-          threads=config.threads, stop=interrupt.stops)
+        state,
+        embed,
+        mesh=mesh,
+        tasks=classes,
+        data_dir=config.data_dir,
+        image_size=model.image_size,
+        batch_size=config.eval_batch,
+        threads=config.threads,
+        stop=interrupt.stops,
+      )
       if results is not None:
         writer.write(step, results)
-        say(f'step {step}  held-out accuracy: ' + ' '.join(
-            f"{name} {results[f'eval/{name}/accuracy']:.1%}" for name in classes))
+        say(
+          f'step {step}  held-out accuracy: '
+          + ' '.join(f'{name} {results[f"eval/{name}/accuracy"]:.1%}' for name in classes)
+        )
       return results is not None
 
     def save() -> None:
@@ -150,10 +183,18 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       averages = window.record()  # Nothing is saved before it is known to be finite.
       if step != saved:
         writer.sync()
-        store.save(step, state, {
-            'clock': clock.record(), 'window': averages, 'skipped': window.skipped,
-            'evaluation_due': evaluation_due, 'devices': mesh.size,
-            'position': {'step': step, 'fingerprint': fingerprint}})
+        store.save(
+          step,
+          state,
+          {
+            'clock': clock.record(),
+            'window': averages,
+            'skipped': window.skipped,
+            'evaluation_due': evaluation_due,
+            'devices': mesh.size,
+            'position': {'step': step, 'fingerprint': fingerprint},
+          },
+        )
         saved = step
 
     try:
@@ -165,8 +206,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         first = not clock.running
         if not first:
           profiler.starts_at(step + 1)
-        with (interrupt.at_once() if first else contextlib.nullcontext(),
-              profiler.step(step + 1)):
+        with interrupt.at_once() if first else contextlib.nullcontext(), profiler.step(step + 1):
           with watch.fetching():
             batch = next(batches)
           batch = parallel.put_batch(mesh, batch)
@@ -192,8 +232,13 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
 
         # Evaluated before saved: a checkpoint has its figures on record.
         due_log, due_evaluation, due_save = (
-            every and (step % every == 0 or step == config.steps) for every in (
-                config.log_every, config.eval_every or config.steps, config.checkpoint_every))
+          every and (step % every == 0 or step == config.steps)
+          for every in (
+            config.log_every,
+            config.eval_every or config.steps,
+            config.checkpoint_every,
+          )
+        )
         if due_log:
           log()
         if due_evaluation or due_save:
@@ -208,20 +253,29 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       if interrupt.asked:
         save()
         store.finish()
-        say(f'saved step {step}; run the same command again to go on' if step else
-            'stopped before the first step')
+        say(
+          f'saved step {step}; run the same command again to go on'
+          if step
+          else 'stopped before the first step'
+        )
         raise Stopped
       store.finish()
     except metrics_lib.NonFiniteLoss as error:
       store.finish()
       good = f'checkpoint of step {saved}' if saved else 'start (no checkpoint yet)'
       raise metrics_lib.NonFiniteLoss(
-          f'{error}; the last good state is the {good} in {workdir}: lower '
-          'config.optimizer.learning_rate, with another --workdir') from None
+        f'{error}; the last good state is the {good} in {workdir}: lower '
+        'config.optimizer.learning_rate, with another --workdir'
+      ) from None
   if not parallel.is_main():
     return {}
   report = run.write_report(
-      workdir, config, tasks, rows=metrics_lib.read_metrics(workdir), clock=clock,
-      parameters=parameters)
+    workdir,
+    config,
+    tasks,
+    rows=metrics_lib.read_metrics(workdir),
+    clock=clock,
+    parameters=parameters,
+  )
   say(f'finished at step {step}: {workdir / "report.json"}; next: painformer report {workdir}')
   return report

@@ -9,7 +9,9 @@ import optax
 from painformer_jax.parallel.class_split import RowSums
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(
+  logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
+) -> jax.Array:
   """Mean cross-entropy of a task's rows.
 
   Args:
@@ -26,8 +28,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: floa
   return optax.softmax_cross_entropy(logits, targets).mean()
 
 
-def mixed_cross_entropy(logits: jax.Array, labels: jax.Array, others: jax.Array, share: jax.Array,
-                        *, label_smoothing: float = 0.0) -> jax.Array:
+def mixed_cross_entropy(
+  logits: jax.Array,
+  labels: jax.Array,
+  others: jax.Array,
+  share: jax.Array,
+  *,
+  label_smoothing: float = 0.0,
+) -> jax.Array:
   """Mean cross-entropy of rows mixed from two images each.
 
   Args:
@@ -39,13 +47,15 @@ def mixed_cross_entropy(logits: jax.Array, labels: jax.Array, others: jax.Array,
   Returns:
     A float32 scalar.
   """
-  own, other = (cross_entropy(logits, which, label_smoothing=label_smoothing)
-                for which in (labels, others))
+  own, other = (
+    cross_entropy(logits, which, label_smoothing=label_smoothing) for which in (labels, others)
+  )
   return share * own + (1 - share) * other
 
 
-def cross_entropy_of_sums(sums: RowSums, share: jax.Array | None = None, *,
-                          label_smoothing: float = 0.0) -> jax.Array:
+def cross_entropy_of_sums(
+  sums: RowSums, share: jax.Array | None = None, *, label_smoothing: float = 0.0
+) -> jax.Array:
   """`cross_entropy`, or with a share `mixed_cross_entropy`, of a head divided by class.
 
   Args:
@@ -61,8 +71,9 @@ def cross_entropy_of_sums(sums: RowSums, share: jax.Array | None = None, *,
   return (sums.log_sum - target).mean()
 
 
-def uncertainty_weighted(losses: Mapping[str, jax.Array],
-                         log_variances: Mapping[str, jax.Array]) -> jax.Array:
+def uncertainty_weighted(
+  losses: Mapping[str, jax.Array], log_variances: Mapping[str, jax.Array]
+) -> jax.Array:
   """Sum of e^{-w} L + w over the tasks, w learned (homoscedastic uncertainty).
 
   Sibling papers of PainFormer print e^{w} L + w, which has no lower bound; the

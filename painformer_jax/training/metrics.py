@@ -17,7 +17,6 @@ from painformer_jax.training import speed
 from painformer_jax.training.clock import Clock
 from painformer_jax.training.event_file import EventFile
 
-
 # Training and evaluation write a row each.
 TRAINED, EVALUATED = 'trained', 'evaluated'
 
@@ -44,19 +43,25 @@ class Window:
     skipped: how many of the last steps that were checked were skipped in a row.
   """
 
-  def __init__(self, record: Mapping[str, list[float]] | None = None, *,
-               most_skipped: int = 1, skipped: int = 0):
+  def __init__(
+    self,
+    record: Mapping[str, list[float]] | None = None,
+    *,
+    most_skipped: int = 1,
+    skipped: int = 0,
+  ):
     # The types are those of the compiled step, so that sums come out the same.
     self._merged = {
-        name: clu_metrics.Average(
-            total=np.float32(total),
-            count=np.int32(count) if isinstance(count, int) else np.float32(count))
-        for name, (total, count) in (record or {}).items()}
+      name: clu_metrics.Average(
+        total=np.float32(total),
+        count=np.int32(count) if isinstance(count, int) else np.float32(count),
+      )
+      for name, (total, count) in (record or {}).items()
+    }
     self._pending = []
     self._most_skipped, self.skipped = most_skipped, skipped
 
-  def add(self, step: int, metrics: Mapping[str, clu_metrics.Average], *,
-          in_flight: int) -> None:
+  def add(self, step: int, metrics: Mapping[str, clu_metrics.Average], *, in_flight: int) -> None:
     """Takes a step's metrics, which may still be in the making.
 
     Waits until no more than `in_flight` steps are.
@@ -95,12 +100,14 @@ class Window:
   def record(self) -> dict[str, list[float]]:
     """What a checkpoint keeps, so that the next row comes out the same."""
     self.check()
-    return {name: [metric.total.item(), metric.count.item()]
-            for name, metric in self._merged.items()}
+    return {
+      name: [metric.total.item(), metric.count.item()] for name, metric in self._merged.items()
+    }
 
 
-def _assert_finite(step: int, metrics: Mapping[str, clu_metrics.Average], *,
-                   before: str = '') -> None:
+def _assert_finite(
+  step: int, metrics: Mapping[str, clu_metrics.Average], *, before: str = ''
+) -> None:
   bad = [name for name, metric in metrics.items() if not math.isfinite(metric.compute())]
   if not bad:
     return
@@ -132,8 +139,14 @@ class MetricsWriter:
     InputError: they cannot be written; also by `write` and `sync`.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, start_step: int,
-               evaluation_due: bool = False, enabled: bool = True):
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    start_step: int,
+    evaluation_due: bool = False,
+    enabled: bool = True,
+  ):
     self._enabled, self._mirrors = enabled, []
     self.found = {}
     if not enabled:
@@ -190,8 +203,9 @@ class MetricsWriter:
 
 
 def _cannot_write(path: pathlib.Path, error: OSError) -> str:
-  return (f'cannot write to {path.parent}: {error.strerror}; make room, then run '
-          'the same command again')
+  return (
+    f'cannot write to {path.parent}: {error.strerror}; make room, then run the same command again'
+  )
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
@@ -212,33 +226,42 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
   return rows
 
 
-def _truncate(path: pathlib.Path, found: list[dict], *, last_step: int,
-              drop_evaluation: bool) -> list[dict]:
+def _truncate(
+  path: pathlib.Path, found: list[dict], *, last_step: int, drop_evaluation: bool
+) -> list[dict]:
   """Drops rows; returns those that stay."""
   if not path.exists():
     return []
-  kept = [row for row in found if row['step'] <= last_step
-          and not (drop_evaluation and row['step'] == last_step and kind(row) == EVALUATED)]
+  kept = [
+    row
+    for row in found
+    if row['step'] <= last_step
+    and not (drop_evaluation and row['step'] == last_step and kind(row) == EVALUATED)
+  ]
   temporary = path.with_suffix('.jsonl.tmp')
   temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
   os.replace(temporary, path)
   return kept
 
 
-def progress_line(values: Mapping[str, float], *, clock: Clock, steps: int,
-                  images_per_step: int) -> str:
+def progress_line(
+  values: Mapping[str, float], *, clock: Clock, steps: int, images_per_step: int
+) -> str:
   """One readable line: where the run stands, its losses, its speed and ETA."""
   rate = values.get(speed.RATE, 0.0)
   eta = duration(clock.remaining(steps, images_per_step=images_per_step, rate=rate))
   tasks = ' '.join(
-      f"{name.split('/')[1]} {values[name.replace('/accuracy', '/loss')]:.3f}/{value:.0%}"
-      for name, value in sorted(values.items())
-      if name.startswith('task/') and name.endswith('/accuracy'))
+    f'{name.split("/")[1]} {values[name.replace("/accuracy", "/loss")]:.3f}/{value:.0%}'
+    for name, value in sorted(values.items())
+    if name.startswith('task/') and name.endswith('/accuracy')
+  )
   loss = f'{values["loss"]:.3f}' if 'loss' in values else '?'
   if values.get('skipped'):
-    loss += f" ({values['skipped']:.0%} of steps skipped)"
-  return (f'step {clock.steps}/{steps}  loss {loss}  '
-          f'{speed.line(values, eta=eta)}  loss/accuracy: {tasks}')
+    loss += f' ({values["skipped"]:.0%} of steps skipped)'
+  return (
+    f'step {clock.steps}/{steps}  loss {loss}  '
+    f'{speed.line(values, eta=eta)}  loss/accuracy: {tasks}'
+  )
 
 
 def say(message: str) -> None:

@@ -63,8 +63,11 @@ def own_share(key: jax.Array, mixing: Mixing, size: tuple[int, int]) -> tuple[ja
   elif not mixing.mixup:
     shares = _cut(cut, mixing.cutmix, size)
   else:
-    shares = jnp.where(jax.random.bernoulli(coin), _blended(blend, mixing.mixup, size),
-                       _cut(cut, mixing.cutmix, size))
+    shares = jnp.where(
+      jax.random.bernoulli(coin),
+      _blended(blend, mixing.mixup, size),
+      _cut(cut, mixing.cutmix, size),
+    )
   return shares, shares.mean()
 
 
@@ -89,6 +92,5 @@ def _cut(key, alpha, size):
   key_share, key_centre = jax.random.split(key)
   side = jnp.sqrt(1 - jax.random.beta(key_share, alpha, alpha))
   centre = jax.random.uniform(key_centre, (2,))
-  inside = [
-      jnp.abs(jnp.arange(n) + 0.5 - c * n) < side * n / 2 for n, c in zip(size, centre)]
+  inside = [jnp.abs(jnp.arange(n) + 0.5 - c * n) < side * n / 2 for n, c in zip(size, centre)]
   return jnp.where(inside[0][:, None] & inside[1], 0.0, 1.0)

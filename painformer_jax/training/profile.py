@@ -81,8 +81,7 @@ class Profiler:
     try:
       # Before, since JAX takes no other trace once one could not be written.
       self._target.mkdir(parents=True, exist_ok=True)
-      jax.profiler.start_trace(
-          self._target, create_perfetto_trace=True, profiler_options=options)
+      jax.profiler.start_trace(self._target, create_perfetto_trace=True, profiler_options=options)
     except (RuntimeError, OSError) as error:
       say(f'no trace of step {step}: {error}')
       return False
@@ -116,8 +115,10 @@ class Profiler:
     except (RuntimeError, OSError, ValueError) as error:
       say(f'the trace could not be written to {self._target}: {error}')
     else:
-      say(f'a trace is in {self._target}: tensorboard --logdir {self._workdir / FOLDER} '
-          '(with its profile plug-in)')
+      say(
+        f'a trace is in {self._target}: tensorboard --logdir {self._workdir / FOLDER} '
+        '(with its profile plug-in)'
+      )
 
   def _requested(self) -> bool:
     if jax.process_index() or time.monotonic() - self._looked < _SECONDS_BETWEEN_LOOKS:

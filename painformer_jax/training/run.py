@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from painformer_jax.data.prepared import PreparedTask
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.prepared import PreparedTask
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.clock import Clock
 from painformer_jax.training.config import TrainConfig, changed_fields
@@ -26,8 +26,9 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
   """
   if '://' in str(workdir):
     raise InputError(
-        f'--workdir {workdir} is no folder: name one of a file system that is mounted, which '
-        'all machines share')
+      f'--workdir {workdir} is no folder: name one of a file system that is mounted, which '
+      'all machines share'
+    )
   workdir = pathlib.Path(workdir)
   record = workdir / 'config.json'
   try:
@@ -35,8 +36,9 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
       changed = changed_fields(config, _read_record(record, remedy='take another --workdir'))
       if changed:
         raise InputError(
-            f'{workdir} holds a run of another configuration '
-            f'({"; ".join(changed)}): take another --workdir, or the first configuration')
+          f'{workdir} holds a run of another configuration '
+          f'({"; ".join(changed)}): take another --workdir, or the first configuration'
+        )
     elif workdir.exists() and any(p != _temporary(record) for p in workdir.iterdir()):
       raise InputError(f'{workdir} is not empty and holds no run: take another --workdir')
     parallel.wait_for_all('configuration compared')
@@ -46,8 +48,9 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
     parallel.wait_for_all('configuration written')
     if not _appears(record):
       raise InputError(
-          f'{record}, which the first process wrote, is not there for process '
-          f'{jax.process_index()}: --workdir must be a folder that all processes share')
+        f'{record}, which the first process wrote, is not there for process '
+        f'{jax.process_index()}: --workdir must be a folder that all processes share'
+      )
   except OSError as error:
     raise InputError(f'{workdir} cannot be used: {error.strerror}') from error
   return workdir
@@ -73,8 +76,15 @@ def _read_record(path: pathlib.Path, *, remedy: str) -> dict:
   return stored
 
 
-def write_report(workdir: pathlib.Path, config: TrainConfig, tasks: Mapping[str, PreparedTask], *,
-                 rows: Sequence[Mapping], clock: Clock, parameters: int) -> dict:
+def write_report(
+  workdir: pathlib.Path,
+  config: TrainConfig,
+  tasks: Mapping[str, PreparedTask],
+  *,
+  rows: Sequence[Mapping],
+  clock: Clock,
+  parameters: int,
+) -> dict:
   """Writes report.json: what the run reached, on what, in which time.
 
   A finished run that is started once more keeps the report it has, with what
@@ -98,21 +108,34 @@ def write_report(workdir: pathlib.Path, config: TrainConfig, tasks: Mapping[str,
       return report
   final = {k: v for row in rows if row['step'] == config.steps for k, v in row.items()}
   try:
-    figures = {name: {
-        'classes': len(task.classes), 'modality': task.modality,
-        'train_images': task.sizes['train'], 'test_images': task.sizes['test'],
+    figures = {
+      name: {
+        'classes': len(task.classes),
+        'modality': task.modality,
+        'train_images': task.sizes['train'],
+        'test_images': task.sizes['test'],
         'train_loss': final[f'task/{name}/loss'],
         'train_accuracy': final[f'task/{name}/accuracy'],
-        'test_accuracy': final[f'eval/{name}/accuracy']} for name, task in tasks.items()}
+        'test_accuracy': final[f'eval/{name}/accuracy'],
+      }
+      for name, task in tasks.items()
+    }
   except KeyError as error:
     raise InputError(
-        f'{workdir / "metrics.jsonl"} has lost {error} of step {config.steps}: the run is '
-        'trained, but no report can be made; train again in another --workdir') from None
+      f'{workdir / "metrics.jsonl"} has lost {error} of step {config.steps}: the run is '
+      'trained, but no report can be made; train again in another --workdir'
+    ) from None
   report = {
-      'model': dict(config.model), 'backbone_parameters': parameters,
-      'steps': clock.steps, 'images': clock.steps * sum(config.rows.values()),
-      'train_seconds': clock.seconds, 'seconds_spent': clock.spent,
-      'images_per_second': clock.images / (clock.seconds or 1), 'environment': environment(), 'tasks': figures}
+    'model': dict(config.model),
+    'backbone_parameters': parameters,
+    'steps': clock.steps,
+    'images': clock.steps * sum(config.rows.values()),
+    'train_seconds': clock.seconds,
+    'seconds_spent': clock.spent,
+    'images_per_second': clock.images / (clock.seconds or 1),
+    'environment': environment(),
+    'tasks': figures,
+  }
   write_json(path, report)
   return report
 
@@ -133,8 +156,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
     os.replace(_temporary(path), path)
   except OSError as error:
     raise InputError(
-        f'{path} cannot be written: {error.strerror}; mend that, then run the '
-        'same command again') from error
+      f'{path} cannot be written: {error.strerror}; mend that, then run the same command again'
+    ) from error
 
 
 def _temporary(path: pathlib.Path) -> pathlib.Path:
@@ -145,8 +168,13 @@ def environment() -> dict:
   """What the figures of a run depend on: versions and devices."""
   devices = jax.devices()
   return {
-      'devices': len(devices), 'device_kind': devices[0].device_kind,
-      'processes': jax.process_count(), 'cpu_cores': os.cpu_count(),
-      'python': platform.python_version(),
-      **{name: importlib.metadata.version(name)
-         for name in ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')}}
+    'devices': len(devices),
+    'device_kind': devices[0].device_kind,
+    'processes': jax.process_count(),
+    'cpu_cores': os.cpu_count(),
+    'python': platform.python_version(),
+    **{
+      name: importlib.metadata.version(name)
+      for name in ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+    },
+  }

@@ -54,32 +54,44 @@ class Setup:
     quick = {'xla_backend_optimization_level': 0}
     platform = self.mesh.devices.flat[0].platform
     return jax.jit(
-        lambda arrays: _state(self.config, self.classes, self.optimizer, arrays),
-        out_shardings=self.shardings,
-        compiler_options=quick if platform == 'cpu' else None)(backbone)
+      lambda arrays: _state(self.config, self.classes, self.optimizer, arrays),
+      out_shardings=self.shardings,
+      compiler_options=quick if platform == 'cpu' else None,
+    )(backbone)
 
   def batch(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """Shapes of a global batch."""
     split, side = parallel.batch_sharding(self.mesh), self.model.image_size
-    return {task: {
+    return {
+      task: {
         'image': jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8, sharding=split),
-        'label': jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=split)}
-            for task, rows in self.config.rows.items()}
+        'label': jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=split),
+      }
+      for task, rows in self.config.rows.items()
+    }
 
   @property
   def plan(self) -> StepPlan:
     """What the step is made from."""
     config = self.config
     return StepPlan(
-        model=self.model, rows=config.rows, classes=self.classes,
-        label_smoothing=config.label_smoothing,
-        weights=None if config.weighting == 'uncertainty' else {
-            name: task.weight for name, task in config.tasks.items()},
-        mean=self.preset.mean, std=self.preset.std,
-        mixing={name: Mixing(mixup=task.mixup, cutmix=task.cutmix)
-                for name, task in config.tasks.items()},
-        accumulate=config.accumulate, remat=config.remat_stages, ema_decay=config.ema_decay,
-        skips_non_finite=config.non_finite == 'skip')
+      model=self.model,
+      rows=config.rows,
+      classes=self.classes,
+      label_smoothing=config.label_smoothing,
+      weights=None
+      if config.weighting == 'uncertainty'
+      else {name: task.weight for name, task in config.tasks.items()},
+      mean=self.preset.mean,
+      std=self.preset.std,
+      mixing={
+        name: Mixing(mixup=task.mixup, cutmix=task.cutmix) for name, task in config.tasks.items()
+      },
+      accumulate=config.accumulate,
+      remat=config.remat_stages,
+      ema_decay=config.ema_decay,
+      skips_non_finite=config.non_finite == 'skip',
+    )
 
   def train_step(self) -> Callable:
     """The jitted step, see `step.make_train_step`."""
@@ -87,12 +99,12 @@ class Setup:
 
   def embed_step(self) -> Callable:
     """The jitted forward pass, see `step.make_embed_step`."""
-    return make_embed_step(
-        self.model, self.mesh, mean=self.preset.mean, std=self.preset.std)
+    return make_embed_step(self.model, self.mesh, mean=self.preset.mean, std=self.preset.std)
 
 
-def assemble(config: TrainConfig, classes: Mapping[str, int], *,
-             devices: Sequence[jax.Device] | None = None) -> Setup:
+def assemble(
+  config: TrainConfig, classes: Mapping[str, int], *, devices: Sequence[jax.Device] | None = None
+) -> Setup:
   """Puts a run together, without making an array.
 
   Args:
@@ -110,14 +122,23 @@ def assemble(config: TrainConfig, classes: Mapping[str, int], *,
   optimizer = make_optimizer(config.optimizer, steps=config.steps, model=model)
   shapes = jax.eval_shape(lambda: _state(config, classes, optimizer, None))
   return Setup(
-      config=config, classes=classes, model=model,
-      preset=registry.preset(config.model['name']), mesh=mesh, optimizer=optimizer,
-      abstract=parallel.with_shardings(
-          shapes, layout.state_shardings(mesh, shapes, config.sharding)))
+    config=config,
+    classes=classes,
+    model=model,
+    preset=registry.preset(config.model['name']),
+    mesh=mesh,
+    optimizer=optimizer,
+    abstract=parallel.with_shardings(shapes, layout.state_shardings(mesh, shapes, config.sharding)),
+  )
 
 
 def _state(config: TrainConfig, classes, optimizer, backbone) -> TrainState:
   return initial_state(
-      config.model_config(), classes=classes, optimizer=optimizer, seed=config.seed,
-      learned_weighting=config.weighting == 'uncertainty', backbone=backbone,
-      averaged=config.ema_decay > 0)
+    config.model_config(),
+    classes=classes,
+    optimizer=optimizer,
+    seed=config.seed,
+    learned_weighting=config.weighting == 'uncertainty',
+    backbone=backbone,
+    averaged=config.ema_decay > 0,
+  )

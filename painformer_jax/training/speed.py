@@ -10,7 +10,11 @@ from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import topology
 
 RATE, RATE_PER_CHIP, MFU, SECONDS = (
-    'images_per_second', 'images_per_second_per_chip', 'mfu', 'seconds/')
+  'images_per_second',
+  'images_per_second_per_chip',
+  'mfu',
+  'seconds/',
+)
 
 
 def depends_on_speed(name: str) -> bool:
@@ -37,8 +41,11 @@ class Machine:
   def of(cls, model: PainFormerConfig, devices: Sequence[jax.Device]) -> 'Machine':
     """That of a run: its backbone on its devices, all of one kind."""
     chip = topology.chip_of(devices[0].device_kind)
-    return cls(chips=len(devices), image_flops=arithmetic.training_flops(model),
-               peak_flops=chip.flops if chip else None)
+    return cls(
+      chips=len(devices),
+      image_flops=arithmetic.training_flops(model),
+      peak_flops=chip.flops if chip else None,
+    )
 
   def figures(self, rate: float, spent: Mapping[str, float]) -> dict[str, float]:
     """What a row says.
@@ -79,10 +86,16 @@ def line(values: Mapping[str, float], *, eta: str) -> str:
     chip.append(f'{values[RATE_PER_CHIP]:.1f} a chip')
   if MFU in values:
     chip.append(f'MFU {values[MFU]:.0%}')
-  spent = {name.removeprefix(SECONDS): seconds for name, seconds in values.items()
-           if name.startswith(SECONDS)}
+  spent = {
+    name.removeprefix(SECONDS): seconds
+    for name, seconds in values.items()
+    if name.startswith(SECONDS)
+  }
   total = sum(spent.values())
-  shares = [f'{name} {seconds / total:.0%}' for name, seconds in spent.items()
-            if seconds >= 0.01 * total > 0]
+  shares = [
+    f'{name} {seconds / total:.0%}'
+    for name, seconds in spent.items()
+    if seconds >= 0.01 * total > 0
+  ]
   brackets = '; '.join(', '.join(part) for part in (chip, shares) if part)
   return f'{rate:.1f} images/s  eta {eta}' + (f'  ({brackets})' if brackets else '')

@@ -40,10 +40,16 @@ class TrainState:
     return self.ema or self.params
 
 
-def initial_state(config: PainFormerConfig, *, classes: Mapping[str, int],
-                  learned_weighting: bool, optimizer, seed: int,
-                  backbone: Mapping[str, jax.Array] | None = None,
-                  averaged: bool = False) -> TrainState:
+def initial_state(
+  config: PainFormerConfig,
+  *,
+  classes: Mapping[str, int],
+  learned_weighting: bool,
+  optimizer,
+  seed: int,
+  backbone: Mapping[str, jax.Array] | None = None,
+  averaged: bool = False,
+) -> TrainState:
   """A state at step 0.
 
   Args:
@@ -65,14 +71,18 @@ def initial_state(config: PainFormerConfig, *, classes: Mapping[str, int],
   if learned_weighting:
     params |= {f'{LOG_VARIANCE}/{task}': jnp.zeros(()) for task in classes}
   return TrainState(
-      step=jnp.zeros((), jnp.int32), params=params,
-      stats={path: a for path, a in arrays.items() if path not in learned},
-      opt_state=optimizer.init(params), key=jax.random.key_data(key_run),
-      # Copies: a step gives its buffers away, each once.
-      ema={path: jnp.copy(a) for path, a in params.items()} if averaged else {})
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    stats={path: a for path, a in arrays.items() if path not in learned},
+    opt_state=optimizer.init(params),
+    key=jax.random.key_data(key_run),
+    # Copies: a step gives its buffers away, each once.
+    ema={path: jnp.copy(a) for path, a in params.items()} if averaged else {},
+  )
 
 
 def group(params: Mapping[str, jax.Array], name: str) -> dict[str, jax.Array]:
   """The arrays under a prefix, without it."""
-  return {path.removeprefix(f'{name}/'): a for path, a in params.items()
-          if path.startswith(f'{name}/')}
+  return {
+    path.removeprefix(f'{name}/'): a for path, a in params.items() if path.startswith(f'{name}/')
+  }

@@ -55,8 +55,9 @@ def normalise(images: jax.Array, mean, std) -> jax.Array:
   return (images.astype(jnp.float32) / 255 - jnp.asarray(mean)) / jnp.asarray(std)
 
 
-def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
-                    state_shardings: TrainState) -> Callable:
+def make_train_step(
+  plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *, state_shardings: TrainState
+) -> Callable:
   """Compiles `step(state, batch) -> (state, metrics)`; `state` is donated.
 
   A batch is {task: {'image': uint8 [rows, size, size, 3], 'label': int32
@@ -87,8 +88,7 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     """The batch with each row's place in it, which goes where the row goes."""
     # From NumPy, so that every device has all of them and none is told of its own.
     numbers = np.split(np.arange(sum(counts), dtype=np.int32), np.cumsum(counts)[:-1])
-    return {task: {**batch[task], 'place': jnp.asarray(own)}
-            for task, own in zip(tasks, numbers)}
+    return {task: {**batch[task], 'place': jnp.asarray(own)} for task, own in zip(tasks, numbers)}
 
   def mixed_rows(batch, key):
     """The batch with images mixed and both labels, and the first label's shares."""
@@ -96,8 +96,11 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     for task, how in mixing.items():
       images, labels = batch[task]['image'], batch[task]['label']
       by_pixel, shares[task] = mix.own_share(mix.task_key(key, task), how, images.shape[1:3])
-      rows[task] = {'image': mix.mixed(images, by_pixel), 'label': labels,
-                    'other': mix.partners(labels)}
+      rows[task] = {
+        'image': mix.mixed(images, by_pixel),
+        'label': labels,
+        'other': mix.partners(labels),
+      }
     return with_places(rows) if needs_places else rows, shares
 
   def task_loss(params, task, embedding, rows, share):
@@ -107,14 +110,17 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     kernel, bias = arrays[f'{task}/kernel'], arrays[f'{task}/bias']
     if layout.splits_classes(mesh, bias.size):
       sums = class_split.row_sums(
-          mesh, kernel, bias, embedding, labels=labels, others=others,
-          classes=plan.classes[task])
+        mesh, kernel, bias, embedding, labels=labels, others=others, classes=plan.classes[task]
+      )
       loss, best = losses.cross_entropy_of_sums(sums, share, **smooth), sums.best
     else:
       logits = heads.logits(arrays, task, embedding, classes=plan.classes[task])
       best = logits.argmax(-1)
-      loss = (losses.cross_entropy(logits, labels, **smooth) if share is None else
-              losses.mixed_cross_entropy(logits, labels, others, share, **smooth))
+      loss = (
+        losses.cross_entropy(logits, labels, **smooth)
+        if share is None
+        else losses.mixed_cross_entropy(logits, labels, others, share, **smooth)
+      )
     right = labels if share is None else jnp.where(share < 0.5, others, labels)
     return loss, (best == right).astype(jnp.float32)
 
@@ -123,14 +129,23 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     params = layout.gathered(mesh, params)
     places = Places(joined(rows, 'place'), sum(counts)) if needs_places else None
     output, arrays = functional.apply_train(
-        plan.model, {**group(params, BACKBONE), **stats}, joined_images(rows), key=key,
-        places=places, partition=partition, remat=plan.remat, stem_moments=moments)
+      plan.model,
+      {**group(params, BACKBONE), **stats},
+      joined_images(rows),
+      key=key,
+      places=places,
+      partition=partition,
+      remat=plan.remat,
+      stem_moments=moments,
+    )
     embeddings = parallel.separate(
-        mesh, output.embedding, [len(rows[task]['label']) for task in tasks])
+      mesh, output.embedding, [len(rows[task]['label']) for task in tasks]
+    )
     task_losses, correct = {}, {}
     for task, embedding in zip(tasks, embeddings):
       task_losses[task], correct[task] = task_loss(
-          params, task, embedding, rows[task], shares.get(task))
+        params, task, embedding, rows[task], shares.get(task)
+      )
     if plan.weights is None:
       loss = losses.uncertainty_weighted(task_losses, group(params, LOG_VARIANCE))
     else:
@@ -139,8 +154,7 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
 
   def whole(params, stats, batch, key):
     rows, shares = mixed_rows(batch, key)
-    return jax.value_and_grad(loss_function, has_aux=True)(
-        params, None, stats, rows, shares, key)
+    return jax.value_and_grad(loss_function, has_aux=True)(params, None, stats, rows, shares, key)
 
   def in_parts(params, stats, batch, key):
     """The same, one part of the rows after the other."""
@@ -148,31 +162,34 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     parts = parallel.in_parts(mesh, rows, plan.accumulate)
     backbone = lambda params: {**group(layout.gathered(mesh, params), BACKBONE), **stats}
     moments, to_parameters = jax.vjp(
-        lambda params: functional.stem_moments(
-            plan.model, backbone(params), parts, prepare=joined_images), params)
+      lambda params: functional.stem_moments(
+        plan.model, backbone(params), parts, prepare=joined_images
+      ),
+      params,
+    )
 
     def add_part(total, rows):
       (loss, (_, task_losses, correct)), gradients = jax.value_and_grad(
-          loss_function, argnums=(0, 1), has_aux=True)(
-              params, moments, stats, rows, shares, key)
+        loss_function, argnums=(0, 1), has_aux=True
+      )(params, moments, stats, rows, shares, key)
       total = jax.tree.map(lambda t, g: t + g / plan.accumulate, total, gradients)
       total = (layout.constrained(total[0], state_shardings.params), total[1])
       return total, (loss, task_losses, correct)
 
     (gradients, of_moments), (loss, task_losses, correct) = jax.lax.scan(
-        add_part, jax.tree.map(jnp.zeros_like, (params, moments)), parts)
+      add_part, jax.tree.map(jnp.zeros_like, (params, moments)), parts
+    )
     gradients = jax.tree.map(jnp.add, gradients, to_parameters(of_moments)[0])
-    arrays = functional.updated_statistics(
-        plan.model, backbone(params), moments, rows=sum(counts))
-    aux = ({path: arrays[path] for path in stats},
-           jax.tree.map(jnp.mean, task_losses), correct)
+    arrays = functional.updated_statistics(plan.model, backbone(params), moments, rows=sum(counts))
+    aux = ({path: arrays[path] for path in stats}, jax.tree.map(jnp.mean, task_losses), correct)
     return (loss.mean(), aux), gradients
 
   def step(state: TrainState, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     value_and_gradients = whole if plan.accumulate == 1 else in_parts
     (loss, (stats, task_losses, correct)), gradients = value_and_gradients(
-        state.params, state.stats, batch, key)
+      state.params, state.stats, batch, key
+    )
     gradients = layout.constrained(gradients, state_shardings.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -180,11 +197,16 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     if plan.ema_decay:
       count = state.step.astype(jnp.float32)
       decay = jnp.minimum(plan.ema_decay, (1 + count) / (10 + count))
-      new = new.replace(ema={
-          path: decay * average + (1 - decay) * params[path]
-          for path, average in state.ema.items()})
-    values = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients),
-              'parameter_norm': optax.tree.norm(params)}
+      new = new.replace(
+        ema={
+          path: decay * average + (1 - decay) * params[path] for path, average in state.ema.items()
+        }
+      )
+    values = {
+      'loss': loss,
+      'gradient_norm': optax.tree.norm(gradients),
+      'parameter_norm': optax.tree.norm(params),
+    }
     if plan.skips_non_finite:
       finite = jnp.all(jnp.isfinite(jnp.stack(list(values.values()))))
       new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
@@ -198,9 +220,11 @@ def make_train_step(plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *,
     return new.replace(step=state.step + 1), metrics
 
   return jax.jit(
-      step, donate_argnums=0,
-      in_shardings=(state_shardings, parallel.batch_sharding(mesh)),
-      out_shardings=(state_shardings, parallel.replicated(mesh)))
+    step,
+    donate_argnums=0,
+    in_shardings=(state_shardings, parallel.batch_sharding(mesh)),
+    out_shardings=(state_shardings, parallel.replicated(mesh)),
+  )
 
 
 def make_embed_step(model: PainFormerConfig, mesh: jax.sharding.Mesh, *, mean, std) -> Callable:

@@ -38,8 +38,9 @@ class Tracker:
     InputError: wandb is not installed, or does not start, such as without a login.
   """
 
-  def __init__(self, project: str, workdir: pathlib.Path, *, config: Mapping,
-               sent: Mapping[str, int]):
+  def __init__(
+    self, project: str, workdir: pathlib.Path, *, config: Mapping, sent: Mapping[str, int]
+  ):
     wandb = import_extra('wandb', extra='wandb')
     entity, _, name = project.rpartition('/')
     record = _read(workdir / RECORD, project)
@@ -49,19 +50,28 @@ class Tracker:
       record |= {which: max(record[which], step) for which, step in sent.items()}
     try:
       self._run = wandb.init(
-          project=name, entity=entity or None, id=record['id'], resume='allow',
-          name=workdir.absolute().name, dir=str(workdir), config=dict(config),
-          settings=wandb.Settings(console='off', silent=True))
+        project=name,
+        entity=entity or None,
+        id=record['id'],
+        resume='allow',
+        name=workdir.absolute().name,
+        dir=str(workdir),
+        config=dict(config),
+        settings=wandb.Settings(console='off', silent=True),
+      )
     except wandb.errors.Error as error:
       raise InputError(
-          f"config.wandb is {project!r}, but W&B does not start ({error}): `wandb login`, or "
-          "set WANDB_MODE=offline, or --config.wandb=''") from error
+        f'config.wandb is {project!r}, but W&B does not start ({error}): `wandb login`, or '
+        "set WANDB_MODE=offline, or --config.wandb=''"
+      ) from error
     self._run.define_metric('step')
     self._run.define_metric('*', step_metric='step')
     write_json(workdir / RECORD, record)  # Rows made again are cut from metrics.jsonl.
     self._sent = record
-    say(f'W&B run {record["id"]} of {project}: '
-        + (f'written to {workdir / "wandb"} (offline)' if self._run.offline else self._run.url))
+    say(
+      f'W&B run {record["id"]} of {project}: '
+      + (f'written to {workdir / "wandb"} (offline)' if self._run.offline else self._run.url)
+    )
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Sends a row, unless it was sent before."""
@@ -94,7 +104,10 @@ def _read(path: pathlib.Path, project: str) -> dict | None:
     record = json.loads(path.read_text())
     if record['project'] != project:
       return None
-    return {'project': project, 'id': str(record['id']),
-            **{which: int(record[which]) for which in (TRAINED, EVALUATED)}}
+    return {
+      'project': project,
+      'id': str(record['id']),
+      **{which: int(record[which]) for which in (TRAINED, EVALUATED)},
+    }
   except (ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is damaged ({error}): remove it, for a new W&B run') from error

@@ -31,8 +31,9 @@ class GivenStep:
   given: float
 
 
-def divide(steps: Sequence[GivenStep], done: Sequence[float], *,
-           idle_since: float) -> dict[str, float]:
+def divide(
+  steps: Sequence[GivenStep], done: Sequence[float], *, idle_since: float
+) -> dict[str, float]:
   """What the time from `idle_since` until the last step was done went to.
 
   Args:

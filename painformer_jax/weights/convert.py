@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from painformer_jax.weights import key_map
-from painformer_jax.weights.torch.read import TorchCheckpoint
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import ATTENTION, PRESETS, SPECTRAL, PainFormerConfig
+from painformer_jax.weights import key_map
+from painformer_jax.weights.torch.read import TorchCheckpoint
 
 _MAX_COUNT = np.iinfo(np.int32).max
 
@@ -84,8 +84,9 @@ class Conversion:
   report: ConversionReport
 
 
-def convert(checkpoint: TorchCheckpoint, *, source: str,
-            allow_missing: str | None = None) -> Conversion:
+def convert(
+  checkpoint: TorchCheckpoint, *, source: str, allow_missing: str | None = None
+) -> Conversion:
   """Translates a released state dict into a model's variables.
 
   The preset, the input size and the head are told by the names and shapes.
@@ -111,36 +112,51 @@ def convert(checkpoint: TorchCheckpoint, *, source: str,
   targets = {path: key_map.to_torch(path) for path in abstract}
   expected = _expected(abstract, targets)
   misshapen = {
-      name: fault for name, array in tensors.items() if name in expected
-      and (fault := _fault(array, expected[name]))}
+    name: fault
+    for name, array in tensors.items()
+    if name in expected and (fault := _fault(array, expected[name]))
+  }
   missing = [name for name in expected if name not in tensors]
   sources = {name: key_map.to_ours(name) for name in tensors}
-  known = {name: match for name, match in sources.items()
-           if match is not None and match.name in abstract}
+  known = {
+    name: match for name, match in sources.items() if match is not None and match.name in abstract
+  }
   unexpected = [name for name in tensors if name not in known]
-  variables = {match.name: _ours(tensors[name], match)
-               for name, match in known.items() if name not in misshapen}
+  variables = {
+    match.name: _ours(tensors[name], match)
+    for name, match in known.items()
+    if name not in misshapen
+  }
   initialised = [
-      name for name in expected
-      if (name in missing or name in misshapen) and allowed(name)]
+    name for name in expected if (name in missing or name in misshapen) and allowed(name)
+  ]
   report = ConversionReport(
-      source=source, sha256=checkpoint.sha256, container=checkpoint.container,
-      ignored=checkpoint.ignored, model=model,
-      config=dataclasses.asdict(config), has_head=config.num_classes > 0,
-      classes=config.num_classes, tensors=len(tensors),
-      converted=len(variables),
-      parameters=functional.count_parameters(config),
-      dtypes=_dtypes(tensors), missing=missing, unexpected=unexpected,
-      misshapen=misshapen, initialised=initialised,
-      skipped=[name for name in [*unexpected, *misshapen] if allowed(name)],
-      non_finite=[
-          targets[path].name for path, array in variables.items()
-          if not np.isfinite(array).all()])
+    source=source,
+    sha256=checkpoint.sha256,
+    container=checkpoint.container,
+    ignored=checkpoint.ignored,
+    model=model,
+    config=dataclasses.asdict(config),
+    has_head=config.num_classes > 0,
+    classes=config.num_classes,
+    tensors=len(tensors),
+    converted=len(variables),
+    parameters=functional.count_parameters(config),
+    dtypes=_dtypes(tensors),
+    missing=missing,
+    unexpected=unexpected,
+    misshapen=misshapen,
+    initialised=initialised,
+    skipped=[name for name in [*unexpected, *misshapen] if allowed(name)],
+    non_finite=[
+      targets[path].name for path, array in variables.items() if not np.isfinite(array).all()
+    ],
+  )
   _refuse_faults(report, allowed)
   if initialised:
     variables |= initial_arrays(
-        config, [path for path, match in targets.items()
-                 if match.name in initialised], seed=0)
+      config, [path for path, match in targets.items() if match.name in initialised], seed=0
+    )
   ordered = {path: variables[path] for path in targets}
   return Conversion(variables=ordered, config=config, report=report)
 
@@ -152,45 +168,53 @@ def export(variables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     InputError: a variable has no counterpart in the release.
   """
   targets = {path: key_map.to_torch(path) for path in variables}
-  paths = sorted(
-      variables, key=lambda path: key_map.torch_order(targets[path]))
+  paths = sorted(variables, key=lambda path: key_map.torch_order(targets[path]))
   return {
-      targets[path].name: np.array(
-          targets[path].layout.torch(np.asarray(variables[path])),
-          targets[path].layout.dtype, order='C')
-      for path in paths}
+    targets[path].name: np.array(
+      targets[path].layout.torch(np.asarray(variables[path])), targets[path].layout.dtype, order='C'
+    )
+    for path in paths
+  }
 
 
-def initial_arrays(config: PainFormerConfig, paths: Collection[str], *,
-                   seed: int) -> dict[str, np.ndarray]:
+def initial_arrays(
+  config: PainFormerConfig, paths: Collection[str], *, seed: int
+) -> dict[str, np.ndarray]:
   """The release's initial values for some of a model's variables."""
   # Compiled, so that the values of all others are never computed.
-  compute = jax.jit(lambda: {
-      path: array for path, array in functional.initial_variables(
-          config, seed).items() if path in paths})
+  compute = jax.jit(
+    lambda: {
+      path: array
+      for path, array in functional.initial_variables(config, seed).items()
+      if path in paths
+    }
+  )
   return {path: np.asarray(array) for path, array in compute().items()}
 
 
 def infer(tensors: Mapping[str, np.ndarray]) -> tuple[str, PainFormerConfig]:
   """The preset nearest to a state dict, and its config with the file's input
   size and head."""
+
   def score(name: str) -> int:
     config = PRESETS[name].config
     blocks = [
-        f'block{stage}.{index}.attn.'
-        + {SPECTRAL: 'complex_weight', ATTENTION: 'q.weight'}[mixer]
-        for stage, pattern in enumerate(config.mixers, start=1)
-        for index, mixer in enumerate(pattern)]
+      f'block{stage}.{index}.attn.' + {SPECTRAL: 'complex_weight', ATTENTION: 'q.weight'}[mixer]
+      for stage, pattern in enumerate(config.mixers, start=1)
+      for index, mixer in enumerate(pattern)
+    ]
     widths = sum(
-        _size(tensors, f'patch_embed{stage}.proj.weight') == width
-        for stage, width in enumerate(config.widths, start=1))
+      _size(tensors, f'patch_embed{stage}.proj.weight') == width
+      for stage, width in enumerate(config.widths, start=1)
+    )
     return 2 * widths + sum(block in tensors for block in blocks)
 
   model = max(PRESETS, key=score)  # the first of equals
   config = PRESETS[model].config
-  classes = (_size(tensors, 'head.weight') or _size(tensors, 'head.bias'))
+  classes = _size(tensors, 'head.weight') or _size(tensors, 'head.bias')
   return model, dataclasses.replace(
-      config, num_classes=classes, image_size=_image_size(tensors, config))
+    config, num_classes=classes, image_size=_image_size(tensors, config)
+  )
 
 
 def _size(tensors: Mapping[str, np.ndarray], name: str) -> int:
@@ -217,15 +241,17 @@ class _Expected:
   dtype: str
 
 
-def _expected(abstract: Mapping[str, jax.ShapeDtypeStruct],
-              targets: Mapping[str, key_map.Match]) -> dict[str, _Expected]:
+def _expected(
+  abstract: Mapping[str, jax.ShapeDtypeStruct], targets: Mapping[str, key_map.Match]
+) -> dict[str, _Expected]:
   """Released name -> what it must be, in the released order."""
   paths = sorted(targets, key=lambda path: key_map.torch_order(targets[path]))
   return {
-      targets[path].name: _Expected(
-          key_map.torch_shape(targets[path], abstract[path].shape),
-          targets[path].layout.dtype)
-      for path in paths}
+    targets[path].name: _Expected(
+      key_map.torch_shape(targets[path], abstract[path].shape), targets[path].layout.dtype
+    )
+    for path in paths
+  }
 
 
 def _fault(array: np.ndarray, expected: _Expected) -> str:
@@ -257,28 +283,26 @@ def _allowed(pattern: str | None) -> Callable[[str], bool]:
   try:
     compiled = re.compile(pattern)
   except re.error as error:
-    raise InputError(
-        f'--allow-missing {pattern!r} is no regular expression: {error}'
-    ) from error
+    raise InputError(f'--allow-missing {pattern!r} is no regular expression: {error}') from error
   if compiled.search('') is not None:
     raise InputError(
-        f'--allow-missing {pattern!r} also matches nothing at all, and so lets every '
-        "name pass; name what may be missing, such as '^head' or 'norm4'")
+      f'--allow-missing {pattern!r} also matches nothing at all, and so lets every '
+      "name pass; name what may be missing, such as '^head' or 'norm4'"
+    )
   return lambda name: compiled.search(name) is not None
 
 
-def _refuse_faults(
-    report: ConversionReport, allowed: Callable[[str], bool]) -> None:
+def _refuse_faults(report: ConversionReport, allowed: Callable[[str], bool]) -> None:
   faults = {
-      'missing': [n for n in report.missing if not allowed(n)],
-      'unexpected': [n for n in report.unexpected if not allowed(n)],
-      'misshapen': [f'{n} ({fault})' for n, fault in report.misshapen.items()
-                    if not allowed(n)]}
-  listed = [
-      f'{len(names)} {kind}: {", ".join(names)}'
-      for kind, names in faults.items() if names]
+    'missing': [n for n in report.missing if not allowed(n)],
+    'unexpected': [n for n in report.unexpected if not allowed(n)],
+    'misshapen': [f'{n} ({fault})' for n, fault in report.misshapen.items() if not allowed(n)],
+  }
+  listed = [f'{len(names)} {kind}: {", ".join(names)}' for kind, names in faults.items() if names]
   if listed:
     raise ConversionError(
-        f'{report.source} does not hold the weights of {report.model}, the '
-        f'nearest model; {"; ".join(listed)} (--allow-missing REGEX lets pass '
-        'what it names)', report)
+      f'{report.source} does not hold the weights of {report.model}, the '
+      f'nearest model; {"; ".join(listed)} (--allow-missing REGEX lets pass '
+      'what it names)',
+      report,
+    )

@@ -1,7 +1,7 @@
 """The weights folder: a model's variables and what is known about them.
 
-    painformer.json   format, config, source and checksums
-    arrays/           an Orbax checkpoint: path -> array
+painformer.json   format, config, source and checksums
+arrays/           an Orbax checkpoint: path -> array
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from collections.abc import Mapping
 import numpy as np
 import orbax.checkpoint as ocp
 
-from painformer_jax.core.files import check_folder
 from painformer_jax.checkpoints.orbax_messages import first_line, quiet, quiet_for_good, reason
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import check_folder
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 
@@ -60,8 +60,12 @@ def is_weights(folder: str | os.PathLike) -> bool:
 
 
 def save_weights(
-    folder: str | os.PathLike, variables: Mapping[str, np.ndarray], *,
-    config: PainFormerConfig, source: Source) -> None:
+  folder: str | os.PathLike,
+  variables: Mapping[str, np.ndarray],
+  *,
+  config: PainFormerConfig,
+  source: Source,
+) -> None:
   """Writes a weights folder, as a whole or not at all.
 
   Args:
@@ -76,11 +80,15 @@ def save_weights(
   target = check_target(folder)
   arrays = {path: np.asarray(array) for path, array in variables.items()}
   description = {
-      'format': _FORMAT, 'version': _VERSION,
-      'model': source.model, 'classes': config.num_classes,
-      'source': source.name, 'sha256': source.sha256,
-      'config': dataclasses.asdict(config),
-      'checksums': {path: _checksum(array) for path, array in arrays.items()}}
+    'format': _FORMAT,
+    'version': _VERSION,
+    'model': source.model,
+    'classes': config.num_classes,
+    'source': source.name,
+    'sha256': source.sha256,
+    'config': dataclasses.asdict(config),
+    'checksums': {path: _checksum(array) for path, array in arrays.items()},
+  }
   partial = target.with_name(f'.{secrets.token_hex(8)}.partial')
   retired = target.with_name(f'.{secrets.token_hex(8)}.retired')
   try:
@@ -100,8 +108,8 @@ def save_weights(
   except (OSError, ValueError) as error:
     # Orbax's storage layer reports a full disk as a ValueError.
     raise InputError(
-        f'{folder} cannot be written: {reason(error)}; free some space '
-        'or choose another place') from error
+      f'{folder} cannot be written: {reason(error)}; free some space or choose another place'
+    ) from error
   finally:
     _remove(partial)
     # Whatever stops us between the two replacements, the old folder comes back.
@@ -135,13 +143,12 @@ def check_target(folder: str | os.PathLike) -> pathlib.Path:
   try:
     if target.is_dir():
       if any(target.iterdir()) and not is_weights(target):
-        raise InputError(
-            f'{folder} holds other things than weights; name a new folder')
+        raise InputError(f'{folder} holds other things than weights; name a new folder')
     elif target.exists():
       raise InputError(f'{folder} is a file; name a folder to write')
   except OSError as error:
     raise InputError(
-        f'{folder} cannot be written: {error.strerror}; choose another place'
+      f'{folder} cannot be written: {error.strerror}; choose another place'
     ) from error
   check_folder(target.parent, folder)
   return target
@@ -159,43 +166,47 @@ def load_weights(folder: str | os.PathLike) -> Weights:
   for path, array in arrays.items():
     if _checksum(array) != description['checksums'].get(path):
       raise InputError(
-          f'{folder} is damaged: the checksum of {path} does not match; '
-          'convert or copy the weights again')
+        f'{folder} is damaged: the checksum of {path} does not match; '
+        'convert or copy the weights again'
+      )
   return Weights(
-      variables=arrays, config=config,
-      source=Source(name=str(description['source']),
-                    sha256=str(description['sha256']),
-                    model=str(description['model'])))
+    variables=arrays,
+    config=config,
+    source=Source(
+      name=str(description['source']),
+      sha256=str(description['sha256']),
+      model=str(description['model']),
+    ),
+  )
 
 
 def _checksum(array: np.ndarray) -> int:
-  return zlib.crc32(np.ascontiguousarray(array).data.cast('B')
-                    if array.size else b'')
+  return zlib.crc32(np.ascontiguousarray(array).data.cast('B') if array.size else b'')
 
 
 def _describe(folder: pathlib.Path) -> dict:
   if not is_weights(folder):
     raise InputError(
-        f'{folder} is no weights folder (it has no {DESCRIPTION}); make one '
-        'with: painformer convert SRC OUT')
+      f'{folder} is no weights folder (it has no {DESCRIPTION}); make one '
+      'with: painformer convert SRC OUT'
+    )
   try:
     description = json.loads((folder / DESCRIPTION).read_text())
     if description['format'] != _FORMAT:
       raise ValueError('its format is unknown')
     version = int(description['version'])
-    fields = {'config': dict, 'checksums': dict, 'source': str, 'sha256': str,
-              'model': str}
+    fields = {'config': dict, 'checksums': dict, 'source': str, 'sha256': str, 'model': str}
     for name, kind in fields.items():
       if not isinstance(description[name], kind):
         raise ValueError(f'{name} is no {kind.__name__}')
   except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise InputError(
-        f'{folder / DESCRIPTION} is damaged ({error}); convert the weights '
-        'again') from error
+      f'{folder / DESCRIPTION} is damaged ({error}); convert the weights again'
+    ) from error
   if version > _VERSION:
     raise InputError(
-        f'{folder} was written by a newer painformer_jax (format {version}); '
-        'upgrade painformer_jax')
+      f'{folder} was written by a newer painformer_jax (format {version}); upgrade painformer_jax'
+    )
   return description
 
 
@@ -203,27 +214,29 @@ def _config(folder, fields: dict) -> PainFormerConfig:
   known = {field.name for field in dataclasses.fields(PainFormerConfig)}
   if unknown := sorted(fields.keys() - known):
     raise InputError(
-        f'{folder} has config fields that this version does not know '
-        f'({", ".join(unknown)}); upgrade painformer_jax')
+      f'{folder} has config fields that this version does not know '
+      f'({", ".join(unknown)}); upgrade painformer_jax'
+    )
   try:
-    config = PainFormerConfig(**{
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in fields.items()})
+    config = PainFormerConfig(
+      **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    )
     functional.abstract_variables(config)
     return config
   # Flax and JAX raise errors of many kinds for values of the wrong kind.
   except Exception as error:
     raise InputError(
-        f'{folder} has a config that cannot be ({first_line(error)}); '
-        'convert the weights again') from error
+      f'{folder} has a config that cannot be ({first_line(error)}); convert the weights again'
+    ) from error
 
 
 def _restore(folder, config: PainFormerConfig) -> dict[str, np.ndarray]:
   expected = functional.abstract_variables(config)
   arrays = pathlib.Path(os.path.realpath(folder)) / _ARRAYS
   restore = ocp.args.PyTreeRestore(
-      item=dict(expected), restore_args={
-          path: ocp.RestoreArgs(restore_type=np.ndarray) for path in expected})
+    item=dict(expected),
+    restore_args={path: ocp.RestoreArgs(restore_type=np.ndarray) for path in expected},
+  )
   try:
     with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
       stored = checkpointer.metadata(arrays).item_metadata.tree
@@ -234,5 +247,5 @@ def _restore(folder, config: PainFormerConfig) -> dict[str, np.ndarray]:
   # Orbax and its storage layer raise errors of many kinds for damaged files.
   except Exception as error:
     raise InputError(
-        f'{folder} is damaged ({first_line(error)}); convert or copy the '
-        'weights again') from error
+      f'{folder} is damaged ({first_line(error)}); convert or copy the weights again'
+    ) from error

@@ -33,19 +33,17 @@ class Layout:
 
 
 LAYOUTS = {
-    'as_is': Layout(ours=lambda a: a, torch=lambda a: a),
-    # [out, in] <-> [in, out]
-    'linear': Layout(ours=lambda a: a.T, torch=lambda a: a.T),
-    # [out, in, height, width] <-> [height, width, in, out]
-    'conv': Layout(
-        ours=lambda a: a.transpose(2, 3, 1, 0),
-        torch=lambda a: a.transpose(3, 2, 0, 1)),
-    # [channels, 1, height, width] <-> [height, width, channels]
-    'depthwise': Layout(
-        ours=lambda a: a[:, 0].transpose(1, 2, 0),
-        torch=lambda a: a.transpose(2, 0, 1)[:, None]),
-    # BatchNorm's count of batches: int64 in PyTorch, int32 here.
-    'counter': Layout(ours=lambda a: a, torch=lambda a: a, dtype='int64'),
+  'as_is': Layout(ours=lambda a: a, torch=lambda a: a),
+  # [out, in] <-> [in, out]
+  'linear': Layout(ours=lambda a: a.T, torch=lambda a: a.T),
+  # [out, in, height, width] <-> [height, width, in, out]
+  'conv': Layout(ours=lambda a: a.transpose(2, 3, 1, 0), torch=lambda a: a.transpose(3, 2, 0, 1)),
+  # [channels, 1, height, width] <-> [height, width, channels]
+  'depthwise': Layout(
+    ours=lambda a: a[:, 0].transpose(1, 2, 0), torch=lambda a: a.transpose(2, 0, 1)[:, None]
+  ),
+  # BatchNorm's count of batches: int64 in PyTorch, int32 here.
+  'counter': Layout(ours=lambda a: a, torch=lambda a: a, dtype='int64'),
 }
 
 
@@ -58,8 +56,9 @@ class Rule:
   layout: str
 
 
-def _module(name: str, *, kernel: str, layout: str, ours: str | None = None,
-            bias: bool = True) -> list[Rule]:
+def _module(
+  name: str, *, kernel: str, layout: str, ours: str | None = None, bias: bool = True
+) -> list[Rule]:
   ours = ours or name.replace('.', '/')
   rules = [Rule(f'{name}.weight', f'{ours}/{kernel}', layout)]
   if bias:
@@ -81,41 +80,45 @@ def _norm(name: str, **options) -> list[Rule]:
 
 def _batch_norm(name: str, ours: str) -> list[Rule]:
   return _norm(name, ours=ours) + [
-      Rule(f'{name}.running_mean', f'{ours}/mean', 'as_is'),
-      Rule(f'{name}.running_var', f'{ours}/var', 'as_is'),
-      Rule(f'{name}.num_batches_tracked', f'{ours}/count', 'counter')]
+    Rule(f'{name}.running_mean', f'{ours}/mean', 'as_is'),
+    Rule(f'{name}.running_var', f'{ours}/var', 'as_is'),
+    Rule(f'{name}.num_batches_tracked', f'{ours}/count', 'counter'),
+  ]
 
 
 # In the order of the released state dict, within a stage and within a block.
 RULES: tuple[Rule, ...] = (
-    *_conv('patch_embed1.conv.0', ours='patch_embed1/conv1', bias=False),
-    *_batch_norm('patch_embed1.conv.1', 'patch_embed1/bn1'),
-    *_conv('patch_embed1.conv.3', ours='patch_embed1/conv2', bias=False),
-    *_batch_norm('patch_embed1.conv.4', 'patch_embed1/bn2'),
-    *_conv('patch_embed1.conv.6', ours='patch_embed1/conv3', bias=False),
-    *_batch_norm('patch_embed1.conv.7', 'patch_embed1/bn3'),
-    *_conv('patch_embed{n}.proj'),
-    *_norm('patch_embed{n}.norm'),
-    *_norm('block{n}.{i}.norm1'),
-    *_norm('block{n}.{i}.norm2'),
-    Rule('block{n}.{i}.attn.complex_weight',
-         'block{n}/{i}/attn/complex_weight', 'as_is'),
-    *_linear('block{n}.{i}.attn.q'),
-    *_linear('block{n}.{i}.attn.kv'),
-    *_linear('block{n}.{i}.attn.proj'),
-    *_linear('block{n}.{i}.mlp.fc1'),
-    *_module('block{n}.{i}.mlp.dwconv.dwconv', ours='block{n}/{i}/mlp/dwconv',
-             kernel='kernel', layout='depthwise'),
-    *_linear('block{n}.{i}.mlp.fc2'),
-    *_norm('norm{n}'),
-    *_norm('post_network.{i}.norm1'),
-    *_norm('post_network.{i}.norm2'),
-    *_linear('post_network.{i}.attn.kv'),
-    *_linear('post_network.{i}.attn.q'),
-    *_linear('post_network.{i}.attn.proj'),
-    *_linear('post_network.{i}.mlp.fc1'),
-    *_linear('post_network.{i}.mlp.fc2'),
-    *_linear('head'),
+  *_conv('patch_embed1.conv.0', ours='patch_embed1/conv1', bias=False),
+  *_batch_norm('patch_embed1.conv.1', 'patch_embed1/bn1'),
+  *_conv('patch_embed1.conv.3', ours='patch_embed1/conv2', bias=False),
+  *_batch_norm('patch_embed1.conv.4', 'patch_embed1/bn2'),
+  *_conv('patch_embed1.conv.6', ours='patch_embed1/conv3', bias=False),
+  *_batch_norm('patch_embed1.conv.7', 'patch_embed1/bn3'),
+  *_conv('patch_embed{n}.proj'),
+  *_norm('patch_embed{n}.norm'),
+  *_norm('block{n}.{i}.norm1'),
+  *_norm('block{n}.{i}.norm2'),
+  Rule('block{n}.{i}.attn.complex_weight', 'block{n}/{i}/attn/complex_weight', 'as_is'),
+  *_linear('block{n}.{i}.attn.q'),
+  *_linear('block{n}.{i}.attn.kv'),
+  *_linear('block{n}.{i}.attn.proj'),
+  *_linear('block{n}.{i}.mlp.fc1'),
+  *_module(
+    'block{n}.{i}.mlp.dwconv.dwconv',
+    ours='block{n}/{i}/mlp/dwconv',
+    kernel='kernel',
+    layout='depthwise',
+  ),
+  *_linear('block{n}.{i}.mlp.fc2'),
+  *_norm('norm{n}'),
+  *_norm('post_network.{i}.norm1'),
+  *_norm('post_network.{i}.norm2'),
+  *_linear('post_network.{i}.attn.kv'),
+  *_linear('post_network.{i}.attn.q'),
+  *_linear('post_network.{i}.attn.proj'),
+  *_linear('post_network.{i}.mlp.fc1'),
+  *_linear('post_network.{i}.mlp.fc2'),
+  *_linear('head'),
 )
 
 # The sections of the released state dict after its stages.
@@ -139,17 +142,14 @@ class Match:
 def _pattern(template: str) -> re.Pattern:
   pattern = re.escape(template)
   for placeholder in 'ni':
-    pattern = pattern.replace(
-        rf'\{{{placeholder}\}}', f'(?P<{placeholder}>[0-9]+)')
+    pattern = pattern.replace(rf'\{{{placeholder}\}}', f'(?P<{placeholder}>[0-9]+)')
   return re.compile(pattern)
 
 
 def matches(key: str) -> list[Match]:
   """Every rule that a released name falls under; one or none if all is well."""
   found = ((rule, _pattern(rule.torch).fullmatch(key)) for rule in RULES)
-  return [
-      Match(rule.ours.format(**m.groupdict()), rule, m.groupdict())
-      for rule, m in found if m]
+  return [Match(rule.ours.format(**m.groupdict()), rule, m.groupdict()) for rule, m in found if m]
 
 
 def to_ours(key: str) -> Match | None:
@@ -161,8 +161,9 @@ def to_ours(key: str) -> Match | None:
   found = matches(key)
   if len(found) > 1:
     raise InputError(
-        f'{key} falls under {len(found)} rules of the conversion: '
-        f'{", ".join(match.rule.torch for match in found)}')
+      f'{key} falls under {len(found)} rules of the conversion: '
+      f'{", ".join(match.rule.torch for match in found)}'
+    )
   return found[0] if found else None
 
 
@@ -181,8 +182,7 @@ def to_torch(path: str) -> Match:
 def torch_order(match: Match) -> tuple:
   """Sorts results of `to_torch` as the released state dict is ordered."""
   stage, block = (int(match.numbers.get(p, 0)) for p in 'ni')
-  section = next(
-      i for i, name in enumerate(_SECTIONS) if match.name.startswith(name))
+  section = next(i for i, name in enumerate(_SECTIONS) if match.name.startswith(name))
   if match.name.startswith('patch_embed1'):
     stage = 1
   # What follows the stages has no stage number; it comes last.

@@ -7,30 +7,34 @@ from collections.abc import Callable
 
 import numpy as np
 
-from painformer_jax.weights import key_map
-from painformer_jax.weights import run_weights
-from painformer_jax.weights.torch import read as torch_file
-from painformer_jax.weights import folder as weights
-from painformer_jax.weights.convert import convert, initial_arrays
-from painformer_jax.weights.folder import Source, Weights
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, spectral
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.painformer import PainFormer
+from painformer_jax.weights import folder as weights
+from painformer_jax.weights import key_map, run_weights
+from painformer_jax.weights.convert import convert, initial_arrays
+from painformer_jax.weights.folder import Source, Weights
+from painformer_jax.weights.torch import read as torch_file
 
 # Fields of the config that change the arithmetic and no array.
 _ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
 
 # What a folder may be: whether it is, and how to read it.
 _FOLDERS: list[tuple[Callable[[str], bool], Callable[[str], Weights]]] = [
-    (weights.is_weights, weights.load_weights),
-    (run_weights.is_run, run_weights.load_run),
+  (weights.is_weights, weights.load_weights),
+  (run_weights.is_run, run_weights.load_run),
 ]
 
 
-def load(path: str | os.PathLike, *, num_classes: int | None = None,
-         image_size: int | None = None, seed: int = 0,
-         **arithmetic) -> PainFormer:
+def load(
+  path: str | os.PathLike,
+  *,
+  num_classes: int | None = None,
+  image_size: int | None = None,
+  seed: int = 0,
+  **arithmetic,
+) -> PainFormer:
   """A model with stored weights, in evaluation mode.
 
   Args:
@@ -53,8 +57,9 @@ def load(path: str | os.PathLike, *, num_classes: int | None = None,
   changes = dict(arithmetic)
   if unknown := sorted(changes.keys() - set(_ARITHMETIC)):
     raise InputError(
-        f'load takes no {", ".join(unknown)} (known: num_classes, image_size, '
-        f'seed, {", ".join(_ARITHMETIC)})')
+      f'load takes no {", ".join(unknown)} (known: num_classes, image_size, '
+      f'seed, {", ".join(_ARITHMETIC)})'
+    )
   if num_classes is not None:
     changes['num_classes'] = num_classes
   if image_size is not None:
@@ -69,8 +74,7 @@ def load(path: str | os.PathLike, *, num_classes: int | None = None,
   return functional.from_variables(config, arrays)
 
 
-def load_arrays(path: str | os.PathLike, *, config: PainFormerConfig
-                ) -> dict[str, np.ndarray]:
+def load_arrays(path: str | os.PathLike, *, config: PainFormerConfig) -> dict[str, np.ndarray]:
   """The backbone's arrays for a model that is made elsewhere, without a head.
 
   Args:
@@ -84,13 +88,13 @@ def load_arrays(path: str | os.PathLike, *, config: PainFormerConfig
   """
   stored = read_weights(path)
   free = ('num_classes', 'image_size', *_ARITHMETIC)
-  differing = [f'{field.name}: {getattr(stored.config, field.name)} there, '
-               f'{getattr(config, field.name)} here'
-               for field in dataclasses.fields(config) if field.name not in free
-               and getattr(stored.config, field.name) != getattr(config, field.name)]
+  differing = [
+    f'{field.name}: {getattr(stored.config, field.name)} there, {getattr(config, field.name)} here'
+    for field in dataclasses.fields(config)
+    if field.name not in free and getattr(stored.config, field.name) != getattr(config, field.name)
+  ]
   if differing:
-    raise InputError(
-        f'the weights {path} are of a model of another shape ({"; ".join(differing)})')
+    raise InputError(f'the weights {path} are of a model of another shape ({"; ".join(differing)})')
   return _with_head(_resampled(stored, config), config, seed=0)
 
 
@@ -105,26 +109,31 @@ def read_weights(path: str | os.PathLike) -> Weights:
       if is_kind(path):
         return read(path)
     raise InputError(
-        f'{path} is a folder without weights; give a .pth or .safetensors '
-        'file, a folder made by: painformer convert SRC OUT, or the --workdir '
-        'of: painformer pretrain')
+      f'{path} is a folder without weights; give a .pth or .safetensors '
+      'file, a folder made by: painformer convert SRC OUT, or the --workdir '
+      'of: painformer pretrain'
+    )
   checkpoint = torch_file.read(path)
   conversion = convert(checkpoint, source=str(path))
   return Weights(
-      variables=conversion.variables, config=conversion.config,
-      source=Source(
-          name=pathlib.Path(path).name, sha256=checkpoint.sha256,
-          model=conversion.report.model))
+    variables=conversion.variables,
+    config=conversion.config,
+    source=Source(
+      name=pathlib.Path(path).name, sha256=checkpoint.sha256, model=conversion.report.model
+    ),
+  )
 
 
 def non_finite(stored: Weights) -> list[str]:
   """Released names of the arrays that hold NaN or infinity."""
-  return [key_map.to_torch(path).name for path, array in stored.variables.items()
-          if not np.isfinite(array).all()]
+  return [
+    key_map.to_torch(path).name
+    for path, array in stored.variables.items()
+    if not np.isfinite(array).all()
+  ]
 
 
-def _resampled(
-    stored: Weights, config: PainFormerConfig) -> dict[str, np.ndarray]:
+def _resampled(stored: Weights, config: PainFormerConfig) -> dict[str, np.ndarray]:
   """The arrays with spectral filters for the grids of `config`."""
   arrays = dict(stored.variables)
   if config.image_size == stored.config.image_size:
@@ -132,17 +141,16 @@ def _resampled(
   for stage in range(len(config.widths)):
     grid = config.grid(stage)
     for path in arrays:
-      if path.startswith(f'block{stage + 1}/') and path.endswith(
-          '/complex_weight'):
+      if path.startswith(f'block{stage + 1}/') and path.endswith('/complex_weight'):
         arrays[path] = np.asarray(spectral.resample(arrays[path], grid, grid))
   return arrays
 
 
-def _with_head(arrays: dict[str, np.ndarray], config: PainFormerConfig,
-               seed: int) -> dict[str, np.ndarray]:
+def _with_head(
+  arrays: dict[str, np.ndarray], config: PainFormerConfig, seed: int
+) -> dict[str, np.ndarray]:
   """The arrays with a fresh head, or without one."""
-  body = {path: array for path, array in arrays.items()
-          if not path.startswith('head/')}
+  body = {path: array for path, array in arrays.items() if not path.startswith('head/')}
   if config.num_classes:
     body |= initial_arrays(config, ['head/kernel', 'head/bias'], seed=seed)
   return body

@@ -5,9 +5,9 @@ import os
 import pathlib
 
 from painformer_jax.checkpoints.store import restore_arrays
-from painformer_jax.weights.folder import Source, Weights
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, registry
+from painformer_jax.weights.folder import Source, Weights
 
 _BACKBONE = 'backbone/'
 
@@ -35,13 +35,17 @@ def load_run(folder: str | os.PathLike) -> Weights:
   except InputError as error:
     raise InputError(f'{folder / "config.json"} is damaged ({error})') from error
   step, arrays = restore_arrays(folder / 'checkpoints')
-  variables = {path.removeprefix(_BACKBONE): array
-               for path, array in arrays['params'].items()
-               if path.startswith(_BACKBONE)} | arrays['stats']
+  variables = {
+    path.removeprefix(_BACKBONE): array
+    for path, array in arrays['params'].items()
+    if path.startswith(_BACKBONE)
+  } | arrays['stats']
   expected = functional.abstract_variables(config)
   if {p: a.shape for p, a in variables.items()} != {p: a.shape for p, a in expected.items()}:
     raise InputError(
-        f'the checkpoint of step {step} in {folder} does not have the arrays '
-        'that its config.json describes')
-  return Weights(variables=variables, config=config,
-                 source=Source(name=f'{folder.name} step {step}', model=name))
+      f'the checkpoint of step {step} in {folder} does not have the arrays '
+      'that its config.json describes'
+    )
+  return Weights(
+    variables=variables, config=config, source=Source(name=f'{folder.name} step {step}', model=name)
+  )

@@ -13,19 +13,29 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.weights.torch.records import printable
-from painformer_jax.core.errors import InputError
 
 # The library refuses longer headers too.
 _MAX_HEADER_BYTES = 100_000_000
 
 _DTYPES = {
-    'F64': np.float64, 'F32': np.float32, 'F16': np.float16,
-    'BF16': ml_dtypes.bfloat16,
-    'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8,
-    'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8,
-    'BOOL': np.bool_, 'C64': np.complex64}
+  'F64': np.float64,
+  'F32': np.float32,
+  'F16': np.float16,
+  'BF16': ml_dtypes.bfloat16,
+  'I64': np.int64,
+  'I32': np.int32,
+  'I16': np.int16,
+  'I8': np.int8,
+  'U64': np.uint64,
+  'U32': np.uint32,
+  'U16': np.uint16,
+  'U8': np.uint8,
+  'BOOL': np.bool_,
+  'C64': np.complex64,
+}
 
 
 def looks_like(content: bytes) -> bool:
@@ -48,16 +58,18 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
     entries = dict(safetensors.deserialize(content))
   except safetensors.SafetensorError as error:
     raise InputError(
-        'is a damaged or cut-off safetensors file '
-        f'({printable(str(error))}); download or save it again') from error
+      'is a damaged or cut-off safetensors file '
+      f'({printable(str(error))}); download or save it again'
+    ) from error
   tensors = {}
   for name in _names(content):
     entry = entries[name]
     if entry['dtype'] not in _DTYPES:
       raise InputError(
-          f"tensor '{printable(name)}' has the element type "
-          f"{printable(entry['dtype'])}, which is not read; save it as "
-          'float32')
+        f"tensor '{printable(name)}' has the element type "
+        f'{printable(entry["dtype"])}, which is not read; save it as '
+        'float32'
+      )
     dtype = np.dtype(_DTYPES[entry['dtype']])
     flat = np.frombuffer(entry['data'], _little_endian(dtype))
     if dtype == bool:
@@ -72,7 +84,7 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
 def _names(content: bytes) -> list[str]:
   """Names in the order of their data; the library gives them in no order."""
   length = int.from_bytes(content[:8], 'little')
-  header = json.loads(content[8:8 + length])
+  header = json.loads(content[8 : 8 + length])
   header.pop('__metadata__', None)
   return sorted(header, key=lambda name: header[name]['data_offsets'])
 
@@ -82,8 +94,7 @@ def _little_endian(dtype: np.dtype) -> np.dtype:
   return np.dtype('<c8' if dtype.kind == 'c' else f'<u{dtype.itemsize}')
 
 
-def write_safetensors(
-    path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
+def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
   """Writes arrays as a safetensors file; same input, same bytes.
 
   Args:
@@ -93,7 +104,6 @@ def write_safetensors(
   Raises:
     InputError: the file cannot be written; nothing is left behind.
   """
-  arrays = {
-      name: np.array(array, order='C') for name, array in tensors.items()}
+  arrays = {name: np.array(array, order='C') for name, array in tensors.items()}
   content = safetensors.numpy.save(arrays, metadata={'format': 'pt'})
   write_atomically(path, lambda file: file.write(content))

@@ -9,17 +9,15 @@ import weakref
 import cv2
 import numpy as np
 import pytest
-
 from assess_runs import finished, run, small  # noqa: F401  (fixtures)
-from painformer_jax.assessment.clips import assessor
-from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.clips import clip
-from painformer_jax.assessment.datasets import planted
+
+from painformer_jax.assessment.clips import assessor, clip
+from painformer_jax.assessment.datasets import biovid, planted
 from painformer_jax.assessment.embedding.sample_images import SampleReader
-from painformer_jax.weights.load import read_weights
-from painformer_jax.weights.folder import save_weights
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.inference import Embedder
+from painformer_jax.weights.folder import save_weights
+from painformer_jax.weights.load import read_weights
 
 SECONDS = 5.5
 
@@ -32,8 +30,10 @@ def recording(tmp_path_factory):
   parts[3] = np.full(2816, 5.0)
   parts[6] = np.full(2816, np.nan)
   path = tmp_path_factory.mktemp('clip') / 'skin.csv'
-  path.write_text('time,skin\n' + ''.join(
-      f'{n / 512:.5f},{value:.6g}\n' for n, value in enumerate(np.concatenate(parts))))
+  path.write_text(
+    'time,skin\n'
+    + ''.join(f'{n / 512:.5f},{value:.6g}\n' for n, value in enumerate(np.concatenate(parts)))
+  )
   return path
 
 
@@ -42,9 +42,22 @@ def folder_of(finished):
 
 
 def test_csv_has_a_row_a_window_and_abstains_where_the_signal_is_missing(
-    finished, recording, tmp_path):
-  done = run('assess-clip', recording, '--assessor', folder_of(finished), '--rate', 512,
-             '--column', 'skin', '--step', SECONDS, '--out', tmp_path / 'levels.csv')
+  finished, recording, tmp_path
+):
+  done = run(
+    'assess-clip',
+    recording,
+    '--assessor',
+    folder_of(finished),
+    '--rate',
+    512,
+    '--column',
+    'skin',
+    '--step',
+    SECONDS,
+    '--out',
+    tmp_path / 'levels.csv',
+  )
   assert done.returncode == 0, done.stderr
   assert 'no medical device' in done.stderr and '13 windows, 2 abstained' in done.stdout
   assert 'levels are relative to this recording' in done.stderr
@@ -63,8 +76,20 @@ def test_csv_has_a_row_a_window_and_abstains_where_the_signal_is_missing(
 
 
 def test_json_says_how_well_it_did(finished, recording, tmp_path):
-  done = run('assess-clip', f'gsr={recording}', '--assessor', folder_of(finished), '--rate', 512,
-             '--column', 'gsr=1', '--step', 5, '--out', tmp_path / 'levels.json')
+  done = run(
+    'assess-clip',
+    f'gsr={recording}',
+    '--assessor',
+    folder_of(finished),
+    '--rate',
+    512,
+    '--column',
+    'gsr=1',
+    '--step',
+    5,
+    '--out',
+    tmp_path / 'levels.json',
+  )
   assert done.returncode == 0, done.stderr
   record = json.loads((tmp_path / 'levels.json').read_text())
   assert record['classes'] == ['no pain', 'PA4'] and 'no medical device' in record['notice']
@@ -73,20 +98,24 @@ def test_json_says_how_well_it_did(finished, recording, tmp_path):
   assert {'start', 'stop', 'level', 'probability', 'abstained'} == record['windows'][0].keys()
 
 
-@pytest.mark.parametrize('arguments, words', [
-  (('--column', 'skin'), 'how many samples a second'),
-  (('--rate', 512, '--column', 'pulse'), 'pulse'),
-  (('--rate', 512, '--column', 'skin,time'), 'takes 1 channels, 2 columns'),
-  (('--rate', 512, '--column', 'skin', '--step', 0), 'above 0 s'),
-  (('--rate', 'eda=512'), "there is no signal 'eda'; this assessor takes gsr"),
-  (('--rate', 'gsr=fast'), "'fast' is no number of samples a second above 0"),
-  (('--rate', 0), "'0' is no number"), (('--rate', 'gsr=inf'), "'inf' is no number"),
-  (('--rate', 'gsr=512', '--rate', 'gsr=256'), 'gsr is given twice'),
-  (('--rate', 512, '--rate', 256), 'the rate of all signals is given twice'),
-  (('--rate', 512, '--column', 'skin', '--out', 'levels.txt'), 'name a .csv or .json file'),
-  (('--rate', 512000, '--column', 'skin'), 'judges windows of 5.50 s'),
-  (('--rate', 512, '--column', 'skin', '--step', 30), 'needs 8 to standardise'),
-])
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (('--column', 'skin'), 'how many samples a second'),
+    (('--rate', 512, '--column', 'pulse'), 'pulse'),
+    (('--rate', 512, '--column', 'skin,time'), 'takes 1 channels, 2 columns'),
+    (('--rate', 512, '--column', 'skin', '--step', 0), 'above 0 s'),
+    (('--rate', 'eda=512'), "there is no signal 'eda'; this assessor takes gsr"),
+    (('--rate', 'gsr=fast'), "'fast' is no number of samples a second above 0"),
+    (('--rate', 0), "'0' is no number"),
+    (('--rate', 'gsr=inf'), "'inf' is no number"),
+    (('--rate', 'gsr=512', '--rate', 'gsr=256'), 'gsr is given twice'),
+    (('--rate', 512, '--rate', 256), 'the rate of all signals is given twice'),
+    (('--rate', 512, '--column', 'skin', '--out', 'levels.txt'), 'name a .csv or .json file'),
+    (('--rate', 512000, '--column', 'skin'), 'judges windows of 5.50 s'),
+    (('--rate', 512, '--column', 'skin', '--step', 30), 'needs 8 to standardise'),
+  ],
+)
 def test_mistakes_end_with_one_line(finished, recording, arguments, words):
   done = run('assess-clip', recording, '--assessor', folder_of(finished), *arguments)
   assert done.returncode == 2 and words in done.stderr.splitlines()[-1]
@@ -97,8 +126,18 @@ def test_other_weights_and_other_folders_are_refused(finished, recording, small,
   changed = {k: v + 1 if k == 'norm4/bias' else v for k, v in config.variables.items()}
   assert changed.keys() == config.variables.keys()
   save_weights(tmp_path / 'other', changed, config=config.config, source=config.source)
-  done = run('assess-clip', recording, '--assessor', folder_of(finished), '--rate', 512,
-             '--column', 'skin', '--weights', tmp_path / 'other')
+  done = run(
+    'assess-clip',
+    recording,
+    '--assessor',
+    folder_of(finished),
+    '--rate',
+    512,
+    '--column',
+    'skin',
+    '--weights',
+    tmp_path / 'other',
+  )
   assert done.returncode == 2 and 'other weights' in done.stderr
   done = run('assess-clip', recording, '--assessor', tmp_path)
   assert done.returncode == 2 and 'holds no trained assessor' in done.stderr
@@ -112,9 +151,15 @@ def test_two_sources_must_be_named(finished, recording):
   assert done.returncode == 2 and 'takes ecg, gsr; given were gsr' in done.stderr
 
 
-@pytest.mark.parametrize('given, rates', [
-    (('512',), (512, 512)), (('ecg=256', 'gsr=512'), (256, 512)), (('ecg=256', '512'), (256, 512)),
-    (('gsr=8',), (0, 8))])
+@pytest.mark.parametrize(
+  'given, rates',
+  [
+    (('512',), (512, 512)),
+    (('ecg=256', 'gsr=512'), (256, 512)),
+    (('ecg=256', '512'), (256, 512)),
+    (('gsr=8',), (0, 8)),
+  ],
+)
 def test_each_signal_has_a_rate_of_its_own(finished, recording, monkeypatch, given, rates):
   class Enough(Exception):
     pass
@@ -125,18 +170,37 @@ def test_each_signal_has_a_rate_of_its_own(finished, recording, monkeypatch, giv
 
   monkeypatch.setattr(clip, 'assess_clip', assess)
   with pytest.raises(Enough):
-    run('assess-clip', f'gsr={recording}', f'ecg={recording}', '--assessor',
-        finished[0] / 'assessors' / 'both-BL1-PA4', *(
-            part for each in given for part in ('--rate', each)))
+    run(
+      'assess-clip',
+      f'gsr={recording}',
+      f'ecg={recording}',
+      '--assessor',
+      finished[0] / 'assessors' / 'both-BL1-PA4',
+      *(part for each in given for part in ('--rate', each)),
+    )
 
 
 def test_two_signals_of_different_rates(finished, recording, tmp_path):
   """Half of the rows of one of them."""
   lines = recording.read_text().splitlines(keepends=True)
   (tmp_path / 'heart.csv').write_text(''.join([lines[0], *lines[1::2]]))
-  done = run('assess-clip', f'gsr={recording}', f'ecg={tmp_path / "heart.csv"}', '--assessor',
-             finished[0] / 'assessors' / 'both-BL1-PA4', '--rate', '512', '--rate', 'ecg=256',
-             '--column', 'gsr=skin', '--column', 'ecg=skin', '--step', SECONDS)
+  done = run(
+    'assess-clip',
+    f'gsr={recording}',
+    f'ecg={tmp_path / "heart.csv"}',
+    '--assessor',
+    finished[0] / 'assessors' / 'both-BL1-PA4',
+    '--rate',
+    '512',
+    '--rate',
+    'ecg=256',
+    '--column',
+    'gsr=skin',
+    '--column',
+    'ecg=skin',
+    '--step',
+    SECONDS,
+  )
   assert done.returncode == 0, done.stderr
   assert '13 windows of 5.50 s' in done.stderr
 
@@ -149,20 +213,28 @@ def of_skin(finished):
 
 def skin(recording, path, *, rows: int) -> dict[str, clip.Recording]:
   """The first rows of the recording."""
-  path.write_text(''.join(recording.read_text().splitlines(keepends=True)[:1 + rows]))
+  path.write_text(''.join(recording.read_text().splitlines(keepends=True)[: 1 + rows]))
   return {'gsr': clip.Recording(path=str(path), columns=('skin',), rate=512)}
 
 
 @pytest.mark.parametrize('seconds', [0.0, SECONDS])
 @pytest.mark.parametrize('rows', [2815, 2760])
 def test_a_recording_slightly_shorter_than_a_window_is_one(
-    of_skin, recording, tmp_path, rows, seconds):
+  of_skin, recording, tmp_path, rows, seconds
+):
   """Whether its images are of whole samples or of windows of so many seconds."""
   settings = of_skin.settings['gsr']
-  of_skin = dataclasses.replace(of_skin, settings={'gsr': dataclasses.replace(
-      settings, signal=dataclasses.replace(settings.signal, window=seconds))})
-  whole, short = (clip.assess_clip(of_skin, skin(recording, tmp_path / f'{n}.csv', rows=n))
-                  for n in (2816, rows))
+  of_skin = dataclasses.replace(
+    of_skin,
+    settings={
+      'gsr': dataclasses.replace(
+        settings, signal=dataclasses.replace(settings.signal, window=seconds)
+      )
+    },
+  )
+  whole, short = (
+    clip.assess_clip(of_skin, skin(recording, tmp_path / f'{n}.csv', rows=n)) for n in (2816, rows)
+  )
   assert short.start.tolist() == whole.start.tolist() == [0]
   assert short.stop.tolist() == [SECONDS] and short.reason == whole.reason == ('',)
   np.testing.assert_allclose(short.probability, whole.probability, atol=0.05)
@@ -178,7 +250,6 @@ def test_images_are_embedded_and_dropped_a_batch_at_a_time(of_skin, recording, m
   events, drawn, batches, alive, most = [], [], [], [], []
 
   class Reader(SampleReader):
-
     def images(self, sample, **options):
       for image in super().images(sample, **options):
         events.append('image')
@@ -188,7 +259,6 @@ def test_images_are_embedded_and_dropped_a_batch_at_a_time(of_skin, recording, m
         yield image
 
   class Recorded(Embedder):
-
     def __call__(self, images):
       events.append('batch')
       batches.append(images.copy())
@@ -219,13 +289,25 @@ def test_an_assessor_that_could_judge_no_clip_is_not_kept(small, tmp_path):
     for number in range(2):
       cv2.imwrite(str(folder / f'{number}.png'), np.full((8, 8, 3), 50 * sample.level, np.uint8))
   text = (small / 'config.py').read_text()
-  (tmp_path / 'config.py').write_text(text.replace('  return config', '''
+  (tmp_path / 'config.py').write_text(
+    text.replace(
+      '  return config',
+      """
   config.pictures = dict(grey='grey/{subject}/{sample}')
   config.modalities.grey = dict(source='grey', picture='rgb')
   config.rows.both.fusion = dict(kind='fusion-1', modalities=('gsr', 'grey'))
-  return config'''))
-  done = run('assess', '--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work',
-             f'--config.data_dir={data}', '--config.assessor=True')
+  return config""",
+    )
+  )
+  done = run(
+    'assess',
+    '--config',
+    tmp_path / 'config.py',
+    '--workdir',
+    tmp_path / 'work',
+    f'--config.data_dir={data}',
+    '--config.assessor=True',
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   [line] = [line for line in done.stderr.splitlines() if 'no assessor is kept' in line]
   assert line.startswith('both, BL1-PA4: ') and 'images of grey do not say their rate' in line

@@ -6,19 +6,19 @@ import json
 import cv2
 import numpy as np
 import pytest
-
 from assess_runs import run, small  # noqa: F401  (a fixture)
+from test_video import retime
+
 from painformer_jax.assessment.clips import clip
 from painformer_jax.assessment.clips.assessor import Assessor, Source
-from painformer_jax.assessment.embedding.record import arrays_sha256
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings
-from painformer_jax.assessment.mixers.fusion import FusionConfig
+from painformer_jax.assessment.embedding.record import arrays_sha256
 from painformer_jax.assessment.embedding.sample_images import TokenImage
-from painformer_jax.weights.load import read_weights
-from painformer_jax.embedding.pictures import PictureConfig
+from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.models import mixer
-from test_video import retime
+from painformer_jax.weights.load import read_weights
 
 
 def write_video(path, *, seconds: float, rate: float, codec='mp4v', times=None):
@@ -36,17 +36,39 @@ def of_video(small):
   folder = small / 'weights'
   stored = read_weights(folder)
   model = mixer.make_config(
-      'mixer_laptop', outputs=2, input_width=stored.config.embedding_width, positions=4,
-      latents=2, width=8, cross_head_width=8, self_heads=2, self_head_width=4, depth=1)
+    'mixer_laptop',
+    outputs=2,
+    input_width=stored.config.embedding_width,
+    positions=4,
+    latents=2,
+    width=8,
+    cross_head_width=8,
+    self_heads=2,
+    self_head_width=4,
+    depth=1,
+  )
   parameters = {k: np.asarray(v)[None] for k, v in mixer.initial_parameters(model, 0).items()}
   settings = EmbeddingSettings(source='video', picture='rgb', frames=PictureConfig(every=5))
   return Assessor(
-      task='BL1-PA4', classes=('no pain', 'PA4'),
-      fusion=FusionConfig(kind='concat', modalities=('rgb',)), settings={'rgb': settings},
-      sources={'rgb': Source(seconds=2.0, tokens=4, rate=10.0)}, normalise='none', mean={},
-      std={}, models=(model,), parameters=(parameters,), temperature=1.0, measured={},
-      weights={'path': str(folder), 'sha256': arrays_sha256(
-          {k: v for k, v in stored.variables.items() if not k.startswith('head/')})})
+    task='BL1-PA4',
+    classes=('no pain', 'PA4'),
+    fusion=FusionConfig(kind='concat', modalities=('rgb',)),
+    settings={'rgb': settings},
+    sources={'rgb': Source(seconds=2.0, tokens=4, rate=10.0)},
+    normalise='none',
+    mean={},
+    std={},
+    models=(model,),
+    parameters=(parameters,),
+    temperature=1.0,
+    measured={},
+    weights={
+      'path': str(folder),
+      'sha256': arrays_sha256(
+        {k: v for k, v in stored.variables.items() if not k.startswith('head/')}
+      ),
+    },
+  )
 
 
 def test_video_windows_do_not_depend_on_its_frame_rate(of_video, tmp_path):
@@ -54,8 +76,7 @@ def test_video_windows_do_not_depend_on_its_frame_rate(of_video, tmp_path):
   for rate in (10.0, 20.0):
     path = tmp_path / f'{rate:g}.mp4'
     write_video(path, seconds=6, rate=rate)
-    curves.append(clip.assess_clip(
-        of_video, {'video': clip.Recording(path=str(path))}, step=1.0))
+    curves.append(clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=1.0))
   slow, fast = curves
   assert slow.start.tolist() == fast.start.tolist() == [0, 1, 2, 3, 4]
   np.testing.assert_allclose(slow.probability, fast.probability, atol=0.02)
@@ -71,8 +92,7 @@ def test_a_video_that_lacks_a_frame_of_a_window_is_one(of_video, tmp_path):
 def test_an_assessor_of_images_without_a_rate_judges_no_clip(of_video, tmp_path):
   """The video is not at fault."""
   path = write_video(tmp_path / 'a.mp4', seconds=3, rate=10.0)
-  untimed = dataclasses.replace(
-      of_video, sources={'rgb': Source(seconds=0.0, tokens=4, rate=0.0)})
+  untimed = dataclasses.replace(of_video, sources={'rgb': Source(seconds=0.0, tokens=4, rate=0.0)})
   with pytest.raises(InputError, match='trained on images of video that do not say their rate'):
     clip.assess_clip(untimed, {'video': clip.Recording(path=str(path))})
 
@@ -83,13 +103,24 @@ FAST_FIRST = np.concatenate([np.arange(60) / 20, 3 + np.arange(15) / 5])
 
 
 @pytest.mark.parametrize('name, codec', [('a.mkv', 'MJPG'), ('a.webm', 'VP80')])
-@pytest.mark.parametrize('times, seconds', [
-    (SLOW_FIRST, 6.0), (SLOW_FIRST, None), (FAST_FIRST, 6.0), (FAST_FIRST, None)])
+@pytest.mark.parametrize(
+  'times, seconds', [(SLOW_FIRST, 6.0), (SLOW_FIRST, None), (FAST_FIRST, 6.0), (FAST_FIRST, None)]
+)
 def test_windows_go_by_the_times_of_frames(of_video, tmp_path, name, codec, times, seconds):
-  even = clip.assess_clip(of_video, {'video': clip.Recording(path=str(
-      write_video(tmp_path / f'even_{name}', seconds=6, rate=10.0, codec=codec)))}, step=1.0)
-  path = retime(write_video(tmp_path / name, seconds=6, rate=10.0, codec=codec, times=times),
-                times, seconds=seconds)
+  even = clip.assess_clip(
+    of_video,
+    {
+      'video': clip.Recording(
+        path=str(write_video(tmp_path / f'even_{name}', seconds=6, rate=10.0, codec=codec))
+      )
+    },
+    step=1.0,
+  )
+  path = retime(
+    write_video(tmp_path / name, seconds=6, rate=10.0, codec=codec, times=times),
+    times,
+    seconds=seconds,
+  )
   curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=1.0)
   assert curve.start.tolist() == even.start.tolist() and not any(curve.reason)
   np.testing.assert_allclose(curve.probability, even.probability, atol=0.005)
@@ -100,20 +131,31 @@ def test_windows_go_by_the_times_of_frames(of_video, tmp_path, name, codec, time
 def test_a_pause_is_not_judged(of_video, tmp_path):
   """No frame for 4 s: neither those before it nor after it stand for what was not seen."""
   times = np.concatenate([np.arange(30) / 10, 7 + np.arange(30) / 10])
-  path = retime(write_video(tmp_path / 'a.mkv', seconds=6, rate=10.0, codec='MJPG', times=times),
-                times)
+  path = retime(
+    write_video(tmp_path / 'a.mkv', seconds=6, rate=10.0, codec='MJPG', times=times), times
+  )
   curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=1.0)
   assert [not why for why in curve.reason] == [
-      True, True, True, False, False, False, True, True, True]
+    True,
+    True,
+    True,
+    False,
+    False,
+    False,
+    True,
+    True,
+    True,
+  ]
   assert 'nothing in 100% of it' in curve.reason[4]
 
 
 def test_a_damaged_video_is_judged_as_far_as_it_goes(of_video, tmp_path):
   path = write_video(tmp_path / 'a.avi', seconds=6, rate=10.0, codec='MJPG')
-  path.write_bytes(path.read_bytes()[:path.stat().st_size * 3 // 5])
+  path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
   said = []
-  curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=0.5,
-                           say=said.append)
+  curve = clip.assess_clip(
+    of_video, {'video': clip.Recording(path=str(path))}, step=0.5, say=said.append
+  )
   assert 2 <= curve.stop[-1] < 4 and not any(curve.reason)
   assert any('is damaged' in line for line in said)
 
@@ -124,8 +166,10 @@ def test_video_without_a_face_is_abstained_from(of_video, tmp_path):
   path = tmp_path / 'grey.mp4'
   write_video(path, seconds=3, rate=10.0)
   curve = clip.assess_clip(
-      dataclasses.replace(of_video, settings={'rgb': settings}),
-      {'video': clip.Recording(path=str(path))}, step=0.5)
+    dataclasses.replace(of_video, settings={'rgb': settings}),
+    {'video': clip.Recording(path=str(path))},
+    step=0.5,
+  )
   assert len(curve.start) == 3 and curve.level == ['', '', '']
   assert all('no face' in why for why in curve.reason) and np.isnan(curve.probability).all()
 
@@ -144,27 +188,36 @@ class Shown:
     assert numbers == set(range(0, 60, 5))
     for token in range(12):
       if token not in self.missing:
-        yield TokenImage(token=5 * token, image=np.full((32, 32, 3), 20 * token, np.uint8),
-                         found=token not in self.followed)
+        yield TokenImage(
+          token=5 * token,
+          image=np.full((32, 32, 3), 20 * token, np.uint8),
+          found=token not in self.followed,
+        )
 
 
-@pytest.mark.parametrize('reader, judged', [
-  (Shown(), [True] * 5),
-  (Shown(missing=(4, 5)), [True] * 5),  # Half of a window must be there.
-  (Shown(missing=(4, 5, 6)), [True, True, False, True, True]),
-  (Shown(followed=(2, 3, 4)), [True] * 5),
-  (Shown(followed=(2, 3, 4, 5)), [True, False, True, True, True]),
-])
+@pytest.mark.parametrize(
+  'reader, judged',
+  [
+    (Shown(), [True] * 5),
+    (Shown(missing=(4, 5)), [True] * 5),  # Half of a window must be there.
+    (Shown(missing=(4, 5, 6)), [True, True, False, True, True]),
+    (Shown(followed=(2, 3, 4)), [True] * 5),
+    (Shown(followed=(2, 3, 4, 5)), [True, False, True, True, True]),
+  ],
+)
 def test_a_face_that_is_only_followed_is_not_judged(
-    of_video, tmp_path, monkeypatch, reader, judged):
+  of_video, tmp_path, monkeypatch, reader, judged
+):
   """Six seconds, windows of four images each second."""
   path = tmp_path / 'a.mp4'
   write_video(path, seconds=6, rate=10.0)
   monkeypatch.setattr(clip, 'SampleReader', reader)
   settings = dataclasses.replace(of_video.settings['rgb'], picture='face')
   curve = clip.assess_clip(
-      dataclasses.replace(of_video, settings={'rgb': settings}),
-      {'video': clip.Recording(path=str(path))}, step=1.0)
+    dataclasses.replace(of_video, settings={'rgb': settings}),
+    {'video': clip.Recording(path=str(path))},
+    step=1.0,
+  )
   assert [not why for why in curve.reason] == judged, curve.reason
   words = 'only followed' if reader.followed else 'no face in'
   assert all(words in why for why in curve.reason if why)
@@ -172,8 +225,13 @@ def test_a_face_that_is_only_followed_is_not_judged(
 
 def test_a_stand_in_is_named_beside_the_levels(of_video):
   settings = dataclasses.replace(of_video.settings['rgb'], picture='depth', stand_in=True)
-  curve = clip.Curve(classes=of_video.classes, start=np.zeros(1), stop=np.ones(1),
-                     probability=np.array([[0.25, 0.75]]), reason=('',))
+  curve = clip.Curve(
+    classes=of_video.classes,
+    start=np.zeros(1),
+    stop=np.ones(1),
+    probability=np.array([[0.25, 0.75]]),
+    reason=('',),
+  )
   written = clip.write_curve(curve, dataclasses.replace(of_video, settings={'rgb': settings}))
   assert '# rgb: a stand-in: depth of a face-mesh model' in written['csv']
   assert 'face-mesh' in json.loads(written['json'])['stand_ins']['rgb']

@@ -6,10 +6,14 @@ import json
 import shlex
 
 import pytest
-
 from conftest import ROOT
+
 from painformer_jax.assessment.config import (
-    AssessConfig, changed_fields, defaults, from_config_dict)
+  AssessConfig,
+  changed_fields,
+  defaults,
+  from_config_dict,
+)
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import mixer
@@ -22,9 +26,14 @@ def plain(**changes) -> dict:
   """A sound config as a plain table."""
   config = defaults().to_dict()
   config |= dict(
-      dataset='biovid', data_dir='d', weights='w', tasks=('BL1-PA4',), protocol='loso',
-      modalities=dict(gsr=dict(source='gsr'), ecg=dict(source='ecg')),
-      rows=dict(one=dict(fusion=dict(kind='add', modalities=('gsr',)))))
+    dataset='biovid',
+    data_dir='d',
+    weights='w',
+    tasks=('BL1-PA4',),
+    protocol='loso',
+    modalities=dict(gsr=dict(source='gsr'), ecg=dict(source='ecg')),
+    rows=dict(one=dict(fusion=dict(kind='add', modalities=('gsr',)))),
+  )
   return copy.deepcopy(config) | changes
 
 
@@ -36,10 +45,16 @@ def test_every_config_file_is_sound(file):
 
 def test_config_files_are_the_promised_ones():
   assert {f.stem for f in FILES} >= {
-      'assess_biovid', 'assess_ai4pain', 'assess_demo', 'assess_planted'}
+    'assess_biovid',
+    'assess_ai4pain',
+    'assess_demo',
+    'assess_planted',
+  }
 
 
-@pytest.mark.parametrize('changes, words', [
+@pytest.mark.parametrize(
+  'changes, words',
+  [
     (dict(datset='biovid'), "config has no field 'datset'; did you mean dataset?"),
     (dict(dataset='biovit'), 'did you mean biovid?'),
     (dict(weights=''), 'config.weights is empty'),
@@ -50,10 +65,14 @@ def test_config_files_are_the_promised_ones():
     (dict(protocol='blocks'), "'blocks' is for dataset 'demo'"),
     (dict(rows=dict(one=dict(fusion=dict(kind='ad', modalities=('gsr',))))), 'did you mean add?'),
     (dict(rows=dict(one=dict(fusion=dict(kind='add', modalities=('grs',))))), 'did you mean gsr?'),
-    (dict(rows=dict(one=dict(fusion=dict(kind='fusion-n', modalities=('gsr', 'ecg'))))),
-     'coded must name'),
-    (dict(rows=dict(one=dict(fusion=dict(modalities=('gsr',)), tasks=('5-class',)))),
-     'none of config.tasks'),
+    (
+      dict(rows=dict(one=dict(fusion=dict(kind='fusion-n', modalities=('gsr', 'ecg'))))),
+      'coded must name',
+    ),
+    (
+      dict(rows=dict(one=dict(fusion=dict(modalities=('gsr',)), tasks=('5-class',)))),
+      'none of config.tasks',
+    ),
     (dict(modalities=dict(gsr=dict(sorce='gsr'))), 'did you mean source?'),
     (dict(modalities=dict(gsr=dict(source='gsr', signal=dict(windw=3.0)))), 'did you mean window?'),
     (dict(modalities=dict(gsr=dict())), 'config.modalities.gsr.source is missing'),
@@ -69,11 +88,16 @@ def test_config_files_are_the_promised_ones():
     (dict(seeds=(0, 0)), 'each once'),
     (dict(normalise='subjects'), 'did you mean subject?'),
     (dict(reference='two'), "there is no row 'two'"),
-    (dict(modalities=dict(gsr=dict(source='video', picture='thermal'))),
-     'config.modalities.gsr: the videos are RGB: name an .onnx file'),
-    (dict(modalities=dict(gsr=dict(source='video', picture='depth'))),
-     '--config.modalities.gsr.stand_in=True'),
-])
+    (
+      dict(modalities=dict(gsr=dict(source='video', picture='thermal'))),
+      'config.modalities.gsr: the videos are RGB: name an .onnx file',
+    ),
+    (
+      dict(modalities=dict(gsr=dict(source='video', picture='depth'))),
+      '--config.modalities.gsr.stand_in=True',
+    ),
+  ],
+)
 def test_a_mistake_is_one_line_that_says_where(changes, words):
   with pytest.raises(InputError) as error:
     from_config_dict(plain(**changes))
@@ -100,21 +124,31 @@ def test_changed_fields_know_what_may_change():
 
 def test_what_only_decides_whether_to_stop_may_change():
   stored = json.loads(from_config_dict(plain()).to_json())
-  assert not changed_fields(from_config_dict(plain(
-      embeddings='e', findings='go on', max_left_out=0.5)), stored)
+  assert not changed_fields(
+    from_config_dict(plain(embeddings='e', findings='go on', max_left_out=0.5)), stored
+  )
 
 
 def load_biovid(options, *overrides):
-  return from_config_dict(load_config(
-      f'{ROOT / "configs" / "assess_biovid.py"}:{options}', overrides=[*GIVEN, *overrides]))
+  return from_config_dict(
+    load_config(
+      f'{ROOT / "configs" / "assess_biovid.py"}:{options}', overrides=[*GIVEN, *overrides]
+    )
+  )
 
 
 def test_the_paper_s_four_modalities_are_a_table_by_options():
-  config = load_biovid('mixer_published,thermal,depth', '--config.modalities.thermal.network=t.onnx',
-                       '--config.modalities.depth.stand_in=True')
+  config = load_biovid(
+    'mixer_published,thermal,depth',
+    '--config.modalities.thermal.network=t.onnx',
+    '--config.modalities.depth.stand_in=True',
+  )
   assert config.mixer['name'] == 'mixer_published'
   assert [config.rows[row].fusion.kind for row in ('all-1', 'all-2', 'all-n')] == [
-      'fusion-1', 'fusion-2', 'fusion-n']
+    'fusion-1',
+    'fusion-2',
+    'fusion-n',
+  ]
   assert config.rows['all-n'].fusion.coded == ('rgb', 'thermal', 'depth')
   assert {'thermal', 'depth', 'rgb', 'gsr'} <= set(config.used)
   assert config.modalities['thermal'].frames.crop and config.modalities['depth'].stand_in
@@ -127,10 +161,16 @@ def test_the_paper_s_four_modalities_are_a_table_by_options():
 
 
 def test_the_published_size_is_an_argument_of_every_dataset_s_file():
-  for file in ('assess_biovid.py:', 'assess_ai4pain.py:2025,', 'assess_ai4pain.py:2024-fnirs,',
-               'assess_biovid_finetune.py:'):
-    config = load_config(f'{ROOT / "configs" / file}mixer_published', overrides=[
-        *GIVEN, *(['--config.fnirs.path=f.csv'] if 'fnirs' in file else [])])
+  for file in (
+    'assess_biovid.py:',
+    'assess_ai4pain.py:2025,',
+    'assess_ai4pain.py:2024-fnirs,',
+    'assess_biovid_finetune.py:',
+  ):
+    config = load_config(
+      f'{ROOT / "configs" / file}mixer_published',
+      overrides=[*GIVEN, *(['--config.fnirs.path=f.csv'] if 'fnirs' in file else [])],
+    )
     shape = from_config_dict(config).mixer_config(positions=1)
     assert shape == mixer.make_config('mixer_published', positions=1)
     assert config.encoder.name == 'video_encoder_published'
@@ -139,8 +179,9 @@ def test_the_published_size_is_an_argument_of_every_dataset_s_file():
       load_config(f'{ROOT / "configs" / file}video_encoder_published')
 
 
-@pytest.mark.parametrize('part, preset', [
-    ('mixer', 'mixer_published'), ('encoder', 'video_encoder_published')])
+@pytest.mark.parametrize(
+  'part, preset', [('mixer', 'mixer_published'), ('encoder', 'video_encoder_published')]
+)
 def test_a_preset_s_name_cannot_stand_over_the_fields_of_another(part, preset):
   file = ROOT / 'configs' / 'assess_ai4pain.py'
   with pytest.raises(InputError, match='the preset cannot be overridden'):
@@ -148,19 +189,24 @@ def test_a_preset_s_name_cannot_stand_over_the_fields_of_another(part, preset):
   config = load_config(f'{file}:2025', overrides=GIVEN)
   other = config[part].name
   config[part].name = preset
-  with pytest.raises(InputError, match=f'config.{part}.name is .{preset}., but the other fields '
-                                       f'are those of {other}'):
+  with pytest.raises(
+    InputError, match=f'config.{part}.name is .{preset}., but the other fields are those of {other}'
+  ):
     from_config_dict(config)
   config[part].width += 8  # What was changed on purpose is no preset's.
   from_config_dict(config)
 
 
-@pytest.mark.parametrize('part, changes', [
+@pytest.mark.parametrize(
+  'part, changes',
+  [
     # All that mixer_laptop and video_encoder_laptop differ in.
     ('mixer', {'depth': 1, 'self_attentions': 0}),
     ('mixer', {'name': 'mixer_laptop', 'tokens': 'scalar'}),
     ('mixer', {'name': 'mixer_published', 'depth': 1}),
-    ('encoder', {'name': 'video_encoder_laptop', 'latents': 256})])
+    ('encoder', {'name': 'video_encoder_laptop', 'latents': 256}),
+  ],
+)
 def test_fields_may_be_replaced_by_values_that_another_preset_has(part, changes):
   config = load_config(f'{ROOT / "configs" / "assess_ai4pain.py"}:2025', overrides=GIVEN)
   if 'name' in changes:
@@ -173,16 +219,17 @@ def test_fields_may_be_replaced_by_values_that_another_preset_has(part, changes)
 
 def test_frames_that_one_has_take_the_place_of_the_network_as_the_file_says():
   said = (ROOT / 'configs' / 'assess_biovid.py').read_text()
-  recipe = said[said.index('Frames of the face that you have'):]
-  given = shlex.split(recipe[recipe.index('    --'):recipe.index('Which')].replace('\\\\', ''))
+  recipe = said[said.index('Frames of the face that you have') :]
+  given = shlex.split(recipe[recipe.index('    --') : recipe.index('Which')].replace('\\\\', ''))
   assert len(given) == 3
   thermal = load_biovid('thermal', *given).modalities['thermal']
   assert thermal.source == 'thermal' and not thermal.crops
 
 
 def test_a_saturation_that_stays_is_no_missing_signal():
-  config = from_config_dict(load_config(
-      f'{ROOT / "configs" / "assess_ai4pain.py"}:2025', overrides=GIVEN))
+  config = from_config_dict(
+    load_config(f'{ROOT / "configs" / "assess_ai4pain.py"}:2025', overrides=GIVEN)
+  )
   kept = {name: each.signal.quality.flat_between for name, each in config.modalities.items()}
   assert kept == {'bvp': (), 'eda': (), 'resp': (), 'spo2': (50.0, 100.0)}
 

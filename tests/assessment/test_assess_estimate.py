@@ -3,20 +3,22 @@
 import dataclasses
 
 import pytest
-
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment import estimate, experiment, run
-from painformer_jax.assessment.config import from_config_dict
-from painformer_jax.core.progress import duration
 from test_assess_config import plain
 from test_assess_experiment import PEOPLE, PER_LEVEL, make_study, make_tokens
 
+from painformer_jax.assessment import estimate, experiment, run
+from painformer_jax.assessment.config import from_config_dict
+from painformer_jax.assessment.mixers import cost
+from painformer_jax.core.progress import duration
+
 
 def make_jobs(**changes):
-  rows = dict(one=dict(fusion=dict(kind='add', modalities=('gsr',))),
-              again=dict(fusion=dict(kind='add', modalities=('ecg',))),
-              two=dict(fusion=dict(kind='fusion-2', modalities=('gsr', 'ecg'))),
-              n=dict(fusion=dict(kind='fusion-n', modalities=('gsr', 'ecg'), coded=('ecg',))))
+  rows = dict(
+    one=dict(fusion=dict(kind='add', modalities=('gsr',))),
+    again=dict(fusion=dict(kind='add', modalities=('ecg',))),
+    two=dict(fusion=dict(kind='fusion-2', modalities=('gsr', 'ecg'))),
+    n=dict(fusion=dict(kind='fusion-n', modalities=('gsr', 'ecg'), coded=('ecg',))),
+  )
   config = from_config_dict(plain(**{'rows': rows, **changes}))
   study = make_study()
   tokens = {name: make_tokens(study, name) for name in ('gsr', 'ecg')}
@@ -34,13 +36,16 @@ def test_operations_are_those_of_every_sample_of_every_step():
   trained = 2 * PER_LEVEL * (PEOPLE - 1) * 3
   samples = -(-trained // 8) * 8
   assert experiment.train_flops(config, jobs['one']) == (
-      PEOPLE * 3 * samples * per_sample(config, jobs['one']))
+    PEOPLE * 3 * samples * per_sample(config, jobs['one'])
+  )
   # A Mixer for each modality.
   assert experiment.train_flops(config, jobs['two']) == 2 * experiment.train_flops(
-      config, jobs['one'])
+    config, jobs['one']
+  )
   more, jobs = make_jobs(fit=dict(epochs=3, batch=8), seeds=(0, 1, 2), shuffled=4)
   assert experiment.train_flops(more, jobs['one']) == pytest.approx(
-      PEOPLE * (3 + 4) * samples * per_sample(config, jobs['one']))
+    PEOPLE * (3 + 4) * samples * per_sample(config, jobs['one'])
+  )
 
 
 def test_hours_are_those_of_each_network_at_its_own_rate(monkeypatch):
@@ -54,8 +59,9 @@ def test_hours_are_those_of_each_network_at_its_own_rate(monkeypatch):
   monkeypatch.setattr(estimate, 'measured_rate', measured)
   lines = []
   estimate._report_mixers(config, list(jobs.values()), say=lines.append)
-  seconds = sum(experiment.train_flops(config, job) / (3e5 if row == 'n' else 1e6)
-                for row, job in jobs.items())
+  seconds = sum(
+    experiment.train_flops(config, job) / (3e5 if row == 'n' else 1e6) for row, job in jobs.items()
+  )
   assert sorted(rates) == [3e5, 1e6]  # Networks of one shape are measured once.
   assert lines[-1].endswith(f'altogether, about {duration(seconds)} here')
   assert f'{2 * PER_LEVEL * PEOPLE} samples x {PEOPLE} folds x 1 seeds x 50 steps, ' in lines[1]
@@ -67,7 +73,11 @@ def test_hours_are_those_of_each_network_at_its_own_rate(monkeypatch):
 def test_a_stand_in_is_named_in_tables():
   config, jobs = make_jobs()
   assert run._label(config, jobs['two']) == 'gsr+ecg'
-  marked = dataclasses.replace(config, modalities=dict(
-      config.modalities, ecg=dataclasses.replace(config.modalities['ecg'], stand_in=True)))
+  marked = dataclasses.replace(
+    config,
+    modalities=dict(
+      config.modalities, ecg=dataclasses.replace(config.modalities['ecg'], stand_in=True)
+    ),
+  )
   assert run._label(marked, jobs['two']) == 'gsr+ecg (stand-in)'
   assert run._label(marked, jobs['one']) == 'gsr'

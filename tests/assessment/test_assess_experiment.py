@@ -5,17 +5,17 @@ import types
 
 import numpy as np
 import pytest
+from test_assess_config import plain
 
-from painformer_jax.assessment.datasets import demo_study
-from painformer_jax.assessment.statistics import intervals
-from painformer_jax.assessment.folds import protocols
 from painformer_jax.assessment import experiment
 from painformer_jax.assessment.config import from_config_dict
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.datasets import demo_study
 from painformer_jax.assessment.datasets.recordings import Locator, Sample, Study
-from painformer_jax.data.demo import fetch
+from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.statistics import intervals
 from painformer_jax.core.errors import InputError
-from test_assess_config import plain
+from painformer_jax.data.demo import fetch
 
 PEOPLE, PER_LEVEL = 6, 4
 
@@ -30,23 +30,29 @@ def make_study(*, lacking: frozenset[str] = frozenset()) -> Study:
         name = f'p{person}-{level}-{number}'
         data = {'gsr': place} | ({} if name in lacking else {'ecg': place})
         samples.append(Sample(subject=f'p{person}', name=name, level=level, data=data))
-  return Study(name='study', root='.', samples=tuple(samples),
-               levels=('BL1', 'PA1', 'PA2', 'PA3', 'PA4'))
+  return Study(
+    name='study', root='.', samples=tuple(samples), levels=('BL1', 'PA1', 'PA2', 'PA3', 'PA4')
+  )
 
 
 def make_tokens(study: Study, source: str, *, tokens: int = 2) -> Tokens:
   rng = np.random.default_rng(len(source))
   mask = np.array([source in s.data for s in study.samples])[:, None].repeat(tokens, 1)
   values = rng.normal(3, 2, (len(study.samples), tokens, 5)).astype(np.float32)
-  return Tokens(values=np.where(mask[:, :, None], values, np.nan), mask=mask,
-                labels=('',) * tokens)
+  return Tokens(values=np.where(mask[:, :, None], values, np.nan), mask=mask, labels=('',) * tokens)
 
 
 def make_config(**changes):
-  return from_config_dict(plain(
-      fit=dict(epochs=2), rows=dict(
-          one=dict(fusion=dict(kind='add', modalities=('gsr',))),
-          two=dict(fusion=dict(kind='fusion-2', modalities=('gsr', 'ecg')))), **changes))
+  return from_config_dict(
+    plain(
+      fit=dict(epochs=2),
+      rows=dict(
+        one=dict(fusion=dict(kind='add', modalities=('gsr',))),
+        two=dict(fusion=dict(kind='fusion-2', modalities=('gsr', 'ecg'))),
+      ),
+      **changes,
+    )
+  )
 
 
 @pytest.fixture
@@ -60,8 +66,10 @@ def fitted(monkeypatch):
   def fit_folds(inputs, labels, folds, *, config, mask, **_):
     calls.append(types.SimpleNamespace(folds=folds, config=config, labels=labels, mask=mask))
     right = config.learning_rate == 0.5
-    logits = [np.stack([np.eye(2)[labels[f.test] if right else 1 - labels[f.test]]
-                        for _ in config.seeds]) for f in folds]
+    logits = [
+      np.stack([np.eye(2)[labels[f.test] if right else 1 - labels[f.test]] for _ in config.seeds])
+      for f in folds
+    ]
     return types.SimpleNamespace(logits=logits)
 
   monkeypatch.setattr(experiment, 'fit_folds', fit_folds)
@@ -148,8 +156,9 @@ def test_normalisation_leaves_what_is_missing_out():
 
 def test_a_task_without_samples_is_an_error():
   study = make_study()
-  none = dataclasses.replace(study, samples=tuple(
-      dataclasses.replace(s, level=2) for s in study.samples))
+  none = dataclasses.replace(
+    study, samples=tuple(dataclasses.replace(s, level=2) for s in study.samples)
+  )
   with pytest.raises(InputError, match='no sample of gsr for the task BL1-PA4'):
     list(experiment.jobs(make_config(), none))
 
@@ -181,12 +190,19 @@ def _nearest_mean(features, labels, block):
 
 # Layouts of windows: long series of pictures ten seconds apart; tapping now and then.
 LAYOUTS = {
-    'pictures': dict(
-        onsets=[220.0 * block + 60 + 10 * picture for block in range(6) for picture in range(12)],
-        edges=[220.0 * block for block in range(7)], delays=(1.0, 1.5, 2.0, 2.5), length=5.5),
-    'tapping': dict(
-        onsets=np.cumsum(np.random.default_rng(8).uniform(20, 34, 26)).tolist(),
-        edges=[125.0 * block for block in range(7)], delays=(1.0, 2.0, 3.0), length=8.0)}
+  'pictures': dict(
+    onsets=[220.0 * block + 60 + 10 * picture for block in range(6) for picture in range(12)],
+    edges=[220.0 * block for block in range(7)],
+    delays=(1.0, 1.5, 2.0, 2.5),
+    length=5.5,
+  ),
+  'tapping': dict(
+    onsets=np.cumsum(np.random.default_rng(8).uniform(20, 34, 26)).tolist(),
+    edges=[125.0 * block for block in range(7)],
+    delays=(1.0, 2.0, 3.0),
+    length=8.0,
+  ),
+}
 
 
 def _small(layout, deal, *, recordings, effect=0.0):
@@ -197,7 +213,7 @@ def _small(layout, deal, *, recordings, effect=0.0):
   rng, small = np.random.default_rng(0), 0
   for number in range(recordings):
     noise = rng.standard_normal((1330 * 4, 8))
-    features = np.stack([noise[int(w.start * 4):int(w.stop * 4)].mean(0) for w in found])
+    features = np.stack([noise[int(w.start * 4) : int(w.stop * 4)].mean(0) for w in found])
     features[:, 0] += effect * labels * features[:, 0].std()
     seeds = range(19 * number, 19 * number + 19)
     chance = [_nearest_mean(features, deal(labels, block, seed=seed), block) for seed in seeds]
@@ -214,8 +230,10 @@ def test_overlapping_windows_of_noise_are_hardly_found_more_often_than_p_says(la
 
 @pytest.mark.slow
 def test_labels_dealt_out_one_by_one_mislead_more():
-  dealt, moved = (_small('pictures', deal, recordings=200) for deal in (
-      protocols.shuffle_labels, protocols.shift_labels))
+  dealt, moved = (
+    _small('pictures', deal, recordings=200)
+    for deal in (protocols.shuffle_labels, protocols.shift_labels)
+  )
   assert dealt > 0.1 > moved
 
 

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 
+import assessment_layouts as layouts
 import numpy as np
 import pytest
-
-import assessment_layouts as layouts
 from assess_runs import PLAN, assess, finished, read_results, small  # noqa: F401  (fixtures)
 from conftest import ROOT, environment
+
 from painformer_jax.assessment.datasets import planted
 
 
@@ -51,8 +51,14 @@ def test_cost_comes_before_work_and_notice_at_the_end(finished):
 def test_same_command_again_trains_nothing_and_gives_the_same(finished, small):
   workdir, _ = finished
   before = read_results(workdir)
-  again = assess('--config', small / 'config.py', '--workdir', workdir,
-                     '--config.shuffled=2', '--config.assessor=True')
+  again = assess(
+    '--config',
+    small / 'config.py',
+    '--workdir',
+    workdir,
+    '--config.shuffled=2',
+    '--config.assessor=True',
+  )
   assert again.returncode == 0, again.stderr[-2000:]
   assert 'embeddings found' in again.stderr and 'is there already' in again.stderr
   assert '4 of 4 runs are in the cache' in again.stderr and 'steps/s' not in again.stderr
@@ -61,22 +67,45 @@ def test_same_command_again_trains_nothing_and_gives_the_same(finished, small):
 
 def test_a_run_is_tested_against_another_and_its_rows_against_one(finished, small):
   workdir, _ = finished
-  done = assess('--config', small / 'config.py', '--workdir', workdir, '--config.shuffled=2',
-                '--config.assessor=True', '--config.reference=gsr', '--against', workdir)
+  done = assess(
+    '--config',
+    small / 'config.py',
+    '--workdir',
+    workdir,
+    '--config.shuffled=2',
+    '--config.assessor=True',
+    '--config.reference=gsr',
+    '--against',
+    workdir,
+  )
   assert done.returncode == 0, done.stderr[-2000:]
   assert f'gsr, BL1-PA4 against gsr, BL1-PA4 of {workdir}: +0.0 points' in done.stdout
   assert 'both, BL1-PA4 against gsr, BL1-PA4: ' in done.stdout
   comparisons = json.loads((workdir / 'results.json').read_text())['comparisons']
   assert [c['run'] for c in comparisons] == ['', str(workdir), str(workdir)]
-  none = assess('--config', small / 'config.py', '--workdir', workdir, '--config.shuffled=2',
-                '--config.assessor=True', '--against', small)
+  none = assess(
+    '--config',
+    small / 'config.py',
+    '--workdir',
+    workdir,
+    '--config.shuffled=2',
+    '--config.assessor=True',
+    '--against',
+    small,
+  )
   assert none.returncode == 2 and 'holds no finished assessment' in none.stderr
 
 
 def test_another_configuration_is_refused(finished, small):
   workdir, _ = finished
-  refused = assess('--config', small / 'config.py', '--workdir', workdir,
-                       '--config.shuffled=2', '--config.fit.epochs=4')
+  refused = assess(
+    '--config',
+    small / 'config.py',
+    '--workdir',
+    workdir,
+    '--config.shuffled=2',
+    '--config.fit.epochs=4',
+  )
   assert refused.returncode == 2
   assert 'fit.epochs: 3 -> 4' in refused.stderr and refused.stderr.count('\n') == 1
 
@@ -84,11 +113,24 @@ def test_another_configuration_is_refused(finished, small):
 @pytest.mark.slow
 def test_killed_and_started_again_ends_with_the_same(finished, small, tmp_path):
   workdir, _ = finished
-  command = [sys.executable, '-m', 'painformer_jax', 'assess', '--config',
-             str(small / 'config.py'), '--workdir', str(tmp_path / 'work'),
-             '--config.shuffled=2']
-  process = subprocess.Popen(command, env=environment(JAX_PLATFORMS='cpu'), text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  command = [
+    sys.executable,
+    '-m',
+    'painformer_jax',
+    'assess',
+    '--config',
+    str(small / 'config.py'),
+    '--workdir',
+    str(tmp_path / 'work'),
+    '--config.shuffled=2',
+  ]
+  process = subprocess.Popen(
+    command,
+    env=environment(JAX_PLATFORMS='cpu'),
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
   for line in process.stderr:
     if line.startswith('gsr, BL1-PA4'):  # Folds begin.
       break
@@ -109,51 +151,69 @@ def test_check_lists_everything_and_writes_nothing(small, tmp_path):
   tables = sorted(data.glob('biosignals_filtered/*/*_bio.csv'))
   tables[0].unlink()
   tables[5].write_text('')
-  listed = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work',
-                      '--check', f'--config.data_dir={data}')
+  listed = assess(
+    '--config',
+    small / 'config.py',
+    '--workdir',
+    tmp_path / 'work',
+    '--check',
+    f'--config.data_dir={data}',
+  )
   assert listed.returncode == 2
   assert f'{tables[0]}: no such file' in listed.stdout
   assert f'{tables[5]}: the file is empty' in listed.stdout
   assert 'gsr, BL1-PA4: 32 samples, 4 folds' in listed.stdout
   assert listed.stderr.splitlines()[-1] == 'painformer: 2 findings, listed above'
   assert not (tmp_path / 'work').exists()
-  stopped = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work',
-                       f'--config.data_dir={data}')
+  stopped = assess(
+    '--config', small / 'config.py', '--workdir', tmp_path / 'work', f'--config.data_dir={data}'
+  )
   assert stopped.returncode == 2 and "--config.findings='go on'" in stopped.stderr
   assert not (tmp_path / 'work' / 'embeddings').exists()
 
 
-@pytest.mark.parametrize('config, write, words', [
-  ('assess_biovid.py', layouts.write_biovid, ('gsr, BL1-PA4: ', '2 subjects, not 87')),
-  ('assess_ai4pain.py:2024', layouts.write_ai4pain_2024, ('face, 3-class: ', 'people, not 41')),
-  ('assess_ai4pain.py:2025', layouts.write_ai4pain_2025, ('fusion-1, 3-class: ', 'AI4Pain 2025')),
-  ('assess_ai4pain.py:2026', layouts.write_ai4pain_2026, ('bvp, 3-site: ', 'AI4Pain 2026')),
-])
+@pytest.mark.parametrize(
+  'config, write, words',
+  [
+    ('assess_biovid.py', layouts.write_biovid, ('gsr, BL1-PA4: ', '2 subjects, not 87')),
+    ('assess_ai4pain.py:2024', layouts.write_ai4pain_2024, ('face, 3-class: ', 'people, not 41')),
+    ('assess_ai4pain.py:2025', layouts.write_ai4pain_2025, ('fusion-1, 3-class: ', 'AI4Pain 2025')),
+    ('assess_ai4pain.py:2026', layouts.write_ai4pain_2026, ('bvp, 3-site: ', 'AI4Pain 2026')),
+  ],
+)
 def test_check_of_every_dataset(small, tmp_path, config, write, words):
   write(tmp_path / 'data')
-  done = assess('--config', ROOT / 'configs' / config, '--workdir', tmp_path / 'work', '--check',
-                f'--config.data_dir={tmp_path / "data"}', f'--config.weights={small / "weights"}')
+  done = assess(
+    '--config',
+    ROOT / 'configs' / config,
+    '--workdir',
+    tmp_path / 'work',
+    '--check',
+    f'--config.data_dir={tmp_path / "data"}',
+    f'--config.weights={small / "weights"}',
+  )
   for text in words:
     assert text in done.stdout, done.stderr
 
 
 def test_check_of_a_sound_folder_ends_well(small, tmp_path):
-  done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work',
-                    '--check')
+  done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work', '--check')
   assert done.returncode == 0, done.stderr
   assert '4 subjects, 80 samples, 0 findings' in done.stdout
 
 
-@pytest.mark.parametrize('arguments, words', [
-  (('--config.fit.epoch=3',), 'did you mean epochs?'),
-  (('--config.weights=nowhere',), 'nowhere'),
-  (('--config.data_dir=nowhere/data', '--config.dataset=biovid'), 'no BioVid folder'),
-  (('--config.protocol=validation',), 'fixed splits'),
-  (('--config.modalities.gsr.source=pulse',), 'BioVid has gsr, ecg'),
-])
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    (('--config.fit.epoch=3',), 'did you mean epochs?'),
+    (('--config.weights=nowhere',), 'nowhere'),
+    (('--config.data_dir=nowhere/data', '--config.dataset=biovid'), 'no BioVid folder'),
+    (('--config.protocol=validation',), 'fixed splits'),
+    (('--config.modalities.gsr.source=pulse',), 'BioVid has gsr, ecg'),
+  ],
+)
 def test_mistakes_end_with_one_line(small, tmp_path, arguments, words):
-  done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work',
-                    *arguments)
+  done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work', *arguments)
   assert done.returncode == 2 and words in done.stderr
   assert done.stderr.splitlines()[-1].startswith('painformer: ')
 
@@ -163,23 +223,34 @@ def test_advice_about_findings_can_be_followed_and_embeddings_shared(small, tmp_
   data = tmp_path / 'data'
   shutil.copytree(small / 'data', data)
   next(data.glob('biosignals_filtered/*/*.csv')).unlink()
-  options = ('--config', small / 'config.py', f'--config.data_dir={data}',
-             '--config.dataset=biovid', f'--config.embeddings={tmp_path / "shared"}',
-             '--config.fit.epochs=1', '--config.max_left_out=0.9')
+  options = (
+    '--config',
+    small / 'config.py',
+    f'--config.data_dir={data}',
+    '--config.dataset=biovid',
+    f'--config.embeddings={tmp_path / "shared"}',
+    '--config.fit.epochs=1',
+    '--config.max_left_out=0.9',
+  )
   first = assess(*options, '--workdir', tmp_path / 'one')
   assert first.returncode == 2 and "--config.findings='go on'" in first.stderr
   followed = assess(*options, '--workdir', tmp_path / 'one', '--config.findings=go on')
   assert followed.returncode == 0, followed.stderr[-2000:]
   assert not (tmp_path / 'one' / 'embeddings').exists()
-  second = assess(*options, '--workdir', tmp_path / 'two', '--config.findings=go on',
-                  '--config.seeds=(1,)')
+  second = assess(
+    *options, '--workdir', tmp_path / 'two', '--config.findings=go on', '--config.seeds=(1,)'
+  )
   assert second.returncode == 0, second.stderr[-2000:]
   assert 'gsr: embeddings found' in second.stderr and 'ecg: embeddings found' in second.stderr
 
 
 def test_rows_whose_files_would_be_named_alike_are_refused_at_once(small, tmp_path):
-  text = (small / 'config.py').read_text().replace('      both=dict(', "      **{'gsr!': dict(").replace(
-      "label='GSR+ECG'))", "label='GSR+ECG')})")
+  text = (
+    (small / 'config.py')
+    .read_text()
+    .replace('      both=dict(', "      **{'gsr!': dict(")
+    .replace("label='GSR+ECG'))", "label='GSR+ECG')})")
+  )
   (tmp_path / 'config.py').write_text(text)
   done = assess('--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work', '--check')
   assert done.returncode == 2 and 'too alike to name files by' in done.stderr
@@ -187,13 +258,19 @@ def test_rows_whose_files_would_be_named_alike_are_refused_at_once(small, tmp_pa
 
 @pytest.mark.slow
 def test_hyper_parameters_that_do_not_learn_are_not_chosen(small, tmp_path):
-  text = (small / 'config.py').read_text().replace(
+  text = (
+    (small / 'config.py')
+    .read_text()
+    .replace(
       '  config.figures = False',
-      "  config.figures = False\n  config.rows = dict(gsr=config.rows.gsr)\n"
-      "  config.grid = dict(learning_rate=(1e-9, 1e-2))\n  config.inner_folds = 2")
+      '  config.figures = False\n  config.rows = dict(gsr=config.rows.gsr)\n'
+      '  config.grid = dict(learning_rate=(1e-9, 1e-2))\n  config.inner_folds = 2',
+    )
+  )
   (tmp_path / 'config.py').write_text(text)
-  done = assess('--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work',
-                    '--config.fit.epochs=12')
+  done = assess(
+    '--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work', '--config.fit.epochs=12'
+  )
   assert done.returncode == 0, done.stderr[-2000:]
   record = read_results(tmp_path / 'work')['gsr, BL1-PA4']
   chosen = record['settings']['chosen']
@@ -215,13 +292,17 @@ def test_workdir_of_something_else_is_refused(small, tmp_path):
 def test_the_planted_accuracy_is_recovered_and_shuffled_labels_are_chance(small, tmp_path):
   """The config as it is, with a backbone that was never trained."""
   done = assess(
-      '--config', ROOT / 'configs' / 'assess_planted.py', '--workdir', tmp_path / 'work',
-      f'--config.weights={small / "weights"}', '--config.figures=False')
+    '--config',
+    ROOT / 'configs' / 'assess_planted.py',
+    '--workdir',
+    tmp_path / 'work',
+    f'--config.weights={small / "weights"}',
+    '--config.figures=False',
+  )
   assert done.returncode == 0, done.stderr[-2000:]
   found = read_results(tmp_path / 'work')
   gsr, ecg = found['gsr, BL1-PA4'], found['ecg, BL1-PA4']
-  planted_accuracy = planted.Plan(
-      subjects=40, effect=2.0, subject_spread=0.5).accuracy('BL1-PA4')
+  planted_accuracy = planted.Plan(subjects=40, effect=2.0, subject_spread=0.5).accuracy('BL1-PA4')
   score, chance = gsr['scores']['accuracy'], ecg['scores']['accuracy']
   assert score['low'] <= planted_accuracy <= score['high'], score
   assert chance['low'] <= 0.5 <= chance['high'], chance

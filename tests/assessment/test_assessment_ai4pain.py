@@ -5,19 +5,24 @@ import shutil
 
 import numpy as np
 import pytest
-
 from assessment_layouts import (
-    RELEASED_2024, leave_out_columns, segment, write_ai4pain_2024, write_ai4pain_2025,
-    write_ai4pain_2026, write_segments, write_whole_ai4pain)
+  RELEASED_2024,
+  leave_out_columns,
+  segment,
+  write_ai4pain_2024,
+  write_ai4pain_2025,
+  write_ai4pain_2026,
+  write_segments,
+  write_whole_ai4pain,
+)
 from conftest import ROOT
 
-from painformer_jax.assessment.datasets import ai4pain
-from painformer_jax.assessment import study as datasets
-from painformer_jax.assessment.results import literature
-from painformer_jax.assessment.datasets import pictures
 from painformer_jax.assessment import experiment
+from painformer_jax.assessment import study as datasets
 from painformer_jax.assessment.config import from_config_dict
+from painformer_jax.assessment.datasets import ai4pain, pictures
 from painformer_jax.assessment.datasets.recordings import load_channels, load_signal, video_path
+from painformer_jax.assessment.results import literature
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
 
@@ -31,8 +36,12 @@ def texts(study, root, **options):
 
 
 def config_of(edition, root, *overrides):
-  return from_config_dict(load_config(f'{ROOT}/configs/assess_ai4pain.py:{edition}', overrides=(
-      '--config.weights=w', f'--config.data_dir={root}', *overrides)))
+  return from_config_dict(
+    load_config(
+      f'{ROOT}/configs/assess_ai4pain.py:{edition}',
+      overrides=('--config.weights=w', f'--config.data_dir={root}', *overrides),
+    )
+  )
 
 
 def whole_frames(config):
@@ -64,7 +73,6 @@ def root2025(tmp_path_factory):
 
 
 class Test2025:
-
   def test_samples(self, root2025):
     study = ai4pain.open_2025(root2025)
     assert study.name == 'AI4Pain 2025'
@@ -72,9 +80,10 @@ class Test2025:
     assert study.splits == {'train': ('1', '12'), 'validation': ('30',), 'test': ('41',)}
     samples = by_name(study)
     assert len(samples) == 3 * 5 + 3
-    assert {n: samples[f'train/12_{n}'].level for n in (
-        'baseline_1', 'low_1', 'high_1', 'rest_1', 'low_2')} == {
-            'baseline_1': 0, 'low_1': 1, 'high_1': 2, 'rest_1': 0, 'low_2': 1}
+    assert {
+      n: samples[f'train/12_{n}'].level
+      for n in ('baseline_1', 'low_1', 'high_1', 'rest_1', 'low_2')
+    } == {'baseline_1': 0, 'low_1': 1, 'high_1': 2, 'rest_1': 0, 'low_2': 1}
     assert all(tuple(s.data) == ai4pain.SIGNALS for s in study.samples)
 
   def test_withheld_labels(self, root2025):
@@ -99,20 +108,27 @@ class Test2025:
   def test_conditions_can_be_left_out(self, root2025):
     study = ai4pain.open_2025(root2025, conditions={'rest': 0, 'high': 1})
     assert [s.name for s in study.samples if s.subject == '1'] == [
-        'train/1_high_1', 'train/1_rest_1']
+      'train/1_high_1',
+      'train/1_rest_1',
+    ]
 
   def test_sound_folder(self, whole2025):
     study = ai4pain.open_2025(whole2025)
     for depth in ('files', 'rows', 'signals'):
-      assert texts(study, whole2025, depth=depth, people=ai4pain.PEOPLE,
-                   segments=ai4pain.SEGMENTS[2025]) == []
+      assert (
+        texts(study, whole2025, depth=depth, people=ai4pain.PEOPLE, segments=ai4pain.SEGMENTS[2025])
+        == []
+      )
     assert listed(2025, whole2025, whole=True) == []
 
   def test_folder_with_far_too_little(self, root2025):
     lacking = ', '.join([f'low_{k}' for k in range(3, 13)] + [f'high_{k}' for k in range(2, 13)])
     assert listed(2025, root2025) == [
-        'train: 2 people, not 41', 'validation: 1 people, not 12', 'test: 1 people, not 12',
-        *(f'{who}: lacks {lacking}' for who in ('train, 1', 'train, 12', 'validation, 30'))]
+      'train: 2 people, not 41',
+      'validation: 1 people, not 12',
+      'test: 1 people, not 12',
+      *(f'{who}: lacks {lacking}' for who in ('train, 1', 'train, 12', 'validation, 30')),
+    ]
 
   def test_incomplete_folder(self, whole2025, tmp_path):
     root = shutil.copytree(whole2025, tmp_path / 'data')
@@ -124,30 +140,50 @@ class Test2025:
     (root / 'validation' / 'SpO2' / '42.csv').write_text('')
     leave_out_columns(root / 'test' / 'Bvp' / '60.csv', '5')
     shutil.rmtree(root / 'test' / 'SpO2')
-    every = ', '.join(['baseline_1', *(f'low_{k}' for k in range(1, 13)), *(
-        f'high_{k}' for k in range(1, 13)), 'rest_1', 'rest_2', 'rest_3'])
+    every = ', '.join(
+      [
+        'baseline_1',
+        *(f'low_{k}' for k in range(1, 13)),
+        *(f'high_{k}' for k in range(1, 13)),
+        'rest_1',
+        'rest_2',
+        'rest_3',
+      ]
+    )
     assert listed(2025, root) == [
-        'train, 11: no table of resp',
-        'train, 9: eda lacks high_4, rest_2',
-        'validation/SpO2/42.csv: names no column',
-        f'validation, 42: spo2 lacks {every}',
-        'test: no folder spo2',
-        'test, 60: bvp lacks 5',
-        'validation: 11 people, not 12',
-        'train, 7: lacks low_3, low_12, high_1']
+      'train, 11: no table of resp',
+      'train, 9: eda lacks high_4, rest_2',
+      'validation/SpO2/42.csv: names no column',
+      f'validation, 42: spo2 lacks {every}',
+      'test: no folder spo2',
+      'test, 60: bvp lacks 5',
+      'validation: 11 people, not 12',
+      'train, 7: lacks low_3, low_12, high_1',
+    ]
 
   def test_segments_that_are_counted_in_another_way(self, tmp_path):
     write_ai4pain_2025(tmp_path)
-    write_segments(tmp_path / 'train' / 'Bvp' / '1.csv', {
+    write_segments(
+      tmp_path / 'train' / 'Bvp' / '1.csv',
+      {
         **{f'1_LOW_{k:02d}': 1000 for k in (*range(1, 7), *range(8, 13))},
-        **{f'1_HIGH_{k}': 1000 for k in range(13, 24)}})
-    write_segments(tmp_path / 'train' / 'Bvp' / '12.csv', {
+        **{f'1_HIGH_{k}': 1000 for k in range(13, 24)},
+      },
+    )
+    write_segments(
+      tmp_path / 'train' / 'Bvp' / '12.csv',
+      {
         **{f'12_LOW_{k}': 1000 for k in range(1, 14)},
-        **{f'12_HIGH_{k}': 1000 for k in range(14, 26)}})
-    found = texts(ai4pain.open_2025(tmp_path, modalities=('bvp',)), tmp_path,
-                  segments=ai4pain.SEGMENTS[2025])
-    assert found[:2] == ['train, 1: lacks low_7, 1 of 12 high',
-                         'train, 12: 13 segments low, not 12']
+        **{f'12_HIGH_{k}': 1000 for k in range(14, 26)},
+      },
+    )
+    found = texts(
+      ai4pain.open_2025(tmp_path, modalities=('bvp',)), tmp_path, segments=ai4pain.SEGMENTS[2025]
+    )
+    assert found[:2] == [
+      'train, 1: lacks low_7, 1 of 12 high',
+      'train, 12: 13 segments low, not 12',
+    ]
     assert len(found) == 3  # And the one to validate on.
 
   def test_test_split_is_wanted_where_it_is_tested_on(self, whole2025, tmp_path):
@@ -168,8 +204,9 @@ class Test2025:
     # 1018 samples only ever mean high pain here.
     found = texts(study, root2025, depth='signals')
     assert len(found) == 3 and 'bvp: the length of a segment gives away the level' in found[0]
-    assert any("'high pain': 1018 samples, elsewhere 995, 1000, 1003 and 1 more" in f
-               for f in found)
+    assert any(
+      "'high pain': 1018 samples, elsewhere 995, 1000, 1003 and 1 more" in f for f in found
+    )
 
   def test_labelled_test_split(self, tmp_path):
     write_ai4pain_2025(tmp_path, withheld=False)
@@ -178,18 +215,27 @@ class Test2025:
 
   def test_findings(self, tmp_path):
     write_ai4pain_2025(tmp_path)
-    write_segments(tmp_path / 'train' / 'Resp' / '1.csv', {
-        '1_Baseline_1': 1000, '1_LOW_1': 1000, '1_HIGH_1': 1000, '1_REST_1': 1000,
-        '1_CALM_1': 1000, '2_LOW_2': 1000})
+    write_segments(
+      tmp_path / 'train' / 'Resp' / '1.csv',
+      {
+        '1_Baseline_1': 1000,
+        '1_LOW_1': 1000,
+        '1_HIGH_1': 1000,
+        '1_REST_1': 1000,
+        '1_CALM_1': 1000,
+        '2_LOW_2': 1000,
+      },
+    )
     (tmp_path / 'train' / 'Bvp' / '12.csv').write_text('12_Low_1,12_HIGH_1\n1,x\n')
     study = ai4pain.open_2025(tmp_path)
     assert texts(study, tmp_path, people={'train': 3}) == [
-        "train/Resp/1.csv: column '2_LOW_2' does not begin with 1_",
-        "train, 1: segment 'calm_1' is none of baseline, rest, low, high",
-        'train, 1: resp lacks low_2',
-        'train, 12: bvp lacks baseline_1, rest_1, low_2',
-        'train: 2 people, not 3',
-        "train/Bvp/12.csv: line 2: expected 2 numbers, found '1,x'"]
+      "train/Resp/1.csv: column '2_LOW_2' does not begin with 1_",
+      "train, 1: segment 'calm_1' is none of baseline, rest, low, high",
+      'train, 1: resp lacks low_2',
+      'train, 12: bvp lacks baseline_1, rest_1, low_2',
+      'train: 2 people, not 3',
+      "train/Bvp/12.csv: line 2: expected 2 numbers, found '1,x'",
+    ]
 
   def test_one_person_in_two_splits(self, tmp_path):
     write_ai4pain_2025(tmp_path)
@@ -209,8 +255,11 @@ class Test2025:
       ai4pain.open_2025(tmp_path / 'nowhere')
 
   def test_no_labels_at_all(self, root2025):
-    with pytest.raises(InputError, match='no labelled sample of AI4Pain 2026; the first '
-                       "trouble: train, 1: segment 'low_1' is none of baseline, arm, hand"):
+    with pytest.raises(
+      InputError,
+      match='no labelled sample of AI4Pain 2026; the first '
+      "trouble: train, 1: segment 'low_1' is none of baseline, arm, hand",
+    ):
       ai4pain.open_2026(root2025, conditions={})
 
 
@@ -222,7 +271,6 @@ def root2026(tmp_path_factory):
 
 
 class Test2026:
-
   def test_samples(self, root2026):
     study = ai4pain.open_2026(root2026, max_seconds=None)
     assert study.levels == ('no pain', 'arm', 'hand')
@@ -232,7 +280,8 @@ class Test2026:
 
   def test_flat_oxygen_is_found(self, root2026):
     assert texts(ai4pain.open_2026(root2026), root2026, depth='signals') == [
-        'train/SpO2/4.csv: 4_ARM_2: flat']
+      'train/SpO2/4.csv: 4_ARM_2: flat'
+    ]
 
   def test_sound_and_incomplete_folder(self, tmp_path):
     write_whole_ai4pain(tmp_path, 2026, splits=('train', 'validation'))
@@ -241,10 +290,13 @@ class Test2026:
       leave_out_columns(tmp_path / 'validation' / modality / '44.csv', 'Baseline_12', 'HAND_2')
     (tmp_path / 'train' / 'Bvp' / '3.csv').unlink()
     assert listed(2026, tmp_path) == [
-        'train, 3: no table of bvp', 'validation, 44: lacks baseline_12, hand_2']
+      'train, 3: no table of bvp',
+      'validation, 44: lacks baseline_12, hand_2',
+    ]
     # One modality alone: then nothing of the person is left.
-    assert listed(2026, tmp_path, "--config.rows={'bvp': {'fusion': {'modalities': ('bvp',)}}}") \
-        == ['train: 40 people, not 41', 'validation, 44: lacks baseline_12, hand_2']
+    assert listed(
+      2026, tmp_path, "--config.rows={'bvp': {'fusion': {'modalities': ('bvp',)}}}"
+    ) == ['train: 40 people, not 41', 'validation, 44: lacks baseline_12, hand_2']
 
 
 @pytest.fixture(scope='module')
@@ -255,11 +307,16 @@ def root2024(tmp_path_factory):
 
 
 class Test2024:
-
   def fnirs(self, **changes):
-    return ai4pain.FnirsTables(**{
-        'path': '{split}/fnirs/{subject}/{sample}.csv', 'rate': 7.81, 'delimiter': ';',
-        'columns': tuple(f'CH{k} HbO2' for k in range(1, 5))} | changes)
+    return ai4pain.FnirsTables(
+      **{
+        'path': '{split}/fnirs/{subject}/{sample}.csv',
+        'rate': 7.81,
+        'delimiter': ';',
+        'columns': tuple(f'CH{k} HbO2' for k in range(1, 5)),
+      }
+      | changes
+    )
 
   def test_samples(self, root2024):
     study = ai4pain.open_2024(root2024, fnirs=self.fnirs())
@@ -269,23 +326,26 @@ class Test2024:
     assert video_path(sample) == root2024 / 'Validation/video/P50/02_HIGH-pain.mp4'
     values, rate = load_channels(sample, 'fnirs')
     assert values.shape == (4, 80) and rate == 7.81
-    np.testing.assert_array_equal(
-        values, segment('P50HIGH-pain', 640).reshape(80, 8).T[::2])
+    np.testing.assert_array_equal(values, segment('P50HIGH-pain', 640).reshape(80, 8).T[::2])
     with pytest.raises(InputError, match='has 4 channels, not one'):
       load_signal(sample, 'fnirs')
     assert texts(study, root2024, depth='signals') == []
 
   def test_pictures_lie_in_the_split_s_folder_as_it_is_spelt(self, root2024):
     study = pictures.with_pictures(
-        ai4pain.open_2024(root2024), {'thermal': '{split}/video/{subject}/{sample}.mp4'})
+      ai4pain.open_2024(root2024), {'thermal': '{split}/video/{subject}/{sample}.mp4'}
+    )
     for sample in study.samples:
       assert sample.data['thermal'].path == sample.data['video'].path
       assert sample.data['thermal'].path.is_file()
 
   def test_people(self, root2024):
     found = texts(ai4pain.open_2024(root2024), root2024, people=ai4pain.PEOPLE)
-    assert found == ['train: 2 people, not 41', 'validation: 1 people, not 12',
-                     'test: 0 people, not 12']
+    assert found == [
+      'train: 2 people, not 41',
+      'validation: 1 people, not 12',
+      'test: 0 people, not 12',
+    ]
 
   def test_what_was_released_is_sound(self, tmp_path):
     write_ai4pain_2024(tmp_path, people=RELEASED_2024)
@@ -297,7 +357,7 @@ class Test2024:
 
   def test_wrong_description_of_the_tables(self, root2024):
     study = ai4pain.open_2024(root2024, fnirs=self.fnirs(columns=('CH1 HbO2', 'CH9 HbO2')))
-    assert "no column CH9 HbO2; it has sample, CH1 HbO2" in texts(study, root2024)[0]
+    assert 'no column CH9 HbO2; it has sample, CH1 HbO2' in texts(study, root2024)[0]
     study = ai4pain.open_2024(root2024, fnirs=self.fnirs(path='{subject}.csv'))
     assert texts(study, root2024)[0] == 'P01.csv: no such file'
     with pytest.raises(InputError, match='may hold {split}, {subject} and {sample} only'):
@@ -308,9 +368,12 @@ class Test2024:
   def test_table_of_labels(self, root2024, tmp_path):
     labels = tmp_path / 'labels.csv'
     names = ['00_Baseline', '01_Low_Pain', '02_HIGH-pain', '03_No Pain']
-    labels.write_text('sample,subject,level\n' + ''.join(
-        f'{name},{person},{k % 3}\n' for person in ('P01', 'P02')
-        for k, name in enumerate(names, 1)))
+    labels.write_text(
+      'sample,subject,level\n'
+      + ''.join(
+        f'{name},{person},{k % 3}\n' for person in ('P01', 'P02') for k, name in enumerate(names, 1)
+      )
+    )
     study = ai4pain.open_2024(root2024, labels=labels)
     assert study.level_array().tolist() == [1, 2, 0, 1] * 2
     assert [f.what for f in study.findings] == ['the table of labels does not have it'] * 4
@@ -330,19 +393,29 @@ class Test2024:
 
 
 class TestFnirsConfig:
-
   def given(self, *, columns):
-    return ('--config.fnirs.path={split}/fnirs/{subject}/{sample}.csv',
-            '--config.fnirs.rate=10', '--config.fnirs.delimiter=;',
-            f'--config.fnirs.columns={columns}')
+    return (
+      '--config.fnirs.path={split}/fnirs/{subject}/{sample}.csv',
+      '--config.fnirs.rate=10',
+      '--config.fnirs.delimiter=;',
+      f'--config.fnirs.columns={columns}',
+    )
 
   def test_rows_are_those_of_the_literature(self, root2024):
     config = config_of('2024-fnirs', root2024)
     labels = {row.label for row in config.rows.values()}
-    assert labels == {row.modality for row in literature.rows('AI4Pain 2024', '3-class')
-                      if row.method == 'challenge baseline'} == {'face', 'fNIRS', 'face+fNIRS'}
-    joined = {name: row.fusion.kind for name, row in config.rows.items()
-              if row.label == 'face+fNIRS'}
+    assert (
+      labels
+      == {
+        row.modality
+        for row in literature.rows('AI4Pain 2024', '3-class')
+        if row.method == 'challenge baseline'
+      }
+      == {'face', 'fNIRS', 'face+fNIRS'}
+    )
+    joined = {
+      name: row.fusion.kind for name, row in config.rows.items() if row.label == 'face+fNIRS'
+    }
     assert joined == {kind: kind for kind in ('fusion-1', 'fusion-2', 'fusion-n')}
     assert list(config_of('2024', root2024).rows) == ['face']
 
@@ -357,14 +430,15 @@ class TestFnirsConfig:
     found = {job.row: job for job in experiment.jobs(config, study)}
     assert set(found) == {'face', 'fnirs', 'fusion-1', 'fusion-2', 'fusion-n'}
     for job in found.values():
-      fold, = job.folds
+      (fold,) = job.folds
       assert len(fold.train) == 41 * 4 and len(fold.test) == 12 * 4
 
   def test_findings(self, tmp_path):
     channels = write_ai4pain_2024(tmp_path, people=RELEASED_2024)
     (tmp_path / 'Train' / 'fnirs' / 'P07' / '01_Low_Pain.csv').unlink()
     assert listed('2024-fnirs', tmp_path, *self.given(columns=channels)) == [
-        'Train/fnirs/P07/01_Low_Pain.csv: no such file']
+      'Train/fnirs/P07/01_Low_Pain.csv: no such file'
+    ]
 
   def test_rows_and_tables_that_do_not_agree(self, root2024):
     with pytest.raises(InputError, match='config.fnirs.path is empty, but rows take fnirs'):

@@ -5,8 +5,15 @@ import shutil
 import numpy as np
 import pytest
 from assessment_layouts import (
-    PEOPLE, biovid_rows, biovid_signal, biovid_table_path, biovid_video_path, write_biovid,
-    write_biovid_table, write_list)
+  PEOPLE,
+  biovid_rows,
+  biovid_signal,
+  biovid_table_path,
+  biovid_video_path,
+  write_biovid,
+  write_biovid_table,
+  write_list,
+)
 
 from painformer_jax.assessment.datasets import biovid
 from painformer_jax.assessment.datasets.recordings import load_channels, load_signal, video_path
@@ -34,7 +41,6 @@ def texts(root, *, modalities=biovid.MODALITIES, **options):
 
 
 class TestReader:
-
   def test_samples_are_those_of_the_list_in_its_order(self, sound):
     study = biovid.open_study(sound)
     rows = biovid_rows()
@@ -53,7 +59,8 @@ class TestReader:
         values, rate = load_signal(sample, column)
         assert rate == 512 and values.dtype == np.float64
         np.testing.assert_array_equal(
-            values, biovid_signal(sample.name, column, length=2815 + number % 3))
+          values, biovid_signal(sample.name, column, length=2815 + number % 3)
+        )
       assert video_path(sample) == biovid_video_path(sound, biovid_rows()[number])
 
   def test_listing_opens_no_signal(self, folder):
@@ -71,7 +78,7 @@ class TestReader:
     before, _ = load_signal(sample, 'gsr')
     write_biovid_table(sample.data['gsr'].path, 'other', length=2817)
     after, _ = load_signal(sample, 'gsr')
-    assert len(after) == 2817 and not np.array_equal(before, after[:len(before)])
+    assert len(after) == 2817 and not np.array_equal(before, after[: len(before)])
 
   def test_result_may_be_changed_without_harm(self, sound):
     sample = biovid.open_study(sound).samples[0]
@@ -108,11 +115,17 @@ class TestReader:
     with pytest.raises(InputError, match='no usable sample; the first trouble: .*class_id 9'):
       biovid.open_study(folder)
 
-  @pytest.mark.parametrize('content, message', [
-      (b'', 'is empty'), (b'gsr\tecg\n', 'no rows below'),
+  @pytest.mark.parametrize(
+    'content, message',
+    [
+      (b'', 'is empty'),
+      (b'gsr\tecg\n', 'no rows below'),
       (b'gsr\tecg\n1\tx\n', "line 2: expected 2 numbers, found '1\\\\tx'"),
       (b'gsr\tecg\n1\t2\n3\n', 'line 3: expected 2 numbers'),
-      (b'gsr\n\xff\xfe\n', 'no table of text'), (b'ecg\n1\n', "no column 'gsr'; it has ecg")])
+      (b'gsr\n\xff\xfe\n', 'no table of text'),
+      (b'ecg\n1\n', "no column 'gsr'; it has ecg"),
+    ],
+  )
   def test_broken_tables(self, folder, content, message):
     sample = biovid.open_study(folder).samples[0]
     sample.data['gsr'].path.write_bytes(content)
@@ -122,7 +135,6 @@ class TestReader:
 
 
 class TestCheck:
-
   @pytest.mark.parametrize('depth', ['files', 'rows', 'signals'])
   def test_sound_folder(self, sound, depth):
     assert texts(sound, depth=depth) == []
@@ -131,8 +143,8 @@ class TestCheck:
     found = [str(f) for f in biovid.check(biovid.open_study(sound), depth='files')]
     assert found[0] == 'starting_point/samples.csv: 2 subjects, not 87'
     assert found[1] == (
-        f'{PEOPLE[0]}: 5 samples, not 100: 1 BL1, 1 PA1, 1 PA2, 1 PA3, 1 PA4 instead of '
-        '20 each')
+      f'{PEOPLE[0]}: 5 samples, not 100: 1 BL1, 1 PA1, 1 PA2, 1 PA3, 1 PA4 instead of 20 each'
+    )
     assert len(found) == 3
 
   def test_missing_extra_and_empty_files(self, folder):
@@ -143,17 +155,19 @@ class TestCheck:
     (folder / 'video' / PEOPLE[0] / 'holiday.mp4').write_bytes(b'x')
     for depth in ('files', 'rows', 'signals'):
       assert texts(folder, depth=depth) == [
-          f'biosignals_filtered/{PEOPLE[0]}/{rows[1][5]}_bio.csv: no such file',
-          f'biosignals_filtered/{PEOPLE[0]}/{rows[2][5]}_bio.csv: the file is empty',
-          f'video/{PEOPLE[0]}/{rows[3][5]}.mp4: no such file',
-          f'video/{PEOPLE[0]}/holiday.mp4: not in the list of samples']
+        f'biosignals_filtered/{PEOPLE[0]}/{rows[1][5]}_bio.csv: no such file',
+        f'biosignals_filtered/{PEOPLE[0]}/{rows[2][5]}_bio.csv: the file is empty',
+        f'video/{PEOPLE[0]}/{rows[3][5]}.mp4: no such file',
+        f'video/{PEOPLE[0]}/holiday.mp4: not in the list of samples',
+      ]
 
   def test_missing_folders_are_one_finding_each(self, folder):
     shutil.rmtree(folder / 'video')
     shutil.rmtree(folder / 'biosignals_filtered' / PEOPLE[1])
     assert texts(folder) == [
-        'video: no such folder; 10 files should be in it',
-        f'biosignals_filtered/{PEOPLE[1]}: no such folder; 5 files should be in it']
+      'video: no such folder; 10 files should be in it',
+      f'biosignals_filtered/{PEOPLE[1]}: no such folder; 5 files should be in it',
+    ]
 
   def test_modalities_that_are_not_used_may_be_absent(self, folder):
     shutil.rmtree(folder / 'video')
@@ -167,10 +181,11 @@ class TestCheck:
     write_biovid_table(biovid_table_path(folder, rows[6]), 'c', length=2818)
     found = texts(folder)
     assert found == [
-        f'{where[0]}: 2814 rows, not 2816',
-        f'{where[4]}: no column emg_trapezius, emg_corrugator, emg_zygomaticus; it has '
-        'time, gsr, ecg',
-        f'{where[6]}: 2818 rows, not 2816']
+      f'{where[0]}: 2814 rows, not 2816',
+      f'{where[4]}: no column emg_trapezius, emg_corrugator, emg_zygomaticus; it has '
+      'time, gsr, ecg',
+      f'{where[6]}: 2818 rows, not 2816',
+    ]
     assert texts(folder, depth='signals') == found
     assert texts(folder, depth='files') == []
     assert texts(folder, modalities=('gsr', 'ecg'))[1:] == found[2:]
@@ -180,14 +195,19 @@ class TestCheck:
     n = 2816
     holes = biovid_signal('a', 'ecg')
     holes[100:110] = np.nan
-    write_biovid_table(biovid_table_path(folder, rows[0]), 'a', replace={
-        'gsr': np.full(n, 3.25), 'ecg': holes,
+    write_biovid_table(
+      biovid_table_path(folder, rows[0]),
+      'a',
+      replace={
+        'gsr': np.full(n, 3.25),
+        'ecg': holes,
         'emg_trapezius': np.clip(biovid_signal('a', 'x').cumsum(), -10, 10),
-        'emg_corrugator': np.full(n, np.nan)})
+        'emg_corrugator': np.full(n, np.nan),
+      },
+    )
     where = f'biosignals_filtered/{PEOPLE[0]}/{rows[0][5]}_bio.csv'
     found = texts(folder, depth='signals')
-    assert found[:2] == [f'{where}: gsr: flat',
-                         f'{where}: ecg: 10 of 2816 values are no number']
+    assert found[:2] == [f'{where}: gsr: flat', f'{where}: ecg: 10 of 2816 values are no number']
     assert found[2].startswith(f'{where}: emg_trapezius: clipped: ')
     assert found[3:] == [f'{where}: emg_corrugator: no finite value']
     assert texts(folder) == []
@@ -201,17 +221,21 @@ class TestCheck:
   def test_text_in_a_table(self, folder):
     path = biovid_table_path(folder, biovid_rows()[0])
     path.write_text(path.read_text().replace('\n1953\t', '\nnow\t', 1))
-    found, = texts(folder, depth='signals')
+    (found,) = texts(folder, depth='signals')
     assert ': line 3: expected 6 numbers, found' in found
 
-  @pytest.mark.parametrize('column, value, problem', [
+  @pytest.mark.parametrize(
+    'column, value, problem',
+    [
       (2, '3', 'class_id 3 is not that of PA4, 4'),
       (2, 'four', 'class_id four is not that of PA4, 4'),
       (3, 'PA5', "class_name 'PA5' is none of BL1, PA1, PA2, PA3, PA4"),
       (1, 'Anna', "subject_name 'Anna' is not like 071309_w_21"),
       (5, f'{PEOPLE[1]}-PA4-030', f'is not like {PEOPLE[0]}-PA4-034'),
       (5, f'{PEOPLE[0]}-PA3-030', f'is not like {PEOPLE[0]}-PA4-034'),
-      (0, '2', f'subject_id 2 is {PEOPLE[0]} above, {PEOPLE[1]} here')])
+      (0, '2', f'subject_id 2 is {PEOPLE[0]} above, {PEOPLE[1]} here'),
+    ],
+  )
   def test_rows_that_contradict_themselves(self, folder, column, value, problem):
     rows = biovid_rows()
     rows[0][column] = value
@@ -226,15 +250,13 @@ class TestCheck:
   def test_a_sample_listed_twice(self, folder):
     rows = biovid_rows()
     write_list(folder, [*rows, rows[3]])
-    assert texts(folder) == [
-        f'starting_point/samples.csv, line 12: {rows[3][5]} is listed twice']
+    assert texts(folder) == [f'starting_point/samples.csv, line 12: {rows[3][5]} is listed twice']
 
   def test_a_short_line(self, folder):
     rows = biovid_rows()
     write_list(folder, [rows[0][:4], *rows[1:]])
     assert texts(folder)[0] == 'starting_point/samples.csv, line 2: 4 cells, not 6'
-    assert texts(folder)[1] == (
-        f'{PEOPLE[0]}: 4 samples, not 5: 0 PA4 instead of 1 each')
+    assert texts(folder)[1] == (f'{PEOPLE[0]}: 4 samples, not 5: 0 PA4 instead of 1 each')
 
   def test_progress(self, sound):
     lines = []

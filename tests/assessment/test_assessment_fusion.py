@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.assessment.mixers import fusion
 from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.mixers import fusion
 from painformer_jax.assessment.mixers.fusion import FusionConfig, assemble, decide
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import mixer
@@ -23,8 +23,11 @@ def tokens(count, *, samples=6, seed=0, present=0.7, name='x'):
   rng = np.random.default_rng([seed, count, samples])
   mask = rng.random((samples, count)) < present
   values = rng.normal(size=(samples, count, WIDTH)).astype(np.float32)
-  return Tokens(values=np.where(mask[..., None], values, np.float32(np.nan)), mask=mask,
-                labels=tuple(f'{name} {k}' for k in range(count)))
+  return Tokens(
+    values=np.where(mask[..., None], values, np.float32(np.nan)),
+    mask=mask,
+    labels=tuple(f'{name} {k}' for k in range(count)),
+  )
 
 
 def plain_sum(vectors, *, of, scale):
@@ -41,23 +44,28 @@ def plain_sum(vectors, *, of, scale):
 
 def plain_within(part, sample, scale):
   count = part.mask.shape[1]
-  return plain_sum([part.values[sample, k] for k in range(count) if part.mask[sample, k]],
-                   of=count, scale=scale)
+  return plain_sum(
+    [part.values[sample, k] for k in range(count) if part.mask[sample, k]], of=count, scale=scale
+  )
 
 
 def plain_fusion(config, parts, sample):
   """For each Mixer the list of a sample's tokens, None for one that is masked."""
   named = [parts[name] for name in config.modalities]
-  row = [part.values[sample, k] if part.mask[sample, k] else None
-         for part in named for k in range(part.mask.shape[1])]
+  row = [
+    part.values[sample, k] if part.mask[sample, k] else None
+    for part in named
+    for k in range(part.mask.shape[1])
+  ]
   within = {name: plain_within(parts[name], sample, config.scale) for name in config.modalities}
   if config.kind == 'concat':
     return [row]
   if config.kind == 'add':
     return [[plain_sum([v for v in row if v is not None], of=len(row), scale=config.scale)]]
   if config.kind == 'fusion-1':
-    return [[plain_sum([v for v in within.values() if v is not None], of=len(named),
-                       scale=config.scale)]]
+    return [
+      [plain_sum([v for v in within.values() if v is not None], of=len(named), scale=config.scale)]
+    ]
   if config.kind == 'fusion-2':
     return [[vector] for vector in within.values()]
   coded = [parts[name] for name in config.modalities if name in config.coded]
@@ -72,19 +80,28 @@ def plain_fusion(config, parts, sample):
 def fusions(draw):
   """A config, and embeddings of its modalities (and of one more) that fit it."""
   kind = draw(st.sampled_from(fusion.KINDS))
-  names = draw(st.lists(st.sampled_from('abcd'), min_size=1 + (kind == 'fusion-n'), max_size=4,
-                        unique=True))
+  names = draw(
+    st.lists(st.sampled_from('abcd'), min_size=1 + (kind == 'fusion-n'), max_size=4, unique=True)
+  )
   coded = ()
   if kind == 'fusion-n':
-    coded = tuple(names[:draw(st.integers(1, len(names) - 1))])
+    coded = tuple(names[: draw(st.integers(1, len(names) - 1))])
     names = draw(st.permutations(names))
   frames = draw(st.integers(1, 5))
   samples = draw(st.integers(1, 5))
-  parts = {name: tokens(frames if name in coded else draw(st.integers(1, 5)), samples=samples,
-                        seed=ord(name), present=draw(st.sampled_from((0.0, 0.5, 1.0))), name=name)
-           for name in [*names, 'u']}
-  config = FusionConfig(kind=kind, modalities=tuple(names), coded=coded,
-                        scale=draw(st.sampled_from(('mean', 'sum'))))
+  parts = {
+    name: tokens(
+      frames if name in coded else draw(st.integers(1, 5)),
+      samples=samples,
+      seed=ord(name),
+      present=draw(st.sampled_from((0.0, 0.5, 1.0))),
+      name=name,
+    )
+    for name in [*names, 'u']
+  }
+  config = FusionConfig(
+    kind=kind, modalities=tuple(names), coded=coded, scale=draw(st.sampled_from(('mean', 'sum')))
+  )
   return config, parts
 
 
@@ -115,8 +132,11 @@ def test_every_fusion_is_that_of_plain_loops(case, bytes_at_once):
 
 
 def three():
-  return {'rgb': tokens(5, name='rgb'), 'thermal': tokens(5, seed=1, name='thermal'),
-          'gsr': tokens(2, seed=2, name='gsr')}
+  return {
+    'rgb': tokens(5, name='rgb'),
+    'thermal': tokens(5, seed=1, name='thermal'),
+    'gsr': tokens(2, seed=2, name='gsr'),
+  }
 
 
 NAMES = ('rgb', 'thermal', 'gsr')
@@ -124,8 +144,10 @@ NAMES = ('rgb', 'thermal', 'gsr')
 
 def test_names_and_labels_say_what_each_token_is():
   def of(kind, **options):
-    return [(i.name, i.labels) for i in assemble(
-        FusionConfig(kind=kind, modalities=NAMES, **options), three())]
+    return [
+      (i.name, i.labels)
+      for i in assemble(FusionConfig(kind=kind, modalities=NAMES, **options), three())
+    ]
 
   frames = tuple(f'rgb {k}' for k in range(5))
   assert of('add') == of('fusion-1') == [('rgb+thermal+gsr', ('rgb+thermal+gsr',))]
@@ -167,8 +189,12 @@ def plain_decision(logits, there, how):
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.integers(2, 4), st.integers(0, 2), st.sampled_from(['probabilities', 'logits']),
-       st.integers(0, 999))
+@given(
+  st.integers(2, 4),
+  st.integers(0, 2),
+  st.sampled_from(['probabilities', 'logits']),
+  st.integers(0, 999),
+)
 def test_decisions_are_plain_means(mixers, seeds, how, seed):
   rng = np.random.default_rng(seed)
   shape = (seeds, 5, 3) if seeds else (5, 3)
@@ -181,13 +207,16 @@ def test_decisions_are_plain_means(mixers, seeds, how, seed):
     want = plain_decision(logits[(slice(None), *place)], there[:, place[-1]], how)
     np.testing.assert_allclose(said[place], want, rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(
-      decide(config, list(logits)), decide(config, list(logits), there=np.ones((mixers, 5), bool)))
+    decide(config, list(logits)), decide(config, list(logits), there=np.ones((mixers, 5), bool))
+  )
 
 
 def test_probabilities_and_logits_can_decide_differently():
   sure = [np.array([[-20.0, 0, 0]]), np.array([[3.0, 0, 0]]), np.array([[3.0, 0, 0]])]
-  joined = {how: decide(FusionConfig(kind='fusion-2', decision=how), sure).argmax()
-            for how in ('probabilities', 'logits')}
+  joined = {
+    how: decide(FusionConfig(kind='fusion-2', decision=how), sure).argmax()
+    for how in ('probabilities', 'logits')
+  }
   assert joined == {'probabilities': 0, 'logits': 1}
   assert np.exp(decide(FusionConfig(kind='fusion-2'), sure)).sum() == pytest.approx(1)
 
@@ -201,8 +230,17 @@ def test_decisions_stay_finite_and_one_stays_as_it_is():
 
 # --- the Mixer ---------------------------------------------------------------
 
-SMALL = MixerConfig(tokens='vector', latents=2, width=8, cross_head_width=4, self_heads=2,
-                    self_head_width=4, dropout=0.0, bands=2, self_attentions=1)
+SMALL = MixerConfig(
+  tokens='vector',
+  latents=2,
+  width=8,
+  cross_head_width=4,
+  self_heads=2,
+  self_head_width=4,
+  dropout=0.0,
+  bands=2,
+  self_attentions=1,
+)
 CODE = dataclasses.replace(SMALL, outputs=4, depth=1, self_attentions=0)
 
 
@@ -243,7 +281,9 @@ def test_fusion_n_needs_an_encoder():
 # --- what does not fit -------------------------------------------------------
 
 
-@pytest.mark.parametrize('fields, message', [
+@pytest.mark.parametrize(
+  'fields, message',
+  [
     (dict(kind='fusion-3'), "kind 'fusion-3' is none of add, concat, fusion-1"),
     (dict(scale='max'), "scale 'max' is none of mean, sum"),
     (dict(decision='vote'), "decision 'vote' is none of probabilities, logits"),
@@ -253,7 +293,8 @@ def test_fusion_n_needs_an_encoder():
     (dict(kind='fusion-n', modalities=NAMES), 'coded must name one or more'),
     (dict(kind='fusion-n', modalities=NAMES, coded=NAMES), 'and not all'),
     (dict(kind='fusion-n', modalities=NAMES, coded=('ecg',)), 'coded must name one or more'),
-])
+  ],
+)
 def test_configs_that_do_not_fit(fields, message):
   with pytest.raises(InputError, match=message):
     FusionConfig(**fields)
@@ -271,10 +312,15 @@ def test_embeddings_that_do_not_fit_one_another():
     assemble(FusionConfig(kind='fusion-n', modalities=NAMES, coded=('rgb', 'gsr')), parts)
 
 
-@pytest.mark.parametrize('logits, there', [
-    ([], None), ([np.zeros((2, 3)), np.zeros((3, 3))], None),
+@pytest.mark.parametrize(
+  'logits, there',
+  [
+    ([], None),
+    ([np.zeros((2, 3)), np.zeros((3, 3))], None),
     ([np.zeros((2, 3))] * 2, [np.ones(2, bool)]),
-    ([np.zeros((2, 3))] * 2, [np.ones(3, bool)] * 2)])
+    ([np.zeros((2, 3))] * 2, [np.ones(3, bool)] * 2),
+  ],
+)
 def test_decisions_that_do_not_fit(logits, there):
   with pytest.raises(InputError):
     decide(FusionConfig(kind='fusion-2'), logits, there=there)

@@ -10,39 +10,42 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.assessment.statistics import intervals
-from painformer_jax.assessment.statistics import metrics
 from painformer_jax.assessment.folds.batches import Fold
-from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.assessment.folds.protocols import leave_one_subject_out
+from painformer_jax.assessment.statistics import intervals, metrics
+from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.core.errors import InputError
 
 
 def predictions(label, probability, subject=None):
   n = len(label)
   return Predictions(
-      sample=np.array([f's{i}' for i in range(n)]), label=label, probability=probability,
-      subject=np.array(['a'] * n if subject is None else subject))
+    sample=np.array([f's{i}' for i in range(n)]),
+    label=label,
+    probability=probability,
+    subject=np.array(['a'] * n if subject is None else subject),
+  )
 
 
 def random_predictions(seed, *, n=60, classes=3, subjects=5):
   rng = np.random.default_rng(seed)
   return predictions(
-      rng.integers(0, classes, n), rng.dirichlet(np.ones(classes), n),
-      rng.integers(0, subjects, n).astype(str))
+    rng.integers(0, classes, n),
+    rng.dirichlet(np.ones(classes), n),
+    rng.integers(0, subjects, n).astype(str),
+  )
 
 
 def tables(rng, accuracies, *, per_subject=40):
   """Two balanced classes, confusion by subject, [subjects, 2, 2]."""
-  right = rng.binomial(per_subject // 2, np.asarray(accuracies)[:, None],
-                       (len(accuracies), 2))
+  right = rng.binomial(per_subject // 2, np.asarray(accuracies)[:, None], (len(accuracies), 2))
   wrong = per_subject // 2 - right
-  return np.stack([np.stack([right[:, 0], wrong[:, 0]], -1),
-                   np.stack([wrong[:, 1], right[:, 1]], -1)], -2)
+  return np.stack(
+    [np.stack([right[:, 0], wrong[:, 0]], -1), np.stack([wrong[:, 1], right[:, 1]], -1)], -2
+  )
 
 
 class TestScores:
-
   @settings(deadline=None, max_examples=60)
   @given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 40))
   @pytest.mark.filterwarnings('ignore::UserWarning')
@@ -50,15 +53,23 @@ class TestScores:
     rng = np.random.default_rng(seed)
     true, said = rng.integers(0, classes, (2, n))
     counts = metrics.confusion(true, said, classes=classes)
-    np.testing.assert_array_equal(counts, sklearn.metrics.confusion_matrix(
-        true, said, labels=range(classes)))
+    np.testing.assert_array_equal(
+      counts, sklearn.metrics.confusion_matrix(true, said, labels=range(classes))
+    )
     np.testing.assert_allclose(
-        [metrics.accuracy(counts), metrics.macro_accuracy(counts),
-         metrics.macro_precision(counts), metrics.macro_f1(counts)],
-        [sklearn.metrics.accuracy_score(true, said),
-         sklearn.metrics.balanced_accuracy_score(true, said),
-         sklearn.metrics.precision_score(true, said, average='macro', zero_division=0),
-         sklearn.metrics.f1_score(true, said, average='macro', zero_division=0)])
+      [
+        metrics.accuracy(counts),
+        metrics.macro_accuracy(counts),
+        metrics.macro_precision(counts),
+        metrics.macro_f1(counts),
+      ],
+      [
+        sklearn.metrics.accuracy_score(true, said),
+        sklearn.metrics.balanced_accuracy_score(true, said),
+        sklearn.metrics.precision_score(true, said, average='macro', zero_division=0),
+        sklearn.metrics.f1_score(true, said, average='macro', zero_division=0),
+      ],
+    )
 
   def test_a_rare_class_counts_as_much(self):
     counts = np.array([[90, 0], [10, 0]])
@@ -77,7 +88,6 @@ class TestScores:
 
 
 class TestPredictions:
-
   def test_by_subject_adds_up(self):
     p = random_predictions(0)
     own = p.confusion_by_subject()
@@ -86,55 +96,66 @@ class TestPredictions:
     third = p.subject == p.subjects[2]
     assert np.trace(own[2]) == (p.predicted == p.label)[third].sum()
 
-  @pytest.mark.parametrize('label, probability, message', [
+  @pytest.mark.parametrize(
+    'label, probability, message',
+    [
       ([0, 2], [[1, 0], [0, 1]], 'labels must be 0 to 1'),
       ([0, -1], [[1, 0], [0, 1]], 'labels must be 0 to 1; leave samples without'),
-      ([0, 1], [[1, 0]], 'as many samples'), ([], np.zeros((0, 2)), 'one at least'),
-      ([0, 1], [[1, 1], [0, 1]], 'add up to 1'), ([0], [[np.nan, 1]], '0 or more'),
-      ([0, 1], [[1.5, -.5], [0, 1]], '0 or more')])
+      ([0, 1], [[1, 0]], 'as many samples'),
+      ([], np.zeros((0, 2)), 'one at least'),
+      ([0, 1], [[1, 1], [0, 1]], 'add up to 1'),
+      ([0], [[np.nan, 1]], '0 or more'),
+      ([0, 1], [[1.5, -0.5], [0, 1]], '0 or more'),
+    ],
+  )
   def test_nonsense(self, label, probability, message):
     with pytest.raises(InputError, match=message):
       predictions(np.array(label, int), np.array(probability))
 
   def test_twice(self):
     with pytest.raises(InputError, match='x is predicted twice'):
-      Predictions(sample=['x', 'x'], subject=['a', 'a'], label=[0, 1],
-                  probability=[[1, 0], [0, 1]])
+      Predictions(sample=['x', 'x'], subject=['a', 'a'], label=[0, 1], probability=[[1, 0], [0, 1]])
 
 
 class TestGather:
-
   def test_back_in_the_order_of_the_samples(self):
     rng = np.random.default_rng(0)
     subject = np.array(list('abcabcabd'))
     label = rng.integers(0, 3, 9)
     truth = rng.normal(size=(2, 9, 3)).astype(np.float32)
     folds = leave_one_subject_out(subject, exclude=('d',))
-    found = metrics.gather(folds, [truth[:, f.test] for f in folds],
-                           sample=np.arange(9).astype(str), subject=subject, label=label)
+    found = metrics.gather(
+      folds,
+      [truth[:, f.test] for f in folds],
+      sample=np.arange(9).astype(str),
+      subject=subject,
+      label=label,
+    )
     assert len(found) == 2
     for seed, p in enumerate(found):
       assert p.sample.tolist() == list('01234567')
       assert p.subject.tolist() == subject[:8].tolist()
       np.testing.assert_array_equal(p.label, label[:8])
       np.testing.assert_allclose(
-          p.probability, scipy.special.softmax(truth[seed, :8].astype(float), -1))
+        p.probability, scipy.special.softmax(truth[seed, :8].astype(float), -1)
+      )
 
   def test_large_logits(self):
     fold = Fold(name='a', train=np.array([0]), test=np.array([1]))
-    found, = metrics.gather([fold], [np.array([[[1e4, -1e4]]])], sample=['x', 'y'],
-                            subject=['x', 'y'], label=[0, 1])
+    (found,) = metrics.gather(
+      [fold], [np.array([[[1e4, -1e4]]])], sample=['x', 'y'], subject=['x', 'y'], label=[0, 1]
+    )
     assert found.probability.tolist() == [[1, 0]]
 
   def test_tested_twice(self):
     folds = [Fold(name=n, train=np.array([0]), test=np.array([1])) for n in 'ab']
     with pytest.raises(InputError, match='y is predicted twice'):
-      metrics.gather(folds, [np.zeros((1, 1, 2))] * 2, sample=['x', 'y'],
-                     subject=['x', 'y'], label=[0, 1])
+      metrics.gather(
+        folds, [np.zeros((1, 1, 2))] * 2, sample=['x', 'y'], subject=['x', 'y'], label=[0, 1]
+      )
 
 
 class TestCalibration:
-
   @settings(deadline=None, max_examples=30)
   @given(st.integers(0, 10**6))
   def test_as_written_out_and_as_scikit_learn(self, seed):
@@ -149,14 +170,16 @@ class TestCalibration:
         expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
     assert found.error == pytest.approx(expected)
     truth = np.eye(3)[p.label]
-    assert found.brier == pytest.approx(np.mean(np.sum((truth - p.probability)**2, 1)))
+    assert found.brier == pytest.approx(np.mean(np.sum((truth - p.probability) ** 2, 1)))
     assert found.log_loss == pytest.approx(
-        sklearn.metrics.log_loss(p.label, p.probability, labels=[0, 1, 2]))
+      sklearn.metrics.log_loss(p.label, p.probability, labels=[0, 1, 2])
+    )
 
   def test_binary_brier_is_twice_that_of_scikit_learn(self):
     p = random_predictions(3, classes=2)
     assert metrics.calibration(p.label, p.probability).brier == pytest.approx(
-        2 * sklearn.metrics.brier_score_loss(p.label, p.probability[:, 1]))
+      2 * sklearn.metrics.brier_score_loss(p.label, p.probability[:, 1])
+    )
 
   def test_perfect_and_overconfident(self):
     label = np.array([0, 1] * 50)
@@ -181,7 +204,6 @@ class TestCalibration:
 
 
 class TestBootstrap:
-
   def test_as_one_resample_after_the_other(self):
     counts = random_predictions(1, n=200, subjects=8).confusion_by_subject()
     for score in metrics.SCORES.values():
@@ -219,7 +241,8 @@ class TestBootstrap:
     a, b = (random_predictions(s, subjects=5).confusion_by_subject() for s in (1, 2))
     found = intervals.bootstrap(np.stack([a, b]), metrics.macro_f1)
     assert found.estimate == pytest.approx(
-        (metrics.macro_f1(a.sum(0)) + metrics.macro_f1(b.sum(0))) / 2)
+      (metrics.macro_f1(a.sum(0)) + metrics.macro_f1(b.sum(0))) / 2
+    )
 
   def test_levels_and_seeds(self):
     counts = random_predictions(1).confusion_by_subject()
@@ -236,7 +259,6 @@ class TestBootstrap:
 
 
 class TestComparison:
-
   def test_a_clear_difference_and_its_sign(self):
     rng = np.random.default_rng(0)
     base = rng.uniform(0.5, 0.7, 30)
@@ -267,10 +289,15 @@ class TestComparison:
 
   def test_no_difference_is_seldom_found(self):
     rng = np.random.default_rng(0)
-    small = np.array([
+    small = np.array(
+      [
         [c.p_bootstrap < 0.05, c.p_sign_flip < 0.05, c.p_wilcoxon < 0.05]
-        for _ in range(300) for c in [intervals.compare(
-            tables(rng, [0.7] * 30), tables(rng, [0.7] * 30), resamples=400)]])
+        for _ in range(300)
+        for c in [
+          intervals.compare(tables(rng, [0.7] * 30), tables(rng, [0.7] * 30), resamples=400)
+        ]
+      ]
+    )
     assert (small.mean(0) < 0.09).all() and (small.mean(0) > 0.01).all()
 
   def test_other_subjects(self):
@@ -287,6 +314,11 @@ class TestComparison:
   def test_random_flips_as_scipy(self):
     values = np.random.default_rng(1).normal(0.3, 1, 30)
     expected = scipy.stats.permutation_test(
-        (values,), lambda x, axis: x.mean(axis), permutation_type='samples',
-        vectorized=True, n_resamples=20_000, rng=0).pvalue
+      (values,),
+      lambda x, axis: x.mean(axis),
+      permutation_type='samples',
+      vectorized=True,
+      n_resamples=20_000,
+      rng=0,
+    ).pvalue
     assert intervals.sign_flip(values, flips=20_000) == pytest.approx(expected, abs=0.012)

@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from painformer_jax.assessment.mixers import normalise
-from painformer_jax.assessment.mixers.normalise import (SignalScaler, Standardiser, zscore_by_subject)
+from painformer_jax.assessment.mixers.normalise import SignalScaler, Standardiser, zscore_by_subject
 from painformer_jax.core.errors import InputError
 
 
 class TestStandardiser:
-
   def test_training_samples_become_standard(self):
     train = np.random.default_rng(0).normal([5, -3, 1e6], [1, 20, 3], (400, 3))
     scaled = Standardiser.fit(train)(train)
@@ -33,8 +32,9 @@ class TestStandardiser:
     fitted = Standardiser.fit(values)
     assert fitted.mean.tolist() == [1, 5] and fitted.std.tolist() == [1, 1]
 
-  @pytest.mark.parametrize('given, kept', [
-      (np.float32, np.float32), (np.float64, np.float64), (np.int32, np.float64)])
+  @pytest.mark.parametrize(
+    'given, kept', [(np.float32, np.float32), (np.float64, np.float64), (np.int32, np.float64)]
+  )
   def test_types(self, given, kept):
     values = np.arange(6).reshape(3, 2).astype(given)
     assert Standardiser.fit(values)(values).dtype == kept
@@ -42,7 +42,6 @@ class TestStandardiser:
 
 
 class TestBySubject:
-
   @settings(deadline=None, max_examples=40)
   @given(st.integers(0, 10_000), st.floats(-50, 50), st.floats(0.1, 10))
   def test_a_subjects_offset_and_gain_do_not_matter(self, seed, offset, gain):
@@ -50,8 +49,9 @@ class TestBySubject:
     subjects = rng.permutation(np.repeat(['a', 'b', 'c'], 9))
     values = rng.normal(size=(27, 4))
     moved = np.where((subjects == 'b')[:, None], gain * values + offset, values)
-    np.testing.assert_allclose(zscore_by_subject(moved, subjects),
-                               zscore_by_subject(values, subjects), atol=1e-7)
+    np.testing.assert_allclose(
+      zscore_by_subject(moved, subjects), zscore_by_subject(values, subjects), atol=1e-7
+    )
 
   def test_others_have_no_say(self):
     rng = np.random.default_rng(0)
@@ -59,25 +59,26 @@ class TestBySubject:
     values = rng.normal(size=(16, 3))
     other = values.copy()
     other[8:] = rng.normal(9, 4, (8, 3))
-    np.testing.assert_array_equal(zscore_by_subject(values, subjects)[:8],
-                                  zscore_by_subject(other, subjects)[:8])
+    np.testing.assert_array_equal(
+      zscore_by_subject(values, subjects)[:8], zscore_by_subject(other, subjects)[:8]
+    )
 
   def test_wrong_number_of_subjects(self):
     with pytest.raises(InputError, match='3 samples but 2 subjects'):
       zscore_by_subject(np.zeros((3, 2)), np.array(['a', 'b']))
 
   def test_nothing_here_takes_labels(self):
-    functions = [f for _, f in inspect.getmembers(normalise, callable)
-                 if getattr(f, '__module__', '') == normalise.__name__]
-    functions += [Standardiser.fit, Standardiser.__call__, SignalScaler.add,
-                  SignalScaler.__call__]
+    functions = [
+      f
+      for _, f in inspect.getmembers(normalise, callable)
+      if getattr(f, '__module__', '') == normalise.__name__
+    ]
+    functions += [Standardiser.fit, Standardiser.__call__, SignalScaler.add, SignalScaler.__call__]
     names = {name for f in functions for name in inspect.signature(f).parameters}
-    assert names <= {'self', 'mean', 'std', 'values', 'subjects', 'subject', 'modality',
-                     'signal'}
+    assert names <= {'self', 'mean', 'std', 'values', 'subjects', 'subject', 'modality', 'signal'}
 
 
 class TestSignals:
-
   def test_as_if_all_signals_were_one(self):
     rng = np.random.default_rng(0)
     parts = [rng.normal(1e5 + k, 1 + k, 50 + 10 * k) for k in range(5)]
@@ -87,8 +88,9 @@ class TestSignals:
     scaler.add('a', 'ecg', rng.normal(size=30))
     scaler.add('b', 'gsr', rng.normal(size=30))
     whole = np.concatenate(parts)
-    np.testing.assert_allclose(scaler('a', 'gsr', parts[2]),
-                               (parts[2] - whole.mean()) / whole.std(), atol=1e-8)
+    np.testing.assert_allclose(
+      scaler('a', 'gsr', parts[2]), (parts[2] - whole.mean()) / whole.std(), atol=1e-8
+    )
 
   def test_gaps_and_flat_signals(self):
     scaler = SignalScaler()

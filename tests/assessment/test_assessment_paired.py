@@ -5,18 +5,19 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
+from test_assessment_results import experiment, predictions
 
 from painformer_jax.assessment.results import paired
-from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.assessment.results.paired import compare_experiments
 from painformer_jax.assessment.results.summary import write_results
+from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.core.errors import InputError
-from test_assessment_results import experiment, predictions
 
 
 def some(run: Predictions, rows) -> Predictions:
-  return Predictions(**{name: getattr(run, name)[rows] for name in (
-      'sample', 'subject', 'label', 'probability')})
+  return Predictions(
+    **{name: getattr(run, name)[rows] for name in ('sample', 'subject', 'label', 'probability')}
+  )
 
 
 def shuffled(run: Predictions) -> Predictions:
@@ -26,40 +27,42 @@ def shuffled(run: Predictions) -> Predictions:
 def test_a_comparison_is_that_of_the_subjects_accuracies():
   good, poor = predictions(2, skill=0.95), predictions(0, skill=0.6)
   test = compare_experiments(experiment('good', (good,)), experiment('poor', (poor,)))
+
   def by_subject(run):
-    return np.array([(run.predicted == run.label)[run.subject == p].mean()
-                     for p in run.subjects])
+    return np.array([(run.predicted == run.label)[run.subject == p].mean() for p in run.subjects])
+
   own = by_subject(good) - by_subject(poor)
   assert test.comparison.difference.estimate == pytest.approx(own.mean())
   assert test.comparison.p_wilcoxon == pytest.approx(scipy.stats.wilcoxon(own).pvalue)
   assert test.samples == 120 and test.comparison.better == (own > 0).sum()
-  assert str(test).startswith(
-      f'good against poor: {100 * own.mean():+.1f} points of accuracy (')
+  assert str(test).startswith(f'good against poor: {100 * own.mean():+.1f} points of accuracy (')
 
 
 def test_order_of_samples_does_not_matter():
   good, poor = predictions(2, skill=0.95), predictions(0, skill=0.6)
   one = compare_experiments(experiment('good', (good,)), experiment('poor', (poor,)))
   other = compare_experiments(experiment('good', (shuffled(good),)), experiment('poor', (poor,)))
-  assert one.comparison.difference.estimate == pytest.approx(
-      other.comparison.difference.estimate)
+  assert one.comparison.difference.estimate == pytest.approx(other.comparison.difference.estimate)
 
 
 def test_only_samples_that_both_tell_of_count():
   """As where some videos show no face."""
   good, poor = predictions(2, skill=0.95), predictions(0, skill=0.6)
   without = np.setdiff1d(np.arange(120), [3, 50, 51])
-  test = compare_experiments(experiment('face', (some(good, without),)),
-                             experiment('gsr', (poor,)))
-  same = compare_experiments(experiment('face', (some(good, without),)),
-                             experiment('gsr', (some(poor, without),)))
+  test = compare_experiments(experiment('face', (some(good, without),)), experiment('gsr', (poor,)))
+  same = compare_experiments(
+    experiment('face', (some(good, without),)), experiment('gsr', (some(poor, without),))
+  )
   assert test.samples == 117 and test.comparison == same.comparison
 
 
-@pytest.mark.parametrize('other, words', [
+@pytest.mark.parametrize(
+  'other, words',
+  [
     (dict(runs=(predictions(0, subjects=1),)), '1 subjects in common'),
     (dict(classes=('no pain', 'PA3')), 'tell other classes apart'),
-])
+  ],
+)
 def test_what_cannot_be_compared(other, words):
   with pytest.raises(InputError, match=words):
     compare_experiments(experiment('a'), experiment('b', **other))
@@ -67,29 +70,40 @@ def test_what_cannot_be_compared(other, words):
 
 def test_other_labels_of_the_same_samples_are_an_error():
   first = predictions(0)
-  flipped = Predictions(sample=first.sample, subject=first.subject, label=1 - first.label,
-                        probability=first.probability)
+  flipped = Predictions(
+    sample=first.sample, subject=first.subject, label=1 - first.label, probability=first.probability
+  )
   with pytest.raises(InputError, match='other labels or subjects'):
     compare_experiments(experiment('a', (first,)), experiment('b', (flipped,)))
 
 
 def test_each_task_is_compared_with_its_own_reference():
-  made = [experiment(f'{row}, {task}', (predictions(seed),), task=task, settings={'row': row})
-          for seed, (row, task) in enumerate(
-              (row, task) for task in ('BL1-PA4', 'BL1-PA1') for row in ('gsr', 'ecg', 'few'))]
-  made[-1] = experiment('few, BL1-PA1', (predictions(0, subjects=1),), task='BL1-PA1',
-                        settings={'row': 'few'})
+  made = [
+    experiment(f'{row}, {task}', (predictions(seed),), task=task, settings={'row': row})
+    for seed, (row, task) in enumerate(
+      (row, task) for task in ('BL1-PA4', 'BL1-PA1') for row in ('gsr', 'ecg', 'few')
+    )
+  ]
+  made[-1] = experiment(
+    'few, BL1-PA1', (predictions(0, subjects=1),), task='BL1-PA1', settings={'row': 'few'}
+  )
   tests = paired.against_row(made, 'gsr')
   # One subject in common is no comparison, and no reason to fail.
   assert [(t.experiment, t.reference) for t in tests] == [
-      ('ecg, BL1-PA4', 'gsr, BL1-PA4'), ('few, BL1-PA4', 'gsr, BL1-PA4'),
-      ('ecg, BL1-PA1', 'gsr, BL1-PA1')]
+    ('ecg, BL1-PA4', 'gsr, BL1-PA4'),
+    ('few, BL1-PA4', 'gsr, BL1-PA4'),
+    ('ecg, BL1-PA1', 'gsr, BL1-PA1'),
+  ]
   assert paired.against_row(made, '') == []
 
 
 def test_a_run_is_compared_with_one_on_disk(tmp_path):
-  before = experiment('gsr', (predictions(0, skill=0.6), predictions(1, skill=0.6)),
-                      notes=('a note',), settings={'row': 'gsr'})
+  before = experiment(
+    'gsr',
+    (predictions(0, skill=0.6), predictions(1, skill=0.6)),
+    notes=('a note',),
+    settings={'row': 'gsr'},
+  )
   write_results([before, experiment('ecg', (predictions(3),))], tmp_path, figures=False)
   read = paired.read_experiments(tmp_path)
   assert [e.name for e in read] == ['gsr', 'ecg'] and read[0].notes == ('a note',)
@@ -97,7 +111,7 @@ def test_a_run_is_compared_with_one_on_disk(tmp_path):
     np.testing.assert_array_equal(one.predicted, other.predicted)
     np.testing.assert_allclose(one.probability, other.probability, atol=1e-8)
   now = experiment('gsr', (predictions(2, skill=0.95),))
-  test, = paired.against_run([now], tmp_path)
+  (test,) = paired.against_run([now], tmp_path)
   assert test.comparison == compare_experiments(now, before).comparison
   assert test.run == str(tmp_path) and f'gsr of {tmp_path}' in str(test)
   json.dumps(test.record())

@@ -7,15 +7,14 @@ import pytest
 import scipy.signal
 import scipy.stats
 
-from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.results import literature
-from painformer_jax.assessment.datasets import planted
-from painformer_jax.assessment.folds import protocols
-from painformer_jax.assessment.statistics.intervals import bootstrap, shuffle_test
-from painformer_jax.assessment.statistics.metrics import accuracy, confusion
-from painformer_jax.assessment.mixers.normalise import zscore_by_subject
+from painformer_jax.assessment.datasets import biovid, planted
 from painformer_jax.assessment.datasets.planted import Plan
 from painformer_jax.assessment.datasets.recordings import load_signal
+from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.mixers.normalise import zscore_by_subject
+from painformer_jax.assessment.results import literature
+from painformer_jax.assessment.statistics.intervals import bootstrap, shuffle_test
+from painformer_jax.assessment.statistics.metrics import accuracy, confusion
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.biosignal import waveform_image
 
@@ -35,13 +34,18 @@ def study(root):
 @pytest.fixture(scope='module')
 def amplitudes(study):
   """The hidden numbers, as the oracle reads them from the files."""
-  return np.array([planted.read_amplitude(load_signal(s, 'gsr')[0], effect=PLAN.effect)
-                   for s in study.samples])
+  return np.array(
+    [planted.read_amplitude(load_signal(s, 'gsr')[0], effect=PLAN.effect) for s in study.samples]
+  )
 
 
 def counts_by_subject(subjects, label, said, classes):
-  return np.stack([confusion(label[subjects == p], said[subjects == p], classes=classes)
-                   for p in dict.fromkeys(subjects.tolist())])
+  return np.stack(
+    [
+      confusion(label[subjects == p], said[subjects == p], classes=classes)
+      for p in dict.fromkeys(subjects.tolist())
+    ]
+  )
 
 
 def centred(values, subjects):
@@ -53,7 +57,6 @@ def centred(values, subjects):
 
 
 class TestFolder:
-
   def test_is_sound(self, study):
     assert biovid.check(study, depth='signals', subjects=12, per_level=8) == []
     assert len(study.samples) == 12 * 5 * 8 and len(study.subjects) == 12
@@ -61,8 +64,7 @@ class TestFolder:
   def test_never_passes_for_the_real_one(self, study, root):
     assert study.name == 'BioVid Part A, synthetic copy'
     assert literature.rows(study.name, 'BL1-PA4') == ()
-    assert not set(study.subjects) & {*protocols.BIOVID_HOLD_OUT,
-                                      *protocols.BIOVID_NOT_REACTIVE}
+    assert not set(study.subjects) & {*protocols.BIOVID_HOLD_OUT, *protocols.BIOVID_NOT_REACTIVE}
     described = json.loads((root / 'planted.json').read_text())
     assert 'Synthetic' in described['note']
     assert described['best_accuracy']['BL1-PA4'] == PLAN.accuracy('BL1-PA4')
@@ -75,16 +77,15 @@ class TestFolder:
     small = Plan(subjects=1, per_level=1, seed=5)
     contents = []
     for name, subjects in (('a', 1), ('b', 1), ('c', 2)):
-      folder = planted.write_study(
-          tmp_path / name, Plan(subjects=subjects, per_level=1, seed=5))
+      folder = planted.write_study(tmp_path / name, Plan(subjects=subjects, per_level=1, seed=5))
       person = planted.subject_names(small)[0]
       files = sorted((folder / 'biosignals_filtered' / person).iterdir())
       contents.append([(p.name, p.read_bytes()) for p in files])
     assert contents[0] == contents[1] == contents[2] and len(contents[0]) == 5
     other = planted.write_study(tmp_path / 'd', Plan(subjects=1, per_level=1, seed=6))
     assert not {p.name for p in other.rglob('*_bio.csv')} & {n for n, _ in contents[0]} or (
-        [p.read_bytes() for p in sorted(other.rglob('*_bio.csv'))]
-        != [c for _, c in contents[0]])
+      [p.read_bytes() for p in sorted(other.rglob('*_bio.csv'))] != [c for _, c in contents[0]]
+    )
 
   def test_existing_folder_is_left_alone(self, tmp_path):
     (tmp_path / 'real').mkdir()
@@ -95,6 +96,7 @@ class TestFolder:
   def test_nothing_remains_of_a_failure(self, tmp_path, monkeypatch):
     def full(*_):
       raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(planted, '_write_table', full)
     with pytest.raises(InputError, match='cannot be written: No space left'):
       planted.write_study(tmp_path / 'a', Plan(subjects=1, per_level=1))
@@ -106,15 +108,15 @@ class TestFolder:
     with pytest.raises(InputError, match='does not describe what was planted'):
       planted.read_plan(tmp_path)
 
-  @pytest.mark.parametrize('wrong', [
-      {'subjects': 0}, {'per_level': 0}, {'effect': float('nan')}, {'subject_spread': -1}])
+  @pytest.mark.parametrize(
+    'wrong', [{'subjects': 0}, {'per_level': 0}, {'effect': float('nan')}, {'subject_spread': -1}]
+  )
   def test_plans_that_make_no_sense(self, wrong):
     with pytest.raises(InputError):
       Plan(**wrong)
 
 
 class TestPromisedAccuracy:
-
   def test_by_simulation(self):
     rng = np.random.default_rng(0)
     n = 400_000
@@ -123,10 +125,12 @@ class TestPromisedAccuracy:
       pain = rng.integers(0, 2, n)
       within = pain * mean + rng.normal(size=n)
       assert ((within > mean / 2) == pain).mean() == pytest.approx(
-          PLAN.accuracy(f'BL1-{name}'), abs=0.004)
+        PLAN.accuracy(f'BL1-{name}'), abs=0.004
+      )
       strangers = within + rng.normal(0, PLAN.subject_spread, n)
       assert ((strangers > mean / 2) == pain).mean() == pytest.approx(
-          PLAN.accuracy_of_strangers(f'BL1-{name}'), abs=0.004)
+        PLAN.accuracy_of_strangers(f'BL1-{name}'), abs=0.004
+      )
     level = rng.integers(0, 5, n)
     value = level * PLAN.effect / 4 + rng.normal(size=n)
     nearest = np.clip(np.rint(value / (PLAN.effect / 4)), 0, 4)
@@ -143,7 +147,6 @@ class TestPromisedAccuracy:
 
 
 class TestOracle:
-
   def test_reads_what_was_hidden(self):
     rng = np.random.default_rng(0)
     for amplitude in np.linspace(-3, 5, 17):
@@ -158,8 +161,7 @@ class TestOracle:
     assert fit.coef[1] == pytest.approx(PLAN.effect, abs=0.3)
     assert (own - fit(levels / 4)).std() == pytest.approx(1, abs=0.12)
     shifts = [amplitudes[subjects == p].mean() for p in study.subjects]
-    low, high = np.sqrt(11 * PLAN.subject_spread**2 / scipy.stats.chi2.ppf(
-        [0.995, 0.005], 11))
+    low, high = np.sqrt(11 * PLAN.subject_spread**2 / scipy.stats.chi2.ppf([0.995, 0.005], 11))
     assert low * 0.9 < np.std(shifts, ddof=1) < high * 1.1
 
   @pytest.mark.parametrize('name', ['BL1-PA4', 'BL1-PA2', '5-class'])
@@ -198,12 +200,10 @@ class TestOracle:
       right = np.zeros(len(label), bool)
       for fold in folds:
         means = [own[fold.train][label[fold.train] == c].mean() for c in (0, 1)]
-        right[fold.test] = (np.abs(own[fold.test][:, None] - means).argmin(1)
-                            == label[fold.test])
+        right[fold.test] = np.abs(own[fold.test][:, None] - means).argmin(1) == label[fold.test]
       return right.mean()
 
-    shuffled = [assess(protocols.shuffle_labels(label, subjects, seed=k))
-                for k in range(100)]
+    shuffled = [assess(protocols.shuffle_labels(label, subjects, seed=k)) for k in range(100)]
     # Their standard deviation is 0.05, as measured; that of the mean 0.005.
     assert np.mean(shuffled) == pytest.approx(0.5, abs=0.02)
     assert shuffle_test(assess(label), shuffled) == 1 / 101
@@ -259,7 +259,6 @@ class TestSignals:
   def test_heart_and_muscles_know_nothing_of_the_level(self, study):
     levels = study.level_array()
     names = ('ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
-    spread = np.array([[load_signal(s, name)[0].std() for name in names]
-                       for s in study.samples])
+    spread = np.array([[load_signal(s, name)[0].std() for name in names] for s in study.samples])
     for column in spread.T:
       assert scipy.stats.kruskal(*(column[levels == k] for k in range(5))).pvalue > 0.005

@@ -8,8 +8,8 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.assessment.folds import protocols
 from painformer_jax.assessment.config import TASKS, Dataset, from_config_dict
+from painformer_jax.assessment.folds import protocols
 from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
@@ -28,12 +28,10 @@ def biovid_subjects(per_subject=3):
   return np.tile(np.array(ALL_87), per_subject)
 
 
-subject_arrays = st.lists(
-    st.sampled_from('abcdefg'), min_size=2, max_size=40).map(np.array)
+subject_arrays = st.lists(st.sampled_from('abcdefg'), min_size=2, max_size=40).map(np.array)
 
 
 class TestLists:
-
   def test_sizes(self):
     assert len(set(protocols.BIOVID_HOLD_OUT)) == 26
     assert len(set(protocols.BIOVID_NOT_REACTIVE)) == 20
@@ -41,45 +39,57 @@ class TestLists:
 
 
 class TestTasks:
-
   def test_classes_of_every_level(self):
     levels = np.array([0, 1, 2, 3, 4, -1])
     found = {name: task.labels(levels).tolist() for name, task in protocols.TASKS.items()}
     assert found == {
-        'BL1-PA1': [0, 1, -1, -1, -1, -1], 'BL1-PA2': [0, -1, 1, -1, -1, -1],
-        'BL1-PA3': [0, -1, -1, 1, -1, -1], 'BL1-PA4': [0, -1, -1, -1, 1, -1],
-        '5-class': [0, 1, 2, 3, 4, -1], '3-class': [0, 1, 2, -1, -1, -1],
-        '3-site': [0, 1, 2, -1, -1, -1]}
+      'BL1-PA1': [0, 1, -1, -1, -1, -1],
+      'BL1-PA2': [0, -1, 1, -1, -1, -1],
+      'BL1-PA3': [0, -1, -1, 1, -1, -1],
+      'BL1-PA4': [0, -1, -1, -1, 1, -1],
+      '5-class': [0, 1, 2, 3, 4, -1],
+      '3-class': [0, 1, 2, -1, -1, -1],
+      '3-site': [0, 1, 2, -1, -1, -1],
+    }
     for name, task in protocols.TASKS.items():
-      assert task.name == name and set(task.class_of.values()) == set(
-          range(len(task.classes)))
-
+      assert task.name == name and set(task.class_of.values()) == set(range(len(task.classes)))
 
   def test_every_dataset_has_tasks_and_every_task_a_dataset(self):
     assert set(protocols.DATASET_TASKS) == set(typing.get_args(Dataset))
     assert {t for tasks in protocols.DATASET_TASKS.values() for t in tasks} == set(TASKS)
 
-  @pytest.mark.parametrize('dataset, task', [
-      ('biovid', '3-class'), ('biovid', '3-site'), ('planted', '3-class'),
-      ('ai4pain-2024', 'BL1-PA1'), ('ai4pain-2025', '5-class'), ('ai4pain-2026', '3-class'),
-      ('demo', '5-class'), ('biovid', 'tapping-rest')])
+  @pytest.mark.parametrize(
+    'dataset, task',
+    [
+      ('biovid', '3-class'),
+      ('biovid', '3-site'),
+      ('planted', '3-class'),
+      ('ai4pain-2024', 'BL1-PA1'),
+      ('ai4pain-2025', '5-class'),
+      ('ai4pain-2026', '3-class'),
+      ('demo', '5-class'),
+      ('biovid', 'tapping-rest'),
+    ],
+  )
   def test_tasks_of_other_datasets_are_refused(self, dataset, task):
     known = protocols.DATASET_TASKS[dataset]
     protocols.check_tasks(dataset, known)
     with pytest.raises(InputError) as error:
       protocols.check_tasks(dataset, (known[0], task))
     assert str(error.value) == (
-        f'config.tasks: {dataset} has no task {task}, only {", ".join(known)}')
+      f'config.tasks: {dataset} has no task {task}, only {", ".join(known)}'
+    )
 
   def test_tasks_are_checked_with_the_config(self):
-    config = load_config(str(ROOT / 'configs' / 'assess_planted.py'), overrides=(
-        '--config.weights=w', "--config.tasks=('3-class',)"))
+    config = load_config(
+      str(ROOT / 'configs' / 'assess_planted.py'),
+      overrides=('--config.weights=w', "--config.tasks=('3-class',)"),
+    )
     with pytest.raises(InputError, match='planted has no task 3-class, only BL1-PA1, BL1-PA2'):
       from_config_dict(config)
 
 
 class TestLeaveOneOut:
-
   def test_all_87(self):
     subjects = biovid_subjects()
     folds = protocols.leave_one_subject_out(subjects)
@@ -90,18 +100,17 @@ class TestLeaveOneOut:
 
   def test_reactive_67(self):
     subjects = biovid_subjects()
-    folds = protocols.leave_one_subject_out(
-        subjects, exclude=protocols.BIOVID_NOT_REACTIVE)
+    folds = protocols.leave_one_subject_out(subjects, exclude=protocols.BIOVID_NOT_REACTIVE)
     assert len(folds) == 67
-    seen = set().union(*(people_of(subjects, np.concatenate([f.train, f.test]))
-                         for f in folds))
+    seen = set().union(*(people_of(subjects, np.concatenate([f.train, f.test])) for f in folds))
     assert seen == set(ALL_87) - set(protocols.BIOVID_NOT_REACTIVE)
 
   def test_someone_to_leave_out_who_is_not_there(self):
     with pytest.raises(InputError, match='19 of the 20 to leave out are not in the study'):
       protocols.leave_one_subject_out(
-          np.array([*protocols.BIOVID_NOT_REACTIVE[:1], 'x', 'y']),
-          exclude=protocols.BIOVID_NOT_REACTIVE)
+        np.array([*protocols.BIOVID_NOT_REACTIVE[:1], 'x', 'y']),
+        exclude=protocols.BIOVID_NOT_REACTIVE,
+      )
 
   def test_one_person(self):
     with pytest.raises(InputError, match='two subjects or more, not 1'):
@@ -121,10 +130,9 @@ class TestLeaveOneOut:
 
 
 class TestHoldOut:
-
   def test_61_and_26(self):
     subjects = biovid_subjects()
-    fold, = protocols.hold_out(subjects)
+    (fold,) = protocols.hold_out(subjects)
     assert people_of(subjects, fold.test) == set(protocols.BIOVID_HOLD_OUT)
     assert len(people_of(subjects, fold.train)) == 61
     assert len(fold.train) + len(fold.test) == len(subjects)
@@ -144,11 +152,11 @@ class TestFixedSplit:
   subjects = np.array(['1', '2', '3', '4', '1'])
 
   def test_validation_and_test(self):
-    fold, = protocols.fixed_split(self.splits, self.subjects)
-    assert (fold.name, fold.train.tolist(), fold.test.tolist()) == (
-        'validation', [0, 1, 4], [2])
-    fold, = protocols.fixed_split(self.splits, self.subjects, test='test',
-                                  train=('train', 'validation'))
+    (fold,) = protocols.fixed_split(self.splits, self.subjects)
+    assert (fold.name, fold.train.tolist(), fold.test.tolist()) == ('validation', [0, 1, 4], [2])
+    (fold,) = protocols.fixed_split(
+      self.splits, self.subjects, test='test', train=('train', 'validation')
+    )
     assert (fold.train.tolist(), fold.test.tolist()) == ([0, 1, 2, 4], [3])
 
   def test_subject_on_both_sides(self):
@@ -161,34 +169,41 @@ class TestFixedSplit:
 
 
 class TestByName:
-
   def test_biovid(self):
     subjects = biovid_subjects()
-    assert [len(protocols.make_folds(name, subjects=subjects))
-            for name in ('loso', 'loso-reactive', 'hold-out')] == [87, 67, 1]
+    assert [
+      len(protocols.make_folds(name, subjects=subjects))
+      for name in ('loso', 'loso-reactive', 'hold-out')
+    ] == [87, 67, 1]
 
   def test_fixed_splits(self):
     splits, subjects = TestFixedSplit.splits, TestFixedSplit.subjects
-    fold, = protocols.make_folds('validation', subjects=subjects, splits=splits)
+    (fold,) = protocols.make_folds('validation', subjects=subjects, splits=splits)
     assert (fold.train.tolist(), fold.test.tolist()) == ([0, 1, 4], [2])
-    fold, = protocols.make_folds('test', subjects=subjects, splits=splits)
+    (fold,) = protocols.make_folds('test', subjects=subjects, splits=splits)
     assert (fold.train.tolist(), fold.test.tolist()) == ([0, 1, 2, 4], [3])
 
-  @pytest.mark.parametrize('name, message', [
+  @pytest.mark.parametrize(
+    'name, message',
+    [
       ('10-fold', "no protocol '10-fold', only loso, loso-reactive"),
-      ('test', "'test' needs a study with fixed splits")])
+      ('test', "'test' needs a study with fixed splits"),
+    ],
+  )
   def test_that_do_not_fit(self, name, message):
     with pytest.raises(InputError, match=message):
       protocols.make_folds(name, subjects=np.array(['a', 'b']), splits=np.array(['', '']))
 
 
 class TestCheckSubjects:
-
   @settings(deadline=None)
   @given(subject_arrays, st.data())
   def test_any_fold_that_shares_a_subject_is_refused(self, subjects, data):
-    side = np.array(data.draw(st.lists(
-        st.sampled_from([0, 1, 2]), min_size=len(subjects), max_size=len(subjects))))
+    side = np.array(
+      data.draw(
+        st.lists(st.sampled_from([0, 1, 2]), min_size=len(subjects), max_size=len(subjects))
+      )
+    )
     train, test = np.flatnonzero(side == 0), np.flatnonzero(side == 1)
     if not (train.size and test.size):
       return
@@ -207,7 +222,6 @@ class TestCheckSubjects:
 
 
 class TestInnerFolds:
-
   @settings(deadline=None)
   @given(subject_arrays, st.integers(2, 6), st.integers(0, 3))
   def test_stay_inside_the_training_samples(self, subjects, count, seed):
@@ -232,8 +246,10 @@ class TestInnerFolds:
   def test_same_for_the_same_seed_and_other_for_another(self):
     subjects = biovid_subjects(1)
     fold = protocols.leave_one_subject_out(subjects)[0]
+
     def deal(seed):
       return [f.test.tolist() for f in protocols.inner_folds(fold, subjects, seed=seed)]
+
     assert deal(0) == deal(0) != deal(1)
 
   def test_too_few(self):
@@ -243,7 +259,6 @@ class TestInnerFolds:
 
 
 class TestTimeBlocks:
-
   def windows(self, *, overlap=0.0, n=40, length=5.0):
     start = np.arange(n) * (length - overlap)
     return np.array(['r'] * n), start, start + length
@@ -263,8 +278,13 @@ class TestTimeBlocks:
     assert [f.test.tolist() for f in folds] == [list(range(k, k + 10)) for k in (0, 10, 20, 30)]
 
   @settings(deadline=None, max_examples=60)
-  @given(st.lists(st.tuples(st.sampled_from('ab'), st.floats(0, 500), st.floats(1, 20)),
-                  min_size=8, max_size=60), st.integers(2, 4), st.floats(0, 30))
+  @given(
+    st.lists(
+      st.tuples(st.sampled_from('ab'), st.floats(0, 500), st.floats(1, 20)), min_size=8, max_size=60
+    ),
+    st.integers(2, 4),
+    st.floats(0, 30),
+  )
   def test_no_training_window_comes_near_a_tested_one(self, drawn, count, gap):
     recordings = np.array([r for r, _, _ in drawn])
     start = np.array([t for _, t, _ in drawn])
@@ -288,7 +308,8 @@ class TestTimeBlocks:
     outer = protocols.time_block_folds(recordings, start, stop, count=4, gap=5.0)
     for fold in outer:
       inner = protocols.time_block_folds(
-          recordings, start, stop, count=3, gap=5.0, among=fold.train)
+        recordings, start, stop, count=3, gap=5.0, among=fold.train
+      )
       assert sorted(np.concatenate([f.test for f in inner]).tolist()) == fold.train.tolist()
       assert not set(np.concatenate([f.train for f in inner])) & set(fold.test)
 
@@ -303,7 +324,6 @@ class TestTimeBlocks:
 
 
 class TestShuffle:
-
   def test_each_subject_keeps_their_own_labels(self):
     rng = np.random.default_rng(0)
     subjects = np.repeat(['a', 'b', 'c'], 50)
@@ -324,8 +344,7 @@ class TestShuffle:
       shifted = protocols.shift_labels(labels, blocks, seed=seed)
       for block in 'ab':
         own = blocks == block
-        turns = [n for n in range(own.sum())
-                 if (np.roll(labels[own], n) == shifted[own]).all()]
+        turns = [n for n in range(own.sum()) if (np.roll(labels[own], n) == shifted[own]).all()]
         assert turns
         moved.add((block, turns[0]))
     np.testing.assert_array_equal(labels, before)

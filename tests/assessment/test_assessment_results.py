@@ -10,12 +10,11 @@ import PIL.Image
 import pytest
 import sklearn.metrics
 
-from painformer_jax.assessment.results import literature
-from painformer_jax.assessment.results import paired
 from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.results import literature, paired
 from painformer_jax.assessment.results import table as result_table
-from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.assessment.results.summary import Experiment, summarise, write_results
+from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.core.errors import InputError
 
 
@@ -28,16 +27,27 @@ def predictions(seed, *, skill=0.7, subjects=6, each=20, classes=2):
   scores[np.arange(n), label] += np.where(rng.uniform(size=n) < skill, 3, -1)
   weights = np.exp(scores)
   return Predictions(
-      sample=[f'clip {i}' for i in range(n)], label=label,
-      subject=np.repeat([f'person_{k}' for k in range(subjects)], each),
-      probability=weights / weights.sum(1, keepdims=True))
+    sample=[f'clip {i}' for i in range(n)],
+    label=label,
+    subject=np.repeat([f'person_{k}' for k in range(subjects)], each),
+    probability=weights / weights.sum(1, keepdims=True),
+  )
 
 
 def experiment(name='GSR', runs=None, **changes):
-  return Experiment(**{
-      'name': name, 'dataset': 'BioVid Part A', 'task': 'BL1-PA4', 'modality': 'GSR',
-      'method': 'tiny', 'protocol': 'leave-one-subject-out', 'classes': ('no pain', 'PA4'),
-      'runs': runs or (predictions(0),)} | changes)
+  return Experiment(
+    **{
+      'name': name,
+      'dataset': 'BioVid Part A',
+      'task': 'BL1-PA4',
+      'modality': 'GSR',
+      'method': 'tiny',
+      'protocol': 'leave-one-subject-out',
+      'classes': ('no pain', 'PA4'),
+      'runs': runs or (predictions(0),),
+    }
+    | changes
+  )
 
 
 def read_csv(path):
@@ -48,16 +58,22 @@ def read_csv(path):
 def written(tmp_path_factory):
   folder = tmp_path_factory.mktemp('results') / 'run'
   experiments = [
-      experiment('GSR', (predictions(0, skill=0.6), predictions(1, skill=0.6)),
-                 settings={'row': 'gsr'}),
-      experiment('GSR & ECG', (predictions(2, skill=0.95),), modality='GSR_&_ECG',
-                 notes=('100 % synthetic',), settings={'epochs': 3})]
+    experiment(
+      'GSR', (predictions(0, skill=0.6), predictions(1, skill=0.6)), settings={'row': 'gsr'}
+    ),
+    experiment(
+      'GSR & ECG',
+      (predictions(2, skill=0.95),),
+      modality='GSR_&_ECG',
+      notes=('100 % synthetic',),
+      settings={'epochs': 3},
+    ),
+  ]
   write_results(experiments, folder, tests=paired.against_row(experiments, 'gsr'))
   return folder
 
 
 class TestSummary:
-
   def test_scores_are_means_over_seeds(self):
     runs = (predictions(0), predictions(1))
     found = summarise(experiment(runs=runs))
@@ -65,8 +81,10 @@ class TestSummary:
     assert found.scores['accuracy'].estimate == pytest.approx(np.mean(each))
     assert found.seed_spread == pytest.approx(np.std(each, ddof=1))
     assert found.confusion.sum() == 240 and found.chance == 0.5
-    own = [np.mean([(r.predicted == r.label)[r.subject == p].mean() for r in runs])
-           for p in runs[0].subjects]
+    own = [
+      np.mean([(r.predicted == r.label)[r.subject == p].mean() for r in runs])
+      for p in runs[0].subjects
+    ]
     np.testing.assert_allclose(found.by_subject, own)
     assert found.subject_accuracy == pytest.approx(np.mean(own))
     interval = found.scores['macro F1']
@@ -94,25 +112,34 @@ class TestSummary:
 
 
 class TestFiles:
-
   def test_nothing_else_is_there(self, written):
     assert sorted(p.name for p in written.iterdir()) == [
-        'GSR-ECG.png', 'GSR.png', 'predictions.csv', 'results.json', 'subjects.csv',
-        'table.csv', 'table.tex']
+      'GSR-ECG.png',
+      'GSR.png',
+      'predictions.csv',
+      'results.json',
+      'subjects.csv',
+      'table.csv',
+      'table.tex',
+    ]
 
   def test_json(self, written):
     record = json.loads((written / 'results.json').read_text())
     first, second = record['experiments']
     assert (first['seeds'], first['samples'], first['subjects']) == (2, 120, 6)
     assert second['settings'] == {'epochs': 3} and second['notes'] == ['100 % synthetic']
-    assert (second['balanced_accuracy'] == second['macro_recall']
-            == second['scores']['macro accuracy']['estimate'])
+    assert (
+      second['balanced_accuracy']
+      == second['macro_recall']
+      == second['scores']['macro accuracy']['estimate']
+    )
     assert sum(map(sum, first['confusion'])) == 240
-    comparison, = record['comparisons']
+    (comparison,) = record['comparisons']
     assert (comparison['experiment'], comparison['reference']) == ('GSR & ECG', 'GSR')
     assert comparison['run'] == '' and comparison['samples'] == 120
     assert comparison['difference']['estimate'] == pytest.approx(
-        second['scores']['accuracy']['estimate'] - first['scores']['accuracy']['estimate'])
+      second['scores']['accuracy']['estimate'] - first['scores']['accuracy']['estimate']
+    )
     assert comparison['p_sign_flip'] < 0.1 and comparison['better'] >= 5
     assert len(record['literature']) == 11
     assert 'no medical device' in record['notice']
@@ -133,7 +160,8 @@ class TestFiles:
     assert len(rows) == 240 and {r['run'] for r in rows} == {'0', '1'}
     right = np.mean([r['label'] == r['predicted'] for r in rows])
     assert 100 * right == pytest.approx(
-        float(read_csv(written / 'table.csv')[0]['accuracy']), abs=0.01)
+      float(read_csv(written / 'table.csv')[0]['accuracy']), abs=0.01
+    )
     assert all(abs(sum(map(float, r['probabilities'].split())) - 1) < 1e-5 for r in rows)
 
   def test_subjects(self, written):
@@ -163,7 +191,7 @@ class TestFiles:
     assert (pixels == 255).all(-1).mean() > 0.4
     blue = (pixels[..., 2].astype(int) - pixels[..., 0]) > 40
     height = len(pixels)
-    assert blue[:height // 2].mean() > 0.05 and blue[height // 2:].mean() > 0.05
+    assert blue[: height // 2].mean() > 0.05 and blue[height // 2 :].mean() > 0.05
 
   def test_pictures_can_be_left_out_and_files_are_replaced(self, tmp_path):
     write_results([experiment()], tmp_path, figures=False)
@@ -192,8 +220,9 @@ class TestFiles:
 
   def test_latex_escapes(self):
     assert result_table.escape(r'a_b & 5% {x} \y ~^ <') == (
-        r'a\_b \& 5\% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{} '
-        r'\textless{}')
+      r'a\_b \& 5\% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{} '
+      r'\textless{}'
+    )
 
 
 class TestLiterature:
@@ -207,24 +236,37 @@ class TestLiterature:
       assert row.task in protocols.TASKS and row.evidence in literature.EVIDENCE
       assert row.source and row.protocol and 0 < row.value < 100
 
-  @pytest.mark.parametrize('method, modality, figure, evidence', [
-      ('PainFormer', 'RGB', '76.3', 'S'), ('PainFormer', 'ECG', '75.5', 'S'),
+  @pytest.mark.parametrize(
+    'method, modality, figure, evidence',
+    [
+      ('PainFormer', 'RGB', '76.3', 'S'),
+      ('PainFormer', 'ECG', '75.5', 'S'),
       ('PainFormer', 'GSR', '89.0', 'S'),
       ('PainFormer', 'RGB+thermal+depth+GSR', '89.1', 'S'),
-      ('PainFormer', 'thermal', '71.55', 'M'), ('PainFormer', 'depth', '71.67', 'M'),
-      ('PainFormer', 'EMG', '72.02', 'M'), ('JMT', 'face+EDA', '89.1', 'S'),
+      ('PainFormer', 'thermal', '71.55', 'M'),
+      ('PainFormer', 'depth', '71.67', 'M'),
+      ('PainFormer', 'EMG', '72.02', 'M'),
+      ('JMT', 'face+EDA', '89.1', 'S'),
       ('CrossMod-Transformer', 'EDA+ECG', '87.52', 'S'),
-      ('Aslam', 'not stated', '86.90', 'S'), ('Li', 'not stated', '86.21', 'S')])
+      ('Aslam', 'not stated', '86.90', 'S'),
+      ('Li', 'not stated', '86.21', 'S'),
+    ],
+  )
   def test_biovid(self, method, modality, figure, evidence):
     row = self.biovid[method, modality]
     assert (row.figure, row.evidence) == (figure, evidence)
 
-  @pytest.mark.parametrize('method, modality, figure, evidence', [
+  @pytest.mark.parametrize(
+    'method, modality, figure, evidence',
+    [
       ('challenge baseline', 'fNIRS', '43.3', 'V'),
       ('challenge baseline', 'face', '40.1', 'V'),
       ('challenge baseline', 'face+fNIRS', '41.7', 'V'),
       ('Twins-PainViT', 'not stated', '46.76', 'V'),
-      ('PainFormer', 'not stated', '55.69', 'M'), ('ReFace', 'not stated', '56.00', 'V')])
+      ('PainFormer', 'not stated', '55.69', 'M'),
+      ('ReFace', 'not stated', '56.00', 'V'),
+    ],
+  )
   def test_ai4pain(self, method, modality, figure, evidence):
     row = self.ai4pain[method, modality]
     assert (row.figure, row.evidence) == (figure, evidence)

@@ -10,12 +10,23 @@ import tracemalloc
 
 import numpy as np
 import pytest
-
 from conftest import environment
 from embedding_studies import (  # noqa: F401  (fixtures)
-    FINISHED, GSR, SIDE, WAVEFORM, compute, copies, root, small_parts, small_study, study, whole)
-from painformer_jax.assessment.embedding import store as embedding_store
+  FINISHED,
+  GSR,
+  SIDE,
+  WAVEFORM,
+  compute,
+  copies,
+  root,
+  small_parts,
+  small_study,
+  study,
+  whole,
+)
+
 from painformer_jax.assessment.embedding import embed as embeddings
+from painformer_jax.assessment.embedding import store as embedding_store
 from painformer_jax.assessment.embedding.store import EmbeddingStore, ModalityFolder
 from painformer_jax.core.errors import InputError
 
@@ -35,10 +46,15 @@ def embed_until_killed(*, root, folder):
 
 
 def test_killed_it_goes_on_and_gives_the_same_bits(root, whole, tmp_path):
-  call = f'''import pathlib, test_embeddings_resume as t
-t.embed_until_killed(root=pathlib.Path({str(root)!r}), folder={str(tmp_path / 'e')!r})'''
-  killed = subprocess.run([sys.executable, '-c', call], env=environment(JAX_PLATFORMS='cpu'),
-                          capture_output=True, text=True, timeout=300)
+  call = f"""import pathlib, test_embeddings_resume as t
+t.embed_until_killed(root=pathlib.Path({str(root)!r}), folder={str(tmp_path / 'e')!r})"""
+  killed = subprocess.run(
+    [sys.executable, '-c', call],
+    env=environment(JAX_PLATFORMS='cpu'),
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
   assert killed.returncode == -signal.SIGKILL, killed.stderr
   with pytest.raises(InputError, match='no finished embeddings'):
     EmbeddingStore(tmp_path / 'e', ('gsr',), [''] * 20)
@@ -56,11 +72,13 @@ def test_stopped_while_parts_are_joined_it_goes_on(root, whole, tmp_path, monkey
       if any(isinstance(a, (str, pathlib.Path)) and str(a).endswith(file) for a in arguments):
         raise KeyboardInterrupt
       return function(*arguments)
+
     return stopped
 
   with monkeypatch.context() as patched:
-    patched.setattr(embedding_store, 'write_atomically',
-                    stop_before(embedding_store.write_atomically))
+    patched.setattr(
+      embedding_store, 'write_atomically', stop_before(embedding_store.write_atomically)
+    )
     with pytest.raises(KeyboardInterrupt):
       compute(small_study(root), {'gsr': GSR}, tmp_path / 'e')
   assert not (tmp_path / 'e/gsr/summary.json').exists()
@@ -85,6 +103,7 @@ def test_a_full_disk_is_told_and_goes_on_where_there_is_room(root, whole, tmp_pa
 
 def embeddings_of(*, root, folder):
   import jax
+
   store = compute(small_study(pathlib.Path(root)), {'gsr': GSR}, folder, batch_size=12)
   return [len(jax.devices()), store.tokens('gsr').values.tolist()]
 
@@ -94,8 +113,11 @@ def test_eight_devices_give_the_same(root, whole, tmp_path, on_devices, measured
   devices, values = on_devices(8, embeddings_of, root=str(root), folder=str(tmp_path / 'e'))
   assert devices == 8
   one = whole[1].tokens('gsr').values
-  measured('embeddings, 8 devices against 1',
-           np.abs(np.array(values) - one).max() / np.abs(one).max(), limit=1e-5)
+  measured(
+    'embeddings, 8 devices against 1',
+    np.abs(np.array(values) - one).max() / np.abs(one).max(),
+    limit=1e-5,
+  )
 
 
 def peak(study, folder):

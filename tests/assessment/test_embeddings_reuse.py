@@ -6,29 +6,50 @@ import shutil
 
 import numpy as np
 import pytest
-
 from embedding_studies import (  # noqa: F401  (fixtures)
-    CONFIG, FINISHED, GSR, SIDE, WAVEFORM, compute, nano, root, small_parts, spoil, study, whole)
-from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.embedding.store import ModalityFolder
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings
-from painformer_jax.weights.folder import Source, Weights, save_weights
-from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.modalities.windows import SignalConfig
-from painformer_jax.core.errors import InputError
-from painformer_jax.modalities.biosignal import BiosignalConfig, WaveformConfig
-from painformer_jax.models.registry import make_config
+  CONFIG,
+  FINISHED,
+  GSR,
+  SIDE,
+  WAVEFORM,
+  compute,
+  nano,
+  root,
+  small_parts,
+  spoil,
+  study,
+  whole,
+)
 from test_models import drawn
+
+from painformer_jax.assessment.datasets import biovid
+from painformer_jax.assessment.embedding.embed import EmbeddingSettings
+from painformer_jax.assessment.embedding.store import ModalityFolder
+from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.pictures import PictureConfig
+from painformer_jax.modalities.biosignal import BiosignalConfig, WaveformConfig
+from painformer_jax.modalities.windows import SignalConfig
+from painformer_jax.models.registry import make_config
+from painformer_jax.weights.folder import Source, Weights, save_weights
 
 
 def test_finished_embeddings_are_used_again(study, tmp_path):
   store = compute(study, {'gsr': WAVEFORM}, tmp_path / 'e')
   before = (tmp_path / 'e/gsr/values.npy').stat().st_mtime_ns
-  save_weights(tmp_path / 'weights', nano().variables, config=CONFIG,
-               source=Source(name='other.pth', sha256='ab' * 32))
+  save_weights(
+    tmp_path / 'weights',
+    nano().variables,
+    config=CONFIG,
+    source=Source(name='other.pth', sha256='ab' * 32),
+  )
   lines = []
-  again = compute(study, {'gsr': WAVEFORM, 'ecg': dataclasses.replace(WAVEFORM, source='ecg')},
-                  tmp_path / 'e', weights=tmp_path / 'weights', progress=lines.append)
+  again = compute(
+    study,
+    {'gsr': WAVEFORM, 'ecg': dataclasses.replace(WAVEFORM, source='ecg')},
+    tmp_path / 'e',
+    weights=tmp_path / 'weights',
+    progress=lines.append,
+  )
   assert (tmp_path / 'e/gsr/values.npy').stat().st_mtime_ns == before
   assert any('gsr: embeddings found' in line for line in lines)
   assert again.tokens('ecg').mask.all() and store.tokens('gsr').mask.all()
@@ -42,19 +63,29 @@ def changed_weights():
 
 
 CHANGES = {
-    'weights': (dict(weights=lambda: dataclasses.replace(nano(), variables=changed_weights())),
-                r'weights\.sha256: \w+\.\.\. there, \w+\.\.\. here'),
-    'model': (dict(weights=lambda: dataclasses.replace(
-        nano(), config=dataclasses.replace(CONFIG, dtype='bfloat16'))),
-              'model.dtype: float32 there, bfloat16 here'),
-    'drawing': (dict(signal=SignalConfig(images=BiosignalConfig(
-        waveform=WaveformConfig(thickness=2)))),
-                r'settings\.signal\.images\.waveform\.thickness: 1 there, 2 here'),
-    'cleaning': (dict(signal=SignalConfig(clean=True)),
-                 r'settings\.signal\.clean: false there, true here'),
-    'window': (dict(signal=SignalConfig(window=2.0)), r'signal\.window: 0\.0 there, 2\.0 here'),
-    'limit': (dict(max_tokens=1), 'settings.max_tokens: 0 there, 1 here'),
-    'source': (dict(source='ecg'), 'settings.source: gsr there, ecg here'),
+  'weights': (
+    dict(weights=lambda: dataclasses.replace(nano(), variables=changed_weights())),
+    r'weights\.sha256: \w+\.\.\. there, \w+\.\.\. here',
+  ),
+  'model': (
+    dict(
+      weights=lambda: dataclasses.replace(
+        nano(), config=dataclasses.replace(CONFIG, dtype='bfloat16')
+      )
+    ),
+    'model.dtype: float32 there, bfloat16 here',
+  ),
+  'drawing': (
+    dict(signal=SignalConfig(images=BiosignalConfig(waveform=WaveformConfig(thickness=2)))),
+    r'settings\.signal\.images\.waveform\.thickness: 1 there, 2 here',
+  ),
+  'cleaning': (
+    dict(signal=SignalConfig(clean=True)),
+    r'settings\.signal\.clean: false there, true here',
+  ),
+  'window': (dict(signal=SignalConfig(window=2.0)), r'signal\.window: 0\.0 there, 2\.0 here'),
+  'limit': (dict(max_tokens=1), 'settings.max_tokens: 0 there, 1 here'),
+  'source': (dict(source='ecg'), 'settings.source: gsr there, ecg here'),
 }
 
 
@@ -75,12 +106,22 @@ def test_embeddings_made_otherwise_are_refused(whole, change):
 
 def test_what_does_not_shape_the_images_does_not_matter(whole):
   study, store = whole
-  same = dataclasses.replace(GSR, picture='rgb', frames=PictureConfig(every=3), signal=SignalConfig(
-      pathlength_factor=5.0, representations=('waveform', 'angle', 'phase', 'psd'),
-      images=BiosignalConfig(waveform=WaveformConfig(height=99))))
+  same = dataclasses.replace(
+    GSR,
+    picture='rgb',
+    frames=PictureConfig(every=3),
+    signal=SignalConfig(
+      pathlength_factor=5.0,
+      representations=('waveform', 'angle', 'phase', 'psd'),
+      images=BiosignalConfig(waveform=WaveformConfig(height=99)),
+    ),
+  )
   headed = make_config('painformer_nano', num_classes=5)
-  weights = Weights(config=headed, source=Source(name='with a head'), variables={
-      path: np.asarray(a) for path, a in drawn(headed).items()})
+  weights = Weights(
+    config=headed,
+    source=Source(name='with a head'),
+    variables={path: np.asarray(a) for path, a in drawn(headed).items()},
+  )
   assert weights.variables.keys() > nano().variables.keys()
   again = compute(study, {'gsr': same}, store.folder, batch_size=7, readers=1, weights=weights)
   assert again.names == ('gsr',)
@@ -90,12 +131,18 @@ def test_other_samples_are_refused(whole):
   study, store = whole
   fewer = dataclasses.replace(study, samples=study.samples[:-1])
   swapped = dataclasses.replace(study, samples=study.samples[::-1])
-  later = dataclasses.replace(study, samples=tuple(
+  later = dataclasses.replace(
+    study,
+    samples=tuple(
       dataclasses.replace(s, data={'gsr': dataclasses.replace(s.data['gsr'], start=100)})
-      for s in study.samples))
-  for other, message in ((fewer, 'samples.count: 20 there, 19 here'),
-                         (swapped, 'samples.sha256: .* there'),
-                         (later, 'samples.sha256: .* there')):
+      for s in study.samples
+    ),
+  )
+  for other, message in (
+    (fewer, 'samples.count: 20 there, 19 here'),
+    (swapped, 'samples.sha256: .* there'),
+    (later, 'samples.sha256: .* there'),
+  ):
     with pytest.raises(InputError, match=message):
       compute(other, {'gsr': GSR}, store.folder)
 
@@ -144,9 +191,10 @@ def test_a_folder_of_other_things_is_left_alone(study, tmp_path):
   assert [p.name for p in (tmp_path / 'e/gsr').iterdir()] == ['thesis.tex']
 
 
-@pytest.mark.parametrize('file, content', [
-    ('record.json', b'{'), ('summary.json', b'[]'), ('values.npy', b'no array'),
-    ('mask.npy', b'')])
+@pytest.mark.parametrize(
+  'file, content',
+  [('record.json', b'{'), ('summary.json', b'[]'), ('values.npy', b'no array'), ('mask.npy', b'')],
+)
 def test_damaged_files_are_named(study, tmp_path, file, content):
   compute(study, {'gsr': WAVEFORM}, tmp_path / 'e')
   (tmp_path / 'e/gsr' / file).write_bytes(content)
@@ -164,7 +212,9 @@ def test_a_damaged_part_is_named(study, tmp_path):
     compute(study, {'gsr': GSR}, tmp_path / 'e')
 
 
-@pytest.mark.parametrize('modalities, options, message', [
+@pytest.mark.parametrize(
+  'modalities, options, message',
+  [
     ({'../gsr': GSR}, {}, 'is no name of embeddings'),
     ({}, {}, 'nothing to embed'),
     ({'gsr': GSR}, {'batch_size': 0}, 'batch_size and readers must be at least 1'),
@@ -172,7 +222,8 @@ def test_a_damaged_part_is_named(study, tmp_path):
     ({'gsr': GSR}, {'max_left_out': 1.5}, r'max_left_out in \[0, 1\]'),
     ({'bvp': dataclasses.replace(GSR, source='bvp')}, {}, 'has bvp; there are gsr, ecg'),
     ({'gsr': GSR}, {'weights': 'nowhere.pth'}, 'nowhere.pth'),
-])
+  ],
+)
 def test_arguments_that_do_not_fit(study, tmp_path, modalities, options, message):
   with pytest.raises(InputError, match=message):
     compute(study, modalities, tmp_path / 'e', **options)
@@ -182,11 +233,15 @@ def test_arguments_that_do_not_fit(study, tmp_path, modalities, options, message
 def test_settings_that_do_not_fit(study, tmp_path):
   with pytest.raises(InputError, match='max_tokens must be at least 0'):
     EmbeddingSettings(source='gsr', max_tokens=-1)
-  other = dataclasses.replace(study, samples=tuple(
-      dataclasses.replace(s, data={'bvp': s.data['gsr']}) for s in study.samples))
+  other = dataclasses.replace(
+    study, samples=tuple(dataclasses.replace(s, data={'bvp': s.data['gsr']}) for s in study.samples)
+  )
   with pytest.raises(InputError, match='no cleaning for bvp, only for ecg, gsr'):
-    compute(other, {'bvp': EmbeddingSettings(source='bvp', signal=SignalConfig(clean=True))},
-            tmp_path / 'e')
+    compute(
+      other,
+      {'bvp': EmbeddingSettings(source='bvp', signal=SignalConfig(clean=True))},
+      tmp_path / 'e',
+    )
 
 
 def test_names_unknown_to_the_store(whole):
@@ -198,6 +253,5 @@ def test_the_record_is_plain_json(whole):
   record = json.loads((whole[1].folder / 'gsr/record.json').read_text())
   assert record == whole[1].record('gsr')
   assert record['made']['study'] == biovid.SYNTHETIC_NAME and record['samples']['count'] == 20
-  assert record['settings']['signal']['representations'] == [
-      'waveform', 'angle', 'phase', 'psd']
+  assert record['settings']['signal']['representations'] == ['waveform', 'angle', 'phase', 'psd']
   assert record['model']['image_size'] == SIDE and whole[1].stand_in('gsr') == ''

@@ -12,16 +12,16 @@ import sys
 
 import numpy as np
 import pytest
-
 from assess_runs import CONFIG, TWO_STAGES, assess, quick_jit, read_results, run, write_weights
 from conftest import environment
-from painformer_jax.core import progress
-from painformer_jax.assessment.datasets import planted
+from test_assess_config import plain
+
 from painformer_jax.assessment import finetune
 from painformer_jax.assessment.config import from_config_dict
-from painformer_jax.weights.folder import load_weights
+from painformer_jax.assessment.datasets import planted
+from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
-from test_assess_config import plain
+from painformer_jax.weights.folder import load_weights
 
 PLAN = planted.Plan(subjects=8, per_level=5, effect=8.0, subject_spread=0.2, seed=1)
 TESTED = tuple(planted.subject_names(PLAN)[-3:])
@@ -33,17 +33,24 @@ def folder(tmp_path_factory):
   """A config.py of a planted study with a hold-out, its data and its weights."""
   folder = tmp_path_factory.mktemp('finetune')
   planted.write_study(folder / 'data', PLAN)
-  text = CONFIG.format(data=str(folder / 'data'), weights=str(
-      write_weights(folder / 'weights', **TWO_STAGES)))
+  text = CONFIG.format(
+    data=str(folder / 'data'), weights=str(write_weights(folder / 'weights', **TWO_STAGES))
+  )
   text = re.sub(r'config\.planted = .*', f'config.planted = {vars(PLAN)!r}', text)
-  text = text.replace("'loso'", "'hold-out'").replace("'subject'", "'none'").replace(
-      '  config.figures', f'''  del config.rows['both']
+  text = (
+    text.replace("'loso'", "'hold-out'")
+    .replace("'subject'", "'none'")
+    .replace(
+      '  config.figures',
+      f"""  del config.rows['both']
   config.hold_out = {TESTED!r}
   config.backbone = 'fine-tuned'
   config.finetune.update(learning_rate=3e-3, layer_decay=0.9, epochs=12, batch=10, frames=1,
                          frozen=('patch_embed1/.*',))
   config.fit.learning_rate = 5e-3
-  config.figures''')
+  config.figures""",
+    )
+  )
   (folder / 'config.py').write_text(text)
   return folder
 
@@ -107,8 +114,14 @@ def test_the_same_command_again_trains_nothing(finished, folder):
 
 def test_fine_tuned_weights_embed_but_do_not_judge_whom_they_have_seen(finished, folder, tmp_path):
   weights = finished[0] / 'finetuned' / ROW / 'seed-0' / 'weights'
-  refused = tune(folder, tmp_path / 'w', f'--config.weights={weights}',
-                 '--config.backbone=frozen', '--config.protocol=loso', '--config.hold_out=()')
+  refused = tune(
+    folder,
+    tmp_path / 'w',
+    f'--config.weights={weights}',
+    '--config.backbone=frozen',
+    '--config.protocol=loso',
+    '--config.hold_out=()',
+  )
   assert refused.returncode == 2 and 'was fine-tuned on ' in refused.stderr
   assert not (tmp_path / 'w' / 'embeddings').exists()
   # On the split they were made with, they may be used.
@@ -130,7 +143,8 @@ def same(one, other) -> None:
 
 @pytest.mark.slow
 def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
-    finished, folder, tmp_path, monkeypatch):
+  finished, folder, tmp_path, monkeypatch
+):
   """Embeddings are those of the finished run; training is stopped twice."""
   shutil.copytree(finished[0] / 'embeddings', tmp_path / 'work' / 'embeddings')
   shutil.copy(finished[0] / 'config.json', tmp_path / 'work')
@@ -166,17 +180,29 @@ def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
 @pytest.mark.slow
 def test_killed_by_the_system_it_goes_on(folder, tmp_path):
   """Whole processes: one undisturbed, one killed and started again."""
+
   def command(workdir):
-    call = ('import sys; from painformer_jax.assessment import finetune; '
-            'finetune._SECONDS_A_LINE = 0.0; finetune._SECONDS_A_CHECKPOINT = 0.3; '
-            'from painformer_jax.cli.main import main; sys.exit(main())')
-    return [sys.executable, '-c', call, 'assess', '--config', str(folder / 'config.py'),
-            '--workdir', str(tmp_path / workdir)]
+    call = (
+      'import sys; from painformer_jax.assessment import finetune; '
+      'finetune._SECONDS_A_LINE = 0.0; finetune._SECONDS_A_CHECKPOINT = 0.3; '
+      'from painformer_jax.cli.main import main; sys.exit(main())'
+    )
+    return [
+      sys.executable,
+      '-c',
+      call,
+      'assess',
+      '--config',
+      str(folder / 'config.py'),
+      '--workdir',
+      str(tmp_path / workdir),
+    ]
 
   options = dict(env=environment(JAX_PLATFORMS='cpu'), text=True)
   subprocess.run(command('whole'), check=True, capture_output=True, **options)
-  process = subprocess.Popen(command('killed'), stderr=subprocess.PIPE,
-                             stdout=subprocess.DEVNULL, **options)
+  process = subprocess.Popen(
+    command('killed'), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options
+  )
   for line in process.stderr:
     if line.startswith('step 40 of'):
       break
@@ -192,13 +218,24 @@ def test_every_seed_mixer_and_shuffle_trains_for_itself(folder, tmp_path):
   text = (folder / 'config.py').read_text().replace("  del config.rows['both']\n", '')
   (tmp_path / 'config.py').write_text(text)
   with quick_jit(cache=folder / 'compiled'):
-    done = assess('--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work',
-                  '--config.seeds=(0, 3)', '--config.shuffled=1', '--config.finetune.epochs=1',
-                  '--config.finetune.dtype=bfloat16', '--config.fit.class_weights=balanced')
+    done = assess(
+      '--config',
+      tmp_path / 'config.py',
+      '--workdir',
+      tmp_path / 'work',
+      '--config.seeds=(0, 3)',
+      '--config.shuffled=1',
+      '--config.finetune.epochs=1',
+      '--config.finetune.dtype=bfloat16',
+      '--config.fit.class_weights=balanced',
+    )
   assert done.returncode == 0, done.stderr[-3000:]
   made = tmp_path / 'work' / 'finetuned'
-  runs = {f'{row}-BL1-PA4{end}/seed-{seed}' for row in ('gsr', 'both')
-          for end, seed in (('', 0), ('', 3), ('-shuffled-0', 0))}
+  runs = {
+    f'{row}-BL1-PA4{end}/seed-{seed}'
+    for row in ('gsr', 'both')
+    for end, seed in (('', 0), ('', 3), ('-shuffled-0', 0))
+  }
   assert {str(p.parent.relative_to(made)) for p in made.glob('*/*/logits.npz')} == runs
   logits = {run: np.load(made / run / 'logits.npz')['logits'] for run in runs}
   for one in runs:
@@ -218,7 +255,9 @@ def test_other_data_under_the_same_name_is_refused(finished, folder, tmp_path):
   assert refused.returncode == 2 and 'is of another configuration' in refused.stderr
 
 
-@pytest.mark.parametrize('changes, words', [
+@pytest.mark.parametrize(
+  'changes, words',
+  [
     (dict(protocol='loso'), 'train a backbone for every fold'),
     (dict(protocol='loso-reactive'), 'train a backbone for every fold'),
     (dict(normalise='subject'), "take 'none'"),
@@ -227,7 +266,8 @@ def test_other_data_under_the_same_name_is_refused(finished, folder, tmp_path):
     (dict(finetune=dict(frames=0)), 'config.finetune: frames is 0'),
     (dict(finetune=dict(layer_decai=1.0)), 'did you mean layer_decay?'),
     (dict(backbone='tuned'), 'did you mean fine-tuned?'),
-])
+  ],
+)
 def test_what_cannot_be_fine_tuned_is_one_line(changes, words):
   with pytest.raises(InputError) as error:
     from_config_dict(plain(**dict(backbone='fine-tuned', protocol='hold-out') | changes))
@@ -235,8 +275,10 @@ def test_what_cannot_be_fine_tuned_is_one_line(changes, words):
 
 
 def test_what_does_not_fit_the_weights_is_known_before_anything_is_embedded(folder, tmp_path):
-  for wrong, words in (("--config.finetune.frozen=('block9/.*',)", 'matches no parameter'),
-                       ("--config.finetune.frozen=('.*',)", 'leaves nothing')):
+  for wrong, words in (
+    ("--config.finetune.frozen=('block9/.*',)", 'matches no parameter'),
+    ("--config.finetune.frozen=('.*',)", 'leaves nothing'),
+  ):
     for further in ((), ('--check',)):
       done = tune(folder, tmp_path / 'work', wrong, *further)
       assert done.returncode == 2 and words in done.stderr.splitlines()[-1]

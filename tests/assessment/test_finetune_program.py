@@ -7,14 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
 from assess_runs import quick_jit
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers import finetune_config
-from painformer_jax.assessment.mixers import finetune_program
-from painformer_jax.assessment.mixers import fusion
-from painformer_jax.assessment.mixers import fusion_on_device
+from test_models import drawn
+
 from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.mixers import (
+  cost,
+  finetune_config,
+  finetune_program,
+  fusion,
+  fusion_on_device,
+)
 from painformer_jax.assessment.mixers.finetune_batches import choose, frames_a_step
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
 from painformer_jax.assessment.mixers.finetune_program import TunePlan
@@ -26,14 +29,29 @@ from painformer_jax.models.mixer import MixerConfig
 from painformer_jax.models.registry import make_config
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.state import group
-from test_models import drawn
 
 BACKBONE = make_config(
-    'painformer_nano', widths=(8, 16), mixers=('s', 'a'), heads=(1, 2), mlp_ratios=(2, 2),
-    image_size=16, stem_width=4)
+  'painformer_nano',
+  widths=(8, 16),
+  mixers=('s', 'a'),
+  heads=(1, 2),
+  mlp_ratios=(2, 2),
+  image_size=16,
+  stem_width=4,
+)
 MIXER = MixerConfig(
-    outputs=2, input_width=16, tokens='vector', latents=2, width=8, cross_head_width=8,
-    self_heads=2, self_head_width=4, depth=1, self_attentions=0, mlp_ratio=1)
+  outputs=2,
+  input_width=16,
+  tokens='vector',
+  latents=2,
+  width=8,
+  cross_head_width=8,
+  self_heads=2,
+  self_head_width=4,
+  depth=1,
+  self_attentions=0,
+  mlp_ratio=1,
+)
 FIT = FitConfig(model=MIXER, learning_rate=1e-2, warmup=0.0)
 TOKENS = {'ecg': 3, 'gsr': 4}
 BATCH, FRAMES = 8, 2
@@ -44,8 +62,7 @@ PAPER = make_config('painformer')
 
 
 def test_each_layer_learns_slower_than_the_one_above():
-  rates = finetune_config.learning_rates(
-      FinetuneConfig(learning_rate=1.0, layer_decay=0.5), PAPER)
+  rates = finetune_config.learning_rates(FinetuneConfig(learning_rate=1.0, layer_decay=0.5), PAPER)
   assert rates.keys() == functional.parameter_paths(PAPER)
   layer = {path: round(-np.log2(rate)) for path, rate in rates.items()}
   assert layer['post_network/0/attn/q/kernel'] == layer['norm4/scale'] == 0
@@ -62,20 +79,39 @@ def test_frozen_parts_have_no_rate():
   rates = finetune_config.learning_rates(tune, PAPER)
   assert rates and not any('dwconv' in path for path in rates)
   assert {path.split('/')[0] for path in rates} == {
-      'patch_embed3', 'block3', 'norm3', 'patch_embed4', 'block4', 'norm4', 'post_network'}
+    'patch_embed3',
+    'block3',
+    'norm3',
+    'patch_embed4',
+    'block4',
+    'norm4',
+    'post_network',
+  }
   assert 'of 19,596,704 parameters of the backbone learn' in finetune_config.describe(rates, PAPER)
 
 
-@pytest.mark.parametrize('frozen, words', [
-    (('blok1/.*',), "'blok1/.*' matches no parameter"), (('.*',), 'leaves nothing')])
+@pytest.mark.parametrize(
+  'frozen, words', [(('blok1/.*',), "'blok1/.*' matches no parameter"), (('.*',), 'leaves nothing')]
+)
 def test_expressions_that_freeze_nothing_or_all(frozen, words):
   with pytest.raises(InputError, match=words.replace('*', r'\*')):
     finetune_config.learning_rates(FinetuneConfig(frozen=frozen), BACKBONE)
 
 
-@pytest.mark.parametrize('values', [
-    dict(epochs=0), dict(batch=0), dict(frames=0), dict(images_at_once=-1), dict(readers=0),
-    dict(learning_rate=-1.0), dict(layer_decay=0.0), dict(layer_decay=1.1), dict(frozen=('(',))])
+@pytest.mark.parametrize(
+  'values',
+  [
+    dict(epochs=0),
+    dict(batch=0),
+    dict(frames=0),
+    dict(images_at_once=-1),
+    dict(readers=0),
+    dict(learning_rate=-1.0),
+    dict(layer_decay=0.0),
+    dict(layer_decay=1.1),
+    dict(frozen=('(',)),
+  ],
+)
 def test_values_that_no_training_can_use(values):
   with pytest.raises(InputError, match=next(iter(values))):
     FinetuneConfig(**values)
@@ -85,16 +121,29 @@ def test_values_that_no_training_can_use(values):
 def test_with_one_rate_for_all_the_optimizer_is_adamw(change):
   fit = dataclasses.replace(FIT, learning_rate=0.1, warmup=0.2, **change)
   rng = np.random.default_rng(0)
-  draw = lambda: {path: np.float32(rng.normal(size=(3, 2))) for path in (
-      'mixer0/latents', 'mixer0/encoder/latents', 'backbone/a/kernel', 'backbone/a/bias',
-      'backbone/a/complex_weight', 'mixer0/norm/scale')}
+  draw = lambda: {
+    path: np.float32(rng.normal(size=(3, 2)))
+    for path in (
+      'mixer0/latents',
+      'mixer0/encoder/latents',
+      'backbone/a/kernel',
+      'backbone/a/bias',
+      'backbone/a/complex_weight',
+      'mixer0/norm/scale',
+    )
+  }
   ours = theirs = draw()
   own = finetune_program.make_optimizer(fit, dict.fromkeys(ours, 0.1), steps=20)
   adamw = optax.chain(
-      optax.clip_by_global_norm(fit.clip_norm or np.inf),
-      optax.adamw(optax.warmup_cosine_decay_schedule(0, 0.1, 4, 20, 0.1 * fit.final_ratio),
-                  b1=fit.b1, b2=fit.b2, weight_decay=fit.weight_decay,
-                  mask={p: p.endswith(('kernel', 'complex_weight')) for p in ours}))
+    optax.clip_by_global_norm(fit.clip_norm or np.inf),
+    optax.adamw(
+      optax.warmup_cosine_decay_schedule(0, 0.1, 4, 20, 0.1 * fit.final_ratio),
+      b1=fit.b1,
+      b2=fit.b2,
+      weight_decay=fit.weight_decay,
+      mask={p: p.endswith(('kernel', 'complex_weight')) for p in ours},
+    ),
+  )
   states = [own.init(ours), adamw.init(theirs)]
   start = ours
   for _ in range(6):
@@ -111,7 +160,8 @@ def test_with_one_rate_for_all_the_optimizer_is_adamw(change):
 def test_each_parameter_follows_its_own_rate():
   params = {'backbone/a/kernel': np.ones(2, np.float32), 'mixer0/a/kernel': np.ones(2, np.float32)}
   optimizer = finetune_program.make_optimizer(
-      dataclasses.replace(FIT, weight_decay=0.0), dict(zip(params, (1e-4, 1e-2))), steps=10)
+    dataclasses.replace(FIT, weight_decay=0.0), dict(zip(params, (1e-4, 1e-2))), steps=10
+  )
   updates, _ = optimizer.update(params, optimizer.init(params), params)
   np.testing.assert_allclose(updates['backbone/a/kernel'], -1e-4, rtol=1e-4)
   np.testing.assert_allclose(updates['mixer0/a/kernel'], -1e-2, rtol=1e-4)
@@ -133,8 +183,9 @@ def test_images_are_chosen_among_those_there_each_as_often():
 
 
 def test_no_more_room_than_images_there_are():
-  part = lambda counts: Tokens(values=np.zeros((2, 4, 1)), labels=('',) * 4,
-                               mask=np.arange(4) < np.array(counts)[:, None])
+  part = lambda counts: Tokens(
+    values=np.zeros((2, 4, 1)), labels=('',) * 4, mask=np.arange(4) < np.array(counts)[:, None]
+  )
   assert frames_a_step({'a': part([1, 3]), 'b': part([0, 0])}, frames=8) == {'a': 3, 'b': 1}
   assert frames_a_step({'a': part([4, 3])}, frames=2) == {'a': 2}
 
@@ -152,16 +203,19 @@ def test_fusion_on_the_device_is_that_of_embeddings(kind, scale):
   for name, count in (('a', 3), ('b', 3), ('c', 2)):
     mask = rng.random((40, count)) < 0.5
     values = rng.normal(size=(40, count, 5)).astype(np.float32)
-    tokens[name] = Tokens(values=np.where(mask[:, :, None], values, np.nan), mask=mask,
-                          labels=('',) * count)
+    tokens[name] = Tokens(
+      values=np.where(mask[:, :, None], values, np.nan), mask=mask, labels=('',) * count
+    )
     parts[name] = fusion_on_device.Part(
-        values=jnp.where(mask[:, :, None], values, 0), mask=jnp.asarray(mask))
+      values=jnp.where(mask[:, :, None], values, 0), mask=jnp.asarray(mask)
+    )
   wanted, found = fusion.assemble(config, tokens), fusion_on_device.fuse(config, parts)
   assert len(found) == len(wanted) == (3 if kind == 'fusion-2' else 1)
   for one, other in zip(wanted, found):
     np.testing.assert_array_equal(other.mask, one.mask)
     np.testing.assert_allclose(
-        np.where(one.mask[:, :, None], other.values, 0), np.nan_to_num(one.values), atol=1e-5)
+      np.where(one.mask[:, :, None], other.values, 0), np.nan_to_num(one.values), atol=1e-5
+    )
     assert np.isfinite(other.values).all()
 
 
@@ -170,8 +224,12 @@ def test_fusion_on_the_device_is_that_of_embeddings(kind, scale):
 
 def make_plan(kind='fusion-2', **options):
   fits = (FIT, FIT) if kind == 'fusion-2' else (FIT,)
-  return TunePlan(tokens=TOKENS, fits=fits, fusion=FusionConfig(
-      kind=kind, modalities=('gsr', 'ecg')), **{'backbone': BACKBONE} | options)
+  return TunePlan(
+    tokens=TOKENS,
+    fits=fits,
+    fusion=FusionConfig(kind=kind, modalities=('gsr', 'ecg')),
+    **{'backbone': BACKBONE} | options,
+  )
 
 
 def make_batch(batch=BATCH):
@@ -183,12 +241,15 @@ def make_batch(batch=BATCH):
     if name == 'ecg':
       token[0], token[1, 1] = tokens, tokens  # Not there.
     parts[name] = {'image': image, 'token': token.astype(np.int32)}
-  return parts | {'label': np.arange(batch, dtype=np.int32) % 2,
-                  'weight': np.ones(batch, np.float32)}
+  return parts | {
+    'label': np.arange(batch, dtype=np.int32) % 2,
+    'weight': np.ones(batch, np.float32),
+  }
 
 
-FROZEN = FinetuneConfig(frozen=('(patch_embed|block|norm)1/.*',), learning_rate=1e-3,
-                        layer_decay=1.0)
+FROZEN = FinetuneConfig(
+  frozen=('(patch_embed|block|norm)1/.*',), learning_rate=1e-3, layer_decay=1.0
+)
 
 
 def one_step(plan, *, batch=None, devices=None, tune=FROZEN):
@@ -196,17 +257,21 @@ def one_step(plan, *, batch=None, devices=None, tune=FROZEN):
   arrays = {path: np.asarray(a) for path, a in drawn(BACKBONE).items()}
   learned = finetune_config.learning_rates(tune, BACKBONE)
   rates = {f'backbone/{path}': rate for path, rate in learned.items()} | {
-      f'mixer{n}/{path}': 1e-2 for n in range(len(plan.fits))
-      for path in mixer.abstract_parameters(MIXER)}
+    f'mixer{n}/{path}': 1e-2
+    for n in range(len(plan.fits))
+    for path in mixer.abstract_parameters(MIXER)
+  }
   mesh = parallel.data_mesh(devices)
   optimizer = finetune_program.make_optimizer(FIT, rates, steps=10)
   state = finetune_program.initial_state(
-      plan, optimizer, backbone={p: arrays[p] for p in learned}, key=np.array([0, 1], np.uint32))
+    plan, optimizer, backbone={p: arrays[p] for p in learned}, key=np.array([0, 1], np.uint32)
+  )
   before = jax.device_get(state)
   fixed = {path: a for path, a in arrays.items() if path not in learned}
   state = jax.device_put(state, parallel.replicated(mesh))
   after, metrics = finetune_program.make_step(plan, optimizer, mesh)(
-      state, fixed, parallel.put_batch(mesh, make_batch() if batch is None else batch))
+    state, fixed, parallel.put_batch(mesh, make_batch() if batch is None else batch)
+  )
   return before, jax.device_get(after), fixed, jax.device_get(metrics)
 
 
@@ -222,8 +287,9 @@ def whole(quick):
 
 
 def moved(before, after):
-  return {path: float(np.abs(after.params[path] - before.params[path]).max())
-          for path in before.params}
+  return {
+    path: float(np.abs(after.params[path] - before.params[path]).max()) for path in before.params
+  }
 
 
 def test_everything_that_is_not_frozen_learns(whole):
@@ -243,12 +309,17 @@ def test_everything_that_is_not_frozen_learns(whole):
 def furthest(state, other):
   """Gradients as the first moments hold them: largest difference over largest value."""
   ours, theirs = (found.opt_state[1].mu for found in (state, other))
-  return max(np.abs(ours[path] - theirs[path]).max() / np.abs(theirs[path]).max()
-             for path in theirs if np.abs(theirs[path]).max() > 1e-5)
+  return max(
+    np.abs(ours[path] - theirs[path]).max() / np.abs(theirs[path]).max()
+    for path in theirs
+    if np.abs(theirs[path]).max() > 1e-5
+  )
 
 
-@pytest.mark.parametrize('rows, most, pieces', [
-    (32, 0, 1), (32, 32, 1), (32, 31, 2), (32, 5, 8), (12, 5, 3), (7, 3, 7), (7, 1, 7)])
+@pytest.mark.parametrize(
+  'rows, most, pieces',
+  [(32, 0, 1), (32, 32, 1), (32, 31, 2), (32, 5, 8), (12, 5, 3), (7, 3, 7), (7, 1, 7)],
+)
 def test_pieces_are_equal(rows, most, pieces):
   assert cost.count_pieces(rows, most=most) == pieces
 
@@ -263,12 +334,14 @@ def test_pieces_give_the_gradient_of_the_whole(whole, measured):
 
 @pytest.mark.slow
 def test_half_precision_is_near(whole):
-  _, after, _, metrics = one_step(make_plan(
-      backbone=dataclasses.replace(BACKBONE, dtype='bfloat16')))
+  _, after, _, metrics = one_step(
+    make_plan(backbone=dataclasses.replace(BACKBONE, dtype='bfloat16'))
+  )
   _, expected, _, wanted = whole
   assert 0 < abs(metrics['loss'] - wanted['loss']) < 0.02
   assert metrics['backbone_gradient_norm'] == pytest.approx(
-      wanted['backbone_gradient_norm'], rel=0.1)
+    wanted['backbone_gradient_norm'], rel=0.1
+  )
   assert {a.dtype for a in after.params.values()} == {np.dtype(np.float32)}
 
 
@@ -288,9 +361,11 @@ def spread():
   found = {'devices': len(jax.devices())}
   for name, most in (('whole', 0), ('pieces', 3)):
     _, after, _, metrics = one_step(make_plan(images_at_once=most))
-    found[name] = {'loss': float(metrics['loss']),
-                   'norm': float(metrics['backbone_gradient_norm']),
-                   'kernel': after.opt_state[1].mu['backbone/block2/0/mlp/fc1/kernel'].tolist()}
+    found[name] = {
+      'loss': float(metrics['loss']),
+      'norm': float(metrics['backbone_gradient_norm']),
+      'kernel': after.opt_state[1].mu['backbone/block2/0/mlp/fc1/kernel'].tolist(),
+    }
   return found
 
 
@@ -302,10 +377,16 @@ def test_eight_devices_step_as_one(whole, on_devices, measured):
   wanted = after.opt_state[1].mu['backbone/block2/0/mlp/fc1/kernel']
   for name, each in found.items():
     measured(f'loss on 8 devices, {name}', abs(each['loss'] - metrics['loss']), limit=1e-5)
-    measured(f'gradient norm on 8 devices, {name}',
-             abs(each['norm'] / metrics['backbone_gradient_norm'] - 1), limit=1e-4)
-    measured(f'gradient on 8 devices, {name}', np.abs(
-        np.array(each['kernel']) - wanted).max() / np.abs(wanted).max(), limit=1e-4)
+    measured(
+      f'gradient norm on 8 devices, {name}',
+      abs(each['norm'] / metrics['backbone_gradient_norm'] - 1),
+      limit=1e-4,
+    )
+    measured(
+      f'gradient on 8 devices, {name}',
+      np.abs(np.array(each['kernel']) - wanted).max() / np.abs(wanted).max(),
+      limit=1e-4,
+    )
 
 
 def test_every_parameter_has_a_decay_rule():

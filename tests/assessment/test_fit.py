@@ -7,14 +7,12 @@ import signal
 import jax
 import numpy as np
 import pytest
-
 from assess_runs import quick_jit
 from fit_tasks import CLOSE, CONFIG, MODEL, difference, leave_out, task, train
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers import fit
-from painformer_jax.assessment.mixers import fit_program
-from painformer_jax.assessment.mixers.fit import fit_folds
+
 from painformer_jax.assessment.folds.batches import Fold
+from painformer_jax.assessment.mixers import cost, fit, fit_program
+from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.core.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 
@@ -35,8 +33,7 @@ def test_each_fold_equals_itself_alone(together, measured):
   for number, fold in enumerate(leave_out(5)):
     alone = train([fold])
     assert alone.names == (fold.name,)
-    np.testing.assert_array_equal(
-        alone.logits[0].argmax(-1), together.logits[number].argmax(-1))
+    np.testing.assert_array_equal(alone.logits[0].argmax(-1), together.logits[number].argmax(-1))
     worst = max(worst, difference(alone, together, 0, number))
   assert np.std(together.losses[:, 0], axis=0).min() > 1e-3  # Folds are not one another.
   measured('fold with others and alone', worst, limit=CLOSE)
@@ -59,27 +56,50 @@ def on_mesh():
     mesh, runs, shape = parallel.data_mesh(), 8, jax.ShapeDtypeStruct
     program = dataclasses.replace(CONFIG, seeds=(0,), epochs=1)
     state = fit_program.make_initial(program, mesh)(
-        fit_program.put_runs(mesh, np.zeros((runs, 2), np.uint32)))
-    text = fit_program.make_advance(program, mesh, steps=24, piece=program.batch).lower(
-        state, fit_program.Data(inputs=shape((96, 2, 6), np.float32),
-                                labels=shape((96,), np.int32), mask=None),
-        fit_program.RunInputs(batches=shape((runs, 24, 8), np.int32),
-                              weights=shape((runs, 2), np.float32),
-                              test=shape((runs, 3, 8), np.int32)),
-        np.int32(0), np.int32(4), True).compile().as_text()
-  found = [name for name in ('all-reduce', 'all-gather', 'all-to-all', 'collective-permute',
-                             'reduce-scatter') if name in text]
-  return {'logits': [a.tolist() for a in result.logits], 'losses': result.losses.tolist(),
-          'communication': found, 'while': text.count('while('),
-          'own': state.params['latents'].addressable_shards[0].data.shape[0]}
+      fit_program.put_runs(mesh, np.zeros((runs, 2), np.uint32))
+    )
+    text = (
+      fit_program.make_advance(program, mesh, steps=24, piece=program.batch)
+      .lower(
+        state,
+        fit_program.Data(
+          inputs=shape((96, 2, 6), np.float32), labels=shape((96,), np.int32), mask=None
+        ),
+        fit_program.RunInputs(
+          batches=shape((runs, 24, 8), np.int32),
+          weights=shape((runs, 2), np.float32),
+          test=shape((runs, 3, 8), np.int32),
+        ),
+        np.int32(0),
+        np.int32(4),
+        True,
+      )
+      .compile()
+      .as_text()
+    )
+  found = [
+    name
+    for name in ('all-reduce', 'all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter')
+    if name in text
+  ]
+  return {
+    'logits': [a.tolist() for a in result.logits],
+    'losses': result.losses.tolist(),
+    'communication': found,
+    'while': text.count('while('),
+    'own': state.params['latents'].addressable_shards[0].data.shape[0],
+  }
 
 
 def test_eight_devices_equal_one_and_have_nothing_to_tell(together, on_devices, measured):
   spread = on_devices(8, on_mesh)
   assert spread['own'] == 1 and spread['communication'] == [] and spread['while']
   worst = max(np.abs(np.array(a) - b).max() for a, b in zip(spread['logits'], together.logits))
-  measured('folds on 8 devices and 1', max(
-      worst, np.abs(np.array(spread['losses']) - together.losses).max()), limit=CLOSE)
+  measured(
+    'folds on 8 devices and 1',
+    max(worst, np.abs(np.array(spread['losses']) - together.losses).max()),
+    limit=CLOSE,
+  )
 
 
 def test_seeds_are_runs_of_their_own(together):
@@ -92,9 +112,11 @@ def test_seeds_are_runs_of_their_own(together):
 def test_folds_of_any_size_train_beside_one_another(measured):
   """Padded test sets, wrapped training sets, and no leak from what fills them."""
   samples = np.arange(96)
-  folds = [Fold(name='large', train=samples[17:], test=samples[:17]),
-           Fold(name='small', train=samples[20:25], test=samples[40:64]),
-           Fold(name='six', train=samples[90:], test=samples[30:50])]
+  folds = [
+    Fold(name='large', train=samples[17:], test=samples[:17]),
+    Fold(name='small', train=samples[20:25], test=samples[40:64]),
+    Fold(name='six', train=samples[90:], test=samples[30:50]),
+  ]
   result = train(folds)
   assert [a.shape for a in result.logits] == [(1, 17, 2), (1, 24, 2), (1, 20, 2)]
   worst = max(difference(train([fold]), result, 0, i) for i, fold in enumerate(folds))
@@ -113,8 +135,7 @@ def test_masked_tokens_change_nothing(measured):
   np.testing.assert_array_equal(plain.losses, again.losses)
   wider = np.pad(rubbish, ((0, 0), (0, 1), (0, 0)), constant_values=5)
   third = fit_folds(wider, labels, mask=np.pad(mask, ((0, 0), (0, 1))), **options)
-  measured('a token of padding', max(
-      difference(plain, third, i, i) for i in range(3)), limit=CLOSE)
+  measured('a token of padding', max(difference(plain, third, i, i) for i in range(3)), limit=CLOSE)
   # The mask is seen at all.
   assert difference(plain, fit_folds(inputs, labels, **options)) > 1e-3
 
@@ -123,8 +144,9 @@ LEARNING = dataclasses.replace(CONFIG, steps=150, seeds=(0, 1))
 
 
 def accuracy(result, labels, folds):
-  return np.mean([(logits.argmax(-1) == labels[fold.test]).mean()
-                  for logits, fold in zip(result.logits, folds)])
+  return np.mean(
+    [(logits.argmax(-1) == labels[fold.test]).mean() for logits, fold in zip(result.logits, folds)]
+  )
 
 
 def test_a_task_is_learned_and_shuffled_labels_are_not():
@@ -139,8 +161,10 @@ def test_a_task_is_learned_and_shuffled_labels_are_not():
 def test_balanced_weights_find_a_rare_class():
   inputs, labels = task(samples=240, effect=0.5)
   rare = (labels == 1) & (np.arange(240) % 8 > 0)
-  folds = [dataclasses.replace(fold, train=fold.train[~rare[fold.train]])
-           for fold in leave_out(4, samples=240)]
+  folds = [
+    dataclasses.replace(fold, train=fold.train[~rare[fold.train]])
+    for fold in leave_out(4, samples=240)
+  ]
   recall = {}
   for weights in ('none', 'balanced'):
     config = dataclasses.replace(LEARNING, class_weights=weights)
@@ -150,8 +174,9 @@ def test_balanced_weights_find_a_rare_class():
   assert recall['balanced'] > recall['none'] + 0.1
 
 
-@pytest.mark.parametrize('change', [
-    {'input_noise': 0.5}, {'token_dropout': 0.5}, {'label_smoothing': 0.0}])
+@pytest.mark.parametrize(
+  'change', [{'input_noise': 0.5}, {'token_dropout': 0.5}, {'label_smoothing': 0.0}]
+)
 def test_every_knob_is_connected(together, change):
   other = train(leave_out(5)[:1], config=dataclasses.replace(CONFIG, **change))
   assert np.isfinite(other.losses).all()
@@ -176,12 +201,18 @@ def test_an_interrupted_experiment_goes_on(tmp_path, together):
   assert third.trained == 0 and third.seconds == 0
   assert max(difference(again, third, i, i) for i in range(5)) == 0
   # Other seeds, data, folds or settings are other runs.
-  assert train(leave_out(5)[:1], config=dataclasses.replace(CONFIG, seeds=(1,)),
-               cache=tmp_path).trained == 1
+  assert (
+    train(leave_out(5)[:1], config=dataclasses.replace(CONFIG, seeds=(1,)), cache=tmp_path).trained
+    == 1
+  )
   first = leave_out(5)[0]
   assert train([dataclasses.replace(first, test=first.test[::-1])], cache=tmp_path).trained == 1
-  assert train(leave_out(5)[:1], config=dataclasses.replace(CONFIG, learning_rate=1e-3),
-               cache=tmp_path).trained == 1
+  assert (
+    train(
+      leave_out(5)[:1], config=dataclasses.replace(CONFIG, learning_rate=1e-3), cache=tmp_path
+    ).trained
+    == 1
+  )
 
 
 def test_a_signal_stops_between_chunks(tmp_path, monkeypatch):
@@ -201,8 +232,9 @@ def test_chunks_of_one_step_change_nothing(together, monkeypatch, measured):
   lines = []
   result = train(progress=lines.append)
   assert len(lines) == 24 and lines[0].endswith('TFLOP')  # The cost, then all steps but the last.
-  measured('chunks of one step', max(
-      difference(result, together, i, i) for i in range(5)), limit=1e-12)
+  measured(
+    'chunks of one step', max(difference(result, together, i, i) for i in range(5)), limit=1e-12
+  )
 
 
 @pytest.mark.parametrize('masked', [pytest.param(False, marks=pytest.mark.slow), True])
@@ -211,16 +243,22 @@ def test_pieces_of_a_batch_change_rounding_alone(monkeypatch, measured, masked):
   mask = np.ones(inputs.shape[:2], bool)
   mask[::3, 1] = False
   config = dataclasses.replace(
-      CONFIG, steps=8, model=dataclasses.replace(MODEL, dropout=0.0), class_weights='balanced')
+    CONFIG, steps=8, model=dataclasses.replace(MODEL, dropout=0.0), class_weights='balanced'
+  )
+
   def result(most):
     activations = 4 * cost.size(config.model, tokens=2).activations
     monkeypatch.setattr(cost, '_PIECE_BYTES', most * activations)
     return fit_folds(inputs, labels, leave_out(5), config=config, mask=mask if masked else None)
+
   whole = result(config.batch)
   for most in (1, 3):  # The latter in pieces of 2.
     pieces = result(most)
-    measured('batch whole and in pieces',
-             max(difference(whole, pieces, i, i) for i in range(5)), limit=CLOSE)
+    measured(
+      'batch whole and in pieces',
+      max(difference(whole, pieces, i, i) for i in range(5)),
+      limit=CLOSE,
+    )
 
 
 def test_pieces_draw_dropout_each_for_itself(monkeypatch, together):
@@ -232,7 +270,7 @@ def test_pieces_draw_dropout_each_for_itself(monkeypatch, together):
 
 def test_a_damaged_cache_is_named(tmp_path):
   train(leave_out(5)[:1], cache=tmp_path)
-  path, = tmp_path.iterdir()
+  (path,) = tmp_path.iterdir()
   path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(InputError, match=f'{path.name} is damaged'):
     train(leave_out(5)[:1], cache=tmp_path)
@@ -240,5 +278,6 @@ def test_a_damaged_cache_is_named(tmp_path):
 
 def test_a_diverging_fold_is_named():
   with pytest.raises(InputError, match="fold 's0', seed 0: the loss is not finite"):
-    train(leave_out(5)[:1], config=dataclasses.replace(
-        CONFIG, learning_rate=1e30, weight_decay=1e30))
+    train(
+      leave_out(5)[:1], config=dataclasses.replace(CONFIG, learning_rate=1e30, weight_decay=1e30)
+    )

@@ -7,15 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings, strategies as st
-
 from assess_runs import quick_jit
 from fit_tasks import CONFIG, MODEL, leave_out, task, train
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers import fit_program
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from painformer_jax.assessment.folds.batches import (
+  Fold,
+  Run,
+  class_weights,
+  count_steps,
+  minibatches,
+  padded,
+)
+from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit import fit_folds, group_size
 from painformer_jax.assessment.mixers.fit_program import FitConfig
-from painformer_jax.assessment.folds.batches import (Fold, Run, class_weights, count_steps, minibatches, padded)
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import mixer
 from painformer_jax.parallel import mesh as parallel
@@ -27,19 +34,30 @@ def quick_compile():
     yield
 
 
-@pytest.mark.parametrize('change', [
-    {}, {'clip_norm': 0.5}, {'weight_decay': 0.7, 'b1': 0.8, 'b2': 0.9}, {'warmup': 0.0}])
+@pytest.mark.parametrize(
+  'change', [{}, {'clip_norm': 0.5}, {'weight_decay': 0.7, 'b1': 0.8, 'b2': 0.9}, {'warmup': 0.0}]
+)
 def test_the_optimizer_is_that_of_optax(change, measured):
   config = dataclasses.replace(CONFIG, learning_rate=0.1, **change)
   rng = np.random.default_rng(0)
-  params = {'latents': rng.normal(size=4), 'a/kernel': rng.normal(size=(3, 2)),
-            'a/bias': rng.normal(size=2), 'n/scale': rng.normal(size=2)}
+  params = {
+    'latents': rng.normal(size=4),
+    'a/kernel': rng.normal(size=(3, 2)),
+    'a/bias': rng.normal(size=2),
+    'n/scale': rng.normal(size=2),
+  }
   params = {path: np.float32(a) for path, a in params.items()}
   schedule = fit_program.learning_rate(config, steps=20)
   optimizer = optax.chain(
-      optax.clip_by_global_norm(config.clip_norm or np.inf),
-      optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay,
-                  mask={path: path.endswith('kernel') for path in params}))
+    optax.clip_by_global_norm(config.clip_norm or np.inf),
+    optax.adamw(
+      schedule,
+      b1=config.b1,
+      b2=config.b2,
+      weight_decay=config.weight_decay,
+      mask={path: path.endswith('kernel') for path in params},
+    ),
+  )
   zeros = {path: np.zeros_like(a) for path, a in params.items()}
   state = fit_program.RunState(params=params, first=zeros, second=zeros, key=np.zeros(2, np.uint32))
   optax_params, optax_state = params, optimizer.init(params)
@@ -49,8 +67,11 @@ def test_the_optimizer_is_that_of_optax(change, measured):
     updates, optax_state = optimizer.update(gradients, optax_state, optax_params)
     optax_params = optax.apply_updates(optax_params, updates)
   assert np.abs(state.params['a/kernel'] - params['a/kernel']).max() > 0.1
-  measured(f'AdamW, {change}', max(np.abs(state.params[path] - optax_params[path]).max()
-                                   for path in params), limit=1e-6)
+  measured(
+    f'AdamW, {change}',
+    max(np.abs(state.params[path] - optax_params[path]).max() for path in params),
+    limit=1e-6,
+  )
 
 
 def test_learning_rate_rises_and_falls():
@@ -63,7 +84,8 @@ def test_learning_rate_rises_and_falls():
 
 def test_every_parameter_has_a_decay_rule():
   with_encoder = dataclasses.replace(
-      MODEL, encoder=dataclasses.replace(MODEL, outputs=4), encoder_tokens=1)
+    MODEL, encoder=dataclasses.replace(MODEL, outputs=4), encoder_tokens=1
+  )
   decays = fit_program.decay_mask(mixer.abstract_parameters(with_encoder))
   assert decays['encoder/head/kernel'] and decays['attentions/0/q/kernel']
   assert not decays['encoder/latents'] and not decays['latents'] and not decays['norm/scale']
@@ -80,28 +102,34 @@ def test_minibatches_are_epochs_of_the_fold_alone(size, batch, steps, seed):
   assert rows.shape == (steps, batch) and rows.dtype == np.int32
   stream = rows.ravel()
   for start in range(0, len(stream) - size + 1, size):
-    assert sorted(stream[start:start + size]) == train_set.tolist()
-  rest = stream[len(stream) // size * size:]
+    assert sorted(stream[start : start + size]) == train_set.tolist()
+  rest = stream[len(stream) // size * size :]
   assert len(set(rest)) == len(rest) and set(rest) <= set(train_set)
   shuffled = dataclasses.replace(fold, train=train_set[::-1])
   np.testing.assert_array_equal(
-      rows, minibatches(Run(fold=shuffled, seed=seed), steps=steps, batch=batch))
+    rows, minibatches(Run(fold=shuffled, seed=seed), steps=steps, batch=batch)
+  )
 
 
 def test_seed_and_name_decide_the_order():
   fold = Fold(name='a', train=np.arange(50), test=np.array([60]))
+
   def first(fold, seed):
     return minibatches(Run(fold=fold, seed=seed), steps=1, batch=50).tolist()
+
   assert first(fold, 0) != first(fold, 1)
   assert first(fold, 0) != first(dataclasses.replace(fold, name='b'), 0)
 
 
 def test_steps_and_padding_and_weights():
-  folds = [Fold(name='a', train=np.arange(10), test=np.array([20])),
-           Fold(name='b', train=np.arange(33), test=np.array([40, 41]))]
+  folds = [
+    Fold(name='a', train=np.arange(10), test=np.array([20])),
+    Fold(name='b', train=np.arange(33), test=np.array([40, 41])),
+  ]
   assert count_steps(folds, epochs=2, batch=8) == 9  # 66 samples
   np.testing.assert_array_equal(
-      padded([np.array([5]), np.array([6, 7])], length=3), [[5, 0, 0], [6, 7, 0]])
+    padded([np.array([5]), np.array([6, 7])], length=3), [[5, 0, 0], [6, 7, 0]]
+  )
   labels = np.array([0] * 8 + [1] * 2 + [0] * 31)
   weights = class_weights(Run(fold=folds[0], seed=0), labels, classes=3, balanced=True)
   np.testing.assert_allclose(weights, [10 / 16, 10 / 4, 0])
@@ -119,8 +147,10 @@ def test_groups_fit_and_are_even(runs, devices, fit_runs, at_once):
 
 def test_pieces_are_for_cpus_and_large_networks():
   published, laptop = (mixer.make_config(f'mixer_{name}') for name in ('published', 'laptop'))
+
   def piece(model, batch, platform='cpu'):
     return cost.piece_size(model, tokens=1, batch=batch, platform=platform)
+
   assert [piece(published, batch) for batch in (4, 8, 12, 31, 32)] == [4, 8, 6, 1, 8]
   assert piece(published, 32, 'gpu') == piece(laptop, 32) == 32
 
@@ -134,13 +164,24 @@ def test_memory_estimate_is_near_what_the_compiler_takes(piece):
   keys = jax.ShapeDtypeStruct((runs, 2), np.uint32)
   state = jax.eval_shape(fit_program.make_initial(config, mesh), keys)
   shape = jax.ShapeDtypeStruct
-  compiled = advance.lower(
-      state, fit_program.Data(inputs=shape((50, 2, 24), np.float32),
-                              labels=shape((50,), np.int32), mask=None),
-      fit_program.RunInputs(batches=shape((runs, 4, 16), np.int32),
-                            weights=shape((runs, 2), np.float32),
-                            test=shape((runs, 1, piece), np.int32)),
-      shape((), np.int32), shape((), np.int32), shape((), bool)).compile().memory_analysis()
+  compiled = (
+    advance.lower(
+      state,
+      fit_program.Data(
+        inputs=shape((50, 2, 24), np.float32), labels=shape((50,), np.int32), mask=None
+      ),
+      fit_program.RunInputs(
+        batches=shape((runs, 4, 16), np.int32),
+        weights=shape((runs, 2), np.float32),
+        test=shape((runs, 1, piece), np.int32),
+      ),
+      shape((), np.int32),
+      shape((), np.int32),
+      shape((), bool),
+    )
+    .compile()
+    .memory_analysis()
+  )
   taken = compiled.temp_size_in_bytes + compiled.argument_size_in_bytes
   estimate = runs * cost.bytes_per_run(model, tokens=2, batch=16, piece=piece)
   assert 0.5 < taken / estimate < 1.3
@@ -149,21 +190,28 @@ def test_memory_estimate_is_near_what_the_compiler_takes(piece):
 ALL = np.arange(96)
 
 
-@pytest.mark.parametrize('folds, message', [
-    ([Fold(name='a', train=ALL[:5], test=ALL[4:6])],
-     "'a' trains on 1 of its own test samples, such as 4"),
+@pytest.mark.parametrize(
+  'folds, message',
+  [
+    (
+      [Fold(name='a', train=ALL[:5], test=ALL[4:6])],
+      "'a' trains on 1 of its own test samples, such as 4",
+    ),
     ([Fold(name='a', train=ALL[:5], test=ALL[:0])], "'a', test: needs one or more"),
     ([Fold(name='a', train=ALL[:5], test=ALL[95:] + 1)], 'index 96 is not in 0 to 95'),
     ([Fold(name='a', train=ALL[:5] - 1, test=ALL[9:])], 'index -1 is not in'),
     ([Fold(name='a', train=ALL[[1, 1]], test=ALL[9:])], 'named twice'),
     ([Fold(name='a', train=ALL[:5], test=ALL[9:])] * 2, "two folds are named 'a'"),
-])
+  ],
+)
 def test_bad_folds_are_one_line(folds, message):
   with pytest.raises(InputError, match=message):
     train(folds)
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     ({'inputs': np.zeros((96, 6), np.float32)}, 'embeddings have shape'),
     ({'inputs': np.zeros((96, 2, 7), np.float32)}, 'samples, tokens, 6'),
     ({'inputs': np.full((96, 2, 6), np.nan, np.float32)}, 'sample 0 are not finite'),
@@ -174,7 +222,8 @@ def test_bad_folds_are_one_line(folds, message):
     ({'mask': np.ones((96, 3), bool)}, 'mask has shape'),
     ({'memory_limit': 1000}, 'raise memory_limit'),
     ({'at_once': 0}, 'at_once 0'),
-])
+  ],
+)
 def test_bad_arrays_are_one_line(change, message):
   inputs, labels = task()
   arguments = {'inputs': inputs, 'labels': labels, **change}
@@ -183,9 +232,21 @@ def test_bad_arrays_are_one_line(change, message):
   assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('field, value', [
-    ('epochs', 0), ('batch', 0), ('steps', 0), ('seeds', ()), ('seeds', (1, 1)), ('warmup', 1.5),
-    ('b1', 1.0), ('token_dropout', 1.0), ('learning_rate', -1), ('class_weights', 'some')])
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('epochs', 0),
+    ('batch', 0),
+    ('steps', 0),
+    ('seeds', ()),
+    ('seeds', (1, 1)),
+    ('warmup', 1.5),
+    ('b1', 1.0),
+    ('token_dropout', 1.0),
+    ('learning_rate', -1),
+    ('class_weights', 'some'),
+  ],
+)
 def test_bad_settings_are_named(field, value):
   with pytest.raises(ValueError, match=field):
     dataclasses.replace(CONFIG, **{field: value})

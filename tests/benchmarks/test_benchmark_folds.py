@@ -6,15 +6,23 @@ import sys
 import jax
 import numpy as np
 import pytest
-
 from assess_runs import quick_jit
-from painformer_jax.benchmarks import folds as benchmark_folds
+
 from painformer_jax.assessment.mixers import cost
+from painformer_jax.benchmarks import folds as benchmark_folds
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import mixer
 
-SMALL = dict(latents=2, width=16, cross_head_width=8, self_head_width=2, self_attentions=1,
-             depth=1, mlp_ratio=1, input_width=12)
+SMALL = dict(
+  latents=2,
+  width=16,
+  cross_head_width=8,
+  self_head_width=2,
+  self_attentions=1,
+  depth=1,
+  mlp_ratio=1,
+  input_width=12,
+)
 
 
 def measure(**options):
@@ -42,8 +50,9 @@ def test_measures_jax_where_there_is_no_torch(on_devices):
   # What fills up the devices is no work done.
   middle = np.median(result['jax']['seconds'])
   assert result['jax']['fold_steps_per_second'] == pytest.approx(3 * 2 / middle)
-  assert ('JAX, all folds at once' in answer['table']
-          and 'nothing to compare with' in answer['table'])
+  assert (
+    'JAX, all folds at once' in answer['table'] and 'nothing to compare with' in answer['table']
+  )
 
 
 @pytest.mark.torch
@@ -58,20 +67,24 @@ def test_measures_both_sides():
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize('change', [
-    {}, {'tokens': 'scalar'}, {'bands': 0, 'cross_heads': 2}, {'latents': 40}])
+@pytest.mark.parametrize(
+  'change', [{}, {'tokens': 'scalar'}, {'bands': 0, 'cross_heads': 2}, {'latents': 40}]
+)
 def test_both_networks_give_the_same_logits(change, measured):
   torch = pytest.importorskip('torch')
   config = dataclasses.replace(mixer.make_config('mixer_laptop'), positions=3, outputs=5, **change)
   rng = np.random.default_rng(0)
-  arrays = {path: np.float32(rng.normal(path.endswith('scale'), 0.1, a.shape))
-            for path, a in mixer.abstract_parameters(config).items()}
+  arrays = {
+    path: np.float32(rng.normal(path.endswith('scale'), 0.1, a.shape))
+    for path, a in mixer.abstract_parameters(config).items()
+  }
   twin = benchmark_folds.torch_mixer(config)
   benchmark_folds.load_arrays(twin, arrays)
   x = rng.standard_normal((4, 3, config.input_width), np.float32)
   wanted = jax.jit(
-      lambda arrays, x: mixer.from_parameters(config, arrays)(x),
-      compiler_options={'xla_backend_optimization_level': 0})(arrays, x)
+    lambda arrays, x: mixer.from_parameters(config, arrays)(x),
+    compiler_options={'xla_backend_optimization_level': 0},
+  )(arrays, x)
   with torch.no_grad():
     found = twin.eval()(torch.from_numpy(x)).numpy()
   assert np.std(wanted) > 0.1
@@ -105,9 +118,16 @@ def test_configs_beyond_the_benchmark_are_refused():
     benchmark_folds.torch_mixer(mixer.make_config('mixer_laptop', dtype='bfloat16'))
 
 
-@pytest.mark.parametrize('change, message', [
-    ({'model': 'mixer'}, 'no mixer'), ({'folds': 1}, 'two folds or more'), ({'samples': 5}, '5 samples'),
-    ({'batch': 0}, 'batch 0 is below 1'), ({'rounds': 0}, 'rounds 0')])
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'model': 'mixer'}, 'no mixer'),
+    ({'folds': 1}, 'two folds or more'),
+    ({'samples': 5}, '5 samples'),
+    ({'batch': 0}, 'batch 0 is below 1'),
+    ({'rounds': 0}, 'rounds 0'),
+  ],
+)
 def test_bad_input_is_one_line(change, message):
   with pytest.raises(InputError, match=message):
     measure(**change)
@@ -116,7 +136,11 @@ def test_bad_input_is_one_line(change, message):
 def test_folds_that_do_not_fit_are_refused_before_anything_runs(monkeypatch):
   monkeypatch.setattr(benchmark_folds, 'make_problem', None)
   monkeypatch.setattr(benchmark_folds, 'free_memory', lambda device: 16 << 30)
-  with pytest.raises(InputError, match=(
+  with pytest.raises(
+    InputError,
+    match=(
       r'87 folds of batch 32 take about \d+ GB, and 17.2 GB are free: take fewer --folds '
-      r'\(at most 9 fit\) or a smaller --batch')):
+      r'\(at most 9 fit\) or a smaller --batch'
+    ),
+  ):
     benchmark_folds.run(model='mixer_published')

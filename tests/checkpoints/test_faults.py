@@ -1,8 +1,7 @@
 """Every row of `python tests/faults.py` is as it should be."""
 
-import pytest
-
 import faults
+import pytest
 
 
 @pytest.fixture(scope='module')
@@ -15,4 +14,5 @@ def lab(tmp_path_factory):
 def test_faults(name, lab):
   found = faults.FAULTS[name](lab)
   assert found and all(row.fine for row in found), '\n'.join(
-      ' | '.join(row.cells()) for row in found if not row.fine)
+    ' | '.join(row.cells()) for row in found if not row.fine
+  )

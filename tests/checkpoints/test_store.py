@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
 from conftest import environment
+
 from painformer_jax.checkpoints import store as store_lib
 from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.core.errors import InputError
@@ -30,10 +30,13 @@ def make_state(size=40):
   values = np.random.default_rng(0).standard_normal((size, 50)).astype(np.float32)
   params = {'backbone/a': jnp.asarray(values), 'heads/t/bias': jnp.asarray(values[0])}
   return {
-      'params': params, 'stats': {'count': jnp.arange(3)},
-      'opt_state': optax.adamw(1e-3).init(params),
-      'key': jax.random.key_data(jax.random.key(7)), 'step': jnp.int32(3),
-      'half': jnp.asarray(values[:3], jnp.bfloat16)}
+    'params': params,
+    'stats': {'count': jnp.arange(3)},
+    'opt_state': optax.adamw(1e-3).init(params),
+    'key': jax.random.key_data(jax.random.key(7)),
+    'step': jnp.int32(3),
+    'half': jnp.asarray(values[:3], jnp.bfloat16),
+  }
 
 
 def abstract(state):
@@ -44,6 +47,7 @@ def abstract(state):
 
 def placed(mesh, tree, *, split=''):
   """Whole on every device, but for the array of that path, which is divided by row."""
+
   def where(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     spec = jax.sharding.PartitionSpec(*['data'] * (name == split))
@@ -126,8 +130,7 @@ def test_reading_without_disturbing_a_run(tmp_path):
   before = sorted(os.listdir(tmp_path))
   step, arrays = store_lib.restore_arrays(tmp_path)
   assert step == 3 and arrays.keys() == {'params', 'stats'}
-  np.testing.assert_array_equal(
-      arrays['params']['backbone/a'], state['params']['backbone/a'])
+  np.testing.assert_array_equal(arrays['params']['backbone/a'], state['params']['backbone/a'])
   assert isinstance(arrays['stats']['count'], np.ndarray)
   assert store_lib.read_record(tmp_path, 3) == RECORD
   assert sorted(os.listdir(tmp_path)) == before
@@ -153,8 +156,8 @@ def test_every_damaged_file_is_noticed(tmp_path, capfd):
     content = file.read_bytes()
     turned = bytearray(content)
     turned[rng.integers(len(content))] ^= 1 << rng.integers(8)
-    changes = (None, content[:len(content) // 2], bytes(turned))
-    for change in changes if file == data else changes[number % 3:][:1]:
+    changes = (None, content[: len(content) // 2], bytes(turned))
+    for change in changes if file == data else changes[number % 3 :][:1]:
       shutil.rmtree(tmp_path / 'bad', ignore_errors=True)
       shutil.copytree(tmp_path / 'good', tmp_path / 'bad')
       target = tmp_path / 'bad' / file.relative_to(tmp_path / 'good')
@@ -210,9 +213,11 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, capfd):
   assert found.step == 3 and found.record == {**RECORD, 'number': 3}
   assert_same(found.state, state)
   assert capfd.readouterr().err == ''.join(
-      f'warning: checkpoint {tmp_path}/{step} is damaged (the checksum of '
-      f'params.backbone/a does not match): it is damaged-{step} now, and the run goes on '
-      'from step 3\n' for step in (9, 6))
+    f'warning: checkpoint {tmp_path}/{step} is damaged (the checksum of '
+    f'params.backbone/a does not match): it is damaged-{step} now, and the run goes on '
+    'from step 3\n'
+    for step in (9, 6)
+  )
   assert sorted(os.listdir(tmp_path)) == ['3', 'damaged-6', 'damaged-9']
 
   # The same steps are saved again, and may be damaged again.
@@ -256,9 +261,13 @@ def test_the_store_that_put_one_aside_saves_that_step(tmp_path):
 def test_where_none_is_sound_all_stay(tmp_path, capfd):
   """As when a model has changed, or a whole disk is bad: nothing is renamed."""
   state = saved(tmp_path, 3, 6)
-  with pytest.raises(InputError, match=(
+  with pytest.raises(
+    InputError,
+    match=(
       r'none of the 2 checkpoint\(s\) in .* can be restored \(step 6: .*\): damaged or of another '
-      'model; take another --workdir')):
+      'model; take another --workdir'
+    ),
+  ):
     restored_newest(tmp_path, make_state(size=41))
   for step in (3, 6):
     turn_a_bit(tmp_path / str(step))
@@ -278,11 +287,14 @@ def test_readers_take_the_one_before_and_change_nothing(tmp_path, capfd):
   assert step == 3
   np.testing.assert_array_equal(arrays['params']['backbone/a'], state['params']['backbone/a'])
   assert capfd.readouterr().err == (
-      f'warning: checkpoint {tmp_path}/6 is damaged or was removed meanwhile (the checksum of '
-      'params.backbone/a does not match); the one of step 3 is taken\n')
+    f'warning: checkpoint {tmp_path}/6 is damaged or was removed meanwhile (the checksum of '
+    'params.backbone/a does not match); the one of step 3 is taken\n'
+  )
   assert sorted(os.listdir(tmp_path)) == before
   turn_a_bit(tmp_path / '3')
-  with pytest.raises(InputError, match=r'6 is damaged .* does not match\); so is every one before it \(1\)'):
+  with pytest.raises(
+    InputError, match=r'6 is damaged .* does not match\); so is every one before it \(1\)'
+  ):
     store_lib.restore_arrays(tmp_path)
 
 
@@ -290,10 +302,18 @@ def test_an_array_without_a_checksum_is_not_taken_for_sound(tmp_path, monkeypatc
   """As when paths are written in another way than when the checkpoint was made."""
   with monkeypatch.context() as patched:
     checksums = store_lib.checksums
-    patched.setattr(store_lib, 'checksums', lambda state: {
-        path.replace('backbone/', 'body/'): value for path, value in checksums(state).items()})
+    patched.setattr(
+      store_lib,
+      'checksums',
+      lambda state: {
+        path.replace('backbone/', 'body/'): value for path, value in checksums(state).items()
+      },
+    )
     saved(tmp_path, 3)
-  for read in lambda: restored(tmp_path, 3, make_state()), lambda: store_lib.restore_arrays(tmp_path):
+  for read in (
+    lambda: restored(tmp_path, 3, make_state()),
+    lambda: store_lib.restore_arrays(tmp_path),
+  ):
     with pytest.raises(InputError, match='it keeps no checksum of .*backbone/a'):
       read()
 
@@ -311,6 +331,7 @@ def save_until_full(folder, limit=0, watch=False):
   """Saves small and then larger states, and prints what is raised."""
   if limit:
     import resource
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
   store = CheckpointStore(folder)
   try:
@@ -329,14 +350,23 @@ def save_until_full(folder, limit=0, watch=False):
 
 def full(folder, *arguments):
   done = subprocess.run(
-      [sys.executable, '-c', f'import test_store; test_store.save_until_full{(str(folder), *arguments)}'],
-      env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True, timeout=300)
+    [
+      sys.executable,
+      '-c',
+      f'import test_store; test_store.save_until_full{(str(folder), *arguments)}',
+    ],
+    env=environment(JAX_PLATFORMS='cpu'),
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
   assert done.returncode == 0, done.stderr
   assert done.stderr == ''  # Orbax prints pages here by itself.
   step, arrays = store_lib.restore_arrays(folder)
   assert step == 1
   np.testing.assert_array_equal(
-      arrays['params']['a'], np.random.default_rng(1).random((10, 100)).astype(np.float32))
+    arrays['params']['a'], np.random.default_rng(1).random((10, 100)).astype(np.float32)
+  )
   return done.stdout
 
 
@@ -345,15 +375,17 @@ def test_a_file_size_limit_leaves_the_checkpoint_before(watch, tmp_path):
   """Said when all is to be on disk, or, to who asks, before that."""
   line = full(tmp_path / 'checkpoints', 100_000, watch)
   assert line == (
-      f'a checkpoint could not be written to {tmp_path}/checkpoints: File too large; the '
-      'ones before it are whole: make room, then run the same command again\n')
+    f'a checkpoint could not be written to {tmp_path}/checkpoints: File too large; the '
+    'ones before it are whole: make room, then run the same command again\n'
+  )
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
   disk = tmp_path / 'disk'
   disk.mkdir()
   mounted = subprocess.run(
-      ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], capture_output=True, check=False)
+    ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], capture_output=True, check=False
+  )
   if mounted.returncode:
     pytest.skip('mounting a small disk is not allowed here')
   try:
@@ -376,8 +408,10 @@ def round_trip_on_mesh(folder):
   store, results = CheckpointStore(folder), {}
   smaller = parallel.data_mesh(jax.devices()[:2])
   for name, target in (
-      ('same', shardings), ('replicated', placed(mesh, state)),
-      ('two', placed(smaller, state, split=split))):
+    ('same', shardings),
+    ('replicated', placed(mesh, state)),
+    ('two', placed(smaller, state, split=split)),
+  ):
     found = store.restore(3, parallel.with_shardings(shapes, target)).state
     assert_same(found, state)
     leaf = found['params']['backbone/a']

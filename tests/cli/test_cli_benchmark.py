@@ -10,42 +10,60 @@ from painformer_jax.cli.main import main
 
 
 def painformer(*args):
-  return subprocess.run([sys.executable, '-m', 'painformer_jax', *args],
-                        capture_output=True, text=True, timeout=300)
+  return subprocess.run(
+    [sys.executable, '-m', 'painformer_jax', *args], capture_output=True, text=True, timeout=300
+  )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('work', [['forward'], ['forward', 'train']])
 def test_measures_every_variant(tmp_path, work):
   out = tmp_path / 'speed.json'
-  done = painformer('benchmark', '--model', 'painformer_nano', '--batch', '2',
-                    '--rounds', '2', '--json', str(out), '--work', *work)
+  done = painformer(
+    'benchmark',
+    '--model',
+    'painformer_nano',
+    '--batch',
+    '2',
+    '--rounds',
+    '2',
+    '--json',
+    str(out),
+    '--work',
+    *work,
+  )
   assert done.returncode == 0, done.stderr
   rows = json.loads(out.read_text())['measurements']
-  assert [(r['variant']['work'], r['variant']['gate'], r['variant']['depthwise'])
-          for r in rows] == [(w, g, d) for w in work
-                             for g, d in (('fft', 'auto'), ('dft', 'auto'), ('fft', 'conv'))]
+  assert [
+    (r['variant']['work'], r['variant']['gate'], r['variant']['depthwise']) for r in rows
+  ] == [(w, g, d) for w in work for g, d in (('fft', 'auto'), ('dft', 'auto'), ('fft', 'conv'))]
   for row in rows:
     assert row['images_per_second'] > 0 and row['temporary_bytes'] > 0
   # A ratio is to the first row of the same work.
   for row, first in zip(rows, [rows[i - i % 3] for i in range(len(rows))]):
     assert row['ratio'] == pytest.approx(
-        row['images_per_second'] / first['images_per_second'], rel=1.0)
+      row['images_per_second'] / first['images_per_second'], rel=1.0
+    )
   # The products of the written-out transform are arithmetic that the FFT saves.
-  flops = {tuple(r['variant'][k] for k in ('work', 'gate', 'depthwise')): r['flops_per_image']
-           for r in rows}
+  flops = {
+    tuple(r['variant'][k] for k in ('work', 'gate', 'depthwise')): r['flops_per_image']
+    for r in rows
+  }
   assert flops[work[0], 'dft', 'auto'] > flops[work[0], 'fft', 'auto']
   if 'train' in work:
     assert flops['train', 'fft', 'auto'] > 2 * flops['forward', 'fft', 'auto']
   assert 'images/s' in done.stdout and 'painformer_nano' in done.stdout
 
 
-@pytest.mark.parametrize('args, message', [
+@pytest.mark.parametrize(
+  'args, message',
+  [
     (['--model', 'painformer_nono'], 'did you mean painformer_nano'),
     (['--batch', '0'], 'at least 1'),
     (['--json', 'no/such/folder/x.json'], 'no such folder'),
     (['--work', 'backward'], 'invalid choice'),
-])
+  ],
+)
 def test_bad_input_is_one_line(args, message):
   done = painformer('benchmark', *args)
   assert done.returncode == 2
@@ -58,13 +76,33 @@ def test_bad_input_is_one_line(args, message):
 
 def test_data_stages_are_timed(tmp_path):
   out = tmp_path / 'data.json'
-  done = painformer('benchmark', 'data', '--image-size', '32', '--batches', '2', '--rounds', '2',
-                    '--threads', '2', '--memory-minutes', '0.05', '--json', str(out))
+  done = painformer(
+    'benchmark',
+    'data',
+    '--image-size',
+    '32',
+    '--batches',
+    '2',
+    '--rounds',
+    '2',
+    '--threads',
+    '2',
+    '--memory-minutes',
+    '0.05',
+    '--json',
+    str(out),
+  )
   assert done.returncode == 0, done.stderr
   figures = json.loads(out.read_text())
   rows = {row['name']: row for row in figures['stages']}
-  assert set(rows) == {'bare decode', 'read', 'decode to RGB', 'pipeline',
-                       'pipeline, trivial_augment', 'pipeline, paper'}
+  assert set(rows) == {
+    'bare decode',
+    'read',
+    'decode to RGB',
+    'pipeline',
+    'pipeline, trivial_augment',
+    'pipeline, paper',
+  }
   assert rows['bare decode']['ratio'] == 1
   for row in rows.values():
     assert row['images_per_second'] == pytest.approx(2 * row['per_core']) and row['ratio'] > 0
@@ -75,8 +113,9 @@ def test_data_stages_are_timed(tmp_path):
 
 @pytest.mark.slow
 def test_data_stages_with_workers():
-  done = painformer('benchmark', 'data', '--image-size', '32', '--batches', '3', '--rounds', '1',
-                    '--workers', '2')
+  done = painformer(
+    'benchmark', 'data', '--image-size', '32', '--batches', '3', '--rounds', '1', '--workers', '2'
+  )
   assert done.returncode == 0, done.stderr
   assert '2 thread(s) of ' in done.stdout and 'pipeline in 2 process(es)' in done.stdout
   assert done.stdout.count('%') == 6
@@ -84,12 +123,23 @@ def test_data_stages_with_workers():
 
 @pytest.mark.slow
 def test_data_at_scale(tmp_path):
-  done = painformer('benchmark', 'data', '--records', '10000', '20000', '--scratch',
-                    str(tmp_path), '--json', str(tmp_path / 'scale.json'))
+  done = painformer(
+    'benchmark',
+    'data',
+    '--records',
+    '10000',
+    '20000',
+    '--scratch',
+    str(tmp_path),
+    '--json',
+    str(tmp_path / 'scale.json'),
+  )
   assert done.returncode == 0, done.stderr
   rows = json.loads((tmp_path / 'scale.json').read_text())['scale']
   assert [(row['records'], row['files'], row['repeats']) for row in rows] == [
-      (10_000, 1, 0), (20_000, 2, 0)]
+    (10_000, 1, 0),
+    (20_000, 2, 0),
+  ]
   for row in rows:
     assert row['random_read'] > 0 and row['next_batch'] > 0 and row['open_seconds'] > 0
   # A whole epoch is spread perfectly; half of one as chance would, and never in order.
@@ -106,7 +156,9 @@ def test_a_corpus_half_written_is_written_again(tmp_path):
   assert 'writes 500 records' in done.stderr and ' 500 ' in done.stdout
 
 
-@pytest.mark.parametrize('args, message', [
+@pytest.mark.parametrize(
+  'args, message',
+  [
     (['--data-dir', 'x'], 'go together'),
     (['--data-dir', 'nowhere', '--task', 'x'], 'no data folder nowhere'),
     (['--batches', '0'], 'must be at least 1'),
@@ -114,7 +166,8 @@ def test_a_corpus_half_written_is_written_again(tmp_path):
     (['--workers', '-1'], '--workers and --memory-minutes at least 0'),
     (['--records', '10', '0'], 'a corpus of 0 records cannot be measured'),
     (['--records', '10', '--scratch', 'nowhere'], 'there is no folder nowhere'),
-])
+  ],
+)
 def test_bad_data_arguments(args, message, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   assert main(['benchmark', 'data', *args]) == 2

@@ -6,17 +6,17 @@ import json
 import tarfile
 import zipfile
 
+import forge
 import numpy as np
 import pytest
-
-import forge
 import reference
-from painformer_jax.weights.convert import export
-from painformer_jax.weights.torch.read import read
-from painformer_jax.weights.torch.write import write_pth
+
 from painformer_jax.cli.main import main
 from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
+from painformer_jax.weights.convert import export
+from painformer_jax.weights.torch.read import read
+from painformer_jax.weights.torch.write import write_pth
 
 COUNT = 'patch_embed1.conv.4.num_batches_tracked'
 
@@ -38,8 +38,7 @@ def assert_bit_exact(result, expected):
 
 @pytest.mark.parametrize('head', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_convert_and_export_are_bit_exact(tmp_path, painformer, released, head):
-  tensors = {k: a for k, a in released.items()
-             if head or not k.startswith('head.')}
+  tensors = {k: a for k, a in released.items() if head or not k.startswith('head.')}
   source = tmp_path / 'painformer.pth'
   write_pth(source, tensors)
   folder, report_file = tmp_path / 'weights', tmp_path / 'report.json'
@@ -71,9 +70,10 @@ def test_convert_and_export_are_bit_exact(tmp_path, painformer, released, head):
 def test_torch_finds_the_released_manifest(tmp_path, released):
   torch = pytest.importorskip('torch')
   source, out = tmp_path / 'painformer.pth', tmp_path / 'again.pth'
-  torch.save({'model_state_dict': {
-      f'module.{k}': torch.from_numpy(a.copy()) for k, a in released.items()}},
-      source)
+  torch.save(
+    {'model_state_dict': {f'module.{k}': torch.from_numpy(a.copy()) for k, a in released.items()}},
+    source,
+  )
   assert main(['convert', str(source), str(tmp_path / 'w')]) == 0
   assert main(['export', str(tmp_path / 'w'), str(out)]) == 0
   loaded = torch.load(out, weights_only=True)
@@ -89,8 +89,8 @@ def test_torch_finds_the_released_manifest(tmp_path, released):
 
 def zip_bomb() -> bytes:
   return forge.archive(
-      forge.dict_(a=forge.tensor([10**7])), [bytes(4 * 10**7)],
-      compression=zipfile.ZIP_DEFLATED)
+    forge.dict_(a=forge.tensor([10**7])), [bytes(4 * 10**7)], compression=zipfile.ZIP_DEFLATED
+  )
 
 
 def legacy_tar() -> bytes:
@@ -102,24 +102,31 @@ def legacy_tar() -> bytes:
 
 def attack(marker) -> bytes:
   return forge.archive(
-      forge.name('posix', 'system')
-      + forge.tuple_(forge.text(f'touch {marker}')) + b'R')
+    forge.name('posix', 'system') + forge.tuple_(forge.text(f'touch {marker}')) + b'R'
+  )
 
 
 LIES = {
-    'truncated': (forge.archive(
-        forge.dict_(a=forge.tensor([1])), [forge.floats(1)])[:-30], 'cut-off zip'),
-    'empty': (b'', 'is empty'),
-    'magic': (b'GIF89a', 'is neither a PyTorch (zip) nor a safetensors file'),
-    'attack': (None, 'refuses posix.system'),
-    'bomb': (zip_bomb(), 'compressed member'),
-    'elements': (forge.archive(forge.dict_(a=forge.tensor(
-        [10**6, 10**6], [0, 0], count=1)), [forge.floats(1)]),
-                 'claims 1,000,000,000,000 elements'),
-    'tar': (legacy_tar(), 'is a tar archive'),
-    'other_model': (forge.archive(forge.dict_(
-        **{'conv1.weight': forge.tensor([1]), 'fc.bias': forge.tensor([1])}),
-        [forge.floats(1)]), '2 unexpected: conv1.weight, fc.bias'),
+  'truncated': (
+    forge.archive(forge.dict_(a=forge.tensor([1])), [forge.floats(1)])[:-30],
+    'cut-off zip',
+  ),
+  'empty': (b'', 'is empty'),
+  'magic': (b'GIF89a', 'is neither a PyTorch (zip) nor a safetensors file'),
+  'attack': (None, 'refuses posix.system'),
+  'bomb': (zip_bomb(), 'compressed member'),
+  'elements': (
+    forge.archive(forge.dict_(a=forge.tensor([10**6, 10**6], [0, 0], count=1)), [forge.floats(1)]),
+    'claims 1,000,000,000,000 elements',
+  ),
+  'tar': (legacy_tar(), 'is a tar archive'),
+  'other_model': (
+    forge.archive(
+      forge.dict_(**{'conv1.weight': forge.tensor([1]), 'fc.bias': forge.tensor([1])}),
+      [forge.floats(1)],
+    ),
+    '2 unexpected: conv1.weight, fc.bias',
+  ),
 }
 
 
@@ -139,17 +146,24 @@ def test_files_that_lie(tmp_path, painformer, lie):
 
 def write_nano(path, value=1.0):
   """Weights of the nano model, all of one value."""
-  write_pth(path, export({
-      path: np.full(a.shape, value if a.dtype == np.float32 else 1, a.dtype)
-      for path, a in functional.abstract_variables(make_config('painformer_nano')).items()}))
+  write_pth(
+    path,
+    export(
+      {
+        path: np.full(a.shape, value if a.dtype == np.float32 else 1, a.dtype)
+        for path, a in functional.abstract_variables(make_config('painformer_nano')).items()
+      }
+    ),
+  )
   return path
 
 
 def test_export_of_another_shape_says_that_the_release_cannot_load_it(tmp_path, capsys):
   source = write_nano(tmp_path / 'nano.pth')
   assert main(['export', str(source), str(tmp_path / 'back.pth')]) == 0
-  assert ('the released code cannot load it, since its model has another image_size, '
-          'stem_width, widths, ') in capsys.readouterr().out
+  assert (
+    'the released code cannot load it, since its model has another image_size, stem_width, widths, '
+  ) in capsys.readouterr().out
 
 
 def test_the_example_of_export_keeps_the_download(capsys):
@@ -164,9 +178,14 @@ def test_a_full_disk_is_one_line(tmp_path, painformer):
   """Orbax prints pages by itself."""
   source = write_nano(tmp_path / 'nano.pth')
   done = painformer('convert', source, tmp_path / 'w', file_limit=2_000)
-  assert (done.returncode, done.stdout, done.stderr) == (2, '', (
+  assert (done.returncode, done.stdout, done.stderr) == (
+    2,
+    '',
+    (
       f'painformer: {tmp_path}/w cannot be written: File too large; free some space or choose '
-      'another place\n'))
+      'another place\n'
+    ),
+  )
   assert [p.name for p in tmp_path.iterdir()] == ['nano.pth']
 
 
@@ -196,8 +215,7 @@ def test_allow_missing(tmp_path, capsys, released):
   assert '1 missing: norm4.bias (' in line
   assert not (tmp_path / 'out').exists()
   failure(capsys, 'convert', source, tmp_path / 'out', '--allow-missing', '(')
-  assert main(['convert', str(source), str(tmp_path / 'out'),
-               '--allow-missing', 'norm4']) == 0
+  assert main(['convert', str(source), str(tmp_path / 'out'), '--allow-missing', 'norm4']) == 0
   out = capsys.readouterr().out
   assert 'not in the file, initial values instead: norm4.bias' in out
 
@@ -207,20 +225,19 @@ def test_places_are_checked_before_any_work(tmp_path, capsys, released):
   write_pth(source, {'a': np.ones(1, np.float32)})
   (tmp_path / 'thesis').mkdir()
   (tmp_path / 'thesis' / 'chapter').write_text('words')
-  assert 'holds other things' in failure(
-      capsys, 'convert', source, tmp_path / 'thesis')
+  assert 'holds other things' in failure(capsys, 'convert', source, tmp_path / 'thesis')
   assert 'is a file' in failure(capsys, 'convert', source, source)
   assert 'there is no folder' in failure(
-      capsys, 'convert', source, tmp_path / 'out', '--report',
-      tmp_path / 'absent' / 'r.json')
-  assert 'does not exist' in failure(
-      capsys, 'convert', tmp_path / 'absent.pth', tmp_path / 'out')
+    capsys, 'convert', source, tmp_path / 'out', '--report', tmp_path / 'absent' / 'r.json'
+  )
+  assert 'does not exist' in failure(capsys, 'convert', tmp_path / 'absent.pth', tmp_path / 'out')
   assert 'must end in .pth, .pt, .safetensors' in failure(
-      capsys, 'export', source, tmp_path / 'out.onnx')
-  assert 'there is no folder' in failure(
-      capsys, 'export', source, tmp_path / 'absent' / 'out.pth')
+    capsys, 'export', source, tmp_path / 'out.onnx'
+  )
+  assert 'there is no folder' in failure(capsys, 'export', source, tmp_path / 'absent' / 'out.pth')
   assert 'is a folder without weights' in failure(
-      capsys, 'export', tmp_path / 'thesis', tmp_path / 'out.pth')
+    capsys, 'export', tmp_path / 'thesis', tmp_path / 'out.pth'
+  )
   assert sorted(p.name for p in tmp_path.iterdir()) == ['thesis', 'w.pth']
 
 

@@ -8,8 +8,12 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from test_builders import shards
+from test_readers_folder import photos
+from tiny_tasks import examples_of, store_tiny, tiny_task, with_examples
 
 from painformer_jax.cli.main import main
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders import base
 from painformer_jax.data.builders import shards as shards_lib
 from painformer_jax.data.check import check_task, check_tasks, table
@@ -17,16 +21,15 @@ from painformer_jax.data.demo import fetch, tasks
 from painformer_jax.data.demo.fetch import default_cache_dir, require
 from painformer_jax.data.demo.split import Span
 from painformer_jax.data.prepared import list_tasks, open_task
-from painformer_jax.core.errors import InputError
-from test_builders import shards
-from test_readers_folder import photos
-from tiny_tasks import examples_of, store_tiny, tiny_task, with_examples
 
 
 def painformer(*args, **options):
   return subprocess.run(
-      [sys.executable, '-m', 'painformer_jax', *map(str, args)],
-      capture_output=True, text=True, **options)
+    [sys.executable, '-m', 'painformer_jax', *map(str, args)],
+    capture_output=True,
+    text=True,
+    **options,
+  )
 
 
 def assert_one_line(result):
@@ -43,9 +46,23 @@ def assert_one_line(result):
 
 def test_prepare_then_check(tmp_path):
   photos(tmp_path / 'pets', count=10)
-  prepare = ['data', 'prepare', 'folder', '--source', tmp_path / 'pets',
-             '--name', 'pets', '--data-dir', tmp_path / 'data',
-             '--image-size', '24', '--encoding', 'png', '--modality', 'animal']
+  prepare = [
+    'data',
+    'prepare',
+    'folder',
+    '--source',
+    tmp_path / 'pets',
+    '--name',
+    'pets',
+    '--data-dir',
+    tmp_path / 'data',
+    '--image-size',
+    '24',
+    '--encoding',
+    'png',
+    '--modality',
+    'animal',
+  ]
   first = painformer(*prepare)
   assert first.returncode == 0, first.stderr
   assert 'stored 16 train + 4 test images' in first.stderr
@@ -60,31 +77,40 @@ def test_prepare_then_check(tmp_path):
   header, *rows = [line.split() for line in check.stdout.splitlines()]
   assert header[:3] == ['task', 'split', 'images']
   assert rows == [
-      ['pets', 'train', '16', '2', '-', '24', 'x', '24', '0', '0', 'ok'],
-      ['pets', 'test', '4', '2', '-', '24', 'x', '24', '0', '0', 'ok']]
+    ['pets', 'train', '16', '2', '-', '24', 'x', '24', '0', '0', 'ok'],
+    ['pets', 'test', '4', '2', '-', '24', 'x', '24', '0', '0', 'ok'],
+  ]
 
   other = painformer(*prepare, '--test-fraction', '0.5')
   assert 'differs in: images' in assert_one_line(other)
 
 
-@pytest.mark.parametrize('args,message', [
+@pytest.mark.parametrize(
+  'args,message',
+  [
     (['data'], 'required: ACTION'),
     (['data', 'prepare'], 'required: READER'),
     (['data', 'prepare', 'folder', '--name', 'x'], 'required: --source'),
-    (['data', 'prepare', 'folder', '--source', 'nowhere', '--name', 'x'],
-     'there is no folder nowhere'),
-    (['data', 'prepare', 'folder', '--source', '.', '--name', 'x',
-      '--image-size', '0'], '--image-size'),
-    (['data', 'prepare', 'folder', '--source', '.', '--name', 'x',
-      '--image-size', '200000'], '200000 is not a whole number from 1 to 4096'),
-    (['data', 'demo', '--image-size', 'big'],
-     'big is not a whole number from 1 to 4096'),
+    (
+      ['data', 'prepare', 'folder', '--source', 'nowhere', '--name', 'x'],
+      'there is no folder nowhere',
+    ),
+    (
+      ['data', 'prepare', 'folder', '--source', '.', '--name', 'x', '--image-size', '0'],
+      '--image-size',
+    ),
+    (
+      ['data', 'prepare', 'folder', '--source', '.', '--name', 'x', '--image-size', '200000'],
+      '200000 is not a whole number from 1 to 4096',
+    ),
+    (['data', 'demo', '--image-size', 'big'], 'big is not a whole number from 1 to 4096'),
     (['data', 'check', '--data-dir', 'nowhere'], 'no data folder nowhere'),
     (['data', 'check', '--data-dir', '.'], 'no prepared task in .'),
     (['data', 'check', '--data-dir', 'gs://bucket/data'], 'gs://bucket/data is an address'),
     (['data', 'list', '--data-dir', 'nowhere'], 'no data folder nowhere'),
     (['data', 'list', '--data-dir', '.'], 'no prepared task in .'),
-])
+  ],
+)
 def test_bad_usage(tmp_path, monkeypatch, capsys, args, message):
   monkeypatch.chdir(tmp_path)
   try:
@@ -99,8 +125,21 @@ def test_bad_usage(tmp_path, monkeypatch, capsys, args, message):
 
 def prepare_pets(tmp_path, data_dir, **options):
   return painformer(
-      'data', 'prepare', 'folder', '--source', tmp_path / 'pets', '--name', 'pets',
-      '--data-dir', data_dir, '--image-size', '64', '--encoding', 'png', **options)
+    'data',
+    'prepare',
+    'folder',
+    '--source',
+    tmp_path / 'pets',
+    '--name',
+    'pets',
+    '--data-dir',
+    data_dir,
+    '--image-size',
+    '64',
+    '--encoding',
+    'png',
+    **options,
+  )
 
 
 def test_a_data_folder_that_is_a_file(tmp_path):
@@ -115,9 +154,13 @@ def test_a_data_folder_that_is_a_file(tmp_path):
 def test_a_full_disk(tmp_path, limit):
   """A limit on the size of files stands for it: writing fails the same way."""
   photos(tmp_path / 'pets', count=20)
-  line = assert_one_line(prepare_pets(
-      tmp_path, tmp_path / 'data', preexec_fn=lambda: resource.setrlimit(
-          resource.RLIMIT_FSIZE, (limit, limit))))
+  line = assert_one_line(
+    prepare_pets(
+      tmp_path,
+      tmp_path / 'data',
+      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+  )
   assert f'{tmp_path}/data/pets cannot be written: ' in line
   assert 'File too large; free some space' in line
   assert [p.name for p in (tmp_path / 'data/pets').iterdir()] == ['.lock']
@@ -126,16 +169,23 @@ def test_a_full_disk(tmp_path, limit):
 
 def test_a_file_name_that_is_not_utf_8(tmp_path):
   photos(tmp_path / 'pets', count=2)
-  os.rename(tmp_path / 'pets/cat/00.jpg',
-            os.fsencode(tmp_path / 'pets/cat') + b'/caf\xe9.jpg')
+  os.rename(tmp_path / 'pets/cat/00.jpg', os.fsencode(tmp_path / 'pets/cat') + b'/caf\xe9.jpg')
   line = assert_one_line(prepare_pets(tmp_path, tmp_path / 'data'))
   assert r"/pets/cat/caf\xe9.jpg' is not UTF-8; rename it" in line
   assert not (tmp_path / 'data').exists()
 
 
-@pytest.mark.parametrize('args', [
-    ['data'], ['data', 'demo'], ['data', 'prepare'],
-    ['data', 'prepare', 'folder'], ['data', 'list'], ['data', 'check']])
+@pytest.mark.parametrize(
+  'args',
+  [
+    ['data'],
+    ['data', 'demo'],
+    ['data', 'prepare'],
+    ['data', 'prepare', 'folder'],
+    ['data', 'list'],
+    ['data', 'check'],
+  ],
+)
 def test_help_has_an_example(capsys, args):
   with pytest.raises(SystemExit) as exit_:
     main([*args, '--help'])
@@ -144,8 +194,7 @@ def test_help_has_an_example(capsys, args):
 
 
 def test_traceback_may_stand_at_the_end(tmp_path):
-  result = painformer(
-      'data', 'check', '--data-dir', tmp_path / 'no', '--traceback')
+  result = painformer('data', 'check', '--data-dir', tmp_path / 'no', '--traceback')
   assert result.returncode == 2 and 'Traceback' in result.stderr
 
 
@@ -164,15 +213,18 @@ def test_leakage_and_repeats(tmp_path):
   other_file = dataclasses.replace(again[1], image=reencoded(again[1].image))
   assert other_file.image != again[1].image
   base.store(
-      with_examples(task, train=[*train, again[0]], test=[*test, other_file, again[2]]),
-      tmp_path, progress=lambda line: None)
+    with_examples(task, train=[*train, again[0]], test=[*test, other_file, again[2]]),
+    tmp_path,
+    progress=lambda line: None,
+  )
   reports = by_split(check_tasks(tmp_path))
   train, test = reports['tiny', 'train'], reports['tiny', 'test']
   assert (train.repeats, train.leaked, train.problems) == (1, 0, ())
   assert (test.repeats, test.leaked) == (0, 2)
   assert test.problems == (
-      'leakage, images that are in train too (40.00% of the split; --max-leaked allows '
-      'some): again 1, again 2',)
+    'leakage, images that are in train too (40.00% of the split; --max-leaked allows '
+    'some): again 1, again 2',
+  )
   result = painformer('data', 'check', '--data-dir', tmp_path)
   assert '1 of 2 splits are unsound: tiny test' in assert_one_line(result)
   assert 'leakage' in result.stdout
@@ -184,8 +236,7 @@ def test_leakage_and_repeats(tmp_path):
 
 def reencoded(png):
   image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-  return cv2.imencode(
-      '.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes()
+  return cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes()
 
 
 def test_damage_is_found_in_every_task(tmp_path, monkeypatch):
@@ -195,7 +246,7 @@ def test_damage_is_found_in_every_task(tmp_path, monkeypatch):
   shard = shards(flipped)[0]
   content = bytearray(shard.read_bytes())
   image = flipped.records('train')[3]['image']
-  content[content.find(image) + 99] ^= 0xff
+  content[content.find(image) + 99] ^= 0xFF
   shard.write_bytes(content)
   # Another file of the same format in its place.
   swapped = store_tiny(tmp_path, 'swapped')
@@ -206,19 +257,26 @@ def test_damage_is_found_in_every_task(tmp_path, monkeypatch):
   # Images that are none.
   monkeypatch.setattr(shards_lib, 'decode_strictly', lambda encoded: None)
   task = tiny_task('spoiled', train=6, test=0)
-  base.store(with_examples(task, train=[
-      dataclasses.replace(e, image=b'junk') if int(e.key) else e
-      for e in examples_of(task)]), tmp_path, progress=lambda line: None)
+  base.store(
+    with_examples(
+      task,
+      train=[dataclasses.replace(e, image=b'junk') if int(e.key) else e for e in examples_of(task)],
+    ),
+    tmp_path,
+    progress=lambda line: None,
+  )
 
   reports = by_split(check_tasks(tmp_path))
   assert all(not r.problems for r in reports.values() if r.task == 'sound')
   assert 'record 3 of 12 is damaged' in reports['flipped', 'train'].problems[0]
   assert reports['flipped', 'test'].problems == ()
-  assert reports['swapped', 'train'].problems == (
-      'the records are not those that were stored',)
+  assert reports['swapped', 'train'].problems == ('the records are not those that were stored',)
   assert 'is missing' in reports['gone', '-'].problems[0]
-  assert reports['spoiled', 'train'].problems[0].startswith(
-      "unreadable: example '1': not a readable image")
+  assert (
+    reports['spoiled', 'train']
+    .problems[0]
+    .startswith("unreadable: example '1': not a readable image")
+  )
   assert reports['spoiled', 'train'].problems[0].endswith('and 2 more')
 
 
@@ -226,20 +284,32 @@ def test_a_check_of_some_tasks(tmp_path, capsys):
   for name in ('one', 'two', 'three'):
     store_tiny(tmp_path, name)
   assert [r.task for r in check_tasks(tmp_path, names=('two', 'one'))] == [
-      'one', 'one', 'two', 'two']
+    'one',
+    'one',
+    'two',
+    'two',
+  ]
   assert main(['data', 'check', 'three', '--data-dir', str(tmp_path)]) == 0
   assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-      'task', 'three', 'three']
-  for arguments, message in ((['four'], "no task 'four' in"),
-                             (['--max-leaked', '2'], 'leaked images, 2.0, is not from 0 to 1')):
+    'task',
+    'three',
+    'three',
+  ]
+  for arguments, message in (
+    (['four'], "no task 'four' in"),
+    (['--max-leaked', '2'], 'leaked images, 2.0, is not from 0 to 1'),
+  ):
     assert main(['data', 'check', *arguments, '--data-dir', str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_classes_without_an_image_are_shown(tmp_path):
   task = tiny_task(train=6, test=0, classes=4)
-  base.store(with_examples(task, train=[e for e in examples_of(task) if e.label != 2]),
-             tmp_path, progress=lambda line: None)
+  base.store(
+    with_examples(task, train=[e for e in examples_of(task) if e.label != 2]),
+    tmp_path,
+    progress=lambda line: None,
+  )
   found = check_tasks(tmp_path)
   assert (found[0].classes, found[0].of_classes) == (3, 4)
   assert '  3 of 4  ' in table(found)
@@ -277,22 +347,37 @@ def test_labels_out_of_range(tmp_path):
 
 def of_recordings(task, *, train='day', test='night'):
   """The task with spans as sources: a second each, of one recording a split."""
+
   def items(split, recording):
-    return [dataclasses.replace(item, source=str(Span(
-        recording=recording, channel='ecg', start=i, stop=i + 1)))
-            for i, item in enumerate(task.splits[split])]
-  return dataclasses.replace(task, splits={
-      'train': items('train', train), 'test': items('test', test)})
+    return [
+      dataclasses.replace(
+        item, source=str(Span(recording=recording, channel='ecg', start=i, stop=i + 1))
+      )
+      for i, item in enumerate(task.splits[split])
+    ]
+
+  return dataclasses.replace(
+    task, splits={'train': items('train', train), 'test': items('test', test)}
+  )
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     ({'test': 'day'}, 'two/test: day, ecg, 0.000-1.000 s is not apart from one/train: '),
-    ({'train': 'night'}, 'one/test: night, ecg, 0.000-1.000 s is not apart from two/')])
-def test_demo_stores_nothing_where_splits_overlap(
-    tmp_path, monkeypatch, capsys, change, message):
+    ({'train': 'night'}, 'one/test: night, ecg, 0.000-1.000 s is not apart from two/'),
+  ],
+)
+def test_demo_stores_nothing_where_splits_overlap(tmp_path, monkeypatch, capsys, change, message):
   monkeypatch.setattr(fetch, 'fetch', lambda cache, *, progress: cache)
-  monkeypatch.setattr(tasks, 'demo_tasks', lambda cache, *, image_size: [
-      of_recordings(tiny_task('one')), of_recordings(tiny_task('two'), **change)])
+  monkeypatch.setattr(
+    tasks,
+    'demo_tasks',
+    lambda cache, *, image_size: [
+      of_recordings(tiny_task('one')),
+      of_recordings(tiny_task('two'), **change),
+    ],
+  )
   assert main(['data', 'demo', '--data-dir', str(tmp_path / 'data')]) == 2
   assert message in capsys.readouterr().err
   assert not (tmp_path / 'data').exists()
@@ -308,16 +393,19 @@ def test_demo_fetches_and_stores_every_task(tmp_path, monkeypatch, capsys):
 
   def demo_tasks(cache, *, image_size):
     calls.append(('tasks', cache, image_size))
-    return [of_recordings(tiny_task('one', image_size=image_size)),
-            of_recordings(tiny_task('two'))]
+    return [of_recordings(tiny_task('one', image_size=image_size)), of_recordings(tiny_task('two'))]
 
   monkeypatch.setattr(fetch, 'fetch', fetch_)
   monkeypatch.setattr(tasks, 'demo_tasks', demo_tasks)
   demo = ['data', 'demo', '--data-dir', str(tmp_path / 'data')]
   assert main([*demo, '--cache', 'here', '--image-size', '24']) == 0
   assert main(demo) == 2, 'stored in 96 pixels what was stored in 24'
-  assert calls == [('fetch', 'here'), ('tasks', tmp_path / 'cache', 24),
-                   ('fetch', None), ('tasks', tmp_path / 'cache', 96)]
+  assert calls == [
+    ('fetch', 'here'),
+    ('tasks', tmp_path / 'cache', 24),
+    ('fetch', None),
+    ('tasks', tmp_path / 'cache', 96),
+  ]
   assert list_tasks(tmp_path / 'data') == ['one', 'two']
   assert 'what the 2 demo tasks test on is apart' in capsys.readouterr().err
 
@@ -329,8 +417,7 @@ def test_the_real_demo_corpus_is_prepared_and_sound(tmp_path):
     require(default_cache_dir())
   except InputError as error:
     pytest.skip(str(error))
-  assert main(['data', 'demo', '--data-dir', str(tmp_path),
-               '--image-size', '32']) == 0
+  assert main(['data', 'demo', '--data-dir', str(tmp_path), '--image-size', '32']) == 0
   reports = check_tasks(tmp_path)
   assert len({r.task for r in reports}) >= 5
   assert [r.problems for r in reports if r.problems] == []

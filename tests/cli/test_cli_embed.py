@@ -10,19 +10,19 @@ import time
 
 import numpy as np
 import pytest
+from conftest import environment
 from PIL import Image
+from test_models import drawn
+from test_video import write_video
 
 import painformer_jax as pj
-from conftest import environment
-from painformer_jax.core import progress
-from painformer_jax.weights import folder as weights
 from painformer_jax.cli.main import main
+from painformer_jax.core import progress
 from painformer_jax.embedding.files import embed_files, find_files
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
 from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
-from test_models import drawn
-from test_video import write_video
+from painformer_jax.weights import folder as weights
 
 CONFIG = make_config('painformer_nano')
 
@@ -32,8 +32,11 @@ def stored(tmp_path_factory):
   """A weights folder of the nano model."""
   folder = tmp_path_factory.mktemp('weights') / 'nano'
   weights.save_weights(
-      folder, {path: np.asarray(a) for path, a in drawn(CONFIG).items()}, config=CONFIG,
-      source=weights.Source(name='nano.pth', sha256='ab' * 32, model='painformer_nano'))
+    folder,
+    {path: np.asarray(a) for path, a in drawn(CONFIG).items()},
+    config=CONFIG,
+    source=weights.Source(name='nano.pth', sha256='ab' * 32, model='painformer_nano'),
+  )
   return folder
 
 
@@ -63,9 +66,9 @@ def spoil(folder):
   (folder / 'text.jpg').write_text('no image')
   Image.fromarray(photograph(9)).save(folder / 'cut.jpg')
   cut = folder / 'cut.jpg'
-  cut.write_bytes(cut.read_bytes()[:cut.stat().st_size // 2])
+  cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
   clip = write_video(folder / 'short.mp4', 30)
-  clip.write_bytes(clip.read_bytes()[:clip.stat().st_size // 2])
+  clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
   write_video(folder / 'none.mp4', 0)
   return ['cut.jpg', 'none.mp4', 'short.mp4', 'text.jpg']
 
@@ -91,24 +94,33 @@ def test_images_folders_and_videos(painformer, stored, inputs, model):
   assert arrays['embedding'].shape == (12, 32) and arrays['embedding'].dtype == np.float32
   clip = str(inputs / 'clip.mp4')
   assert list(arrays['source']) == [str(inputs / 'b.png')] + [clip] * 10 + [
-      str(inputs / 'deep/a.JPG')]
+    str(inputs / 'deep/a.JPG')
+  ]
   assert arrays['frame'].dtype == np.int64
   assert list(arrays['frame']) == [-1, *range(10), -1]
   assert np.isnan(arrays['time'][[0, -1]]).all() and arrays['time'].dtype == np.float64
   np.testing.assert_allclose(arrays['time'][1:-1], np.arange(10) / 25, atol=1e-3)
   assert str(arrays['weights']) == f'painformer_nano nano.pth {"ab" * 32}'
   np.testing.assert_allclose(
-      arrays['embedding'][[0, -1]], pj.embed(model, np.stack(
-          [np.asarray(Image.fromarray(photograph(n)).resize((32, 32), Image.BILINEAR))
-           for n in (0, 1)])), atol=1e-5)
+    arrays['embedding'][[0, -1]],
+    pj.embed(
+      model,
+      np.stack(
+        [
+          np.asarray(Image.fromarray(photograph(n)).resize((32, 32), Image.BILINEAR))
+          for n in (0, 1)
+        ]
+      ),
+    ),
+    atol=1e-5,
+  )
   assert names(inputs.parent) == ['in', 'out.npz']
 
 
 def test_bad_inputs_are_named_and_the_rest_is_written(painformer, stored, inputs):
   bad = spoil(inputs)
   out = inputs.parent / 'out.npz'
-  done = painformer(
-      'embed', inputs, inputs / 'gone.png', '--weights', stored, '--out', out)
+  done = painformer('embed', inputs, inputs / 'gone.png', '--weights', stored, '--out', out)
   assert done.returncode == 2
   lines = [line for line in done.stderr.splitlines() if 'images/s' not in line]
   for name in [*bad, 'gone.png']:
@@ -130,17 +142,22 @@ def test_nothing_readable_writes_nothing(painformer, stored, tmp_path):
   assert names(tmp_path) == ['in']
 
 
-@pytest.mark.parametrize('options, message', [
+@pytest.mark.parametrize(
+  'options, message',
+  [
     (['--batch-size', '0'], '--batch-size and --every must be at least 1'),
     (['--every', '0'], '--batch-size and --every must be at least 1'),
     (['--weights', 'absent.pth'], 'absent.pth'),
     (['--out', 'absent/out.npz'], 'absent; make it first'),
     (['--out', f'{"o" * 300}.npz'], 'File name too long'),
     (['--out', ''], 'the argument after --out is empty'),
-    (['--weights='], '--weights is empty')])
+    (['--weights='], '--weights is empty'),
+  ],
+)
 def test_bad_usage_is_one_line(painformer, stored, inputs, options, message):
-  done = painformer('embed', inputs, '--weights', stored, '--out', 'out.npz', *options,
-                    cwd=inputs.parent)
+  done = painformer(
+    'embed', inputs, '--weights', stored, '--out', 'out.npz', *options, cwd=inputs.parent
+  )
   assert done.returncode == 2
   assert done.stderr.startswith('painformer: ') and message in done.stderr
   assert done.stderr.count('\n') == 1
@@ -152,8 +169,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(painformer, stored, inputs):
   done = painformer('embed', inputs, '--weights', stored, '--out', out, file_limit=1_000)
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1] == (
-      f'painformer: {out} cannot be written: File too large; free some space or choose another '
-      'place')
+    f'painformer: {out} cannot be written: File too large; free some space or choose another place'
+  )
   assert 'Traceback' not in done.stderr
   assert names(inputs.parent) == ['in']
 
@@ -172,22 +189,45 @@ def test_pillow_does_not_warn_of_large_images(painformer, stored, tmp_path):
   done = painformer('embed', tmp_path / 'a.png', '--weights', stored, '--out', tmp_path / 'o.npz')
   assert done.returncode == 0, done.stderr
   assert done.stderr.splitlines() == [
-      f'reads {stored}', '1 images to embed; compiles the model first']
+    f'reads {stored}',
+    '1 images to embed; compiles the model first',
+  ]
 
 
-@pytest.mark.parametrize('number, status, word', [
+@pytest.mark.parametrize(
+  'number, status, word',
+  [
     (signal.SIGINT, 130, 'interrupted'),
-    pytest.param(signal.SIGTERM, 143, 'stopped', marks=pytest.mark.slow)])
+    pytest.param(signal.SIGTERM, 143, 'stopped', marks=pytest.mark.slow),
+  ],
+)
 def test_an_interrupt_leaves_nothing(stored, tmp_path, number, status, word):
   write_video(tmp_path / 'long.mp4', 6_000, size=(320, 240))
   (tmp_path / 'out.npz').write_bytes(b'older')
   # Where tests run in the background, the signal is ignored unless asked for.
-  code = ('import signal, sys; from painformer_jax.cli.main import main; '
-          'signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())')
+  code = (
+    'import signal, sys; from painformer_jax.cli.main import main; '
+    'signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())'
+  )
   process = subprocess.Popen(
-      [sys.executable, '-c', code, 'embed', 'long.mp4', '--weights', stored,
-       '--out', 'out.npz', '--batch-size', '1'], cwd=tmp_path, text=True,
-      env=environment(JAX_PLATFORMS='cpu'), stderr=subprocess.PIPE)
+    [
+      sys.executable,
+      '-c',
+      code,
+      'embed',
+      'long.mp4',
+      '--weights',
+      stored,
+      '--out',
+      'out.npz',
+      '--batch-size',
+      '1',
+    ],
+    cwd=tmp_path,
+    text=True,
+    env=environment(JAX_PLATFORMS='cpu'),
+    stderr=subprocess.PIPE,
+  )
   try:
     deadline = time.monotonic() + 120
     while not any(p.stat().st_size for p in tmp_path.glob('.out.npz.*/embedding')):
@@ -213,8 +253,12 @@ def test_every_nth_frame_in_batches_of_any_size(model, inputs, tmp_path):
   for n, size in enumerate([1, 4]):
     out = tmp_path / f'{n}.npz'
     summary = embed_files(
-        model, [inputs / 'clip.mp4'], out, batch_size=size,
-        reader=PictureReader(config=PictureConfig(every=4)))
+      model,
+      [inputs / 'clip.mp4'],
+      out,
+      batch_size=size,
+      reader=PictureReader(config=PictureConfig(every=4)),
+    )
     assert (summary.rows, summary.files, summary.problems) == (3, 1, ())
     results.append(read(out))
   for arrays in results:
@@ -225,10 +269,9 @@ def test_every_nth_frame_in_batches_of_any_size(model, inputs, tmp_path):
 
 def test_a_video_that_ends_early_keeps_its_frames(model, tmp_path):
   clip = write_video(tmp_path / 'a.avi', 40, codec='MJPG')
-  clip.write_bytes(clip.read_bytes()[:clip.stat().st_size // 2])
+  clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
   said = []
-  summary = embed_files(
-      model, [clip], tmp_path / 'out.npz', batch_size=4, say=said.append)
+  summary = embed_files(model, [clip], tmp_path / 'out.npz', batch_size=4, say=said.append)
   problems = [line for line in said[1:] if 'images/s' not in line]  # On a slow machine.
   assert 5 < summary.rows < 35 and summary.problems == tuple(problems)
   assert re.search(r'a.avi is damaged: it ends after \d+ of 40', problems[0])
@@ -237,7 +280,11 @@ def test_a_video_that_ends_early_keeps_its_frames(model, tmp_path):
 def test_files_are_found_in_a_stable_order(inputs):
   files, problems = find_files([inputs / 'notes.txt', inputs, inputs / 'absent'])
   assert [str(pathlib.Path(f).relative_to(inputs)) for f in files] == [
-      'notes.txt', 'b.png', 'clip.mp4', 'deep/a.JPG']
+    'notes.txt',
+    'b.png',
+    'clip.mp4',
+    'deep/a.JPG',
+  ]
   assert len(problems) == 1 and 'absent does not exist' in problems[0]
 
 
@@ -249,11 +296,13 @@ def test_entries_that_cannot_be_read_are_named(inputs):
   files, problems = find_files([inputs, 'n' * 300, inputs / 'b.png' / 'deeper', ''])
   assert [pathlib.Path(f).name for f in files] == ['b.png', 'clip.mp4', 'a.JPG']
   assert problems == [
-      f'{inputs}/gone.jpg is a link to what does not exist',
-      f'{inputs}/loop.png cannot be read: Too many levels of symbolic links',
-      f'{inputs}/pipe.bmp is no regular file',
-      f'{"n" * 300} cannot be read: File name too long',
-      f'{inputs}/b.png/deeper does not exist', ' does not exist']
+    f'{inputs}/gone.jpg is a link to what does not exist',
+    f'{inputs}/loop.png cannot be read: Too many levels of symbolic links',
+    f'{inputs}/pipe.bmp is no regular file',
+    f'{"n" * 300} cannot be read: File name too long',
+    f'{inputs}/b.png/deeper does not exist',
+    ' does not exist',
+  ]
 
 
 def test_folders_without_permission_are_named(inputs, monkeypatch):
@@ -268,8 +317,10 @@ def test_folders_without_permission_are_named(inputs, monkeypatch):
   finally:
     os.seteuid(user)
     (inputs / 'deep').chmod(0o755)
-  assert found == (['in/b.png', 'in/clip.mp4'], [
-      f'in/deep{name} cannot be read: Permission denied' for name in ('', '/a.JPG', '')])
+  assert found == (
+    ['in/b.png', 'in/clip.mp4'],
+    [f'in/deep{name} cannot be read: Permission denied' for name in ('', '/a.JPG', '')],
+  )
 
 
 def test_embeddings_that_are_not_finite_are_counted(painformer, stored, inputs):
@@ -277,8 +328,11 @@ def test_embeddings_that_are_not_finite_are_counted(painformer, stored, inputs):
   arrays = weights.load_weights(stored).variables
   spoilt = {'norm1/bias', 'patch_embed1/bn1/mean'} & arrays.keys()
   weights.save_weights(
-      inputs.parent / 'nan', arrays | {p: np.nan * arrays[p] for p in spoilt}, config=CONFIG,
-      source=weights.Source(name='nan.pth'))
+    inputs.parent / 'nan',
+    arrays | {p: np.nan * arrays[p] for p in spoilt},
+    config=CONFIG,
+    source=weights.Source(name='nan.pth'),
+  )
   out = inputs.parent / 'out.npz'
   done = painformer('embed', inputs, '--weights', inputs.parent / 'nan', '--out', out)
   assert done.returncode == 2
@@ -293,7 +347,8 @@ def test_an_unknown_suffix_is_told_by_content(model, inputs, tmp_path):
   (inputs / 'clip.mp4').rename(inputs / 'clip')
   (inputs / 'b.png').rename(inputs / 'picture')
   summary = embed_files(
-      model, [inputs / 'clip', inputs / 'picture'], tmp_path / 'out.npz', batch_size=4)
+    model, [inputs / 'clip', inputs / 'picture'], tmp_path / 'out.npz', batch_size=4
+  )
   assert summary.rows == 11
   assert list(read(tmp_path / 'out.npz')['frame']) == [*range(10), -1]
 
@@ -308,13 +363,12 @@ def test_progress_has_a_rate_and_an_estimate(model, inputs, tmp_path, monkeypatc
     assert re.fullmatch(rf'{rows} of 12 images  [\d.,]+ images/s  eta .+', line)
 
 
-@pytest.mark.parametrize('culprit', [
-    'inference.Embedder.__call__', 'modalities.images.squash'])
-def test_a_defect_is_not_taken_for_bad_input(
-    model, inputs, tmp_path, monkeypatch, culprit):
+@pytest.mark.parametrize('culprit', ['inference.Embedder.__call__', 'modalities.images.squash'])
+def test_a_defect_is_not_taken_for_bad_input(model, inputs, tmp_path, monkeypatch, culprit):
   # The second one runs in the decoding thread.
   def fail(*_, **__):
     raise RuntimeError('out of memory')
+
   monkeypatch.setattr(f'painformer_jax.{culprit}', fail)
   with pytest.raises(RuntimeError, match='out of memory'):
     embed_files(model, [inputs / 'clip.mp4'], tmp_path / 'out.npz', batch_size=1)
@@ -327,7 +381,8 @@ def test_weights_of_another_input_size(stored, inputs, tmp_path):
   image = np.asarray(Image.fromarray(photograph(0)).resize((48, 48), Image.BILINEAR))
   assert summary.rows == 1
   np.testing.assert_allclose(
-      read(tmp_path / 'out.npz')['embedding'], pj.embed(model, image[None]), atol=1e-5)
+    read(tmp_path / 'out.npz')['embedding'], pj.embed(model, image[None]), atol=1e-5
+  )
 
 
 # --- memory ------------------------------------------------------------------
@@ -336,7 +391,7 @@ def test_weights_of_another_input_size(stored, inputs, tmp_path):
 def resident() -> float:
   """MiB in memory now."""
   pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
-  return pages * os.sysconf('SC_PAGE_SIZE') / 2 ** 20
+  return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
 
 
 def largest_while_embedding(short, long, out):
@@ -357,9 +412,13 @@ def largest_while_embedding(short, long, out):
 def test_memory_does_not_grow_with_a_video_s_length(tmp_path, on_devices, measured):
   short = write_video(tmp_path / 'short.mp4', 150, size=(320, 240))
   long = write_video(tmp_path / 'long.mp4', 3_000, size=(320, 240))
-  found = on_devices(1, largest_while_embedding, short=str(short), long=str(long),
-                     out=str(tmp_path / 'out.npz'))
+  found = on_devices(
+    1, largest_while_embedding, short=str(short), long=str(long), out=str(tmp_path / 'out.npz')
+  )
   assert (found['short']['rows'], found['long']['rows']) == (150, 3_000)
   # The frames are 660 MiB; keeping them resized costs 49. Allocators vary by 12.
-  measured('memory for 3000 frames of video over that for 150, MiB',
-           found['long']['memory'] - found['short']['memory'], limit=24)
+  measured(
+    'memory for 3000 frames of video over that for 150, MiB',
+    found['long']['memory'] - found['short']['memory'],
+    limit=24,
+  )

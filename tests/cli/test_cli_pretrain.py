@@ -8,6 +8,18 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from tiny_tasks import store_tiny
+from training_runs import (
+  QUICK_COMPILE,
+  SMALL_OVERRIDES,
+  TASKS,
+  CommandLine,
+  assert_bad_input,
+  quick_training,
+  rows,
+  shared_folder,
+  small_config,
+)
 
 from painformer_jax.checkpoints import store
 from painformer_jax.cli.main import main
@@ -15,10 +27,6 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.training import loop, setup
 from painformer_jax.training.config import from_config_dict
 from painformer_jax.training.metrics import NonFiniteLoss, read_metrics
-from tiny_tasks import store_tiny
-from training_runs import (
-    QUICK_COMPILE, SMALL_OVERRIDES, TASKS, CommandLine, assert_bad_input, quick_training, rows,
-    shared_folder, small_config)
 
 
 @pytest.fixture(scope='module')
@@ -73,11 +81,14 @@ def test_help_has_an_example(capsys):
   assert '--workdir' in example and example[example.index('--config') + 1] == 'configs/demo.py'
 
 
-@pytest.mark.parametrize('arguments,message', [
+@pytest.mark.parametrize(
+  'arguments,message',
+  [
     ([], 'required: --config, --workdir'),
     (['--config', 'configs/tiny.py'], 'required: --workdir'),
     (['--config'], 'expected one argument'),
-])
+  ],
+)
 def test_usage(arguments, message, capsys):
   with pytest.raises(SystemExit) as stop:
     main(['pretrain', *arguments])
@@ -87,36 +98,46 @@ def test_usage(arguments, message, capsys):
   assert line.endswith('(see: painformer pretrain --help)\n') and line.count('\n') == 1
 
 
-@pytest.mark.parametrize('argument,message', [
+@pytest.mark.parametrize(
+  'argument,message',
+  [
     ('--nonsense', "unknown argument '--nonsense': overrides are --config.KEY=VALUE"),
     ('--steps=3', "unknown argument '--steps=3': overrides are --config.KEY=VALUE"),
     ('extra', "unknown argument 'extra'"),
     ('--config.steps', "unknown argument '--config.steps': overrides are --config.KEY=VALUE"),
-    ('--config.steps=abc', "--config.steps=abc: ValueError: invalid literal for int() with base "
-     "10: 'abc'"),
-    ('--config.stepz=3', '--config.stepz=3: configs/tiny.py has no config.stepz; did you mean '
-     'steps?'),
+    (
+      '--config.steps=abc',
+      "--config.steps=abc: ValueError: invalid literal for int() with base 10: 'abc'",
+    ),
+    (
+      '--config.stepz=3',
+      '--config.stepz=3: configs/tiny.py has no config.stepz; did you mean steps?',
+    ),
     ('--config.optimizer.learning_rat=3', 'did you mean learning_rate?'),
     ('--config.tasks.gamma.rows=3', 'configs/tiny.py has no config.tasks.gamma.rows'),
     ('--config.steps=-5', 'config.steps is -5, below 1'),
     ('--config.model.gate=ftt', "config.model.gate is 'ftt'; did you mean fft?"),
-    ('--config.tasks.alpha.augment=fce', "config.tasks.alpha.augment: no augmentation 'fce' (did you mean face?)"),
+    (
+      '--config.tasks.alpha.augment=fce',
+      "config.tasks.alpha.augment: no augmentation 'fce' (did you mean face?)",
+    ),
     ('--config.data_dir=nowhere', 'there is no data folder nowhere; `painformer data prepare'),
     ('--config.initial_weights=nowhere.pth', 'nowhere.pth'),
     ('--distributed', '--distributed: the processes do not find each other'),
-])
+  ],
+)
 def test_bad_arguments(refused, argument, message):
   assert message in refused(argument)
 
 
 CONFIGS = {
-    'syntax.py': ('def get_config(:\n  pass\n', 'SyntaxError: invalid syntax'),
-    'raises.py': ('def get_config():\n  return 1 / 0\n', 'ZeroDivisionError: division by zero'),
-    'imports.py': ('import not_a_module\n', "No module named 'not_a_module'"),
-    'exits.py': ('import sys\nsys.exit(3)\n', 'SystemExit: 3'),
-    'empty.py': ('', "the file has no attribute 'get_config'"),
-    'number.py': ('def get_config():\n  return 5\n', 'get_config() must return a ConfigDict'),
-    'nothing.py': ('def get_config():\n  pass\n', 'get_config() must return a ConfigDict'),
+  'syntax.py': ('def get_config(:\n  pass\n', 'SyntaxError: invalid syntax'),
+  'raises.py': ('def get_config():\n  return 1 / 0\n', 'ZeroDivisionError: division by zero'),
+  'imports.py': ('import not_a_module\n', "No module named 'not_a_module'"),
+  'exits.py': ('import sys\nsys.exit(3)\n', 'SystemExit: 3'),
+  'empty.py': ('', "the file has no attribute 'get_config'"),
+  'number.py': ('def get_config():\n  return 5\n', 'get_config() must return a ConfigDict'),
+  'nothing.py': ('def get_config():\n  pass\n', 'get_config() must return a ConfigDict'),
 }
 
 
@@ -131,10 +152,12 @@ def test_bad_config_files(refused, tmp_path, name, overrides):
 
 def test_a_typo_in_a_config_file(refused, tmp_path):
   (tmp_path / 'typo.py').write_text(
-      'from configs.tiny import get_config as tiny\ndef get_config():\n'
-      '  config = tiny()\n  config.optimizer.learning_rat = 1\n  return config\n')
+    'from configs.tiny import get_config as tiny\ndef get_config():\n'
+    '  config = tiny()\n  config.optimizer.learning_rat = 1\n  return config\n'
+  )
   assert refused(config=tmp_path / 'typo.py').startswith(
-      "config.optimizer has no field 'learning_rat'; did you mean learning_rate?")
+    "config.optimizer has no field 'learning_rat'; did you mean learning_rate?"
+  )
 
 
 def test_a_config_file_that_is_not_there(refused, tmp_path):
@@ -157,8 +180,10 @@ def test_a_task_without_held_out_images(refused, tmp_path):
 def test_rows_that_do_not_split_over_the_devices(folder, tmp_path):
   done = CommandLine(folder=folder, devices=3).run(tmp_path / 'run')
   assert_bad_input(
-      done, 'task alpha has 8 rows a batch, which do not split over 3 devices: make '
-      'config.tasks.alpha.rows a multiple of 3')
+    done,
+    'task alpha has 8 rows a batch, which do not split over 3 devices: make '
+    'config.tasks.alpha.rows a multiple of 3',
+  )
   assert not (tmp_path / 'run').exists()
 
 
@@ -166,8 +191,7 @@ def test_workdirs(refused, tmp_path):
   (tmp_path / 'thesis').mkdir()
   (tmp_path / 'thesis' / 'chapter.tex').write_text('')
   assert 'is not empty and holds no run' in refused(workdir=tmp_path / 'thesis')
-  assert 'cannot be used: Not a directory' in refused(
-      workdir=tmp_path / 'thesis' / 'chapter.tex')
+  assert 'cannot be used: Not a directory' in refused(workdir=tmp_path / 'thesis' / 'chapter.tex')
   assert 'cannot be used: ' in refused(workdir=tmp_path / 'thesis' / 'chapter.tex' / 'run')
 
 
@@ -203,18 +227,27 @@ def again(workdir, data, **changes):
 def test_a_run_and_its_report(finished, data):
   workdir, report = finished
   assert {p.name for p in workdir.iterdir()} == {
-      'config.json', 'checkpoints', 'metrics.jsonl', 'tensorboard', 'report.json',
-      'parameters.txt'}
+    'config.json',
+    'checkpoints',
+    'metrics.jsonl',
+    'tensorboard',
+    'report.json',
+    'parameters.txt',
+  }
   assert sorted(p.name for p in (workdir / 'checkpoints').iterdir()) == ['3', '6']
   assert [row['step'] for row in read_metrics(workdir) if 'loss' in row] == [2, 4, 6]
   assert report['steps'] == 6 and report['images'] == 6 * 16
   last, evaluated = rows(workdir)[-2:]
   for name, classes in TASKS.items():
     assert report['tasks'][name] == {
-        'classes': classes, 'modality': 'noise', 'train_images': 24, 'test_images': 7,
-        'train_loss': last[f'task/{name}/loss'],
-        'train_accuracy': last[f'task/{name}/accuracy'],
-        'test_accuracy': evaluated[f'eval/{name}/accuracy']}
+      'classes': classes,
+      'modality': 'noise',
+      'train_images': 24,
+      'test_images': 7,
+      'train_loss': last[f'task/{name}/loss'],
+      'train_accuracy': last[f'task/{name}/accuracy'],
+      'test_accuracy': evaluated[f'eval/{name}/accuracy'],
+    }
   assert report['environment']['jax'] == jax.__version__
 
 
@@ -230,8 +263,16 @@ def test_a_finished_run_started_again_changes_nothing(workdir, data, capfd):
 
 def test_fields_that_may_change_may(workdir, data, tmp_path):
   moved = shutil.copytree(data, tmp_path / 'moved')
-  again(workdir, moved, log_every=1, eval_every=2, checkpoint_every=1, keep_checkpoints=5,
-        threads=1, eval_batch=3)
+  again(
+    workdir,
+    moved,
+    log_every=1,
+    eval_every=2,
+    checkpoint_every=1,
+    keep_checkpoints=5,
+    threads=1,
+    eval_batch=3,
+  )
   with pytest.raises(InputError, match=r'another configuration \(steps: 6 -> 7\)'):
     again(workdir, data, steps=7)
 
@@ -242,8 +283,9 @@ def test_changed_data_is_refused(workdir, tmp_path):
   with pytest.raises(InputError) as error:
     again(workdir, tmp_path / 'data')
   assert str(error.value) == (
-      f'the prepared data in {tmp_path}/data changed since {workdir} was started: restore it, '
-      'or take another --workdir')
+    f'the prepared data in {tmp_path}/data changed since {workdir} was started: restore it, '
+    'or take another --workdir'
+  )
 
 
 def test_a_damaged_checkpoint_and_going_on_from_the_one_before(workdir, data, capfd):
@@ -292,13 +334,20 @@ def test_an_absurd_learning_rate(folder, tmp_path):
   command = CommandLine(folder=folder, flags=QUICK_COMPILE, overrides=SMALL_OVERRIDES)
   workdir = tmp_path / 'run'
   done = command.run(
-      workdir, '--config.steps=40', '--config.log_every=10', '--config.checkpoint_every=2',
-      '--config.optimizer.learning_rate=1e7', '--config.optimizer.warmup_steps=30')
+    workdir,
+    '--config.steps=40',
+    '--config.log_every=10',
+    '--config.checkpoint_every=2',
+    '--config.optimizer.learning_rate=1e7',
+    '--config.optimizer.warmup_steps=30',
+  )
   line = assert_bad_input(done)
   found = re.fullmatch(
-      r'painformer: the loss of step (\d+) is (not finite \(tasks: (.*)\)|finite, but not its '
-      r'.*); the last good state is the (checkpoint of step (\d+)|start \(no checkpoint yet\)) '
-      rf'in {workdir}: lower config.optimizer.learning_rate, with another --workdir', line)
+    r'painformer: the loss of step (\d+) is (not finite \(tasks: (.*)\)|finite, but not its '
+    r'.*); the last good state is the (checkpoint of step (\d+)|start \(no checkpoint yet\)) '
+    rf'in {workdir}: lower config.optimizer.learning_rate, with another --workdir',
+    line,
+  )
   assert found, line
   step, tasks, good = int(found[1]), found[3], found[5]
   assert good is not None and int(good) == (step - 1) // 2 * 2
@@ -307,12 +356,16 @@ def test_an_absurd_learning_rate(folder, tmp_path):
   assert assert_finite_checkpoints(workdir)[-1] == int(good)
 
 
-@pytest.mark.parametrize('name,message', [
+@pytest.mark.parametrize(
+  'name,message',
+  [
     ('task/beta/loss', r'the loss of step 5 is not finite \(tasks: beta\)'),
     ('gradient_norm', 'the loss of step 5 is finite, but not its gradient_norm'),
-])
+  ],
+)
 def test_nothing_is_saved_after_a_figure_that_is_not_finite(
-    name, message, data, tmp_path, monkeypatch):
+  name, message, data, tmp_path, monkeypatch
+):
   """Not even where the step is not logged."""
   make = setup.make_train_step
 
@@ -330,8 +383,9 @@ def test_nothing_is_saved_after_a_figure_that_is_not_finite(
     return call
 
   monkeypatch.setattr(setup, 'make_train_step', broken)
-  with pytest.raises(NonFiniteLoss, match=(
-      f'^{message}; the last good state is the checkpoint of step 3 in')):
+  with pytest.raises(
+    NonFiniteLoss, match=(f'^{message}; the last good state is the checkpoint of step 3 in')
+  ):
     again(tmp_path / 'run', data, log_every=100)
   assert assert_finite_checkpoints(tmp_path / 'run') == [3]
 
@@ -359,8 +413,9 @@ def test_a_full_disk(finished, data, tmp_path, capfd):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert str(error.value) == (
-      f'a checkpoint could not be written to {workdir}/checkpoints: File too large; the ones '
-      'before it are whole: make room, then run the same command again')
+    f'a checkpoint could not be written to {workdir}/checkpoints: File too large; the ones '
+    'before it are whole: make room, then run the same command again'
+  )
   printed = capfd.readouterr().err
   assert not any(word in printed for word in ('Traceback', 'orbax', 'asyncio'))
   assert store.latest_step(workdir / 'checkpoints') is None

@@ -27,7 +27,7 @@ from painformer_jax.training.state import BACKBONE, group
 
 SHAPE = SMALL_MODEL | {'image_size': 32}
 
-CONFIG = f'''
+CONFIG = f"""
 from painformer_jax.training.config import defaults
 
 def get_config():
@@ -40,29 +40,38 @@ def get_config():
   config.optimizer.learning_rate = 1e-3
   config.eval_batch = 8
   return config
-'''
+"""
 
 
 def _coin_task(train=30, test=60) -> TaskSource:
   """Noise whose label nothing tells; a class of twice the other's size."""
+
   def items(start, stop):
     for i in range(start, stop):
       rng = np.random.default_rng([1, i])
       image = encode(rng.integers(0, 256, (32, 32, 3), np.uint8))
-      yield Item(key=f'c{i}', label=int(rng.random() < 1 / 3), source=f'coin {i}',
-                 detail=image)
+      yield Item(key=f'c{i}', label=int(rng.random() < 1 / 3), source=f'coin {i}', detail=image)
+
   return TaskSource(
-      name='coin', classes=('heads', 'tails'), modality='noise',
-      description='Heads or <tails>, from noise.', licence='CC0',
-      splits={'train': list(items(0, train)), 'test': list(items(train, train + test))},
-      read=lambda item: item.detail)
+    name='coin',
+    classes=('heads', 'tails'),
+    modality='noise',
+    description='Heads or <tails>, from noise.',
+    licence='CC0',
+    splits={'train': list(items(0, train)), 'test': list(items(train, train + test))},
+    read=lambda item: item.detail,
+  )
 
 
 def _painformer(*arguments, cwd, **variables):
   return subprocess.run(
-      [sys.executable, '-m', 'painformer_jax', *map(str, arguments)], cwd=cwd,
-      env=environment(JAX_PLATFORMS='cpu', **variables), capture_output=True, text=True,
-      timeout=600)
+    [sys.executable, '-m', 'painformer_jax', *map(str, arguments)],
+    cwd=cwd,
+    env=environment(JAX_PLATFORMS='cpu', **variables),
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
 
 
 @pytest.fixture(scope='module')
@@ -72,8 +81,9 @@ def place(tmp_path_factory):
   store_tiny(place / 'data', 'bright', train=30, test=15, classes=3, image_size=32)
   store(_coin_task(), place / 'data', progress=lambda line: None)
   (place / 'config.py').write_text(CONFIG)
-  done = _painformer('pretrain', '--config', 'config.py', '--workdir', 'run', cwd=place,
-                     XLA_FLAGS=QUICK_COMPILE)
+  done = _painformer(
+    'pretrain', '--config', 'config.py', '--workdir', 'run', cwd=place, XLA_FLAGS=QUICK_COMPILE
+  )
   assert done.returncode == 0, done.stderr
   shutil.copytree(place / 'run', place / 'bare')
   shutil.copy(place / 'run/report.json', place / 'trained.json')
@@ -92,6 +102,7 @@ def report(place, monkeypatch, capsys):
   def run(*arguments):
     status = main.main(['report', *map(str, arguments)])
     return status, *capsys.readouterr()
+
   return run
 
 
@@ -166,8 +177,7 @@ def test_the_html_page_holds_the_figures(place):
   text = (place / 'run/report.html').read_text()
   loads = re.findall(r'(?:src|href)="([^"]*)"', text)
   files = [base64.b64decode(l.removeprefix('data:image/png;base64,')) for l in loads]
-  assert files == [(place / 'run' / name).read_bytes()
-                   for name in ('curves.png', 'embeddings.png')]
+  assert files == [(place / 'run' / name).read_bytes() for name in ('curves.png', 'embeddings.png')]
   assert 'Heads or &lt;tails&gt;, from noise.' in text
   for png in files:
     image = np.asarray(Image.open(io.BytesIO(png)).convert('L'))
@@ -183,7 +193,8 @@ def test_a_second_report_is_the_same_and_embeds_nothing(place, report):
   assert status == 0
   assert 'uses the embeddings of step 6' in errors
   assert times == [
-      os.stat(place / f'run/embeddings/{t}.npz').st_mtime_ns for t in ('bright', 'coin')]
+    os.stat(place / f'run/embeddings/{t}.npz').st_mtime_ns for t in ('bright', 'coin')
+  ]
   assert (place / 'run/report.html').read_bytes() == before['report.html']
   for name in names[1:]:
     assert (place / 'run' / name).read_bytes() == before[name]
@@ -191,8 +202,10 @@ def test_a_second_report_is_the_same_and_embeds_nothing(place, report):
 
   def without_times(page):
     return re.sub(r'<p class="note">Embeddings:.*?</p>', '', page)
+
   assert without_times((place / 'other.html').read_text()) == without_times(
-      before['report.html'].decode())
+    before['report.html'].decode()
+  )
 
 
 def test_an_unfinished_run_and_damaged_embeddings(place, report):
@@ -201,8 +214,7 @@ def test_an_unfinished_run_and_damaged_embeddings(place, report):
   (place / 'part/report.json').unlink()
   config = _read(place / 'part/config.json') | {'steps': 60}
   (place / 'part/config.json').write_text(json.dumps(config))
-  shutil.copytree(place / 'part/checkpoints/6',
-                  place / 'part/checkpoints/9.orbax-checkpoint-tmp-1')
+  shutil.copytree(place / 'part/checkpoints/6', place / 'part/checkpoints/9.orbax-checkpoint-tmp-1')
   # One task's file is cut short, the other's is of another checkpoint.
   file = place / 'part/embeddings/bright.npz'
   file.write_bytes(file.read_bytes()[:-100])
@@ -215,14 +227,15 @@ def test_an_unfinished_run_and_damaged_embeddings(place, report):
   assert 'UNFINISHED: 54 steps are to come' in text
   assert 'UNFINISHED: 54 steps are to come' in (place / 'part/report.html').read_text()
   for task in ('bright', 'coin'):
-    with np.load(place / f'run/embeddings/{task}.npz') as whole, \
-        np.load(place / f'part/embeddings/{task}.npz') as again:
+    with (
+      np.load(place / f'run/embeddings/{task}.npz') as whole,
+      np.load(place / f'part/embeddings/{task}.npz') as again,
+    ):
       np.testing.assert_array_equal(whole['embedding'], again['embedding'])
   found, whole = _read(place / 'part/report.json'), _read(place / 'run/report.json')
   assert found['report']['finished'] is False
   assert found['images'] == whole['images']
-  assert (found['tasks']['coin']['probe_accuracy']
-          == whole['tasks']['coin']['probe_accuracy'])
+  assert found['tasks']['coin']['probe_accuracy'] == whole['tasks']['coin']['probe_accuracy']
   assert not list((place / 'part').rglob('*.partial'))
 
 

@@ -38,8 +38,13 @@ class Whole:
 WHOLE = Whole(name='x', parts={'one': Part(size=3)}, anything={'k': [1, None]}, maybe=Part(size=9))
 
 
-@given(st.text(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
-       st.lists(st.integers()), st.booleans())
+@given(
+  st.text(),
+  st.integers(),
+  st.floats(allow_nan=False, allow_infinity=False),
+  st.lists(st.integers()),
+  st.booleans(),
+)
 def test_what_was_written_is_built_again(name, size, rate, numbers, flag):
   whole = Whole(name=name, part=Part(size=size, rate=rate), numbers=tuple(numbers), flag=flag)
   record = json.loads(json.dumps(dataclasses.asdict(whole)))
@@ -47,17 +52,23 @@ def test_what_was_written_is_built_again(name, size, rate, numbers, flag):
   assert changes(record, with_defaults(Whole, record)) == []
 
 
-@pytest.mark.parametrize('values, words', [
+@pytest.mark.parametrize(
+  'values, words',
+  [
     ({}, 'w.name is missing'),
-    ({'name': 1}, "w.name is 1, not of type str"),
-    ({'name': 'x', 'parts': {'one': {'siz': 1}}}, "w.parts.one has no field 'siz'; did you mean size?"),
+    ({'name': 1}, 'w.name is 1, not of type str'),
+    (
+      {'name': 'x', 'parts': {'one': {'siz': 1}}},
+      "w.parts.one has no field 'siz'; did you mean size?",
+    ),
     ({'name': 'x', 'part': 3}, 'w.part is 3, not a table of fields'),
     ({'name': 'x', 'numbers': 3}, 'w.numbers is 3, not a list'),
     ({'name': 'x', 'numbers': (1, 'b')}, "w.numbers is 'b', not of type int"),
     ({'name': 'x', 'kind': 'c'}, "w.kind is 'c'"),
     ({'name': 'x', 'flag': 1}, 'w.flag is 1, not of type bool'),
     ({'name': 'x', 'part': {'size': True}}, 'w.part.size is True, not of type int'),
-])
+  ],
+)
 def test_a_mistake_says_where_it_is(values, words):
   with pytest.raises(InputError) as error:
     build(Whole, values, where='w')
@@ -78,8 +89,7 @@ def test_fields_of_later_releases_count_as_their_defaults():
   assert changes(record, with_defaults(Whole, older)) == ['parts.one.size: 4 -> 3']
   # Without a default there is nothing to assume.
   del older['name']
-  assert changes(record, with_defaults(Whole, older), free=['parts']) == [
-      'name: not there -> "x"']
+  assert changes(record, with_defaults(Whole, older), free=['parts']) == ['name: not there -> "x"']
 
 
 def test_what_may_change_is_left_out_by_path_or_by_first_name():

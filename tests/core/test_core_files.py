@@ -9,10 +9,10 @@ import sys
 import threading
 
 import pytest
-
 from conftest import environment
-from painformer_jax.core.files import check_file_target, write_atomically
+
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import check_file_target, write_atomically
 
 
 def write(path, content=b'new'):
@@ -43,11 +43,17 @@ def test_a_file_is_replaced_and_links_are_followed(tmp_path):
   assert len(list(tmp_path.iterdir())) == 4
 
 
-@pytest.mark.parametrize('name, message', [
+@pytest.mark.parametrize(
+  'name, message',
+  [
     ('absent/x', 'there is no folder .*absent; make it first'),
     ('file/x', 'there is no folder .*file; make it first'),
-    ('folder', 'is a folder; name a file'), ('socket', 'is a socket or a disk'),
-    ('x' * 300, 'File name too long'), ('loop', 'Too many levels of symbolic links')])
+    ('folder', 'is a folder; name a file'),
+    ('socket', 'is a socket or a disk'),
+    ('x' * 300, 'File name too long'),
+    ('loop', 'Too many levels of symbolic links'),
+  ],
+)
 def test_places_that_cannot_be(tmp_path, name, message, monkeypatch):
   (tmp_path / 'file').write_bytes(b'')
   (tmp_path / 'folder').mkdir()
@@ -99,14 +105,20 @@ def test_a_device_stays_a_device(tmp_path, minor, message):
 @pytest.mark.parametrize('to_a_file', [True, False])
 def test_standard_output_is_written_to(tmp_path, to_a_file):
   """Wherever it goes: a file that the shell has opened is not replaced."""
-  script = ('from painformer_jax.core.files import write_atomically\n'
-            'print("before")\n'
-            'write_atomically("/dev/stdout", lambda file: file.write(b"content\\n"))\n'
-            'print("after")\n')
+  script = (
+    'from painformer_jax.core.files import write_atomically\n'
+    'print("before")\n'
+    'write_atomically("/dev/stdout", lambda file: file.write(b"content\\n"))\n'
+    'print("after")\n'
+  )
   with (tmp_path / 'out').open('wb') as out:
     done = subprocess.run(
-        [sys.executable, '-c', script], stdout=out if to_a_file else subprocess.PIPE,
-        stderr=subprocess.PIPE, env=environment(), check=False)
+      [sys.executable, '-c', script],
+      stdout=out if to_a_file else subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      env=environment(),
+      check=False,
+    )
   assert (done.returncode, done.stderr) == (0, b'')
   printed = (tmp_path / 'out').read_bytes() if to_a_file else done.stdout
   assert printed == b'before\ncontent\nafter\n'

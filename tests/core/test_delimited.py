@@ -6,18 +6,19 @@ import io
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from painformer_jax.core.delimited import read_rows
 from painformer_jax.core.errors import InputError
 
 quick = settings(
-    max_examples=60, deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture])
+  max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
-CELL = st.text(
-    st.characters(codec='utf-8', exclude_characters='\r\n\x00\ufeff'),
-    max_size=8).map(str.strip)
+CELL = st.text(st.characters(codec='utf-8', exclude_characters='\r\n\x00\ufeff'), max_size=8).map(
+  str.strip
+)
 
 
 def field(draw, text):
@@ -34,7 +35,8 @@ def written_tables(draw):
   ends = st.sampled_from(['\n', '\r\n', ',\n', ' ,\n', '\n\n', '\n,,\n'])
   head = draw(st.sampled_from(['', '\ufeff']))
   text = f'{head}Path , LABEL,"split"{draw(ends)}' + ''.join(
-      ','.join(field(draw, cell) for cell in row) + draw(ends) for row in rows)
+    ','.join(field(draw, cell) for cell in row) + draw(ends) for row in rows
+  )
   return rows, text
 
 
@@ -44,8 +46,10 @@ def test_untidy_csv_gives_its_cells_back(tmp_path, table):
   rows, text = table
   path = tmp_path / 'table.csv'
   path.write_bytes(text.encode())
-  found = [tuple(row[c] for c in ('path', 'label', 'split'))
-           for row in read_rows(path, required=('label',))]
+  found = [
+    tuple(row[c] for c in ('path', 'label', 'split'))
+    for row in read_rows(path, required=('label',))
+  ]
   assert found == rows
 
 
@@ -63,26 +67,28 @@ def test_what_python_writes_as_csv_and_tsv_is_read(tmp_path, rows):
 
 def test_semicolons_and_missing_headers(tmp_path):
   (tmp_path / 'a.csv').write_text('path;label\nx.jpg;cat, or dog\n')
-  row, = read_rows(tmp_path / 'a.csv')
+  (row,) = read_rows(tmp_path / 'a.csv')
   assert (row['path'], row['label']) == ('x.jpg', 'cat, or dog')
   (tmp_path / 'tabs.csv').write_text('path\tlabel\nx.jpg\tcat, or dog\n')
-  row, = read_rows(tmp_path / 'tabs.csv', required=('label',))
+  (row,) = read_rows(tmp_path / 'tabs.csv', required=('label',))
   assert (row['path'], row['label']) == ('x.jpg', 'cat, or dog')
   (tmp_path / 'b.csv').write_text('x.jpg,3\ny.jpg,4\n')
-  rows = list(read_rows(tmp_path / 'b.csv', required=('Label',),
-                        header=('Path', 'Label')))
+  rows = list(read_rows(tmp_path / 'b.csv', required=('Label',), header=('Path', 'Label')))
   assert [(r['Path'], r['Label']) for r in rows] == [('x.jpg', '3'), ('y.jpg', '4')]
   assert rows[0].where.endswith('b.csv, row 1')
 
 
-@pytest.mark.parametrize('content,message', [
+@pytest.mark.parametrize(
+  'content,message',
+  [
     ('', 'is empty'),
     ('a,b\n1,2\n', "has no column 'label' .there: a, b."),
     ('label,Label\n1,2\n', "two columns 'label'"),
     ('label\n1,2\n', 'row 2: 2 values in 1 columns; quote'),
     ('label\n\n\n1,2\n', 'row 4: 2 values'),
     (b'label\n\xff\n', 'cannot be read: .*utf-8'),
-])
+  ],
+)
 def test_malformed_tables(tmp_path, content, message):
   path = tmp_path / 'table.csv'
   path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -104,8 +110,8 @@ def test_tables_of_other_types(tmp_path):
 
 def test_parquet_values_become_text(tmp_path):
   pyarrow.parquet.write_table(
-      pyarrow.table({'Label': [1, None, 3], 'rate': [0.5, 2.0, None]}),
-      tmp_path / 'x.parquet')
+    pyarrow.table({'Label': [1, None, 3], 'rate': [0.5, 2.0, None]}), tmp_path / 'x.parquet'
+  )
   rows = list(read_rows(tmp_path / 'x.parquet', required=('label',)))
   assert [r['label'] for r in rows] == ['1', '', '3']
   assert [r.number('rate') for r in rows] == [0.5, 2.0, None]

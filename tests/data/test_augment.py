@@ -4,19 +4,17 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 from skimage import data
+from tiny_tasks import encode
 
 from painformer_jax.data import augment
 from painformer_jax.data.batch import decode_rgb, decode_strictly
 from painformer_jax.modalities.images import squash
-from tiny_tasks import encode
 
 
 @pytest.fixture(scope='module')
 def photo():
   """[112, 112, 3] uint8 of a face."""
-  return cv2.resize(
-      data.astronaut()[:256, 100:356], (112, 112),
-      interpolation=cv2.INTER_AREA)
+  return cv2.resize(data.astronaut()[:256, 100:356], (112, 112), interpolation=cv2.INTER_AREA)
 
 
 def assert_close(image, other, *, at_most, on_average=None):
@@ -29,30 +27,33 @@ def assert_close(image, other, *, at_most, on_average=None):
 
 
 def test_flip(photo):
-  np.testing.assert_array_equal(
-      augment.flip(photo), ImageOps.mirror(Image.fromarray(photo)))
+  np.testing.assert_array_equal(augment.flip(photo), ImageOps.mirror(Image.fromarray(photo)))
 
 
 def test_crop_resized(photo):
   ours = augment.crop_resized(photo, top=5, left=9, height=80, width=100)
-  pillow = Image.fromarray(photo).crop((9, 5, 109, 85)).resize(
-      (112, 112), Image.Resampling.BILINEAR)
+  pillow = (
+    Image.fromarray(photo).crop((9, 5, 109, 85)).resize((112, 112), Image.Resampling.BILINEAR)
+  )
   assert_close(ours, pillow, at_most=1)
 
 
 @pytest.mark.parametrize('factor', [0.0, 0.4, 1.0, 1.7])
 def test_brightness(photo, factor):
   assert_close(
-      augment.brightness(photo, factor),
-      ImageEnhance.Brightness(Image.fromarray(photo)).enhance(factor),
-      at_most=1)
+    augment.brightness(photo, factor),
+    ImageEnhance.Brightness(Image.fromarray(photo)).enhance(factor),
+    at_most=1,
+  )
 
 
 @pytest.mark.parametrize('factor', [0.0, 0.4, 1.0, 1.7])
 def test_contrast(photo, factor):
   assert_close(
-      augment.contrast(photo, factor),
-      ImageEnhance.Contrast(Image.fromarray(photo)).enhance(factor), at_most=2)
+    augment.contrast(photo, factor),
+    ImageEnhance.Contrast(Image.fromarray(photo)).enhance(factor),
+    at_most=2,
+  )
 
 
 def test_shift_scale(photo):
@@ -60,13 +61,14 @@ def test_shift_scale(photo):
   # Pillow maps output to input and counts from pixel corners.
   half = 112 / 2
   pillow = Image.fromarray(photo).transform(
-      (112, 112), Image.Transform.AFFINE,
-      (1 / 1.1, 0, half - (half + 0.1 * 112) / 1.1,
-       0, 1 / 0.95, half - half / 0.95), Image.Resampling.BILINEAR)
+    (112, 112),
+    Image.Transform.AFFINE,
+    (1 / 1.1, 0, half - (half + 0.1 * 112) / 1.1, 0, 1 / 0.95, half - half / 0.95),
+    Image.Resampling.BILINEAR,
+  )
   inner = (slice(6, -6), slice(12, -6))
   # OpenCV rounds positions to 1/32 of a pixel.
-  assert_close(ours[inner], np.asarray(pillow)[inner],
-               at_most=8, on_average=0.6)
+  assert_close(ours[inner], np.asarray(pillow)[inner], at_most=8, on_average=0.6)
 
 
 def test_shift_is_to_the_right_by_a_share_of_the_width(photo):
@@ -76,8 +78,7 @@ def test_shift_is_to_the_right_by_a_share_of_the_width(photo):
 
 
 def test_blur(photo):
-  expected = ndimage.gaussian_filter(
-      photo.astype(float), (1.0, 1.0, 0), mode='mirror')
+  expected = ndimage.gaussian_filter(photo.astype(float), (1.0, 1.0, 0), mode='mirror')
   assert_close(augment.blur(photo, 1.0), np.round(expected), at_most=2)
 
 
@@ -108,8 +109,7 @@ def test_mask(photo):
   outside = np.ones((112, 112), bool)
   outside[box] = False
   np.testing.assert_array_equal(masked[outside], photo[outside])
-  np.testing.assert_array_equal(
-      augment.mask(photo, top=0, left=0, height=0, width=112), photo)
+  np.testing.assert_array_equal(augment.mask(photo, top=0, left=0, height=0, width=112), photo)
 
 
 # Policies.
@@ -117,8 +117,10 @@ def test_mask(photo):
 
 def flipped_share(name, image):
   """How often a result is more like the mirrored image than like the image."""
+
   def likeness(a, b):
     return np.corrcoef(a.ravel(), b.ravel())[0, 1]
+
   count = 0
   for seed in range(100):
     result = augment.policy(name)(image, np.random.default_rng(seed))
@@ -150,8 +152,9 @@ def test_decoders_agree_with_pillow(photo, suffix):
   encoded = encode(photo, suffix)
   decoded = decode_rgb(encoded)
   np.testing.assert_array_equal(decoded, decode_strictly(encoded))
-  assert_close(decoded, photo, at_most=0 if suffix == '.png' else 60,
-               on_average=0 if suffix == '.png' else 3)
+  assert_close(
+    decoded, photo, at_most=0 if suffix == '.png' else 60, on_average=0 if suffix == '.png' else 3
+  )
   assert decoded.flags.c_contiguous
 
 

@@ -2,9 +2,9 @@ import collections
 
 import numpy as np
 import pytest
+from test_augment_ops import photo, random_image
 
 from painformer_jax.data.augment import automatic, modalities, ops
-from test_augment_ops import photo, random_image
 
 
 def recorded(monkeypatch, policy, draws, image=None):
@@ -36,19 +36,27 @@ def bits(most, steps, bins=31):
 
 # torchvision's TrivialAugmentWide for images of 224 pixels.
 TRIVIAL = {
-    'identity': [0], 'autocontrast': [0], 'equalize': [0],
-    'shear_x': levels(0, 0.99, signed=True), 'shear_y': levels(0, 0.99, signed=True),
-    'translate_x': levels(0, 32, signed=True), 'translate_y': levels(0, 32, signed=True),
-    'rotate': levels(0, 135, signed=True),
-    **dict.fromkeys(('brightness', 'colour', 'contrast', 'sharpness'),
-                    levels(0, 0.99, signed=True, base=1)),
-    'posterize': bits(8, 6), 'solarize': levels(255, 0)}
+  'identity': [0],
+  'autocontrast': [0],
+  'equalize': [0],
+  'shear_x': levels(0, 0.99, signed=True),
+  'shear_y': levels(0, 0.99, signed=True),
+  'translate_x': levels(0, 32, signed=True),
+  'translate_y': levels(0, 32, signed=True),
+  'rotate': levels(0, 135, signed=True),
+  **dict.fromkeys(
+    ('brightness', 'colour', 'contrast', 'sharpness'), levels(0, 0.99, signed=True, base=1)
+  ),
+  'posterize': bits(8, 6),
+  'solarize': levels(255, 0),
+}
 
 
 def test_trivial_augment_draws_one_operation_at_any_level(monkeypatch):
   draws = 12_000
-  calls = recorded(monkeypatch, automatic.TrivialAugmentWide(), draws,
-                   np.zeros((4, 4, 3), np.uint8))
+  calls = recorded(
+    monkeypatch, automatic.TrivialAugmentWide(), draws, np.zeros((4, 4, 3), np.uint8)
+  )
   assert all(len(call) == 1 for call in calls)
   found = collections.defaultdict(collections.Counter)
   for [(name, value)] in calls:
@@ -58,15 +66,20 @@ def test_trivial_augment_draws_one_operation_at_any_level(monkeypatch):
     assert set(counts) == set(np.round(TRIVIAL[name], 6)), name
     # Evenly: four standard deviations of a count.
     share = draws / len(TRIVIAL)
-    assert abs(counts.total() - share) < 4 * share ** 0.5
+    assert abs(counts.total() - share) < 4 * share**0.5
     if len(TRIVIAL[name]) > 1:
       above = sum(c for value, c in counts.items() if value > np.median(TRIVIAL[name]))
       assert 0.4 < above / counts.total() < 0.6 or name == 'posterize'
 
 
-@pytest.mark.parametrize('space,expected', [
-    (automatic.TRIVIAL_WIDE, bits(8, 6)), (automatic.RAND, bits(8, 4)),
-    (automatic.AUGMIX, bits(4, 4, bins=10))])
+@pytest.mark.parametrize(
+  'space,expected',
+  [
+    (automatic.TRIVIAL_WIDE, bits(8, 6)),
+    (automatic.RAND, bits(8, 4)),
+    (automatic.AUGMIX, bits(4, 4, bins=10)),
+  ],
+)
 def test_bits_are_those_of_torchvision(space, expected):
   steps = len(expected) - 1
   found = [space.levels['posterize'].value(n / steps, False) for n in range(steps + 1)]
@@ -79,8 +92,12 @@ def test_randaugment_draws_n_operations_at_one_level(monkeypatch, n, magnitude):
   assert {len(call) for call in calls} == {n}
   share = magnitude / 30
   strongest = {
-      'shear_x': 0.3, 'shear_y': 0.3, 'translate_x': 150 / 331 * 224, 'rotate': 30.0,
-      'translate_y': 150 / 331 * 224}
+    'shear_x': 0.3,
+    'shear_y': 0.3,
+    'translate_x': 150 / 331 * 224,
+    'rotate': 30.0,
+    'translate_y': 150 / 331 * 224,
+  }
   for name, value in (step for call in calls for step in call):
     if name in strongest:
       assert abs(value) == pytest.approx(share * strongest[name])
@@ -123,8 +140,9 @@ def test_augmix_against_its_statement(monkeypatch, alpha):
   image = photo()
   for seed in range(12):
     policy = automatic.AugMix(severity=5, width=4, depth=0, alpha=alpha)
-    [steps] = recorded(monkeypatch, lambda image, _: policy(
-        image, np.random.default_rng(seed)), 1, image)
+    [steps] = recorded(
+      monkeypatch, lambda image, _: policy(image, np.random.default_rng(seed)), 1, image
+    )
     rng = np.random.default_rng(seed)
     shares, changed = rng.dirichlet([alpha] * 4), rng.beta(alpha, alpha)
     exact, steps = (1 - changed) * image.astype(float), iter(steps)
@@ -147,8 +165,10 @@ def _apply(image, step):
 
 def test_a_single_operation_is_left_to_a_narrow_modality():
   only = modalities.Modality(ops=('brightness',))
-  changed = {automatic.TrivialAugmentWide(modality=only)(
-      photo(), np.random.default_rng(seed)).mean().round() for seed in range(40)}
+  changed = {
+    automatic.TrivialAugmentWide(modality=only)(photo(), np.random.default_rng(seed)).mean().round()
+    for seed in range(40)
+  }
   assert len(changed) > 10
 
 

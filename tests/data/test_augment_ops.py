@@ -5,7 +5,8 @@ import functools
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
 
@@ -44,32 +45,38 @@ def affine(image, matrix):
 
 # As torchvision's policies call Pillow; translations in pixels of the image.
 PILLOW = {
-    'identity': lambda image, value: image,
-    'shear_x': lambda image, value: affine(image, (1, value, 0, 0, 1, 0)),
-    'shear_y': lambda image, value: affine(image, (1, 0, 0, value, 1, 0)),
-    'translate_x': lambda image, value: affine(
-        image, (1, 0, -int(value * image.width / 224), 0, 1, 0)),
-    'translate_y': lambda image, value: affine(
-        image, (1, 0, 0, 0, 1, -int(value * image.height / 224))),
-    'rotate': lambda image, value: image.rotate(value, Image.Resampling.NEAREST),
-    'brightness': lambda image, value: ImageEnhance.Brightness(image).enhance(value),
-    'colour': lambda image, value: ImageEnhance.Color(image).enhance(value),
-    'contrast': lambda image, value: ImageEnhance.Contrast(image).enhance(value),
-    'sharpness': lambda image, value: ImageEnhance.Sharpness(image).enhance(value),
-    'posterize': ImageOps.posterize,
-    'solarize': ImageOps.solarize,
-    'autocontrast': lambda image, value: ImageOps.autocontrast(image),
-    'equalize': lambda image, value: ImageOps.equalize(image),
-    'invert': lambda image, value: ImageOps.invert(image),
+  'identity': lambda image, value: image,
+  'shear_x': lambda image, value: affine(image, (1, value, 0, 0, 1, 0)),
+  'shear_y': lambda image, value: affine(image, (1, 0, 0, value, 1, 0)),
+  'translate_x': lambda image, value: affine(
+    image, (1, 0, -int(value * image.width / 224), 0, 1, 0)
+  ),
+  'translate_y': lambda image, value: affine(
+    image, (1, 0, 0, 0, 1, -int(value * image.height / 224))
+  ),
+  'rotate': lambda image, value: image.rotate(value, Image.Resampling.NEAREST),
+  'brightness': lambda image, value: ImageEnhance.Brightness(image).enhance(value),
+  'colour': lambda image, value: ImageEnhance.Color(image).enhance(value),
+  'contrast': lambda image, value: ImageEnhance.Contrast(image).enhance(value),
+  'sharpness': lambda image, value: ImageEnhance.Sharpness(image).enhance(value),
+  'posterize': ImageOps.posterize,
+  'solarize': ImageOps.solarize,
+  'autocontrast': lambda image, value: ImageOps.autocontrast(image),
+  'equalize': lambda image, value: ImageOps.equalize(image),
+  'invert': lambda image, value: ImageOps.invert(image),
 }
 
 FACTOR = st.floats(0, 2)
 VALUES = {
-    'shear_x': st.floats(-1, 1), 'shear_y': st.floats(-1, 1),
-    'translate_x': st.floats(-100, 100), 'translate_y': st.floats(-100, 100),
-    'rotate': st.floats(-180, 180), 'posterize': st.integers(1, 8),
-    'solarize': st.floats(0, 256),
-    **dict.fromkeys(('brightness', 'colour', 'contrast', 'sharpness'), FACTOR)}
+  'shear_x': st.floats(-1, 1),
+  'shear_y': st.floats(-1, 1),
+  'translate_x': st.floats(-100, 100),
+  'translate_y': st.floats(-100, 100),
+  'rotate': st.floats(-180, 180),
+  'posterize': st.integers(1, 8),
+  'solarize': st.floats(0, 256),
+  **dict.fromkeys(('brightness', 'colour', 'contrast', 'sharpness'), FACTOR),
+}
 
 # Where OpenCV's arithmetic is not Pillow's: levels apart at most, and the largest share
 # of values that may be apart at all. The others are exact.
@@ -122,9 +129,12 @@ def test_pillow_does_the_same_to_a_photo(name, value):
 
 def test_flat_and_tiny_images():
   """Nothing to stretch or to spread; fewer pixels than a filter has."""
-  for image in (np.full((9, 9, 3), 77, np.uint8), np.zeros((1, 1, 3), np.uint8),
-                np.arange(12, dtype=np.uint8).reshape(2, 2, 3),
-                np.arange(27, dtype=np.uint8).reshape(3, 3, 3)):
+  for image in (
+    np.full((9, 9, 3), 77, np.uint8),
+    np.zeros((1, 1, 3), np.uint8),
+    np.arange(12, dtype=np.uint8).reshape(2, 2, 3),
+    np.arange(27, dtype=np.uint8).reshape(3, 3, 3),
+  ):
     for name in ('autocontrast', 'equalize', 'contrast', 'rotate', 'shear_x', 'invert'):
       expected = PILLOW[name](Image.fromarray(image), 1.0)
       np.testing.assert_array_equal(ops.apply(name, image, 1.0), expected, name)
@@ -136,14 +146,14 @@ def test_flat_and_tiny_images():
 # What comes in from outside.
 
 
-@pytest.mark.parametrize('name,value', [
-    ('shear_x', 0.5), ('shear_y', -0.5), ('translate_x', 40), ('translate_y', -40),
-    ('rotate', 30)])
+@pytest.mark.parametrize(
+  'name,value',
+  [('shear_x', 0.5), ('shear_y', -0.5), ('translate_x', 40), ('translate_y', -40), ('rotate', 30)],
+)
 def test_fill(name, value):
   """A level, or the edge repeated; the inside is the same."""
   image = 1 + photo() // 2  # No 0, and no 200.
-  black, grey, edge = (
-      ops.apply(name, image, value, fill=fill) for fill in (0, 200, None))
+  black, grey, edge = (ops.apply(name, image, value, fill=fill) for fill in (0, 200, None))
   outside = (black == 0).all(-1)
   assert 0.05 < outside.mean() < 0.5
   assert (grey[outside] == 200).all() and (edge[outside] > 0).all()

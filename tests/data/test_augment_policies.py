@@ -2,11 +2,11 @@ import cv2
 import numpy as np
 import pytest
 from scipy.special import ndtri
+from test_augment_ops import photo, random_image
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data import augment
 from painformer_jax.data.augment import modalities, recipe
-from painformer_jax.core.errors import InputError
-from test_augment_ops import photo, random_image
 
 SIGNALS = ('waveform', 'fnirs', 'spectrogram', 'ecg', 'eeg', 'emg', 'gsr')
 RECIPES = [n for n in augment.POLICIES if isinstance(augment.POLICIES[n], recipe.Recipe)]
@@ -22,8 +22,9 @@ def stated_face(image, rng):
   height = min(size, round(size * (area / aspect) ** 0.5))
   width = min(size, round(size * (area * aspect) ** 0.5))
   top, left = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))
-  image = cv2.resize(image[top:top + height, left:left + width], (size, size),
-                     interpolation=cv2.INTER_LINEAR)
+  image = cv2.resize(
+    image[top : top + height, left : left + width], (size, size), interpolation=cv2.INTER_LINEAR
+  )
   if rng.random() < 0.5:
     image = image[:, ::-1]
   image = stated_brightness(image, rng.uniform(0.8, 1.2))
@@ -38,15 +39,21 @@ def stated_brightness(image, factor):
 
 def stated_shift(image, shift, scale_x, scale_y):
   size = image.shape[0]
-  matrix = np.array([[scale_x, 0, (size - 1) / 2 * (1 - scale_x) + shift * size],
-                     [0, scale_y, (size - 1) / 2 * (1 - scale_y)]])
-  return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR,
-                        borderMode=cv2.BORDER_REPLICATE)
+  matrix = np.array(
+    [
+      [scale_x, 0, (size - 1) / 2 * (1 - scale_x) + shift * size],
+      [0, scale_y, (size - 1) / 2 * (1 - scale_y)],
+    ]
+  )
+  return cv2.warpAffine(
+    image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+  )
 
 
 def stated_signal(image, rng):
-  image = stated_shift(image, rng.uniform(-0.05, 0.05), rng.uniform(0.9, 1.1),
-                       rng.uniform(0.9, 1.1))
+  image = stated_shift(
+    image, rng.uniform(-0.05, 0.05), rng.uniform(0.9, 1.1), rng.uniform(0.9, 1.1)
+  )
   chance = rng.random()
   if chance < 0.25:
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.0))
@@ -66,12 +73,16 @@ def stated_spectrogram(image, rng):
   for axis, length in ((0, band), (1, span)):
     start, mean = int(rng.integers(size - length + 1)), np.round(cv2.mean(image)[:3])
     image = image.copy()
-    np.moveaxis(image, axis, 0)[start:start + length] = mean
+    np.moveaxis(image, axis, 0)[start : start + length] = mean
   return image
 
 
-STATED = {'none': lambda image, rng: image, 'face': stated_face, 'signal': stated_signal,
-          'spectrogram': stated_spectrogram}
+STATED = {
+  'none': lambda image, rng: image,
+  'face': stated_face,
+  'signal': stated_signal,
+  'spectrogram': stated_spectrogram,
+}
 
 
 @pytest.mark.parametrize('name', STATED)
@@ -80,8 +91,7 @@ def test_policies_in_code_are_what_they_were(name, size):
   image = cv2.resize(photo(), (size, size), interpolation=cv2.INTER_AREA)
   for seed in range(25):
     ours, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
-    np.testing.assert_array_equal(
-        augment.policy(name)(image, ours), STATED[name](image, theirs))
+    np.testing.assert_array_equal(augment.policy(name)(image, ours), STATED[name](image, theirs))
     assert ours.bit_generator.state == theirs.bit_generator.state
 
 
@@ -92,15 +102,26 @@ def test_policies_in_code_are_all_stated():
 # All policies.
 
 
-MANY = [*augment.POLICIES, *(
-    'augmix', 'trivial_augment', 'randaugment(3)', 'flip@0-1|rotate(-20,20)@0.5|noise(0,9)',
-    'random_resized_crop(0.2)|posterize(1,8)|mask_blocks(20,32)@0-1|equalize@0.5')]
+MANY = [
+  *augment.POLICIES,
+  *(
+    'augmix',
+    'trivial_augment',
+    'randaugment(3)',
+    'flip@0-1|rotate(-20,20)@0.5|noise(0,9)',
+    'random_resized_crop(0.2)|posterize(1,8)|mask_blocks(20,32)@0-1|equalize@0.5',
+  ),
+]
 
 
-@pytest.mark.parametrize('spec,shape', [
+@pytest.mark.parametrize(
+  'spec,shape',
+  [
     *((spec, (112, 112)) for spec in MANY),
     # The policies in code are for squares.
-    *((spec, (37, 60)) for spec in MANY if spec not in STATED)])
+    *((spec, (37, 60)) for spec in MANY if spec not in STATED),
+  ],
+)
 def test_images_are_of_the_same_kind_and_come_from_the_generator_alone(spec, shape):
   image = cv2.resize(photo(), shape[::-1], interpolation=cv2.INTER_AREA)
   before, policy, results = image.copy(), augment.policy(spec), set()
@@ -122,8 +143,12 @@ def test_draws_do_not_depend_on_the_image(spec, modality):
   except InputError:
     assert modality != 'image'
     return
-  images = [photo(), np.zeros_like(photo()), np.full_like(photo(), 255),
-            np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)]
+  images = [
+    photo(),
+    np.zeros_like(photo()),
+    np.full_like(photo(), 255),
+    np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8),
+  ]
   for seed in range(10):
     states = []
     for image in images:
@@ -153,8 +178,9 @@ def test_frames_of_a_clip_are_changed_alike(spec):
 
 def test_frames_move_alike_whatever_they_show():
   """A bright spot on frames of any brightness goes to the same place."""
-  spec = ('random_resized_crop(0.5)|flip@0.5|rotate(-40,40)@0-1|translate_x(-30,30)|'
-          'shear_y(-0.3,0.3)@0-1')
+  spec = (
+    'random_resized_crop(0.5)|flip@0.5|rotate(-40,40)@0-1|translate_x(-30,30)|shear_y(-0.3,0.3)@0-1'
+  )
   policy = augment.policy(spec)
   rng = np.random.default_rng(0)
   frames = np.stack([rng.integers(0, n, (96, 96, 3), np.uint8) for n in (2, 60, 120, 200)])
@@ -173,17 +199,31 @@ def test_frames_move_alike_whatever_they_show():
 
 
 @pytest.mark.parametrize('modality', SIGNALS)
-@pytest.mark.parametrize('spec', [
-    'flip', 'flip@0-0.5', 'noise(3)|flip@0.1', 'rotate(-5,5)', 'shear_x(0.1)', 'shear_y(0.1)',
-    'invert', 'solarize(128)', 'face', 'thermal'])
+@pytest.mark.parametrize(
+  'spec',
+  [
+    'flip',
+    'flip@0-0.5',
+    'noise(3)|flip@0.1',
+    'rotate(-5,5)',
+    'shear_x(0.1)',
+    'shear_y(0.1)',
+    'invert',
+    'solarize(128)',
+    'face',
+    'thermal',
+  ],
+)
 def test_signals_are_not_mirrored_tilted_or_inverted(modality, spec):
   with pytest.raises(InputError, match=f"is not for images of modality '{modality}'"):
     augment.policy(spec, modality=modality)
 
 
 @pytest.mark.parametrize('modality', ['thermal', 'depth'])
-@pytest.mark.parametrize('spec', [
-    'colour(0.5)', 'solarize(100)', 'posterize(4)', 'equalize', 'invert@0-0.1', 'autocontrast'])
+@pytest.mark.parametrize(
+  'spec',
+  ['colour(0.5)', 'solarize(100)', 'posterize(4)', 'equalize', 'invert@0-0.1', 'autocontrast'],
+)
 def test_pseudo_colours_keep_their_meaning(modality, spec):
   with pytest.raises(InputError, match=f"'{modality}'"):
     augment.policy(spec, modality=modality)
@@ -207,8 +247,11 @@ def applied(monkeypatch, spec, modality, *, default=False):
   """Names of the operations that a policy applies in 300 draws."""
   names = set()
   apply = modalities.ops.apply
-  monkeypatch.setattr(modalities.ops, 'apply', lambda name, *args, **kwargs: (
-      names.add(name), apply(name, *args, **kwargs))[1])
+  monkeypatch.setattr(
+    modalities.ops,
+    'apply',
+    lambda name, *args, **kwargs: (names.add(name), apply(name, *args, **kwargs))[1],
+  )
   policy = augment.policy(spec) if default else augment.policy(spec, modality=modality)
   image = random_image(3)
   for seed in range(300):

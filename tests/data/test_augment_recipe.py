@@ -3,15 +3,18 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-
-from painformer_jax.data import augment
-from painformer_jax.data.augment import ops, recipe
-from painformer_jax.core.errors import InputError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_augment_ops import photo
 
-EXAMPLE = ('random_resized_crop(0.6)|flip@0.5|augmix@0-0.5|trivial_augment@0-0.5|'
-           'noise(8)@0-0.3|mask_blocks(3,32)@0-0.5|centre_crop(200)')
+from painformer_jax.core.errors import InputError
+from painformer_jax.data import augment
+from painformer_jax.data.augment import ops, recipe
+
+EXAMPLE = (
+  'random_resized_crop(0.6)|flip@0.5|augmix@0-0.5|trivial_augment@0-0.5|'
+  'noise(8)@0-0.3|mask_blocks(3,32)@0-0.5|centre_crop(200)'
+)
 
 
 def steps(text):
@@ -20,27 +23,38 @@ def steps(text):
 
 def test_an_example():
   assert steps(EXAMPLE) == [
-      ('random_resized_crop', (0.6, 4 / 3), 1, 1), ('flip', (), 0.5, 0.5),
-      ('augmix', (3, 3, 0, 1.0), 0, 0.5), ('trivial_augment', (), 0, 0.5),
-      ('noise', (8, 8), 0, 0.3), ('mask_blocks', (3, 32), 0, 0.5),
-      ('centre_crop', (200,), 1, 1)]
+    ('random_resized_crop', (0.6, 4 / 3), 1, 1),
+    ('flip', (), 0.5, 0.5),
+    ('augmix', (3, 3, 0, 1.0), 0, 0.5),
+    ('trivial_augment', (), 0, 0.5),
+    ('noise', (8, 8), 0, 0.3),
+    ('mask_blocks', (3, 32), 0, 0.5),
+    ('centre_crop', (200,), 1, 1),
+  ]
 
 
-@pytest.mark.parametrize('text,expected', [
-    (' flip @ 0.5 | noise( 1 , 2.5 ) @ .1 - .25 ',
-     [('flip', (), 0.5, 0.5), ('noise', (1, 2.5), 0.1, 0.25)]),
+@pytest.mark.parametrize(
+  'text,expected',
+  [
+    (
+      ' flip @ 0.5 | noise( 1 , 2.5 ) @ .1 - .25 ',
+      [('flip', (), 0.5, 0.5), ('noise', (1, 2.5), 0.1, 0.25)],
+    ),
     ('augmix(5,2)', [('augmix', (5, 2, 0, 1.0), 1, 1)]),
     ('augmix()', [('augmix', (3, 3, 0, 1.0), 1, 1)]),
     ('randaugment(1, 30)@1', [('randaugment', (1, 30), 1, 1)]),
     ('rotate(-20,-10.)@0', [('rotate', (-20, -10), 0, 0)]),
     ('random_resized_crop(1,1)', [('random_resized_crop', (1, 1), 1, 1)]),
     ('identity', [('identity', (), 1, 1)]),
-])
+  ],
+)
 def test_ways_to_write_it(text, expected):
   assert steps(text) == expected
 
 
-@pytest.mark.parametrize('text,part,reason', [
+@pytest.mark.parametrize(
+  'text,part,reason',
+  [
     ('flip|', "''", 'is not of the form name, name(1,2), name@0.5 or name@0-0.5'),
     ('|flip', "''", 'is not of the form'),
     ('flip,noise(8)', "'flip,noise(8)'", 'is not of the form'),
@@ -76,7 +90,8 @@ def test_ways_to_write_it(text, expected):
     ('random_resized_crop(0)', "'random_resized_crop(0)'", 'needs a number from 0.01 to 1'),
     ('flip\n', None, None),
     ('fl\nip|x', "'fl\\nip'", 'is not of the form'),
-])
+  ],
+)
 def test_what_cannot_be_read_is_shown(text, part, reason):
   if part is None:
     assert steps(text) == [('flip', (), 1, 1)]
@@ -86,16 +101,18 @@ def test_what_cannot_be_read_is_shown(text, part, reason):
   message = str(error.value)
   assert len(message.splitlines()) == 1
   assert message.startswith(f'augmentation {text!r}: {part} {reason}'), message
-  assert message.endswith(
-      'trivial_augment)') and '(operations: augmix, autocontrast, blur, ' in message
+  assert (
+    message.endswith('trivial_augment)') and '(operations: augmix, autocontrast, blur, ' in message
+  )
 
 
 def test_a_single_unknown_word_may_be_either():
   with pytest.raises(InputError) as error:
     augment.policy('magic')
   assert str(error.value).startswith(
-      "no augmentation 'magic', only face, none, signal, spectrogram, biosignal, paper, "
-      'thermal, or operations with | between: augmix, ')
+    "no augmentation 'magic', only face, none, signal, spectrogram, biosignal, paper, "
+    'thermal, or operations with | between: augmix, '
+  )
   with pytest.raises(InputError, match=r"'faces' \(did you mean face\?\), only "):
     augment.policy('faces')
   with pytest.raises(InputError, match=r"'trivialaugment' \(did you mean trivial_augment\?\)"):
@@ -119,16 +136,25 @@ def test_recipes_can_be_sent_to_other_processes():
   again = pickle.loads(pickle.dumps(policy))
   assert again == policy
   for seed in range(5):
-    np.testing.assert_array_equal(again(photo(), np.random.default_rng(seed)),
-                                  policy(photo(), np.random.default_rng(seed)))
+    np.testing.assert_array_equal(
+      again(photo(), np.random.default_rng(seed)), policy(photo(), np.random.default_rng(seed))
+    )
 
 
 # Probabilities.
 
 
-@pytest.mark.parametrize('text,expected', [
-    ('invert', 1), ('invert@1', 1), ('invert@0', 0), ('invert@0.3', 0.3), ('invert@0-0.5', 0.25),
-    ('invert@0.5-1', 0.75)])
+@pytest.mark.parametrize(
+  'text,expected',
+  [
+    ('invert', 1),
+    ('invert@1', 1),
+    ('invert@0', 0),
+    ('invert@0.3', 0.3),
+    ('invert@0-0.5', 0.25),
+    ('invert@0.5-1', 0.75),
+  ],
+)
 def test_probabilities(text, expected):
   image, policy = np.zeros((4, 4, 3), np.uint8), augment.policy(text)
   rng, draws = np.random.default_rng(0), 4000
@@ -155,23 +181,31 @@ def test_strengths_are_drawn_between_two_numbers():
   found = np.array([policy(image, rng)[0, 0, 0] for _ in range(2000)])
   assert found.min() < 55 and found.max() > 145 and abs(found.mean() - 99.5) < 3
   assert {augment.policy('posterize(2,4)')(photo(), rng).tobytes() for _ in range(60)} == {
-      ops.posterize(photo(), bits).tobytes() for bits in (2, 3, 4)}
+    ops.posterize(photo(), bits).tobytes() for bits in (2, 3, 4)
+  }
 
 
-@pytest.mark.parametrize('text,expected', [
-    ('flip', ops.flip), ('rotate(30)', lambda image: ops.rotate(image, 30)),
+@pytest.mark.parametrize(
+  'text,expected',
+  [
+    ('flip', ops.flip),
+    ('rotate(30)', lambda image: ops.rotate(image, 30)),
     ('shear_x(-0.5)', lambda image: ops.shear_x(image, -0.5)),
     ('colour(0.25)', lambda image: ops.colour(image, 0.25)),
     ('solarize(128)', lambda image: ops.solarize(image, 128)),
-    ('equalize', ops.equalize), ('identity', lambda image: image),
+    ('equalize', ops.equalize),
+    ('identity', lambda image: image),
     ('translate_y(-20)', lambda image: ops.translate_y(image, -20)),
     ('blur(2)', lambda image: ops.blur(image, 2.0)),
-    ('centre_crop(224)', lambda image: image), ('random_resized_crop(1,1)', lambda image: image),
-])
+    ('centre_crop(224)', lambda image: image),
+    ('random_resized_crop(1,1)', lambda image: image),
+  ],
+)
 def test_operations_of_the_table(text, expected):
   image = photo()
   np.testing.assert_array_equal(
-      augment.policy(text)(image, np.random.default_rng(0)), expected(image))
+    augment.policy(text)(image, np.random.default_rng(0)), expected(image)
+  )
 
 
 def test_centre_crop():
@@ -189,8 +223,9 @@ def test_random_resized_crop(monkeypatch):
   policy, rng = augment.policy('random_resized_crop(0.25,1.5)'), np.random.default_rng(0)
   for _ in range(3000):
     policy(photo(), rng)
-  height, width, top, left = (np.array([box[key] for box in boxes])
-                              for key in ('height', 'width', 'top', 'left'))
+  height, width, top, left = (
+    np.array([box[key] for box in boxes]) for key in ('height', 'width', 'top', 'left')
+  )
   for start, side in ((top, height), (left, width)):
     assert start.min() == 0 and (start + side <= 224).all() and (start + side).max() == 224
   area, aspect = height * width / 224**2, width / height
@@ -205,8 +240,14 @@ def test_random_resized_crop(monkeypatch):
 def test_mask_blocks(monkeypatch, side, count, block):
   """Blocks of the mean colour anywhere within the image, in proportion to its size."""
   boxes, mask_boxes = [], ops.mask_boxes
-  monkeypatch.setattr(ops, 'mask_boxes', lambda image, corners, **size: (
-      boxes.append((corners, size)), mask_boxes(image, corners, **size))[1])
+  monkeypatch.setattr(
+    ops,
+    'mask_boxes',
+    lambda image, corners, **size: (
+      boxes.append((corners, size)),
+      mask_boxes(image, corners, **size),
+    )[1],
+  )
   image = np.random.default_rng(0).integers(120, 136, (side, side, 3), np.uint8)
   policy, size = augment.policy(f'mask_blocks({count},{block})'), block * side // 224
   for seed in range(200):
@@ -215,7 +256,7 @@ def test_mask_blocks(monkeypatch, side, count, block):
     assert len(corners) == count and sizes == {'height': size, 'width': size}
     expected = image.copy()
     for top, left in corners:
-      expected[top:top + size, left:left + size] = np.round(image.mean((0, 1)))
+      expected[top : top + size, left : left + size] = np.round(image.mean((0, 1)))
     np.testing.assert_array_equal(found, expected)
   places = np.concatenate([corners for corners, _ in boxes])
   assert places.min() == 0 and places.max() == side - size
@@ -242,5 +283,4 @@ def test_noise_and_blur_strengths():
   assert 1.8 < min(spread) < 3.5 and 8.5 < max(spread) < 10.2
   # A blur of 2 pixels at 224 is one of 1 pixel at 112.
   half = cv2.resize(photo(), (112, 112))
-  np.testing.assert_array_equal(
-      augment.policy('blur(2)')(half, rng), ops.blur(half, 1.0))
+  np.testing.assert_array_equal(augment.policy('blur(2)')(half, rng), ops.blur(half, 1.0))

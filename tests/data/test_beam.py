@@ -5,17 +5,17 @@ import subprocess
 import sys
 
 import pytest
-
 from conftest import environment
+from test_readers_folder import photos
+from tiny_tasks import encode, tiny_image, tiny_task
+
 from painformer_jax.cli.main import main
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders import base
 from painformer_jax.data.builders import beam as beam_store
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.beam import store_with_beam
 from painformer_jax.data.prepared import list_tasks
-from painformer_jax.core.errors import InputError
-from test_readers_folder import photos
-from tiny_tasks import encode, tiny_image, tiny_task
 
 
 def beam():
@@ -53,7 +53,8 @@ def test_the_pipeline_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
   for train in (20, 2000):
     sizes.append([])
     prepared = store_with_beam(
-        tiny_task(train=train, image_size=1), tmp_path / str(train), progress=lambda line: None)
+      tiny_task(train=train, image_size=1), tmp_path / str(train), progress=lambda line: None
+    )
     assert prepared.sizes['train'] == train
     assert not (prepared.path / 'plan').exists()
   small, large = map(max, sizes)
@@ -64,8 +65,9 @@ def test_a_shard_that_another_worker_finished_is_not_written_again(tmp_path):
   task, read = tiny_task(train=12), []
   shard = base.plan_shards(task)[0]
   beam_store._write_plan([shard], tmp_path)
-  write = beam_store._writer(tmp_path, lambda item: read.append(item.key) or task.read(item), 1,
-                              checked=False)
+  write = beam_store._writer(
+    tmp_path, lambda item: read.append(item.key) or task.read(item), 1, checked=False
+  )
   write(shard.name)
   write(shard.name)
   assert len(read) == 12 and not list(tmp_path.glob('*.tmp'))
@@ -82,8 +84,7 @@ def test_it_goes_on_where_one_machine_stopped(tmp_path, monkeypatch):
     return task.read(item)
 
   with pytest.raises(KeyboardInterrupt):
-    store(dataclasses.replace(task, read=stop), tmp_path, threads=1,
-          progress=lambda line: None)
+    store(dataclasses.replace(task, read=stop), tmp_path, threads=1, progress=lambda line: None)
   said = []
   store_with_beam(task, tmp_path, progress=said.append)
   assert said[0] == 'tiny: 3 of 6 shards to write'
@@ -110,10 +111,28 @@ def test_the_command_line(tmp_path):
   beam()
   photos(tmp_path / 'pets', count=6)
   done = subprocess.run(
-      [sys.executable, '-m', 'painformer_jax', 'data', 'prepare', 'folder', '--source',
-       'pets', '--name', 'pets', '--data-dir', 'data',
-       '--image-size', '32', '--beam=--runner=DirectRunner'],
-      env=environment(), capture_output=True, text=True, cwd=tmp_path)
+    [
+      sys.executable,
+      '-m',
+      'painformer_jax',
+      'data',
+      'prepare',
+      'folder',
+      '--source',
+      'pets',
+      '--name',
+      'pets',
+      '--data-dir',
+      'data',
+      '--image-size',
+      '32',
+      '--beam=--runner=DirectRunner',
+    ],
+    env=environment(),
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+  )
   assert done.returncode == 0, done.stderr
   assert list_tasks(tmp_path / 'data') == ['pets']
 
@@ -122,10 +141,26 @@ def test_workers_are_told_whole_paths(tmp_path, monkeypatch):
   photos(tmp_path / 'pets', count=2)
   monkeypatch.chdir(tmp_path)
   tasks = []
-  monkeypatch.setattr(beam_store, 'store_with_beam', lambda task, *args, **options: (
-      tasks.append(task)))
-  assert main(['data', 'prepare', 'folder', '--source', 'pets', '--name', 'pets',
-               '--data-dir', 'data', '--beam']) == 0
+  monkeypatch.setattr(
+    beam_store, 'store_with_beam', lambda task, *args, **options: tasks.append(task)
+  )
+  assert (
+    main(
+      [
+        'data',
+        'prepare',
+        'folder',
+        '--source',
+        'pets',
+        '--name',
+        'pets',
+        '--data-dir',
+        'data',
+        '--beam',
+      ]
+    )
+    == 0
+  )
   monkeypatch.chdir('/')
   assert tasks[0].read(tasks[0].splits['train'][0])
 

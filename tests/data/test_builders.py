@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
+from tiny_tasks import examples_of, store_tiny, tiny_image, tiny_task, with_examples
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders import base
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.prepared import list_tasks, open_task
-from painformer_jax.core.errors import InputError
-from tiny_tasks import (
-    examples_of, store_tiny, tiny_image, tiny_task, with_examples)
 
 QUIET = {'progress': lambda line: None}
 
@@ -33,8 +32,7 @@ def records_of(task, split='train'):
 
 def stored_of(prepared, split='train'):
   records = prepared.records(split)
-  return [(r['key'], r['label'], r['image'])
-          for r in (records[i] for i in range(len(records)))]
+  return [(r['key'], r['label'], r['image']) for r in (records[i] for i in range(len(records)))]
 
 
 # Storing.
@@ -62,8 +60,8 @@ def test_tfds_reads_it_without_tensorflow(tmp_path):
   source = builder.as_data_source('test')
   assert len(source) == 5
   np.testing.assert_array_equal(
-      source[1]['image'],
-      tiny_image('tiny', 13, label=1, classes=3, image_size=16))
+    source[1]['image'], tiny_image('tiny', 13, label=1, classes=3, image_size=16)
+  )
   assert (source[1]['label'], source[1]['key']) == (1, b'13')
   assert 'tensorflow' not in sys.modules
 
@@ -71,13 +69,16 @@ def test_tfds_reads_it_without_tensorflow(tmp_path):
 def test_own_parsing_agrees_with_tfds(tmp_path):
   prepared = store_tiny(tmp_path)
   theirs = tfds.builder_from_directory(str(prepared.path)).as_data_source(
-      'train', decoders={'image': tfds.decode.SkipDecoding()})
-  for ours, other in zip(
-      (prepared.records('train')[i] for i in range(12)), theirs, strict=True):
+    'train', decoders={'image': tfds.decode.SkipDecoding()}
+  )
+  for ours, other in zip((prepared.records('train')[i] for i in range(12)), theirs, strict=True):
     assert ours == {
-        'image': other['image'], 'label': other['label'],
-        'key': other['key'].decode(), 'source': other['source'].decode(),
-        'identity': other['identity'].decode()}
+      'image': other['image'],
+      'label': other['label'],
+      'key': other['key'].decode(),
+      'source': other['source'].decode(),
+      'identity': other['identity'].decode(),
+    }
 
 
 def test_any_record_can_be_read_alone(tmp_path):
@@ -88,8 +89,9 @@ def test_any_record_can_be_read_alone(tmp_path):
 
 def test_storing_twice_writes_once(tmp_path):
   store_tiny(tmp_path)
-  before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')
-            if p.is_file() and p.name != '.lock'}
+  before = {
+    p: p.stat().st_mtime_ns for p in tmp_path.rglob('*') if p.is_file() and p.name != '.lock'
+  }
   said = []
   again = store(tiny_task(), tmp_path, progress=said.append)
   assert again.sizes == {'train': 12, 'test': 5}
@@ -100,18 +102,24 @@ def test_storing_twice_writes_once(tmp_path):
 def test_other_words_for_the_same_images_are_the_same_task(tmp_path):
   store_tiny(tmp_path)
   said = []
-  store(dataclasses.replace(tiny_task(), description='As a later release says it.'),
-        tmp_path, progress=said.append)
+  store(
+    dataclasses.replace(tiny_task(), description='As a later release says it.'),
+    tmp_path,
+    progress=said.append,
+  )
   assert 'skipped' in said[-1]
 
 
-@pytest.mark.parametrize('change,what', [
+@pytest.mark.parametrize(
+  'change,what',
+  [
     ({'image_size': 20}, 'settings'),
     ({'classes': 4}, 'classes'),
     ({'modality': 'face'}, 'modality'),
     ({'test': 0}, 'splits'),
     ({'train': 9}, 'images'),
-])
+  ],
+)
 def test_another_task_of_the_same_name_is_refused(tmp_path, change, what):
   store_tiny(tmp_path)
   with pytest.raises(InputError, match=f'differs in: .*{what}'):
@@ -120,7 +128,7 @@ def test_another_task_of_the_same_name_is_refused(tmp_path, change, what):
 
 def test_a_kill_keeps_what_is_finished(tmp_path, monkeypatch):
   """SIGKILL in the third shard: not visible; the next run goes on with the third."""
-  script = textwrap.dedent(f'''
+  script = textwrap.dedent(f"""
       import dataclasses, os, signal, sys
       sys.path.insert(0, {str(Path(__file__).parents[1] / 'helpers')!r})
       from painformer_jax.data.builders import base
@@ -132,7 +140,7 @@ def test_a_kill_keeps_what_is_finished(tmp_path, monkeypatch):
           os.kill(os.getpid(), signal.SIGKILL)
         return task.read(item)
       base.store(dataclasses.replace(task, read=read), {str(tmp_path / 'data')!r}, threads=1)
-      ''')
+      """)
   run = subprocess.run([sys.executable, '-c', script], capture_output=True)
   assert run.returncode == -signal.SIGKILL, run.stderr
   there = {p.name for p in (tmp_path / 'data/tiny/.incomplete').iterdir()}
@@ -143,14 +151,18 @@ def test_a_kill_keeps_what_is_finished(tmp_path, monkeypatch):
 
   monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)
   task, said, read = tiny_task(train=50), [], []
-  resumed = store(dataclasses.replace(task, read=lambda i: read.append(i.key) or task.read(i)),
-                  tmp_path / 'data', progress=said.append)
+  resumed = store(
+    dataclasses.replace(task, read=lambda i: read.append(i.key) or task.read(i)),
+    tmp_path / 'data',
+    progress=said.append,
+  )
   assert 'goes on' in said[0] and '20 images are stored' in said[0]
   assert sorted(read, key=int) == [str(i) for i in range(20, 55)]
   assert not (tmp_path / 'data/tiny/.incomplete').exists()
   assert resumed.sha256 == store_tiny(tmp_path / 'other', train=50).sha256
   assert {p.name for p in resumed.path.iterdir()} == {
-      p.name for p in (tmp_path / 'other/tiny/1.1.0').iterdir()}
+    p.name for p in (tmp_path / 'other/tiny/1.1.0').iterdir()
+  }
 
 
 @pytest.mark.parametrize('change', [{'image_size': 20}, {'classes': 2}])
@@ -205,18 +217,20 @@ def test_threads_change_nothing(tmp_path, threads, monkeypatch):
 
 
 def with_junk(*keys, train=40):
-  return with_examples(tiny_task(), train=[
+  return with_examples(
+    tiny_task(),
+    train=[
       dataclasses.replace(e, image=b'junk') if e.key in keys else e
-      for e in examples_of(tiny_task(train=train))])
+      for e in examples_of(tiny_task(train=train))
+    ],
+  )
 
 
 def test_unreadable_images_are_left_out_and_listed(tmp_path):
   said = []
-  prepared = store(
-      with_junk('3', '30'), tmp_path, max_unreadable=0.05, progress=said.append)
+  prepared = store(with_junk('3', '30'), tmp_path, max_unreadable=0.05, progress=said.append)
   assert prepared.sizes == {'train': 38}
-  assert [r[0] for r in stored_of(prepared)] == [
-      str(i) for i in range(40) if i not in (3, 30)]
+  assert [r[0] for r in stored_of(prepared)] == [str(i) for i in range(40) if i not in (3, 30)]
   assert sum(line.startswith('skipped: ') for line in said) == 2
   assert '2 left out' in said[-1]
   listed = (prepared.path / 'skipped.txt').read_text().splitlines()
@@ -225,8 +239,10 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path):
   assert again.sizes == prepared.sizes
 
 
-@pytest.mark.parametrize('share,bad,fits', [
-    (0.0, 1, False), (0.001, 1, True), (0.001, 2, False), (0.1, 4, True), (0.1, 5, False)])
+@pytest.mark.parametrize(
+  'share,bad,fits',
+  [(0.0, 1, False), (0.001, 1, True), (0.001, 2, False), (0.1, 4, True), (0.1, 5, False)],
+)
 def test_the_limit_of_unreadable_images(tmp_path, share, bad, fits):
   task = with_junk(*(str(i) for i in range(bad)))
   if fits:
@@ -247,8 +263,7 @@ def test_the_limit_counts_what_an_interrupted_run_skipped(tmp_path, monkeypatch)
     return item.detail
 
   with pytest.raises(KeyboardInterrupt):
-    store(dataclasses.replace(task, read=stop), tmp_path, max_unreadable=0.03,
-          threads=1, **QUIET)
+    store(dataclasses.replace(task, read=stop), tmp_path, max_unreadable=0.03, threads=1, **QUIET)
   with pytest.raises(InputError, match='more than 3.00% of the 40 images'):
     store(task, tmp_path, max_unreadable=0.03, **QUIET)
 
@@ -260,8 +275,9 @@ def test_a_shard_without_a_readable_image(tmp_path, monkeypatch):
 
 
 def test_identities_are_stored(tmp_path):
-  examples = [dataclasses.replace(e, identity=f'person {e.label}')
-              for e in examples_of(tiny_task())]
+  examples = [
+    dataclasses.replace(e, identity=f'person {e.label}') for e in examples_of(tiny_task())
+  ]
   prepared = store(with_examples(tiny_task(), train=examples), tmp_path, **QUIET)
   assert prepared.records('train')[4]['identity'] == 'person 1'
 
@@ -319,9 +335,13 @@ def example(**changes):
   return dataclasses.replace(examples_of(tiny_task())[0], **changes)
 
 
-@pytest.mark.parametrize('task,message', [
-    (of_examples(example(), example(key='bad one', image=b'junk')),
-     r"'tiny', split 'train', example 'bad one' \(tiny, image 0\): not a readable"),
+@pytest.mark.parametrize(
+  'task,message',
+  [
+    (
+      of_examples(example(), example(key='bad one', image=b'junk')),
+      r"'tiny', split 'train', example 'bad one' \(tiny, image 0\): not a readable",
+    ),
     (of_examples(example(image=example().image[:300])), 'not a readable image'),
     (of_examples(example(label=3)), 'label 3 is outside 0 to 2'),
     (of_examples(example(label=-1)), 'label -1 is outside'),
@@ -334,9 +354,9 @@ def example(**changes):
     (of_examples(example(), classes=('a', ' b')), "' b' is no name for a class"),
     (of_examples(example(), classes=('a', 'b\nc')), 'no name for a class'),
     (dataclasses.replace(tiny_task(), splits={}), 'has no split'),
-    (dataclasses.replace(tiny_task(), splits={'a b': ()}),
-     'no name for a split'),
-])
+    (dataclasses.replace(tiny_task(), splits={'a b': ()}), 'no name for a split'),
+  ],
+)
 def test_malformed_tasks(tmp_path, task, message):
   with pytest.raises(InputError, match=message) as caught:
     store(task, tmp_path, **QUIET)

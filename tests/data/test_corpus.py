@@ -9,17 +9,17 @@ import subprocess
 import sys
 
 import pytest
-
 from conftest import ROOT, environment
 from corpus_layouts import TASKS
+from training_runs import QUICK_COMPILE, SMALL_OVERRIDES
+
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.cli.main import _parser, main
+from painformer_jax.core.errors import InputError
 from painformer_jax.data import augment, corpus
 from painformer_jax.data.builders.catalog import PAGES, READERS
 from painformer_jax.data.prepared import PreparedTask, open_task
-from painformer_jax.core.errors import InputError
 from painformer_jax.training.config import from_config_dict
-from training_runs import QUICK_COMPILE, SMALL_OVERRIDES
 
 PREPARE = re.compile(r'^painformer data prepare (?:.*\\\n)*.*$', re.MULTILINE)
 
@@ -41,29 +41,41 @@ def test_a_row_holds_together(task):
 
 def prepared_as(task: corpus.CorpusTask, **changes) -> PreparedTask:
   fields = dict(
-      name=task.name, path=None, classes=tuple(map(str, range(task.classes))),
-      modality=task.modality, description='', licence='',
-      sizes={'train': task.samples - 1000, 'test': 1000}, shards={}, sha256={}, settings='',
-      listing={})
+    name=task.name,
+    path=None,
+    classes=tuple(map(str, range(task.classes))),
+    modality=task.modality,
+    description='',
+    licence='',
+    sizes={'train': task.samples - 1000, 'test': 1000},
+    shards={},
+    sha256={},
+    settings='',
+    listing={},
+  )
   return PreparedTask(**fields | changes)
 
 
 def verdicts(**changes):
   task = corpus.CORPUS[0]
-  return {c.task.name: c.verdict for c in corpus.compare(
-      {task.name: prepared_as(task, **changes)})}
+  return {c.task.name: c.verdict for c in corpus.compare({task.name: prepared_as(task, **changes)})}
 
 
-@pytest.mark.parametrize('changes,verdict', [
+@pytest.mark.parametrize(
+  'changes,verdict',
+  [
     ({}, 'as published'),
     ({'sizes': {'train': 3_280_000}}, 'as published'),
     ({'sizes': {'train': 331_000}}, '10.0% of the samples'),
     ({'sizes': {'train': 3_420_000}}, '103.3% of the samples'),
     ({'classes': ('a', 'b')}, '2 classes, not 9,131'),
     ({'modality': 'image'}, "modality 'image', not 'face'"),
-    ({'modality': 'image', 'classes': ('a', 'b')},
-     "2 classes, not 9,131, modality 'image', not 'face'"),
-])
+    (
+      {'modality': 'image', 'classes': ('a', 'b')},
+      "2 classes, not 9,131, modality 'image', not 'face'",
+    ),
+  ],
+)
 def test_verdicts(changes, verdict):
   found = verdicts(**changes)
   assert found.pop('vggface2') == verdict
@@ -71,12 +83,19 @@ def test_verdicts(changes, verdict):
 
 
 def test_datasets_as_they_were_released_are_as_published():
-  released = {'vggface2': (3_141_890, 169_396), 'rafdb_basic': (12_271, 3_068),
-              'digiface': (1_219_995, 0)}
-  tasks = {t.name: prepared_as(t, sizes=dict(zip(('train', 'test'), released[t.name])))
-           for t in corpus.CORPUS if t.name in released}
+  released = {
+    'vggface2': (3_141_890, 169_396),
+    'rafdb_basic': (12_271, 3_068),
+    'digiface': (1_219_995, 0),
+  }
+  tasks = {
+    t.name: prepared_as(t, sizes=dict(zip(('train', 'test'), released[t.name])))
+    for t in corpus.CORPUS
+    if t.name in released
+  }
   tasks['digiface'] = dataclasses.replace(
-      tasks['digiface'], classes=tasks['digiface'].classes[:109_999])
+    tasks['digiface'], classes=tasks['digiface'].classes[:109_999]
+  )
   found = {c.task.name: c.verdict for c in corpus.compare(tasks)}
   assert {found[name] for name in released} == {'as published'}
 
@@ -94,8 +113,11 @@ def test_a_whole_corpus_stands_beside_the_published_total():
 
 # What the README's commands need besides, since miniatures are small: a missing file is a
 # larger share of them, and the miniature table of heartbeats has no column of rates.
-BESIDES = {'affectnet': ['--max-missing=0.05'], 'ecg_hbc_waveform': ['--rate=125'],
-           'ecg_hbc_psd': ['--rate=125']}
+BESIDES = {
+  'affectnet': ['--max-missing=0.05'],
+  'ecg_hbc_waveform': ['--rate=125'],
+  'ecg_hbc_psd': ['--rate=125'],
+}
 
 
 def commands(file) -> dict[str, argparse.Namespace]:
@@ -143,8 +165,10 @@ def test_the_check_stands_beside_the_published_corpus(data_dir, capsys):
 
 
 def test_a_team_with_fewer_datasets_trains_on_those():
-  whole, some = (from_config_dict(load_config(f'{ROOT}/configs/pretrain_painformer.py{tasks}'))
-                 for tasks in ('', ':rafdb_basic,vggface2'))
+  whole, some = (
+    from_config_dict(load_config(f'{ROOT}/configs/pretrain_painformer.py{tasks}'))
+    for tasks in ('', ':rafdb_basic,vggface2')
+  )
   assert set(whole.tasks) == set(TASKS) and whole.batch == 126
   assert set(some.tasks) == {'vggface2', 'rafdb_basic'} and some.batch == 18
   assert some.tasks['vggface2'] == whole.tasks['vggface2']
@@ -162,11 +186,24 @@ def test_a_team_with_fewer_datasets_trains_on_those():
 def test_all_14_train_at_once(data_dir, tmp_path):
   overrides = [f'--config.{name}={value}' for name, value in SMALL_OVERRIDES.items()]
   done = subprocess.run(
-      [sys.executable, '-m', 'painformer_jax', 'pretrain', '--config',
-       str(ROOT / 'configs/pretrain_tiny_corpus.py'), '--workdir', str(tmp_path / 'run'),
-       f'--config.data_dir={data_dir}', '--config.steps=3', *overrides],
-      env=environment(JAX_PLATFORMS='cpu', XLA_FLAGS=QUICK_COMPILE), capture_output=True,
-      text=True, timeout=600)
+    [
+      sys.executable,
+      '-m',
+      'painformer_jax',
+      'pretrain',
+      '--config',
+      str(ROOT / 'configs/pretrain_tiny_corpus.py'),
+      '--workdir',
+      str(tmp_path / 'run'),
+      f'--config.data_dir={data_dir}',
+      '--config.steps=3',
+      *overrides,
+    ],
+    env=environment(JAX_PLATFORMS='cpu', XLA_FLAGS=QUICK_COMPILE),
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
   assert done.returncode == 0, done.stderr
   report = json.loads((tmp_path / 'run/report.json').read_text())
   assert set(report['tasks']) == set(TASKS)

@@ -12,24 +12,23 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from tiny_tasks import examples_of, with_examples
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.demo import fnirs, signals
 from painformer_jax.data.demo.fetch import default_cache_dir, require
-from painformer_jax.data.demo.sources import (
-    BIOSIGNALS, LFW, ORL, PYPHYSIO, SOURCES, SYSTOLE)
+from painformer_jax.data.demo.sources import BIOSIGNALS, LFW, ORL, PYPHYSIO, SOURCES, SYSTOLE
 from painformer_jax.data.demo.split import Span, check_disjoint
 from painformer_jax.data.demo.tasks import demo_tasks
-from painformer_jax.core.errors import InputError
-from tiny_tasks import examples_of, with_examples
 
 # name: modality, classes, train, test
 TASKS = {
-    'orl_identity': ('face', 40, 200, 200),
-    'lfw_face': ('face', 2, 100, 100),
-    'biosignal_waveform': ('waveform', 5, 1000, 200),
-    'biosignal_spectrogram': ('spectrogram', 5, 1000, 200),
-    'stimulus_rest': ('waveform', 2, 376, 192),
-    'tapping_rest': ('fnirs', 2, 608, 384),
+  'orl_identity': ('face', 40, 200, 200),
+  'lfw_face': ('face', 2, 100, 100),
+  'biosignal_waveform': ('waveform', 5, 1000, 200),
+  'biosignal_spectrogram': ('spectrogram', 5, 1000, 200),
+  'stimulus_rest': ('waveform', 2, 376, 192),
+  'tapping_rest': ('fnirs', 2, 608, 384),
 }
 SIZE = 32
 
@@ -45,7 +44,7 @@ def decode(image):
 
 def beats(rate, seconds, noise):
   time = np.arange(round(rate * seconds)) / rate
-  return np.sin(2 * np.pi * 1.2 * time)**15 + 0.1 * noise.normal(size=len(time))
+  return np.sin(2 * np.pi * 1.2 * time) ** 15 + 0.1 * noise.normal(size=len(time))
 
 
 def make_orl(folder, noise):
@@ -72,8 +71,7 @@ def make_biosignals(folder, noise):
     if package != BIOSIGNALS.package:
       continue
     with h5py.File(home.parent / f'{name}.h5', 'w') as file:
-      for device, channel, rate in (
-          ('00', 'channel_0', 10), ('AA', segment.channel, 1000)):
+      for device, channel, rate in (('00', 'channel_0', 10), ('AA', segment.channel, 1000)):
         file.create_group(device).attrs['sampling rate'] = rate
         values = 32768 + 1000 * beats(rate, segment.stop, noise)
         file[f'{device}/raw/{channel}'] = values.astype(np.uint16)[:, None]
@@ -84,16 +82,16 @@ def make_systole(folder, noise):
   stim = np.zeros(1_536_570)
   stim[np.round(np.array(ONSETS) * 1000).astype(int)] = 1
   for name in ('ECG', 'EDA', 'Respiration'):
-    np.save(folder / f'systole/datasets/Task1_{name}.npy',
-            beats(1000, 1536.57, noise).astype(np.float32))
+    np.save(
+      folder / f'systole/datasets/Task1_{name}.npy', beats(1000, 1536.57, noise).astype(np.float32)
+    )
   np.save(folder / 'systole/datasets/Task1_Stim.npy', stim)
 
 
 def make_pyphysio(folder, noise):
   home = folder / 'pyphysio/test_data'
   home.mkdir(parents=True)
-  rows = [f'{a:.2f}\t{a:.1f}\t{-a:.2f}\t{a * a:.2f}\n'
-          for a in beats(2048, 120, noise)]
+  rows = [f'{a:.2f}\t{a:.1f}\t{-a:.2f}\t{a * a:.2f}\n' for a in beats(2048, 120, noise)]
   (home / 'medical.txt.bz2').write_bytes(bz2.compress(''.join(rows).encode(), 1))
   time = np.arange(8790) / TAP_RATE
   with h5py.File(home / 'fnirs.ph', 'w') as file:
@@ -103,22 +101,29 @@ def make_pyphysio(folder, noise):
     light[:, 5, 0] = np.exp(0.02 * noise.normal(size=8790))  # no pulse
     file['signal'] = light
     distance = np.where(np.arange(26) % 13 < 9, 3.7, 0.8)
-    file['signal'].attrs.update({
-        'sampling_freq': [TAP_RATE], 'Lambda': [760.0, 850.0],
+    file['signal'].attrs.update(
+      {
+        'sampling_freq': [TAP_RATE],
+        'Lambda': [760.0, 850.0],
         'Channels': np.c_[np.zeros((26, 3)), distance].ravel(),
-        'Channels_shape': [26, 4]})
+        'Channels_shape': [26, 4],
+      }
+    )
   with h5py.File(home / 'fnirs_tapping.ph', 'w') as file:
-    file['signal'] = sum(
-        ((onset <= time) & (time < onset + 4.9)).astype(float) for onset in TAPS)
+    file['signal'] = sum(((onset <= time) & (time < onset + 4.9)).astype(float) for onset in TAPS)
 
 
 @pytest.fixture(scope='module')
 def made_up(tmp_path_factory):
   root = tmp_path_factory.mktemp('cache')
   noise = np.random.default_rng(0)
-  for source, make in ((ORL, make_orl), (LFW, make_lfw),
-                       (BIOSIGNALS, make_biosignals), (SYSTOLE, make_systole),
-                       (PYPHYSIO, make_pyphysio)):
+  for source, make in (
+    (ORL, make_orl),
+    (LFW, make_lfw),
+    (BIOSIGNALS, make_biosignals),
+    (SYSTOLE, make_systole),
+    (PYPHYSIO, make_pyphysio),
+  ):
     make(root / source.folder, noise)
   return root
 
@@ -132,19 +137,18 @@ def real():
 
 
 @pytest.fixture(
-    scope='module',
-    params=['made_up', pytest.param('real', marks=pytest.mark.demo_corpus)])
+  scope='module', params=['made_up', pytest.param('real', marks=pytest.mark.demo_corpus)]
+)
 def corpus(request):
   """Tasks by name, and their examples by name and split."""
   tasks = demo_tasks(request.getfixturevalue(request.param), image_size=SIZE)
   examples = {
-      (task.name, split): examples_of(task, split)
-      for task in tasks for split in task.splits}
+    (task.name, split): examples_of(task, split) for task in tasks for split in task.splits
+  }
   return tasks, examples
 
 
 class TestTasks:
-
   def test_sizes_and_classes(self, corpus):
     tasks, examples = corpus
     assert [task.name for task in tasks] == list(TASKS)
@@ -193,9 +197,13 @@ class TestTasks:
 
   def test_nothing_tested_on_was_trained_on(self, corpus):
     tasks, examples = corpus
-    check_disjoint(gap=10, tasks=[
+    check_disjoint(
+      gap=10,
+      tasks=[
         with_examples(task, **{split: examples[task.name, split] for split in task.splits})
-        for task in tasks])
+        for task in tasks
+      ],
+    )
 
   def test_spans_lie_where_the_description_says(self, corpus):
     _, examples = corpus
@@ -205,8 +213,9 @@ class TestTasks:
         span = Span.parse(example.source)
         found[name, split].add(span.recording)
         if span.recording == 'systole Task1':
-          assert any(a <= span.start and span.stop <= b + 1e-6
-                     for a, b in signals.TASK1_SPANS[split])
+          assert any(
+            a <= span.start and span.stop <= b + 1e-6 for a, b in signals.TASK1_SPANS[split]
+          )
         if name == 'tapping_rest':
           begin, end = fnirs.SPANS[split]
           assert begin <= span.start and span.stop <= end + 1e-6
@@ -265,7 +274,7 @@ def test_windows_are_cut_where_they_say(made_up):
   for window in chosen:
     samples = signals.samples(made_up, window)
     first = round(window.span.start * 512)
-    np.testing.assert_array_equal(samples, ecg[None, first:first + 2816])
+    np.testing.assert_array_equal(samples, ecg[None, first : first + 2816])
 
 
 def test_a_channel_may_be_turned_over(made_up):
@@ -278,8 +287,9 @@ def test_a_channel_may_be_turned_over(made_up):
 
 
 def test_a_window_past_the_end_is_not_cut_short(made_up):
-  window = signals.Window(label=0, span=Span(
-      recording='pyphysio medical', channel='ecg', start=118, stop=123.5))
+  window = signals.Window(
+    label=0, span=Span(recording='pyphysio medical', channel='ecg', start=118, stop=123.5)
+  )
   with pytest.raises(InputError, match='118.000-123.500 s ends before'):
     signals.samples(made_up, window)
 
@@ -291,10 +301,8 @@ def test_every_segment_is_long_and_in_one_split():
       assert segment.stop - segment.start > 2 * signals.WINDOW
       assert segment.recording not in recordings
     windows = signals.biosignal_windows(split)
-    used = collections.Counter(
-        (w.span.recording, w.span.channel) for w in windows)
-    assert len(used) == len(
-        {(s.recording, s.channel) for s in signals.SEGMENTS[split]})
+    used = collections.Counter((w.span.recording, w.span.channel) for w in windows)
+    assert len(used) == len({(s.recording, s.channel) for s in signals.SEGMENTS[split]})
 
 
 def test_no_cache_says_what_to_do(tmp_path):
@@ -313,8 +321,8 @@ def pca_neighbour(train, test, components=60):
   """Accuracy of the nearest neighbour among principal components of pixels."""
   from sklearn.decomposition import PCA
   from sklearn.neighbors import KNeighborsClassifier
-  pixels = [np.stack([decode(e.image)[..., 0].ravel() for e in s]) / 255.0
-            for s in (train, test)]
+
+  pixels = [np.stack([decode(e.image)[..., 0].ravel() for e in s]) / 255.0 for s in (train, test)]
   labels = [[e.label for e in s] for s in (train, test)]
   pca = PCA(components, svd_solver='full').fit(pixels[0])
   model = KNeighborsClassifier(1).fit(pca.transform(pixels[0]), labels[0])
@@ -323,9 +331,9 @@ def pca_neighbour(train, test, components=60):
 
 @pytest.mark.demo_corpus
 class TestReal:
-
   def test_hashes(self, real):
     from painformer_jax.data.demo.fetch import fetch
+
     lines = []
     fetch(real, progress=lines.append)
     assert len(lines) == len(SOURCES)
@@ -338,8 +346,7 @@ class TestReal:
 
   def test_pixels_tell_biosignals_apart(self, real):
     waveforms = demo_tasks(real, image_size=28)[2]
-    found = pca_neighbour(
-        *(examples_of(waveforms, s) for s in ('train', 'test')))
+    found = pca_neighbour(*(examples_of(waveforms, s) for s in ('train', 'test')))
     # Chance is 0.2; at 0.95 the split would be suspect.
     assert 0.45 < found < 0.95
 
@@ -350,13 +357,19 @@ class TestReal:
     assert len(recording.onsets) == 31 and recording.wavelengths == (760, 850)
     assert len(fnirs.good_channels(recording)) == 16
 
-  @pytest.mark.parametrize('recording, channel', [
-      ('pyphysio medical', 'ecg'), ('systole Task1', 'ECG'),
-      ('biosignalsnotebooks ecg_5_min', 'channel_1')])
+  @pytest.mark.parametrize(
+    'recording, channel',
+    [
+      ('pyphysio medical', 'ecg'),
+      ('systole Task1', 'ECG'),
+      ('biosignalsnotebooks ecg_5_min', 'channel_1'),
+    ],
+  )
   def test_hearts_beat_at_human_rates(self, real, recording, channel):
     # At the 1024 Hz that its note states, 'medical' would come out at 35.
     from scipy.signal import find_peaks
-    ecg = signals.read_channel(real, recording, channel)[20 * 512:80 * 512]
+
+    ecg = signals.read_channel(real, recording, channel)[20 * 512 : 80 * 512]
     ecg = ecg - np.median(ecg)
     peaks, _ = find_peaks(ecg, height=0.5 * ecg.max(), distance=200)
     assert 55 < len(peaks) < 100

@@ -11,15 +11,15 @@ import zipfile
 
 import pytest
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.demo.fetch import default_cache_dir, fetch, require
 from painformer_jax.data.demo.sources import LFW, SOURCES, Member, Source
-from painformer_jax.core.errors import InputError
 
 FILES = {
-    'made_up/data/a.npy': b'first' * 100,
-    'made_up/data/b1.pgm': b'one',
-    'made_up/data/b2.pgm': b'two',
-    'made_up/__init__.py': b'raise RuntimeError("must not be run")',
+  'made_up/data/a.npy': b'first' * 100,
+  'made_up/data/b1.pgm': b'one',
+  'made_up/data/b2.pgm': b'two',
+  'made_up/__init__.py': b'raise RuntimeError("must not be run")',
 }
 
 
@@ -40,20 +40,25 @@ def make_wheel(folder, package='made_up', files=FILES):
     wheel.writestr(f'{info}/WHEEL', tags)
     wheel.writestr(f'{info}/RECORD', '')
   listing = ''.join(
-      f'{sha256(files[name])}  {name}\n'
-      for name in ('made_up/data/b1.pgm', 'made_up/data/b2.pgm'))
+    f'{sha256(files[name])}  {name}\n' for name in ('made_up/data/b1.pgm', 'made_up/data/b2.pgm')
+  )
   return Source(
-      package=package, version='1.0', sha256=sha256(path.read_bytes()),
-      size=path.stat().st_size, licence='none',
-      members=(
-          Member(path='made_up/data/a.npy', sha256=sha256(files['made_up/data/a.npy'])),
-          Member(path='made_up/data/*.pgm', sha256=sha256(listing.encode()), count=2)))
+    package=package,
+    version='1.0',
+    sha256=sha256(path.read_bytes()),
+    size=path.stat().st_size,
+    licence='none',
+    members=(
+      Member(path='made_up/data/a.npy', sha256=sha256(files['made_up/data/a.npy'])),
+      Member(path='made_up/data/*.pgm', sha256=sha256(listing.encode()), count=2),
+    ),
+  )
 
 
 def replaced(source, **fields):
-  return Source(**{
-      name: fields.get(name, getattr(source, name))
-      for name in source.__dataclass_fields__})
+  return Source(
+    **{name: fields.get(name, getattr(source, name)) for name in source.__dataclass_fields__}
+  )
 
 
 @pytest.fixture
@@ -81,8 +86,10 @@ def test_keeps_what_is_needed_and_says_so(shelf, cache):
   lines = []
   assert fetch(cache, sources=[source], progress=lines.append) == cache
   kept = {
-      path.relative_to(cache / 'made_up-1.0').as_posix(): path.read_bytes()
-      for path in (cache / 'made_up-1.0').rglob('*') if path.is_file()}
+    path.relative_to(cache / 'made_up-1.0').as_posix(): path.read_bytes()
+    for path in (cache / 'made_up-1.0').rglob('*')
+    if path.is_file()
+  }
   assert kept == {n: c for n, c in FILES.items() if n.startswith('made_up/data')}
   assert visible(cache) == ['made_up-1.0']
   assert [line.split(': ')[0] for line in lines] == ['made_up 1.0'] * 2
@@ -119,12 +126,18 @@ def test_wheel_with_another_hash_is_not_used(shelf, cache):
   assert visible(cache) == []
 
 
-@pytest.mark.parametrize('member, words', [
+@pytest.mark.parametrize(
+  'member, words',
+  [
     (Member(path='made_up/data/a.npy', sha256='0' * 64), 'a.npy has SHA-256'),
     (Member(path='made_up/data/*.pgm', sha256='0' * 64, count=2), 'instead of 000'),
-    (Member(path='made_up/data/*.pgm', sha256='0' * 64, count=3),
-     '2 files made_up/data/.*instead of 3'),
-    (Member(path='made_up/data/c.npy', sha256='0' * 64), '0 files .*c.npy')])
+    (
+      Member(path='made_up/data/*.pgm', sha256='0' * 64, count=3),
+      '2 files made_up/data/.*instead of 3',
+    ),
+    (Member(path='made_up/data/c.npy', sha256='0' * 64), '0 files .*c.npy'),
+  ],
+)
 def test_wrong_member_is_not_kept(shelf, cache, member, words):
   source = replaced(make_wheel(shelf), members=(member,))
   with pytest.raises(InputError, match=words) as caught:
@@ -133,10 +146,14 @@ def test_wrong_member_is_not_kept(shelf, cache, member, words):
   assert visible(cache) == []
 
 
-@pytest.mark.parametrize('damage', [
+@pytest.mark.parametrize(
+  'damage',
+  [
     lambda folder: (folder / 'made_up/data/a.npy').write_bytes(b'other'),
     lambda folder: (folder / 'made_up/data/b1.pgm').unlink(),
-    lambda folder: shutil.rmtree(folder / 'made_up')])
+    lambda folder: shutil.rmtree(folder / 'made_up'),
+  ],
+)
 def test_damaged_cache_is_fetched_again(shelf, cache, damage):
   source = make_wheel(shelf)
   fetch(cache, sources=[source])
@@ -150,8 +167,8 @@ def test_damaged_cache_is_fetched_again(shelf, cache, damage):
 
 def run_python(script):
   return subprocess.Popen(
-      [sys.executable, '-c', textwrap.dedent(script)], text=True,
-      stdout=subprocess.PIPE)
+    [sys.executable, '-c', textwrap.dedent(script)], text=True, stdout=subprocess.PIPE
+  )
 
 
 def test_killed_run_goes_on_where_it_was(shelf, cache):
@@ -198,8 +215,7 @@ def test_two_at_once(shelf, cache):
 
 def test_python_without_pip(shelf, cache, monkeypatch, tmp_path):
   fake = tmp_path / 'python'
-  fake.write_text(
-      '#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
+  fake.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
   fake.chmod(0o755)
   monkeypatch.setattr(sys, 'executable', str(fake))
   with pytest.raises(InputError, match='ensurepip'):
@@ -214,12 +230,20 @@ def test_installed_source_is_copied(cache):
   assert 'installed' in lines[0]
 
 
-@pytest.mark.parametrize('fields, words', [
-    ({'members': (Member(path='skimage/data/none.npy', sha256='0' * 64),)},
-     'lacks skimage/data/none.npy: pip install --upgrade'),
-    ({'members': (Member(path='skimage/data/brick.png', sha256='0' * 64),)},
-     'brick.png has SHA-256'),
-    ({'module': 'no_such_module'}, r"pip install '\.\[demo\]' in the clone")])
+@pytest.mark.parametrize(
+  'fields, words',
+  [
+    (
+      {'members': (Member(path='skimage/data/none.npy', sha256='0' * 64),)},
+      'lacks skimage/data/none.npy: pip install --upgrade',
+    ),
+    (
+      {'members': (Member(path='skimage/data/brick.png', sha256='0' * 64),)},
+      'brick.png has SHA-256',
+    ),
+    ({'module': 'no_such_module'}, r"pip install '\.\[demo\]' in the clone"),
+  ],
+)
 def test_installed_source_that_is_not_right(cache, fields, words):
   with pytest.raises(InputError, match=words):
     fetch(cache, sources=[replaced(LFW, **fields)])

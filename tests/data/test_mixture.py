@@ -6,23 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_tasks import encode, examples_of, store_tiny, tiny_image, tiny_task, with_examples
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data import mixture
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import base, shards
-from painformer_jax.data.mixture import (
-    TaskRows, eval_batches, fingerprint, train_batches)
+from painformer_jax.data.mixture import TaskRows, eval_batches, fingerprint, train_batches
 from painformer_jax.data.prepared import open_task
-from painformer_jax.core.errors import InputError
-from tiny_tasks import (
-    encode, examples_of, store_tiny, tiny_image, tiny_task, with_examples)
 
 SIZES = (1, 2, 3, 7, 13, 40)
 # One task smaller than its rows, one larger, one of a different policy.
 TASKS = (
-    TaskRows(name='of_13', rows=8, augment='signal'),
-    TaskRows(name='of_3', rows=8),
-    TaskRows(name='of_40', rows=4, augment='face'),
+  TaskRows(name='of_13', rows=8, augment='signal'),
+  TaskRows(name='of_3', rows=8),
+  TaskRows(name='of_40', rows=4, augment='face'),
 )
 
 
@@ -43,8 +41,9 @@ def take(steps, tasks=TASKS, *, data_dir, **options):
 def keys_of(data_dir, name, images):
   """The key of each image by its pixels (for images left as they are)."""
   records = open_task(data_dir, name).records('train')
-  known = {decode_rgb(r['image']).tobytes(): r['key']
-           for r in (records[i] for i in range(len(records)))}
+  known = {
+    decode_rgb(r['image']).tobytes(): r['key'] for r in (records[i] for i in range(len(records)))
+  }
   assert len(known) == len(records)
   return [known[image.tobytes()] for image in images]
 
@@ -80,25 +79,35 @@ def test_images_and_labels_are_those_stored(data_dir, reference):
   for step in reference:
     batch = step['of_3']
     for key, label, image in zip(
-        keys_of(data_dir, 'of_3', batch['image']), batch['label'],
-        batch['image']):
+      keys_of(data_dir, 'of_3', batch['image']), batch['label'], batch['image']
+    ):
       assert label == int(key) % 3
-      np.testing.assert_array_equal(image, tiny_image(
-          'of_3', int(key), label=label, classes=3, image_size=16))
+      np.testing.assert_array_equal(
+        image, tiny_image('of_3', int(key), label=label, classes=3, image_size=16)
+      )
 
 
 @pytest.mark.parametrize('threads', [1, 4])
 @pytest.mark.parametrize('process_count', [1, 2, 4])
-def test_neither_processes_nor_threads_change_it(
-    data_dir, reference, process_count, threads):
+def test_neither_processes_nor_threads_change_it(data_dir, reference, process_count, threads):
   parts = [
-      take(12, data_dir=data_dir, threads=threads, prefetch=3,
-           process_index=p, process_count=process_count)
-      for p in range(process_count)]
+    take(
+      12,
+      data_dir=data_dir,
+      threads=threads,
+      prefetch=3,
+      process_index=p,
+      process_count=process_count,
+    )
+    for p in range(process_count)
+  ]
   joined = [
-      {name: {part: np.concatenate([s[name][part] for s in step])
-              for part in ('image', 'label')} for name in step[0]}
-      for step in zip(*parts)]
+    {
+      name: {part: np.concatenate([s[name][part] for s in step]) for part in ('image', 'label')}
+      for name in step[0]
+    }
+    for step in zip(*parts)
+  ]
   assert_same(joined, reference)
 
 
@@ -112,9 +121,8 @@ def test_each_epoch_holds_each_example_once_in_a_new_order(data_dir):
   tasks = [TaskRows(name='of_40', rows=8), TaskRows(name='of_13', rows=8)]
   steps = take(40, tasks, data_dir=data_dir)
   for name, size in (('of_40', 40), ('of_13', 13)):
-    keys = keys_of(
-        data_dir, name, np.concatenate([s[name]['image'] for s in steps]))
-    epochs = [keys[i:i + size] for i in range(0, len(keys) - size + 1, size)]
+    keys = keys_of(data_dir, name, np.concatenate([s[name]['image'] for s in steps]))
+    epochs = [keys[i : i + size] for i in range(0, len(keys) - size + 1, size)]
     assert len(epochs) >= 8
     for epoch in epochs:
       assert sorted(map(int, epoch)) == list(range(size))
@@ -124,42 +132,59 @@ def test_each_epoch_holds_each_example_once_in_a_new_order(data_dir):
 def test_far_steps_cost_nothing_and_epochs_stay_exact(data_dir):
   tasks = [TaskRows(name='of_13', rows=13)]
   begin = time.monotonic()
-  step, = take(1, tasks, data_dir=data_dir, start_step=10**9)
+  (step,) = take(1, tasks, data_dir=data_dir, start_step=10**9)
   assert time.monotonic() - begin < 5
   keys = keys_of(data_dir, 'of_13', step['of_13']['image'])
   assert sorted(map(int, keys)) == list(range(13))
 
 
-@settings(max_examples=30, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+  max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    sizes=st.lists(st.sampled_from(SIZES), min_size=1, max_size=3, unique=True),
-    local_rows=st.lists(st.integers(1, 3), min_size=3, max_size=3),
-    process_count=st.integers(1, 4),
-    start=st.integers(0, 50),
-    threads=st.integers(1, 3),
-    seed=st.integers(0, 2**40))
+  sizes=st.lists(st.sampled_from(SIZES), min_size=1, max_size=3, unique=True),
+  local_rows=st.lists(st.integers(1, 3), min_size=3, max_size=3),
+  process_count=st.integers(1, 4),
+  start=st.integers(0, 50),
+  threads=st.integers(1, 3),
+  seed=st.integers(0, 2**40),
+)
 def test_any_part_of_any_mixture_is_a_part_of_the_stream(
-    data_dir, sizes, local_rows, process_count, start, threads, seed):
+  data_dir, sizes, local_rows, process_count, start, threads, seed
+):
   """Element n is the same, whatever rows, processes or start reach it."""
   process = start % process_count
-  tasks = [TaskRows(name=f'of_{size}', rows=rows * process_count, augment='face')
-           for size, rows in zip(sizes, local_rows)]
-  steps = take(2, tasks, data_dir=data_dir, seed=seed, start_step=start,
-               threads=threads, process_index=process,
-               process_count=process_count)
+  tasks = [
+    TaskRows(name=f'of_{size}', rows=rows * process_count, augment='face')
+    for size, rows in zip(sizes, local_rows)
+  ]
+  steps = take(
+    2,
+    tasks,
+    data_dir=data_dir,
+    seed=seed,
+    start_step=start,
+    threads=threads,
+    process_index=process,
+    process_count=process_count,
+  )
   for task in tasks:
     local = task.rows // process_count
     for s, step in enumerate(steps, start):
       first = s * task.rows + process * local
       # One row a batch: the step is the number in the stream.
       alone = take(
-          local, [dataclasses.replace(task, rows=1)], data_dir=data_dir,
-          seed=seed, start_step=first, threads=1)
+        local,
+        [dataclasses.replace(task, rows=1)],
+        data_dir=data_dir,
+        seed=seed,
+        start_step=first,
+        threads=1,
+      )
       for part in ('image', 'label'):
         np.testing.assert_array_equal(
-            step[task.name][part],
-            np.concatenate([a[task.name][part] for a in alone]))
+          step[task.name][part], np.concatenate([a[task.name][part] for a in alone])
+        )
 
 
 def test_other_tasks_and_their_order_change_nothing(data_dir, reference):
@@ -171,13 +196,15 @@ def test_other_tasks_and_their_order_change_nothing(data_dir, reference):
 
 def test_seeds_and_names_give_other_orders(data_dir, tmp_path):
   task = [TaskRows(name='of_40', rows=40)]
+
   def labels(**options):
     return take(1, task, data_dir=data_dir, **options)[0]['of_40']['label']
+
   # Neighbouring seeds must not be neighbouring epochs either.
   assert not np.array_equal(labels(seed=0), labels(seed=1))
   assert not np.array_equal(labels(seed=0, start_step=1), labels(seed=1))
   twins = tuple(store_tiny(tmp_path, n, train=40).name for n in ('a', 'b'))
-  step, = take(1, [TaskRows(name=n, rows=40) for n in twins], data_dir=tmp_path)
+  (step,) = take(1, [TaskRows(name=n, rows=40) for n in twins], data_dir=tmp_path)
   assert not np.array_equal(step['a']['label'], step['b']['label'])
 
 
@@ -189,8 +216,7 @@ def test_an_example_is_augmented_anew_each_epoch(data_dir):
 
 
 def test_images_of_another_size_are_squashed(data_dir):
-  step, = take(1, [TaskRows(name='of_3', rows=3)], data_dir=data_dir,
-               image_size=24)
+  (step,) = take(1, [TaskRows(name='of_3', rows=3)], data_dir=data_dir, image_size=24)
   assert step['of_3']['image'].shape == (3, 24, 24, 3)
 
 
@@ -198,19 +224,22 @@ def test_images_of_another_size_are_squashed(data_dir):
 
 
 def readers():
-  return [t for t in threading.enumerate()
-          if t.name.startswith('grain-prefetch')]
+  return [t for t in threading.enumerate() if t.name.startswith('grain-prefetch')]
 
 
 def test_it_reads_ahead_and_can_be_closed(data_dir, monkeypatch):
   wait_until(lambda: not readers())
   done = []
   decode = mixture.decode_rgb
-  monkeypatch.setattr(mixture, 'decode_rgb', lambda *a, **k: (
-      done.append(1), decode(*a, **k))[1])
+  monkeypatch.setattr(mixture, 'decode_rgb', lambda *a, **k: (done.append(1), decode(*a, **k))[1])
   batches = train_batches(
-      [TaskRows(name='of_40', rows=4)], data_dir=data_dir, image_size=16,
-      seed=0, threads=2, prefetch=5)
+    [TaskRows(name='of_40', rows=4)],
+    data_dir=data_dir,
+    image_size=16,
+    seed=0,
+    threads=2,
+    prefetch=5,
+  )
   next(batches)
   wait_until(lambda: len(done) == 6 * 4)
   time.sleep(0.1)
@@ -235,32 +264,37 @@ def spoiled(tmp_path, monkeypatch, image):
   """A stored task whose example '4' is not an image, past the checks."""
   monkeypatch.setattr(shards, 'decode_strictly', lambda encoded: None)
   task = tiny_task('spoiled')
-  examples = [dataclasses.replace(e, image=image) if e.key == '4' else e
-              for e in examples_of(task)]
+  examples = [dataclasses.replace(e, image=image) if e.key == '4' else e for e in examples_of(task)]
   base.store(with_examples(task, train=examples), tmp_path, progress=lambda line: None)
 
 
-@pytest.mark.parametrize('image', [b'', b'junk', encode(
-    np.zeros((16, 16, 3), np.uint8))[:40]])
+@pytest.mark.parametrize('image', [b'', b'junk', encode(np.zeros((16, 16, 3), np.uint8))[:40]])
 def test_a_corrupt_image_is_named(tmp_path, monkeypatch, image):
   spoiled(tmp_path, monkeypatch, image)
   message = "task 'spoiled', split 'train', example '4': not a readable image"
   with pytest.raises(InputError, match=message):
     take(3, [TaskRows(name='spoiled', rows=6)], data_dir=tmp_path)
   with pytest.raises(InputError, match=message):
-    list(eval_batches('spoiled', 'train', data_dir=tmp_path, image_size=16,
-                      batch_size=4))
+    list(eval_batches('spoiled', 'train', data_dir=tmp_path, image_size=16, batch_size=4))
 
 
-@pytest.mark.parametrize('tasks,options,message', [
+@pytest.mark.parametrize(
+  'tasks,options,message',
+  [
     ([], {}, 'at least one task'),
     ([TaskRows(name='of_3', rows=0)], {}, "'of_3' has 0 rows"),
     ([TaskRows(name='of_3', rows=2)] * 2, {}, "'of_3' is in the mixture twice"),
     ([TaskRows(name='of_4', rows=2)], {}, "no task 'of_4'"),
-    ([TaskRows(name='of_3', rows=2, augment='magic')], {},
-     "no augmentation 'magic', only face, none, signal"),
-    ([TaskRows(name='of_3', rows=6)], {'process_count': 4},
-     "'of_3' has 6 rows in a batch, which 4 processes cannot share evenly"),
+    (
+      [TaskRows(name='of_3', rows=2, augment='magic')],
+      {},
+      "no augmentation 'magic', only face, none, signal",
+    ),
+    (
+      [TaskRows(name='of_3', rows=6)],
+      {'process_count': 4},
+      "'of_3' has 6 rows in a batch, which 4 processes cannot share evenly",
+    ),
     (TASKS, {'process_index': 2, 'process_count': 2}, 'process 2 of 2'),
     (TASKS, {'process_index': -1}, 'process -1 of 1'),
     (TASKS, {'start_step': -1}, 'first step, -1'),
@@ -268,7 +302,8 @@ def test_a_corrupt_image_is_named(tmp_path, monkeypatch, image):
     (TASKS, {'image_size': 0}, 'image size, 0'),
     (TASKS, {'threads': 0}, r'threads \(0\)'),
     (TASKS, {'prefetch': 0}, r'prefetch \(0\)'),
-])
+  ],
+)
 def test_wrong_arguments(data_dir, tasks, options, message):
   with pytest.raises(InputError, match=message):
     take(1, tasks, data_dir=data_dir, **options)
@@ -279,14 +314,19 @@ def test_wrong_arguments(data_dir, tasks, options, message):
 
 def test_fingerprint(data_dir, tmp_path):
   def of(*tasks, **options):
-    return fingerprint(tasks or TASKS, **(
-        {'data_dir': data_dir, 'image_size': 16, 'seed': 5} | options))
+    return fingerprint(
+      tasks or TASKS, **({'data_dir': data_dir, 'image_size': 16, 'seed': 5} | options)
+    )
+
   assert len(of()) == 64 and of() == of()
   assert of(*TASKS[::-1]) == of()
   changed = [
-      of(seed=6), of(image_size=24), of(*TASKS[:2]),
-      of(dataclasses.replace(TASKS[0], rows=4), *TASKS[1:]),
-      of(dataclasses.replace(TASKS[0], augment='none'), *TASKS[1:])]
+    of(seed=6),
+    of(image_size=24),
+    of(*TASKS[:2]),
+    of(dataclasses.replace(TASKS[0], rows=4), *TASKS[1:]),
+    of(dataclasses.replace(TASKS[0], augment='none'), *TASKS[1:]),
+  ]
   assert len({of(), *changed}) == len(changed) + 1
 
   task = TaskRows(name='of_13', rows=8)
@@ -303,8 +343,9 @@ def test_fingerprint(data_dir, tmp_path):
 
 @pytest.mark.parametrize('batch_size,count', [(4, 2), (5, 1), (8, 1), (1, 5)])
 def test_evaluation_is_in_order_and_padded(data_dir, batch_size, count):
-  with eval_batches('of_13', 'test', data_dir=data_dir, image_size=16,
-                    batch_size=batch_size, threads=2) as batches:
+  with eval_batches(
+    'of_13', 'test', data_dir=data_dir, image_size=16, batch_size=batch_size, threads=2
+  ) as batches:
     batches = list(batches)
   assert len(batches) == count
   for batch in batches:
@@ -315,21 +356,24 @@ def test_evaluation_is_in_order_and_padded(data_dir, batch_size, count):
     assert not batch['label'][~batch['mask']].any()
     assert set(batch['key'][~batch['mask']]) <= {''}
   mask, key, label, image = (
-      np.concatenate([b[part] for b in batches])
-      for part in ('mask', 'key', 'label', 'image'))
+    np.concatenate([b[part] for b in batches]) for part in ('mask', 'key', 'label', 'image')
+  )
   assert list(key[mask]) == [str(n) for n in range(13, 18)]
   assert list(label[mask]) == [n % 3 for n in range(13, 18)]
   for n, one in zip(range(13, 18), image[mask]):
-    np.testing.assert_array_equal(one, tiny_image(
-        'of_13', n, label=n % 3, classes=3, image_size=16))
+    np.testing.assert_array_equal(
+      one, tiny_image('of_13', n, label=n % 3, classes=3, image_size=16)
+    )
 
 
 @pytest.mark.parametrize('batch_size,count', [(4, 2), (6, 3), (8, 4), (8, 8)])
 def test_evaluation_by_processes_is_that_by_one(data_dir, batch_size, count):
   """Also where the last batch has no rows for some of them."""
+
   def batches(**place):
-    with eval_batches('of_13', 'test', data_dir=data_dir, image_size=16,
-                      batch_size=batch_size, threads=1, **place) as found:
+    with eval_batches(
+      'of_13', 'test', data_dir=data_dir, image_size=16, batch_size=batch_size, threads=1, **place
+    ) as found:
       return list(found)
 
   parts = [batches(process_index=i, process_count=count) for i in range(count)]

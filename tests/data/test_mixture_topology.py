@@ -16,18 +16,21 @@ import textwrap
 import time
 
 import pytest
-
 from conftest import environment
-from painformer_jax.data.mixture import TaskRows, train_batches
 from tiny_tasks import store_tiny
 
-TASKS = [TaskRows(name='small', rows=8, augment='face'), TaskRows(name='large', rows=4),
-         TaskRows(name='middle', rows=8, augment='signal')]
+from painformer_jax.data.mixture import TaskRows, train_batches
+
+TASKS = [
+  TaskRows(name='small', rows=8, augment='face'),
+  TaskRows(name='large', rows=4),
+  TaskRows(name='middle', rows=8, augment='signal'),
+]
 SIZES = {'small': 7, 'large': 1000, 'middle': 61}
 STEPS = 500  # Of 20 rows: 10,000 samples.
 SEED = 11
 
-READER = textwrap.dedent('''
+READER = textwrap.dedent("""
     import hashlib, json, sys, time
     from painformer_jax.data.mixture import TaskRows, train_batches
     options = json.loads(sys.argv[1])
@@ -46,7 +49,7 @@ READER = textwrap.dedent('''
         print(json.dumps({'step': step, 'rows': rows}), file=out, flush=True)
         if step - options['start'] == options['waits_after']:
           time.sleep(600)  # To be killed, however slow the others are.
-    ''')
+    """)
 
 
 @pytest.fixture(scope='module')
@@ -61,13 +64,19 @@ def data_dir(tmp_path_factory):
 def undisturbed(data_dir):
   """step -> task -> [[key, hash of the augmented image]], by one process."""
   found = []
-  with train_batches(TASKS, data_dir=data_dir, image_size=4, seed=SEED, threads=2,
-                     extra=('key',)) as batches:
+  with train_batches(
+    TASKS, data_dir=data_dir, image_size=4, seed=SEED, threads=2, extra=('key',)
+  ) as batches:
     for _ in range(STEPS):
-      found.append({
-          name: [[key, hashlib.sha1(image.tobytes()).hexdigest()[:8]]
-                 for key, image in zip(part['key'].tolist(), part['image'])]
-          for name, part in next(batches).items()})
+      found.append(
+        {
+          name: [
+            [key, hashlib.sha1(image.tobytes()).hexdigest()[:8]]
+            for key, image in zip(part['key'].tolist(), part['image'])
+          ]
+          for name, part in next(batches).items()
+        }
+      )
   return found
 
 
@@ -81,10 +90,31 @@ def sha256(sequence) -> str:
 
 def start(folder, data_dir, *, first, count, threads, waits_after=STEPS):
   """Processes that read from step `first` on."""
-  return [subprocess.Popen([sys.executable, '-c', READER, json.dumps({
-      'tasks': [vars(task) for task in TASKS], 'data_dir': str(data_dir), 'seed': SEED,
-      'start': first, 'stop': STEPS, 'waits_after': waits_after, 'index': i, 'count': count, 'threads': threads,
-      'out': str(folder / f'{first}-{i}')})], env=environment()) for i in range(count)]
+  return [
+    subprocess.Popen(
+      [
+        sys.executable,
+        '-c',
+        READER,
+        json.dumps(
+          {
+            'tasks': [vars(task) for task in TASKS],
+            'data_dir': str(data_dir),
+            'seed': SEED,
+            'start': first,
+            'stop': STEPS,
+            'waits_after': waits_after,
+            'index': i,
+            'count': count,
+            'threads': threads,
+            'out': str(folder / f'{first}-{i}'),
+          }
+        ),
+      ],
+      env=environment(),
+    )
+    for i in range(count)
+  ]
 
 
 def read(folder, *, first, count):
@@ -101,8 +131,10 @@ def read(folder, *, first, count):
   whole = min(map(len, parts))
   for step in range(whole):
     assert {part[step]['step'] for part in parts} == {first + step}
-  return [{task.name: sum((part[step]['rows'][task.name] for part in parts), [])
-           for task in TASKS} for step in range(whole)]
+  return [
+    {task.name: sum((part[step]['rows'][task.name] for part in parts), []) for task in TASKS}
+    for step in range(whole)
+  ]
 
 
 def wait_for(path, lines):
@@ -117,8 +149,14 @@ def test_ten_thousand_ids_under_kills_and_other_topologies(data_dir, undisturbed
   sequence = []
   for count, threads in ((2, 3), (4, 1), (1, 2)):
     first = len(sequence)
-    processes = start(tmp_path, data_dir, first=first, count=count, threads=threads,
-                      waits_after=150 if count > 1 else STEPS)
+    processes = start(
+      tmp_path,
+      data_dir,
+      first=first,
+      count=count,
+      threads=threads,
+      waits_after=150 if count > 1 else STEPS,
+    )
     try:
       if count > 1:  # The last topology is left to finish.
         for i in range(count):
@@ -133,8 +171,10 @@ def test_ten_thousand_ids_under_kills_and_other_topologies(data_dir, undisturbed
     found = read(tmp_path, first=first, count=count)
     assert len(found) >= 40, 'nothing was read before the kill'
     sequence += found
-  assert len(sequence) == STEPS and sum(
-      len(rows) for step in sequence for rows in step.values()) == 10_000
+  assert (
+    len(sequence) == STEPS
+    and sum(len(rows) for step in sequence for rows in step.values()) == 10_000
+  )
   assert sequence == undisturbed
   assert sha256(sequence) == sha256(undisturbed)
 
@@ -144,7 +184,7 @@ def test_every_epoch_is_exact(undisturbed):
   for task in TASKS:
     keys = [key for step in undisturbed for key, _ in step[task.name]]
     size = SIZES[task.name]
-    epochs = [keys[i:i + size] for i in range(0, len(keys) - size + 1, size)]
+    epochs = [keys[i : i + size] for i in range(0, len(keys) - size + 1, size)]
     assert len(epochs) >= 2
     for epoch in epochs:
       assert sorted(epoch, key=int) == [str(i) for i in range(size)]
@@ -153,8 +193,9 @@ def test_every_epoch_is_exact(undisturbed):
 
 def test_every_window_has_the_exact_proportions(undisturbed):
   for first, last in ((0, 1), (3, 50), (17, 18), (0, STEPS)):
-    counts = {task.name: sum(len(step[task.name]) for step in undisturbed[first:last])
-              for task in TASKS}
+    counts = {
+      task.name: sum(len(step[task.name]) for step in undisturbed[first:last]) for task in TASKS
+    }
     assert counts == {task.name: task.rows * (last - first) for task in TASKS}
 
 

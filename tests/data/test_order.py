@@ -24,8 +24,10 @@ def test_every_epoch_is_a_permutation(size, seed, epoch):
 
 
 @settings(deadline=None, max_examples=20)
-@given(size=st.one_of(st.integers(2, 300), st.sampled_from([3, 5, 9, 17, 33, 65, 129, 257, 513])),
-       seed=st.integers(0, 1000))
+@given(
+  size=st.one_of(st.integers(2, 300), st.sampled_from([3, 5, 9, 17, 33, 65, 129, 257, 513])),
+  seed=st.integers(0, 1000),
+)
 def test_computed_orders_are_permutations_too(size, seed):
   kept = order_lib.MAX_KEPT
   order_lib.MAX_KEPT = 0
@@ -45,8 +47,10 @@ def test_a_large_order_is_a_permutation():
 def test_epochs_seeds_and_names_differ(size):
   first = places(EpochOrder(size, seed=1, name='a'), 0, 50)
   for order, start in (
-      (EpochOrder(size, seed=1, name='a'), size), (EpochOrder(size, seed=2, name='a'), 0),
-      (EpochOrder(size, seed=1, name='b'), 0)):
+    (EpochOrder(size, seed=1, name='a'), size),
+    (EpochOrder(size, seed=2, name='a'), 0),
+    (EpochOrder(size, seed=1, name='b'), 0),
+  ):
     # By chance two of 50 places agree about once in 1,000 (of the smaller size).
     assert (places(order, start, 50) == first).sum() <= 1
   assert (places(EpochOrder(size, seed=1, name='a'), 0, 50) == first).all()
@@ -58,8 +62,11 @@ def test_what_comes_in_a_row_is_spread_as_by_chance(size, seed, measured):
   """Chi-squared of 100 bins; chance stays below 161 in 9,999 of 10,000 cases."""
   found = places(EpochOrder(size, seed=seed, name='task'), 0, 10_000)
   counts = np.histogram(found, bins=100, range=(0, size))[0]
-  measured(f'shuffle of {size:,}, chi-squared of 100 bins, seed {seed}',
-           float(((counts - 100.0) ** 2 / 100).sum()), limit=161)
+  measured(
+    f'shuffle of {size:,}, chi-squared of 100 bins, seed {seed}',
+    float(((counts - 100.0) ** 2 / 100).sum()),
+    limit=161,
+  )
   # Neighbours are no nearer each other than two places at random, size / 3 apart.
   assert 0.31 < np.abs(np.diff(found)).mean() / size < 0.36
 

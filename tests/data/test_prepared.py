@@ -7,11 +7,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
-from painformer_jax.data.prepared import list_tasks, open_task
-from painformer_jax.core.errors import InputError
 from test_builders import shards
 from tiny_tasks import store_tiny
+
+from painformer_jax.core.errors import InputError
+from painformer_jax.data.prepared import list_tasks, open_task
 
 
 def test_absent_tasks_and_splits(tmp_path):
@@ -26,12 +26,12 @@ def test_absent_tasks_and_splits(tmp_path):
     open_task(tmp_path, 'one').records('validation')
 
 
-@pytest.mark.parametrize('damage', ['no info', 'half info', 'no metadata',
-                                    'other metadata', 'no shard', 'empty shard'])
+@pytest.mark.parametrize(
+  'damage', ['no info', 'half info', 'no metadata', 'other metadata', 'no shard', 'empty shard']
+)
 def test_damaged_folders(tmp_path, damage):
   prepared = store_tiny(tmp_path)
-  info, metadata = (
-      prepared.path / n for n in ('dataset_info.json', 'metadata.json'))
+  info, metadata = (prepared.path / n for n in ('dataset_info.json', 'metadata.json'))
   if damage == 'no info':
     info.unlink()
   elif damage == 'half info':
@@ -53,7 +53,7 @@ def damage_record(prepared, number):
   shard = shards(prepared)[0]
   content = bytearray(shard.read_bytes())
   image = prepared.records('train')[number]['image']
-  content[content.find(image) + len(image) // 2] ^= 0xff
+  content[content.find(image) + len(image) // 2] ^= 0xFF
   shard.write_bytes(content)
 
 
@@ -67,7 +67,7 @@ def test_a_damaged_record_is_named(tmp_path):
 
 def test_more_files_than_are_allowed_at_first(tmp_path):
   """The soft limit is raised as far as the system grants; beyond that it is said."""
-  script = textwrap.dedent(f'''
+  script = textwrap.dedent(f"""
       import resource, sys
       sys.path.insert(0, {str(Path(__file__).parents[1] / 'helpers')!r})
       from painformer_jax.data.builders import base
@@ -79,17 +79,18 @@ def test_more_files_than_are_allowed_at_first(tmp_path):
       resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
       records = open_task({str(tmp_path)!r}, 'tiny').records('train')
       print(sorted(int(records[i]['key']) for i in range(60)) == list(range(60)))
-      ''')
+      """)
 
   def run(hard):
-    return subprocess.run(
-        [sys.executable, '-c', script, str(hard)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, '-c', script, str(hard)], capture_output=True, text=True)
 
   assert run(400).stdout.splitlines()[-1] == 'True'
   refused = run(40)
   assert refused.returncode == 1
-  assert "task 'tiny' and the others have more files than this process may open, 40" in (
-      refused.stderr.splitlines()[-1])
+  assert (
+    "task 'tiny' and the others have more files than this process may open, 40"
+    in (refused.stderr.splitlines()[-1])
+  )
 
 
 @pytest.mark.parametrize('address', ['gs://bucket/data', 's3:/bucket'])

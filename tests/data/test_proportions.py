@@ -4,13 +4,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.corpus import CORPUS
 from painformer_jax.data.proportions import rows_of_batch
-from painformer_jax.core.errors import InputError
 
 SIZES = st.dictionaries(
-    st.text('abcdefgh', min_size=1, max_size=4), st.integers(1, 4_000_000), min_size=1,
-    max_size=14)
+  st.text('abcdefgh', min_size=1, max_size=4), st.integers(1, 4_000_000), min_size=1, max_size=14
+)
 
 
 def test_the_published_batch():
@@ -18,8 +18,12 @@ def test_the_published_batch():
   assert rows_of_batch(sizes, 126) == dict.fromkeys(sizes, 9)
 
 
-@given(SIZES, st.integers(1, 300), st.sampled_from(['equal', 'proportional', 'temperature']),
-       st.integers(1, 8))
+@given(
+  SIZES,
+  st.integers(1, 300),
+  st.sampled_from(['equal', 'proportional', 'temperature']),
+  st.integers(1, 8),
+)
 def test_the_batch_is_divided_whole(sizes, parts, shares, multiple):
   assume(parts >= len(sizes))
   rows = rows_of_batch(sizes, parts * multiple, shares=shares, multiple=multiple)
@@ -39,16 +43,20 @@ def test_more_images_never_mean_fewer_rows(sizes, batch, shares):
 def test_the_order_of_tasks_changes_nothing(sizes, batch):
   backwards = dict(reversed(sizes.items()))
   assert rows_of_batch(sizes, batch, shares='proportional') == rows_of_batch(
-      backwards, batch, shares='proportional')
+    backwards, batch, shares='proportional'
+  )
 
 
-@pytest.mark.parametrize('shares,options,expected', [
+@pytest.mark.parametrize(
+  'shares,options,expected',
+  [
     ('equal', {}, {'a': 34, 'b': 33, 'c': 33}),
     ('proportional', {}, {'a': 10, 'b': 30, 'c': 60}),
     ('temperature', {'temperature': 1.0}, {'a': 10, 'b': 30, 'c': 60}),
     ('temperature', {'temperature': 2.0}, {'a': 19, 'b': 34, 'c': 47}),
     ('explicit', {'explicit': {'a': 0.5, 'b': 0.25, 'c': 0.25}}, {'a': 50, 'b': 25, 'c': 25}),
-])
+  ],
+)
 def test_rules(shares, options, expected):
   assert rows_of_batch({'a': 100, 'b': 300, 'c': 600}, 100, shares=shares, **options) == expected
 
@@ -61,10 +69,15 @@ def test_a_tiny_task_gets_a_row():
 def test_exact_shares_come_out_exact():
   """Where shares are whole numbers of rows, they are kept in spite of the floor."""
   assert rows_of_batch({'a': 1, 'b': 2, 'c': 5}, 16, shares='proportional') == {
-      'a': 2, 'b': 4, 'c': 10}
+    'a': 2,
+    'b': 4,
+    'c': 10,
+  }
 
 
-@pytest.mark.parametrize('batch,options,message', [
+@pytest.mark.parametrize(
+  'batch,options,message',
+  [
     (2, {}, 'a batch of 2 rows cannot be divided among 3 tasks'),
     (10, {'multiple': 4}, 'in multiples of 4'),
     (10, {'shares': 'fair'}, "no shares 'fair', only equal"),
@@ -72,7 +85,8 @@ def test_exact_shares_come_out_exact():
     (10, {'shares': 'explicit'}, "task 'a' has no share"),
     (10, {'shares': 'explicit', 'explicit': {'a': 1, 'b': 0, 'c': 1}}, "share of task 'b', 0"),
     (10, {'shares': 'explicit', 'explicit': {'a': 1, 'b': float('nan'), 'c': 1}}, 'nan'),
-])
+  ],
+)
 def test_what_cannot_be_divided(batch, options, message):
   with pytest.raises(InputError, match=message):
     rows_of_batch({'a': 1, 'b': 2, 'c': 3}, batch, **options)

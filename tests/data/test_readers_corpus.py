@@ -6,15 +6,15 @@ import shlex
 import subprocess
 import sys
 
+import corpus_layouts as layouts
 import numpy as np
 import pytest
 
-import corpus_layouts as layouts
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.catalog import PAGES, READERS
-from painformer_jax.modalities.signal_files import read_span
 from painformer_jax.data.corpus import CORPUS
+from painformer_jax.modalities.signal_files import read_span
 
 COMMAND = re.compile(r'^painformer data prepare (?:.*\\\n)*.*$', re.MULTILINE)
 # What `painformer data prepare` takes beside the readers' own options.
@@ -39,8 +39,7 @@ def test_every_task_of_the_corpus_is_prepared(tmp_path, name):
   assert all('\n' not in line for line in said)
   prepared = store(task, tmp_path / 'data', progress=said.append, max_unreadable=0.02)
   damaged = name == 'vggface2'
-  assert sum(prepared.sizes.values()) == sum(
-      len(of) for of in task.splits.values()) - damaged
+  assert sum(prepared.sizes.values()) == sum(len(of) for of in task.splits.values()) - damaged
   assert ('n000001/0006_01.jpg' in '\n'.join(said)) == damaged
   for split in ('train', 'test'):
     records = prepared.records(split)
@@ -53,8 +52,11 @@ def test_every_task_of_the_corpus_is_prepared(tmp_path, name):
 def test_options_are_the_arguments_of_the_reader(name):
   reader = READERS[name]
   parameters = inspect.signature(reader.load()).parameters
-  options = {p.name: p.default for p in parameters.values()
-             if p.kind is p.KEYWORD_ONLY and p.name not in {'report', *reader.fixed}}
+  options = {
+    p.name: p.default
+    for p in parameters.values()
+    if p.kind is p.KEYWORD_ONLY and p.name not in {'report', *reader.fixed}
+  }
   assert {o.name: o.default for o in reader.options} == options
   assert list(parameters)[:2] == ['source', 'name']
   assert parameters['name'].default in (inspect.Parameter.empty, reader.task)
@@ -67,8 +69,10 @@ def test_options_are_the_arguments_of_the_reader(name):
 
 
 def test_the_catalogue_costs_no_import():
-  script = ('import sys, painformer_jax.data.builders.catalog as c; '
-            "print([m for m in ('cv2', 'scipy', 'pyarrow', 'PIL') if m in sys.modules])")
+  script = (
+    'import sys, painformer_jax.data.builders.catalog as c; '
+    "print([m for m in ('cv2', 'scipy', 'pyarrow', 'PIL') if m in sys.modules])"
+  )
   done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
   assert done.stdout.strip() == '[]', done.stderr
 
@@ -88,43 +92,47 @@ def test_the_script_on_the_page_writes_the_manifest_of_heartbeats(tmp_path):
   given = layouts.corpus_task('ecg_hbc_waveform', tmp_path)
   source = tmp_path / 'ecg_hbc_waveform'
   (source / 'manifest.parquet').unlink()
-  script, = re.findall(r'```python\n(.*?)```', (PAGES / 'ecg_hbc.md').read_text(), re.S)
+  (script,) = re.findall(r'```python\n(.*?)```', (PAGES / 'ecg_hbc.md').read_text(), re.S)
   subprocess.run([sys.executable, '-c', script], cwd=source, check=True)
   written = READERS['manifest'].build(source, name='mine', classes='N,S,V,F,Q')
   for split in ('train', 'test'):
     assert [(i.key, i.label) for i in written.splits[split]] == [
-        (i.key, i.label) for i in given.splits[split]]
+      (i.key, i.label) for i in given.splits[split]
+    ]
 
 
 def test_the_script_on_the_page_writes_the_manifest_of_eeg(tmp_path):
   (tmp_path / 'demographic.csv').write_text(
-      'subject, group, gender, age, education\n1, 0, M, 44, 16\n2, 1, F, 39, 17\n'
-      '3, 1, M, 50, 12\n4, 0, M, 31, 15\n')
+    'subject, group, gender, age, education\n1, 0, M, 44, 16\n2, 1, F, 39, 17\n'
+    '3, 1, M, 50, 12\n4, 0, M, 31, 15\n'
+  )
   for person in (1, 2, 3):  # The fourth was not downloaded.
     (tmp_path / f'{person}.csv').mkdir()
     rows = np.arange(2 * 3072)[:, None] % 3072 * np.ones(70, int) + np.arange(70)
     rows[:, 5] += 100_000 * person
     np.savetxt(tmp_path / f'{person}.csv/{person}.csv', rows, fmt='%d', delimiter=',')
-  script, = re.findall(r'```python\n(.*?)```', (PAGES / 'eeg_bst_sz.md').read_text(), re.S)
+  (script,) = re.findall(r'```python\n(.*?)```', (PAGES / 'eeg_bst_sz.md').read_text(), re.S)
   subprocess.run([sys.executable, '-c', script], cwd=tmp_path, check=True)
-  task = READERS['manifest'].build(tmp_path, name='mine', test_fraction=0.4,
-                                   report=lambda line: None)
+  task = READERS['manifest'].build(
+    tmp_path, name='mine', test_fraction=0.4, report=lambda line: None
+  )
   assert task.classes == ('control', 'patient')
   items = [item for of in task.splits.values() for item in of]
   assert len(items) == 3 * 2 * 64
   assert {(i.identity, i.label) for i in items} == {('1', 0), ('2', 1), ('3', 1)}
   assert len({i.identity for i in task.splits['test']}) == 1
-  item = next(i for i in items if i.identity == '2' and i.detail.column == '5'
-              and i.detail.start == 3)
+  item = next(
+    i for i in items if i.identity == '2' and i.detail.column == '5' and i.detail.start == 3
+  )
   np.testing.assert_array_equal(
-      read_span(str(tmp_path), item.detail), np.arange(3072) + 5 + 200_000)
+    read_span(str(tmp_path), item.detail), np.arange(3072) + 5 + 200_000
+  )
 
 
 @pytest.mark.parametrize('page', sorted(PAGES.glob('*.md')), ids=lambda p: p.stem)
 def test_pages_say_what_is_needed_and_what_is_true(page):
   text = page.read_text(encoding='utf-8')
-  for heading in ('## Getting it', '## What is expected', '## Command',
-                  '## Time and disk'):
+  for heading in ('## Getting it', '## What is expected', '## Command', '## Time and disk'):
     assert heading in text, heading
   commands = COMMAND.findall(text)
   assert commands

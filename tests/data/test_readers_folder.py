@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_tasks import encode, tiny_image
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.folder import folder_task
 from painformer_jax.data.prepared import list_tasks
-from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.images import read_image
-from tiny_tasks import encode, tiny_image
 
 QUIET = {'progress': lambda line: None}
 
@@ -24,7 +24,7 @@ def photos(root, *, classes=('cat', 'dog'), count=10, size=(40, 30)):
       path = root / name / f'{i:02}.jpg'
       path.parent.mkdir(parents=True, exist_ok=True)
       image = tiny_image(name, i, label=label, classes=2, image_size=max(size))
-      path.write_bytes(encode(image[:size[0], :size[1]], '.jpg'))
+      path.write_bytes(encode(image[: size[0], : size[1]], '.jpg'))
   return root
 
 
@@ -72,8 +72,10 @@ def test_what_is_left_out_is_said(tmp_path):
   shutil.copy(tmp_path / 'train/cat/00.jpg', tmp_path / 'train/cover.jpg')
   said = []
   task = folder_task(tmp_path, 'pets', report=said.append)
-  assert said == ['left out: val/, since test/ is the test split',
-                  f"left out: 1 image of {tmp_path / 'train'} outside a class: cover.jpg"]
+  assert said == [
+    'left out: val/, since test/ is the test split',
+    f'left out: 1 image of {tmp_path / "train"} outside a class: cover.jpg',
+  ]
   assert not any(key.startswith('val/') for split in task.splits for key in keys(task, split))
 
 
@@ -100,8 +102,7 @@ def test_hold_out_is_by_class_seeded_and_stated(tmp_path):
   assert not set(train) & set(test)
   assert len(train) + len(test) == 23
   held = [k.split('/')[0] for k in test]
-  assert {c: held.count(c) for c in task.classes} == {
-      'cat': 3, 'dog': 3, 'rare': 1, 'single': 0}
+  assert {c: held.count(c) for c in task.classes} == {'cat': 3, 'dog': 3, 'rare': 1, 'single': 0}
   assert '0.3 of the images of each class' in task.description
   assert split(test_fraction=0.3)[2] == test
   assert split(test_fraction=0.3, split_seed=1)[2] != test
@@ -110,13 +111,14 @@ def test_hold_out_is_by_class_seeded_and_stated(tmp_path):
 def test_folder_images_are_resized_once_and_exact_as_png(tmp_path):
   photos(tmp_path, size=(40, 30))
   exact, lossy = (
-      {i.key: decode_rgb(task.read(i)) for i in task.splits['train']}
-      for task in (
-          folder_task(tmp_path, 'pets', image_size=16, encoding=encoding)
-          for encoding in ('png', 'jpeg')))
+    {i.key: decode_rgb(task.read(i)) for i in task.splits['train']}
+    for task in (
+      folder_task(tmp_path, 'pets', image_size=16, encoding=encoding)
+      for encoding in ('png', 'jpeg')
+    )
+  )
   key = next(iter(exact))
-  np.testing.assert_array_equal(
-      exact[key], read_image(tmp_path / key, image_size=16))
+  np.testing.assert_array_equal(exact[key], read_image(tmp_path / key, image_size=16))
   difference = np.abs(lossy[key].astype(int) - exact[key])
   assert 0 < difference.mean() < 12
 
@@ -124,8 +126,9 @@ def test_folder_images_are_resized_once_and_exact_as_png(tmp_path):
 def test_what_decides_the_images_is_in_the_settings(tmp_path):
   photos(tmp_path, count=2)
   settings = {
-      folder_task(tmp_path, 'pets', **options).settings for options in (
-          {}, {'image_size': 16}, {'short_side': 16}, {'encoding': 'png'})}
+    folder_task(tmp_path, 'pets', **options).settings
+    for options in ({}, {'image_size': 16}, {'short_side': 16}, {'encoding': 'png'})
+  }
   assert len(settings) == 4
 
 
@@ -163,15 +166,14 @@ def test_a_few_unreadable_files_are_left_out(tmp_path):
   photos(tmp_path / 'test', count=1)
   (tmp_path / 'train/cat/07.jpg').write_bytes(b'junk')
   whole = (tmp_path / 'train/dog/03.jpg').read_bytes()
-  (tmp_path / 'train/dog/03.jpg').write_bytes(whole[:len(whole) // 2])
+  (tmp_path / 'train/dog/03.jpg').write_bytes(whole[: len(whole) // 2])
   (tmp_path / 'train/dog/05.jpg').unlink()
   (tmp_path / 'train/dog/05.jpg').symlink_to('nowhere.jpg')
   task = folder_task(tmp_path, 'pets', image_size=8)
   # A link that leads nowhere is no file.
   assert len(keys(task, 'train')) == 199
   said = []
-  prepared = store(
-      task, tmp_path / 'data', progress=said.append, max_unreadable=0.02)
+  prepared = store(task, tmp_path / 'data', progress=said.append, max_unreadable=0.02)
   assert prepared.sizes['train'] == 197
   for name in ('cat/07.jpg', 'dog/03.jpg'):
     assert any(f'train/{name}' in line for line in said)
@@ -180,7 +182,9 @@ def test_a_few_unreadable_files_are_left_out(tmp_path):
   assert list_tasks(tmp_path / 'other') == []
 
 
-@pytest.mark.parametrize('make,message', [
+@pytest.mark.parametrize(
+  'make,message',
+  [
     (lambda f: None, 'there is no folder'),
     (lambda f: f.mkdir(), 'has 0 folders'),
     (lambda f: photos(f, classes=('cat',)), 'has 1 folders'),
@@ -188,9 +192,12 @@ def test_a_few_unreadable_files_are_left_out(tmp_path):
     (lambda f: photos(f / 'train'), 'no folder test/'),
     (lambda f: photos(f / 'test'), 'no folder train/'),
     (lambda f: (photos(f), (f / 'empty').mkdir()), 'empty has no image'),
-    (lambda f: (photos(f / 'train'), photos(f / 'test', classes=('cow',))),
-     'classes that train/ has not: cow'),
-])
+    (
+      lambda f: (photos(f / 'train'), photos(f / 'test', classes=('cow',))),
+      'classes that train/ has not: cow',
+    ),
+  ],
+)
 def test_folders_laid_out_otherwise(tmp_path, make, message):
   make(tmp_path / 'source')
   with pytest.raises(InputError, match=message):
@@ -208,6 +215,7 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch, closed):
       if Path(path) == closed:
         raise PermissionError(13, 'Permission denied', str(path))
       return call(path)
+
     return wrapped
 
   # A superuser, such as that of many a container, may read any folder.
@@ -225,13 +233,16 @@ def test_a_name_that_is_not_utf_8(tmp_path):
     folder_task(tmp_path, 'pets')
 
 
-@pytest.mark.parametrize('options,message', [
+@pytest.mark.parametrize(
+  'options,message',
+  [
     ({'encoding': 'webp'}, "no encoding 'webp', only jpeg and png"),
     ({'test_fraction': 0.0}, 'test fraction'),
     ({'test_fraction': 1.0}, 'test fraction'),
     ({'image_size': 0}, 'image size 0'),
     ({'short_side': -1}, 'short side -1'),
-])
+  ],
+)
 def test_folder_options_out_of_range(tmp_path, options, message):
   with pytest.raises(InputError, match=message):
     folder_task(photos(tmp_path), 'pets', **options)

@@ -2,21 +2,40 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_tasks import encode
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import image_files, shards
 from painformer_jax.data.builders.image_files import (
-    Box, FileIndex, ImageReader, Missing, StoredAs, counted, find_child, hold_out,
-    list_files, named, split_by)
+  Box,
+  FileIndex,
+  ImageReader,
+  Missing,
+  StoredAs,
+  counted,
+  find_child,
+  hold_out,
+  list_files,
+  named,
+  split_by,
+)
 from painformer_jax.data.example import Item
-from painformer_jax.core.errors import InputError
-from tiny_tasks import encode
 
 
 def test_listing_is_sorted_deep_and_of_any_case(tmp_path):
-  for name in ('b/z.jpg', 'b/a.JPEG', 'a.png', 'c/d/e.Jpg', '.hidden/x.jpg',
-               'b/.x.jpg', 'notes.txt', 'c/f.gif'):
+  for name in (
+    'b/z.jpg',
+    'b/a.JPEG',
+    'a.png',
+    'c/d/e.Jpg',
+    '.hidden/x.jpg',
+    'b/.x.jpg',
+    'notes.txt',
+    'c/f.gif',
+  ):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b'')
   assert list_files(tmp_path) == ['a.png', 'b/a.JPEG', 'b/z.jpg', 'c/d/e.Jpg']
@@ -60,17 +79,19 @@ def gradient(height, width):
 
 def read(tmp_path, image, detail=None, **stored):
   (tmp_path / 'x.png').write_bytes(encode(image))
-  reader = ImageReader(
-      root=str(tmp_path), stored=StoredAs(encoding='png', **stored))
+  reader = ImageReader(root=str(tmp_path), stored=StoredAs(encoding='png', **stored))
   return decode_rgb(reader(Item(key='x.png', label=0, detail=detail)))
 
 
-@pytest.mark.parametrize('size,short_side,expected', [
+@pytest.mark.parametrize(
+  'size,short_side,expected',
+  [
     ((60, 40), 20, (30, 20)),
     ((40, 61), 20, (20, 30)),
     ((20, 90), 20, (20, 90)),
     ((12, 15), 20, (12, 15)),
-])
+  ],
+)
 def test_short_side_shrinks_and_never_enlarges(tmp_path, size, short_side, expected):
   image = read(tmp_path, gradient(*size), short_side=short_side)
   assert image.shape == (*expected, 3)
@@ -86,14 +107,17 @@ def test_the_square_is_squashed(tmp_path):
   assert read(tmp_path, gradient(60, 40), image_size=16).shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize('box,rows,columns', [
+@pytest.mark.parametrize(
+  'box,rows,columns',
+  [
     (Box(x=5, y=10, width=20, height=8), (10, 17), (5, 24)),
     (Box(x=-5, y=-5, width=15, height=15), (0, 9), (0, 9)),
     (Box(x=30, y=50, width=100, height=100), (50, 59), (30, 39)),
     (Box(x=4.6, y=0.4, width=10, height=10), (0, 9), (5, 14)),
     (Box(x=500, y=0, width=10, height=10), (0, 59), (0, 39)),
     (Box(x=0, y=0, width=0.2, height=10), (0, 59), (0, 39)),
-])
+  ],
+)
 def test_boxes_are_cut_and_clamped(tmp_path, box, rows, columns):
   image = read(tmp_path, gradient(60, 40), box, short_side=1000)
   assert (image[0, 0, 1], image[-1, 0, 1]) == rows
@@ -105,14 +129,13 @@ def test_unreadable_files_raise_what_the_builder_counts(tmp_path):
   with pytest.raises(OSError):
     reader(Item(key='gone.jpg', label=0))
   content = encode(gradient(60, 40), '.jpg')
-  for damaged in (b'', b'junk', content[:len(content) // 2]):
+  for damaged in (b'', b'junk', content[: len(content) // 2]):
     (tmp_path / 'x.jpg').write_bytes(damaged)
     with pytest.raises(ValueError, match='not a readable image'):
       reader(Item(key='x.jpg', label=0))
 
 
-@given(st.sets(st.text(max_size=5), max_size=30), st.floats(0.01, 0.99),
-       st.integers(0, 3))
+@given(st.sets(st.text(max_size=5), max_size=30), st.floats(0.01, 0.99), st.integers(0, 3))
 def test_hold_out_takes_some_and_never_all(units, fraction, seed):
   held = hold_out(units, fraction=fraction, seed=seed)
   assert held <= units
@@ -131,8 +154,12 @@ def test_hold_out_is_the_same_everywhere():
 
 
 def test_units_stay_together():
-  items = [Item(key=f'{label}/{unit}/{i}', label=label, identity=f'{label}/{unit}')
-           for label in (0, 1) for unit in range(6) for i in range(3)]
+  items = [
+    Item(key=f'{label}/{unit}/{i}', label=label, identity=f'{label}/{unit}')
+    for label in (0, 1)
+    for unit in range(6)
+    for i in range(3)
+  ]
   splits = split_by(items, lambda i: i.identity, fraction=0.3, seed=1)
   test = {i.identity for i in splits['test']}
   assert not test & {i.identity for i in splits['train']}
@@ -149,8 +176,9 @@ def test_missing_files_up_to_a_limit():
   for i in range(10):
     missing.add(f'{i}.jpg')
   missing.close(100, said.append)
-  assert said == ['left out: 10 of 100 files that the list names are missing: '
-                  '0.jpg, 1.jpg, 2.jpg and 7 more']
+  assert said == [
+    'left out: 10 of 100 files that the list names are missing: 0.jpg, 1.jpg, 2.jpg and 7 more'
+  ]
   missing.add('10.jpg')
   with pytest.raises(InputError, match=r'11 of 100 .*--max-missing, now 0.1'):
     missing.close(100, said.append)
@@ -171,8 +199,7 @@ def test_images_are_decoded_once(monkeypatch, checked):
   decoded = []
   monkeypatch.setattr(shards, 'decode_strictly', lambda image: decoded.append(image))
   items = [Item(key=str(i), label=0) for i in range(5)]
-  found = list(shards.read_ahead(
-      items, lambda item: item.key.encode(), threads=2, checked=checked))
+  found = list(shards.read_ahead(items, lambda item: item.key.encode(), threads=2, checked=checked))
   assert found == [(item, item.key.encode()) for item in items]
   assert len(decoded) == (0 if checked else 5)
 

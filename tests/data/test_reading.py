@@ -11,16 +11,18 @@ import time
 
 import numpy as np
 import pytest
-
 from conftest import environment
-from painformer_jax.data.mixture import TaskRows, train_batches
-from painformer_jax.data.reading import Batches
-from painformer_jax.core.errors import InputError
 from test_prepared import damage_record
 from tiny_tasks import store_tiny
 
-TASKS = [TaskRows(name='one', rows=4, augment='trivial_augment'),
-         TaskRows(name='two', rows=2, epochs=3)]
+from painformer_jax.core.errors import InputError
+from painformer_jax.data.mixture import TaskRows, train_batches
+from painformer_jax.data.reading import Batches
+
+TASKS = [
+  TaskRows(name='one', rows=4, augment='trivial_augment'),
+  TaskRows(name='two', rows=2, epochs=3),
+]
 
 
 @pytest.fixture(scope='module')
@@ -32,8 +34,9 @@ def data_dir(tmp_path_factory):
 
 
 def read(data_dir, *, tasks=TASKS, seed=5, **options):
-  with train_batches(tasks, data_dir=data_dir, image_size=8, seed=seed, extra=('key',),
-                     **options) as batches:
+  with train_batches(
+    tasks, data_dir=data_dir, image_size=8, seed=seed, extra=('key',), **options
+  ) as batches:
     return list(batches)
 
 
@@ -54,10 +57,18 @@ def test_workers_change_nothing(data_dir):
 
 
 @pytest.mark.slow  # Each worker takes seconds to start.
-@pytest.mark.parametrize('options', [
-    {'workers': 1}, {'workers': 3, 'threads': 2}, {'workers': 2, 'start_step': 7},
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'workers': 1},
+    {'workers': 3, 'threads': 2},
+    {'workers': 2, 'start_step': 7},
     {'workers': 2, 'start_step': 3, 'process_index': 1, 'process_count': 2},
-    {'workers': 4, 'start_step': 20}, {'workers': 2, 'start_step': 99}], ids=str)
+    {'workers': 4, 'start_step': 20},
+    {'workers': 2, 'start_step': 99},
+  ],
+  ids=str,
+)
 def test_any_number_of_workers_from_any_step(data_dir, options):
   threads = {k: v for k, v in options.items() if k not in ('workers', 'threads')}
   assert_same(read(data_dir, **options), read(data_dir, threads=1, **threads))
@@ -78,12 +89,19 @@ def test_closing_ends_the_workers(data_dir):
 @pytest.mark.slow
 def test_nothing_is_said_nor_left_at_the_end(data_dir):
   """Also where batches are kept until then."""
-  script = ('import sys; from painformer_jax.data.mixture import TaskRows, train_batches\n'
-            "with train_batches([TaskRows(name='one', rows=4)], data_dir=sys.argv[1], "
-            'image_size=64, seed=1, workers=2) as batches:\n'
-            '  kept = [next(batches) for _ in range(5)]\n')
-  done = subprocess.run([sys.executable, '-c', script, str(data_dir)], capture_output=True,
-                        text=True, env=environment(), timeout=120)
+  script = (
+    'import sys; from painformer_jax.data.mixture import TaskRows, train_batches\n'
+    "with train_batches([TaskRows(name='one', rows=4)], data_dir=sys.argv[1], "
+    'image_size=64, seed=1, workers=2) as batches:\n'
+    '  kept = [next(batches) for _ in range(5)]\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', script, str(data_dir)],
+    capture_output=True,
+    text=True,
+    env=environment(),
+    timeout=120,
+  )
   assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
 
@@ -97,8 +115,7 @@ def test_damage_is_told_as_without_workers(tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_was_ended_is_named(data_dir):
-  with train_batches(TASKS[:1], data_dir=data_dir, image_size=8, seed=1,
-                     workers=2) as batches:
+  with train_batches(TASKS[:1], data_dir=data_dir, image_size=8, seed=1, workers=2) as batches:
     next(batches)
     for worker in multiprocessing.active_children():
       os.kill(worker.pid, signal.SIGKILL)
@@ -107,7 +124,7 @@ def test_a_worker_that_was_ended_is_named(data_dir):
         next(batches)
 
 
-SCRIPT = textwrap.dedent('''
+SCRIPT = textwrap.dedent("""
     import multiprocessing, sys, time
     from painformer_jax.data.mixture import TaskRows, train_batches
     with train_batches([TaskRows(name='one', rows=4)], data_dir=sys.argv[1], image_size=8,
@@ -121,7 +138,7 @@ SCRIPT = textwrap.dedent('''
       except KeyboardInterrupt:
         for _ in range(10):
           next(batches)  # A checkpoint may still be written, and steps done.
-    ''')
+    """)
 
 
 @pytest.mark.slow
@@ -129,8 +146,13 @@ SCRIPT = textwrap.dedent('''
 def test_workers_end_with_their_process_and_not_before(data_dir, number):
   """SIGINT goes to all processes of a terminal, and does not end the workers."""
   process = subprocess.Popen(
-      [sys.executable, '-c', SCRIPT, str(data_dir)], stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True)
+    [sys.executable, '-c', SCRIPT, str(data_dir)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=environment(),
+    start_new_session=True,
+  )
   workers = list(map(int, process.stdout.readline().split()))
   assert len(workers) == 2
   if number == signal.SIGINT:
@@ -145,8 +167,7 @@ def test_workers_end_with_their_process_and_not_before(data_dir, number):
     time.sleep(0.1)
 
 
-@pytest.mark.parametrize('options', [
-    {'threads': 0}, {'prefetch': 0}, {'workers': -1}])
+@pytest.mark.parametrize('options', [{'threads': 0}, {'prefetch': 0}, {'workers': -1}])
 def test_numbers_out_of_range(options):
   with pytest.raises(InputError, match='must be at least 1, workers .* at least 0'):
     Batches(lambda step: {}, start=0, stop=1, **options)

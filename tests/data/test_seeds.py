@@ -10,8 +10,12 @@ from painformer_jax.data.seeds import Numbered
 
 def draws(rng):
   # An odd number of half words last: something of them is left over.
-  return (rng.random(3).tolist(), rng.normal(), rng.integers(0, 256, 5, 'uint8').tolist(),
-          int(rng.integers(0, 7, dtype='int32')))
+  return (
+    rng.random(3).tolist(),
+    rng.normal(),
+    rng.integers(0, 256, 5, 'uint8').tolist(),
+    int(rng.integers(0, 7, dtype='int32')),
+  )
 
 
 @pytest.mark.parametrize('seed', [0, 77, 2**32 - 1])

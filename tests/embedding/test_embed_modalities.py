@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-
-from painformer_jax.cli.main import main
-from painformer_jax.embedding.files import find_files
-from painformer_jax.embedding.pictures import PictureReader
-from painformer_jax.embedding.signals import SignalReader
-from painformer_jax.core.errors import InputError
-from painformer_jax.modalities import sheet
 from row_readers import astronaut, face_clip, mtcnn, rows_of, signals, table  # noqa: F401
 from test_cli_embed import model, names, read, stored  # noqa: F401, fixtures
 from test_signal_windows import beats
 from test_video import write_video
+
+from painformer_jax.cli.main import main
+from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.files import find_files
+from painformer_jax.embedding.pictures import PictureReader
+from painformer_jax.embedding.signals import SignalReader
+from painformer_jax.modalities import sheet
 
 
 def test_signals_to_embeddings_and_a_sheet(painformer, stored, tmp_path):
@@ -26,17 +26,38 @@ def test_signals_to_embeddings_and_a_sheet(painformer, stored, tmp_path):
   (folder / 'ignored.txt').write_text('no signal')
   (tmp_path / 's.json').write_text('{"images": {"spectrogram": {"segment": 128, "overlap": 64}}}')
   done = painformer(
-      'embed', folder, '--modality', 'ecg', '--column', 'ecg', '--rate', 512, '--weights', stored,
-      '--settings', tmp_path / 's.json', '--out', tmp_path / 'out.npz',
-      '--sheet', tmp_path / 'sheet.png', '--sheet-images', 3, '--batch-size', 4)
+    'embed',
+    folder,
+    '--modality',
+    'ecg',
+    '--column',
+    'ecg',
+    '--rate',
+    512,
+    '--weights',
+    stored,
+    '--settings',
+    tmp_path / 's.json',
+    '--out',
+    tmp_path / 'out.npz',
+    '--sheet',
+    tmp_path / 'sheet.png',
+    '--sheet-images',
+    3,
+    '--batch-size',
+    4,
+  )
   assert done.returncode == 2
   assert done.stderr.splitlines() == [
-      f'reads {stored}', '8 images to embed; compiles the model first',
-      f"{folder / 'b.csv'}: 1 of 1 windows left out (1 flat)",
-      f"painformer: 1 input(s) could not be read whole, named above; the rest is in "
-      f"{tmp_path / 'out.npz'}"]
-  assert done.stdout == (f"{tmp_path / 'out.npz'}: 4 embeddings from 2 files; "
-                         '1 of 2 windows left out (1 flat)\n')
+    f'reads {stored}',
+    '8 images to embed; compiles the model first',
+    f'{folder / "b.csv"}: 1 of 1 windows left out (1 flat)',
+    f'painformer: 1 input(s) could not be read whole, named above; the rest is in '
+    f'{tmp_path / "out.npz"}',
+  ]
+  assert done.stdout == (
+    f'{tmp_path / "out.npz"}: 4 embeddings from 2 files; 1 of 2 windows left out (1 flat)\n'
+  )
   arrays = read(tmp_path / 'out.npz')
   assert arrays['embedding'].shape == (4, 32)
   assert list(arrays['source']) == [str(folder / 'a.csv')] * 4
@@ -60,8 +81,21 @@ def test_signals_to_embeddings_and_a_sheet(painformer, stored, tmp_path):
 def test_faces_to_embeddings(painformer, stored, tmp_path, astronaut):
   clip = face_clip(tmp_path / 'a.avi', astronaut, faceless=(4,))
   write_video(tmp_path / 'none.mp4', 5)
-  done = painformer('embed', clip, tmp_path / 'none.mp4', '--modality', 'face', '--weights',
-                    stored, '--out', tmp_path / 'out.npz', '--every', 2, '--batch-size', 4)
+  done = painformer(
+    'embed',
+    clip,
+    tmp_path / 'none.mp4',
+    '--modality',
+    'face',
+    '--weights',
+    stored,
+    '--out',
+    tmp_path / 'out.npz',
+    '--every',
+    2,
+    '--batch-size',
+    4,
+  )
   assert done.returncode == 2 and 'none.mp4 shows no face' in done.stderr
   arrays = read(tmp_path / 'out.npz')
   assert list(arrays['frame']) == [0, 2, 4, 6, 8, 10]
@@ -71,7 +105,9 @@ def test_faces_to_embeddings(painformer, stored, tmp_path, astronaut):
   assert done.stdout.endswith('3 of 9 frames without a face left out\n')
 
 
-@pytest.mark.parametrize('options, words', [
+@pytest.mark.parametrize(
+  'options, words',
+  [
     ('--rate 5', '--rate does not fit --modality rgb; it is for ecg, emg, gsr, fnirs'),
     ('--modality ecg --rate 5 --every 2', '--every does not fit --modality ecg'),
     ('--modality face --network a.onnx', '--network does not fit --modality face'),
@@ -86,11 +122,17 @@ def test_faces_to_embeddings(painformer, stored, tmp_path, astronaut):
     ('--modality ecg --rate 512 --window 0.3', 'have 154 samples'),
     ('--modality ecg --rate 512 --step 1', 'a step needs a window'),
     ('--modality ecg --rate 512 --representation psd,x', "not 'x'"),
-    ('--modality eeg', 'eeg'), ('--settings absent.json', 'absent.json cannot be read'),
-    ('--sheet a.txt', 'a.txt must end in'), ('--sheet absent/a.png', 'no folder'),
-    ('--sheet a.png --sheet-images 0', '1 to 2000'), ('--sheet-images 3', 'needs --sheet')])
+    ('--modality eeg', 'eeg'),
+    ('--settings absent.json', 'absent.json cannot be read'),
+    ('--sheet a.txt', 'a.txt must end in'),
+    ('--sheet absent/a.png', 'no folder'),
+    ('--sheet a.png --sheet-images 0', '1 to 2000'),
+    ('--sheet-images 3', 'needs --sheet'),
+  ],
+)
 def test_options_that_do_not_fit_are_refused_in_a_line(
-    tmp_path, monkeypatch, capsys, options, words):
+  tmp_path, monkeypatch, capsys, options, words
+):
   monkeypatch.chdir(tmp_path)
   try:
     status = main(['embed', 'x.csv', '--weights', 'w', '--out', 'o.npz', *options.split()])
@@ -105,8 +147,9 @@ def test_options_that_do_not_fit_are_refused_in_a_line(
 def test_folders_give_the_modality_s_files(tmp_path):
   for name in ('a.csv', 'b.png', 'c.SNIRF', 'd.txt'):
     (tmp_path / name).touch()
-  found = lambda reader: [f[len(str(tmp_path)) + 1:] for f in find_files(
-      [tmp_path], suffixes=reader.suffixes)[0]]
+  found = lambda reader: [
+    f[len(str(tmp_path)) + 1 :] for f in find_files([tmp_path], suffixes=reader.suffixes)[0]
+  ]
   assert found(signals()) == ['a.csv']
   assert found(SignalReader('fnirs')) == ['a.csv', 'c.SNIRF']
   assert found(PictureReader()) == ['b.png']
@@ -125,14 +168,15 @@ def test_tiles_lie_in_rows():
   pitch = 40 + 2 * 15 + 10
   for k in range(7):
     top, left = 40 + k // 3 * pitch, 16 + k % 3 * 50
-    assert (page[top + 1:top + 39, left + 1:left + 39] == 10 * k).all()
+    assert (page[top + 1 : top + 39, left + 1 : left + 39] == 10 * k).all()
   assert page.shape[0] == 40 + 3 * pitch + 16
 
 
 def test_captions_stay_below_their_image():
   plain = sheet.draw_sheet([tile(0), tile(0)], heading='x', side=100)
-  page = sheet.draw_sheet([tile(0, caption='ünïcode and far too long ' * 9), tile(0)],
-                          heading='x', side=100)
+  page = sheet.draw_sheet(
+    [tile(0, caption='ünïcode and far too long ' * 9), tile(0)], heading='x', side=100
+  )
   rows, columns, _ = np.nonzero(page != plain)
   assert 16 <= columns.min() and columns.max() < 16 + 100
   assert 140 <= rows.min() and rows.max() < 140 + 32

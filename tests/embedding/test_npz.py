@@ -10,8 +10,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-
 from conftest import environment
+
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.npz import NpzWriter
 
@@ -20,8 +20,11 @@ COLUMNS = {'vector': ((3,), np.float32), 'name': ((), str), 'number': ((), np.in
 
 def rows(count, start=0):
   numbers = np.arange(start, start + count)
-  return {'vector': np.outer(numbers, np.ones(3)), 'number': list(numbers),
-          'name': [f'file {n // 3} é' for n in numbers]}
+  return {
+    'vector': np.outer(numbers, np.ones(3)),
+    'number': list(numbers),
+    'name': [f'file {n // 3} é' for n in numbers],
+  }
 
 
 def test_everything_comes_back(tmp_path):
@@ -72,11 +75,15 @@ def test_memory_does_not_grow_with_rows(tmp_path):
   assert (tmp_path / 'a.npz').stat().st_size > 60 << 20 > 8 * peak
 
 
-@pytest.mark.parametrize('columns', [
+@pytest.mark.parametrize(
+  'columns',
+  [
     {'vector': np.ones((2, 3)), 'name': ['a', 'b']},
     {'vector': np.ones((2, 3)), 'name': ['a'], 'number': [1, 2]},
-    {'vector': np.ones((2, 4)), 'name': ['a', 'b'], 'number': [1, 2]}],
-    ids=['missing', 'ragged', 'wrong shape'])
+    {'vector': np.ones((2, 4)), 'name': ['a', 'b'], 'number': [1, 2]},
+  ],
+  ids=['missing', 'ragged', 'wrong shape'],
+)
 def test_columns_that_do_not_fit(tmp_path, columns):
   with NpzWriter(tmp_path / 'a.npz', COLUMNS) as writer:
     with pytest.raises(ValueError):
@@ -123,23 +130,29 @@ def test_a_pipe_stays_a_pipe(tmp_path):
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, count):
   """A limit on file sizes stands in for a full disk: a real error."""
   script = (
-      'import resource, sys, test_npz\n'
-      'from painformer_jax.core.errors import InputError\n'
-      'from painformer_jax.embedding.npz import NpzWriter\n'
-      'resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n'
-      'try:\n'
-      '  with NpzWriter(sys.argv[1], test_npz.COLUMNS) as writer:\n'
-      '    for start in range(0, 3 * int(sys.argv[2]), int(sys.argv[2])):\n'
-      '      writer.append(**test_npz.rows(int(sys.argv[2]), start))\n'
-      '    writer.finish()\n'
-      'except InputError as error:\n'
-      '  print(error)\n')
+    'import resource, sys, test_npz\n'
+    'from painformer_jax.core.errors import InputError\n'
+    'from painformer_jax.embedding.npz import NpzWriter\n'
+    'resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n'
+    'try:\n'
+    '  with NpzWriter(sys.argv[1], test_npz.COLUMNS) as writer:\n'
+    '    for start in range(0, 3 * int(sys.argv[2]), int(sys.argv[2])):\n'
+    '      writer.append(**test_npz.rows(int(sys.argv[2]), start))\n'
+    '    writer.finish()\n'
+    'except InputError as error:\n'
+    '  print(error)\n'
+  )
   target = tmp_path / 'a.npz'
   target.write_bytes(b'older')
   done = subprocess.run(
-      [sys.executable, '-c', script, str(target), str(count)], capture_output=True,
-      text=True, env=environment(), check=False)
+    [sys.executable, '-c', script, str(target), str(count)],
+    capture_output=True,
+    text=True,
+    env=environment(),
+    check=False,
+  )
   assert (done.returncode, done.stderr) == (0, '')
   assert done.stdout == (
-      f'{target} cannot be written: File too large; free some space or choose another place\n')
+    f'{target} cannot be written: File too large; free some space or choose another place\n'
+  )
   assert target.read_bytes() == b'older' and list(tmp_path.iterdir()) == [target]

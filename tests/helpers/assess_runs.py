@@ -13,11 +13,11 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from painformer_jax.assessment.datasets import planted
-from painformer_jax.weights.folder import Source, save_weights
 from painformer_jax.cli.main import main
 from painformer_jax.models import functional, registry
+from painformer_jax.weights.folder import Source, save_weights
 
-CONFIG = '''
+CONFIG = """
 from painformer_jax.assessment.config import defaults
 
 def get_config():
@@ -41,7 +41,7 @@ def get_config():
   config.fit.batch = 8
   config.figures = False
   return config
-'''
+"""
 PLAN = planted.Plan(subjects=4, per_level=4, effect=4.0, subject_spread=0.5, seed=0)
 
 
@@ -59,8 +59,7 @@ def write_weights(folder: pathlib.Path, **shape) -> pathlib.Path:
       return np.ones(shape, np.float32)
     return rng.normal(0, 0.2, shape).astype(np.float32) * (len(shape) > 1)
 
-  arrays = {path: fresh(path, a.shape)
-            for path, a in functional.abstract_variables(config).items()}
+  arrays = {path: fresh(path, a.shape) for path, a in functional.abstract_variables(config).items()}
   save_weights(folder, arrays, config=config, source=Source(name='test', model='painformer_nano'))
   return folder
 
@@ -79,8 +78,11 @@ def quick_jit(cache: pathlib.Path | None = None):
     compilation_cache.reset_cache()
   try:
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(jax, 'jit', functools.partial(
-          jax.jit, compiler_options={'xla_backend_optimization_level': 0}))
+      patch.setattr(
+        jax,
+        'jit',
+        functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0}),
+      )
       yield
   finally:
     if cache is not None:
@@ -101,8 +103,7 @@ def _small(folder: pathlib.Path) -> pathlib.Path:
   folder.mkdir()
   planted.write_study(folder / 'data', PLAN)
   weights = write_weights(folder / 'weights')
-  (folder / 'config.py').write_text(
-      CONFIG.format(data=str(folder / 'data'), weights=str(weights)))
+  (folder / 'config.py').write_text(CONFIG.format(data=str(folder / 'data'), weights=str(weights)))
   return folder
 
 
@@ -145,7 +146,13 @@ def finished(small):
 
 @functools.cache
 def _finished(folder: pathlib.Path) -> tuple[pathlib.Path, Done]:
-  done = assess('--config', folder / 'config.py', '--workdir', folder / 'work',
-                '--config.shuffled=2', '--config.assessor=True')
+  done = assess(
+    '--config',
+    folder / 'config.py',
+    '--workdir',
+    folder / 'work',
+    '--config.shuffled=2',
+    '--config.assessor=True',
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   return folder / 'work', done

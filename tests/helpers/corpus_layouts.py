@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny_tasks import encode, tiny_image
 
 from painformer_jax.data.builders.catalog import READERS
 from painformer_jax.data.example import TaskSource
-from tiny_tasks import encode, tiny_image
 
 RATE = 64
 # A file that begins as a photograph and ends in the middle.
@@ -39,26 +39,28 @@ class Miniature:
 
 
 def corpus_task(
-    name: str, folder: Path, *, image_size: int = 32,
-    report: Callable[[str], None] = lambda line: None,
+  name: str,
+  folder: Path,
+  *,
+  image_size: int = 32,
+  report: Callable[[str], None] = lambda line: None,
 ) -> TaskSource:
   """Writes the miniature of one of `TASKS` below `folder`, and lists it."""
   task = TASKS[name]
   source = task.write(folder / name)
   return READERS[task.reader].build(
-      source, name=name, image_size=image_size, report=report, **task.options)
+    source, name=name, image_size=image_size, report=report, **task.options
+  )
 
 
 def image_file(
-    path: Path, *, label: int, classes: int, size: tuple[int, int] = (24, 20),
-    damaged: bool = False,
+  path: Path, *, label: int, classes: int, size: tuple[int, int] = (24, 20), damaged: bool = False
 ) -> None:
   """Writes a small image, [height, width] `size`, brighter for higher labels."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  image = tiny_image(
-      path.as_posix()[-40:], 0, label=label, classes=classes, image_size=max(size))
-  content = encode(image[:size[0], :size[1]], path.suffix.lower())
-  path.write_bytes(content[:int(len(content) * _CUT)] if damaged else content)
+  image = tiny_image(path.as_posix()[-40:], 0, label=label, classes=classes, image_size=max(size))
+  content = encode(image[: size[0], : size[1]], path.suffix.lower())
+  path.write_bytes(content[: int(len(content) * _CUT)] if damaged else content)
 
 
 def vggface2(root: Path, *, people: int = 6, images: int = 12) -> Path:
@@ -74,11 +76,13 @@ def vggface2(root: Path, *, people: int = 6, images: int = 12) -> Path:
     for k in range(images):
       suffix = '.JPG' if (i, k) == (1, 3) else '.jpg'
       image_file(
-          root / ('train' if train else 'Test') / identity / f'{k + 1:04}_01{suffix}',
-          label=i, classes=people, damaged=(i, k) == (0, 5))
+        root / ('train' if train else 'Test') / identity / f'{k + 1:04}_01{suffix}',
+        label=i,
+        classes=people,
+        damaged=(i, k) == (0, 5),
+      )
     name = (f'"Ann_{i}"', f'"O\'Neil, ""Sam"" {i}"', f'Jos\u00e9_{i}')[i % 3]
-    lines.append(f'{identity}, {name}, {images}, {int(train)}, {"mf"[i % 2]}'
-                 f'{"," if i % 2 else ""}')
+    lines.append(f'{identity}, {name}, {images}, {int(train)}, {"mf"[i % 2]}{"," if i % 2 else ""}')
   lines.append('n999999, "Nobody", 100, 1, f')
   (root / 'identity_meta.csv').write_text('\n'.join(lines) + '\n', encoding='utf-8')
   (root / 'train' / '.cache').mkdir()
@@ -91,7 +95,7 @@ def digiface(root: Path, *, nested: bool = True) -> Path:
   for i in range(10):
     many = i < 4
     identity = str(i if many else 100_000 + i)
-    part = ('subjects_0-1999_72_imgs' if many else 'subjects_100000-133332_5_imgs')
+    part = 'subjects_0-1999_72_imgs' if many else 'subjects_100000-133332_5_imgs'
     folder = root / part / identity if nested else root / identity
     for k in range(8 if many else 5):
       image_file(folder / f'{k}.png', label=i, classes=10)
@@ -113,19 +117,20 @@ def speakingfaces(root: Path, *, subjects: int = 3, frames: int = 3) -> Path:
       for command in range(5):
         for frame in range(1, frames + 1):
           stem = f'{number}_{trial}_2_{command % 9 + 1}_{command + 100}_{frame}'
-          image_file(folder / 'rgb_image_cmd_aligned' / f'{stem}_3.png', label=s,
-                     classes=subjects)
+          image_file(folder / 'rgb_image_cmd_aligned' / f'{stem}_3.png', label=s, classes=subjects)
           if (s, trial) != (1, 2):
-            image_file(folder / 'thr_image_cmd' / f'{stem}_1.png', label=s,
-                       classes=subjects)
-  image_file(root / 'train_data/sub_1/trial_1/rgb_image_cmd_aligned/1_1_2_1_100_1_2.png',
-             label=0, classes=2)
+            image_file(folder / 'thr_image_cmd' / f'{stem}_1.png', label=s, classes=subjects)
+  image_file(
+    root / 'train_data/sub_1/trial_1/rgb_image_cmd_aligned/1_1_2_1_100_1_2.png', label=0, classes=2
+  )
   (root / 'metadata').mkdir()
   return root
 
 
-AFFECTNET_HEADER = ('subDirectory_filePath,face_x,face_y,face_width,face_height,'
-                    'facial_landmarks,expression,valence,arousal')
+AFFECTNET_HEADER = (
+  'subDirectory_filePath,face_x,face_y,face_width,face_height,'
+  'facial_landmarks,expression,valence,arousal'
+)
 
 
 def affectnet_lists(root: Path, *, per_class: int = 4) -> Path:
@@ -143,8 +148,13 @@ def affectnet_lists(root: Path, *, per_class: int = 4) -> Path:
       for k in range(count):
         path = f'{label + 1}/{name[0]}{k:02}abc.jpg'
         image_file(home / path, label=label, classes=11, size=(30, 30))
-        box = ('NULL,NULL,NULL,NULL' if (label, k) == (1, 0) else
-               '500,500,20,20' if (label, k) == (2, 0) else '5,6,16,18')
+        box = (
+          'NULL,NULL,NULL,NULL'
+          if (label, k) == (1, 0)
+          else '500,500,20,20'
+          if (label, k) == (2, 0)
+          else '5,6,16,18'
+        )
         listed = path.replace('.jpg', '.JPG') if (label, k) == (3, 1) else path
         rows[name].append(f'{listed},{box},1.0;2.0;3.0,{label},-2,-2')
   rows['training'].append('77/gone.jpg,0,0,9,9,,0,-2,-2')
@@ -180,12 +190,13 @@ def rafdb(root: Path, *, part: str, classes: int, per_class: int = 4) -> Path:
         number += 1
         lines.append(f'{split}_{number:05}.jpg {label}')
         image_file(
-            root / part / 'Image' / 'aligned' / f'{split}_{number:05}_aligned.jpg',
-            label=label - 1, classes=classes)
+          root / part / 'Image' / 'aligned' / f'{split}_{number:05}_aligned.jpg',
+          label=label - 1,
+          classes=classes,
+        )
   (root / part / 'Image/aligned/train_00002_aligned.jpg').unlink()
   (root / part / 'EmoLabel').mkdir()
-  (root / part / 'EmoLabel' / 'list_patition_label.txt').write_text(
-      '\r\n'.join(lines) + '\r\n')
+  (root / part / 'EmoLabel' / 'list_patition_label.txt').write_text('\r\n'.join(lines) + '\r\n')
   return root
 
 
@@ -218,16 +229,24 @@ def eeg_bst_sz(root: Path, *, people: int = 6) -> Path:
     time = np.arange(RATE * 8) / RATE
     rng = np.random.default_rng(person)
     columns = {
-        c: np.sin(2 * np.pi * (4 + 8 * label + k) * time)
-        + 0.2 * rng.standard_normal(len(time)) for k, c in enumerate(('Fz', 'FCz'))}
-    (root / f'{person + 1}.csv').write_text('\n'.join(
-        ['sample, Fz, FCz',
-         *(f'{i}, {a:.5f}, {b:.5f}' for i, (a, b) in enumerate(zip(*columns.values())))
-         ]) + '\n')
+      c: np.sin(2 * np.pi * (4 + 8 * label + k) * time) + 0.2 * rng.standard_normal(len(time))
+      for k, c in enumerate(('Fz', 'FCz'))
+    }
+    (root / f'{person + 1}.csv').write_text(
+      '\n'.join(
+        [
+          'sample, Fz, FCz',
+          *(f'{i}, {a:.5f}, {b:.5f}' for i, (a, b) in enumerate(zip(*columns.values()))),
+        ]
+      )
+      + '\n'
+    )
     for channel in columns:
       for start in (0, 2, 4):
-        lines.append(f'{person + 1}.csv,{channel},{RATE},{start},{start + 4},'
-                     f'{("control", "patient")[label]},subject {person + 1}')
+        lines.append(
+          f'{person + 1}.csv,{channel},{RATE},{start},{start + 4},'
+          f'{("control", "patient")[label]},subject {person + 1}'
+        )
   (root / 'manifest.csv').write_text('\n'.join(lines) + '\n')
   return root
 
@@ -240,11 +259,13 @@ def silent_emg(root: Path, *, classes: int = 8) -> Path:
     for k in range(4):
       rng = np.random.default_rng([label, k])
       file = f'emg/{label}_{k}_emg.npy'
-      np.save(root / file, rng.standard_normal((RATE * 4, 2)) * (
-          1 + np.sin(np.arange(RATE * 4)[:, None] * (label + 1) / 20)))
+      np.save(
+        root / file,
+        rng.standard_normal((RATE * 4, 2))
+        * (1 + np.sin(np.arange(RATE * 4)[:, None] * (label + 1) / 20)),
+      )
       for channel in (0, 1):
-        lines.append(f'{file}\t{channel}\t{RATE}\tword {label}\t'
-                     f'{"Test" if k == 3 else "train"}')
+        lines.append(f'{file}\t{channel}\t{RATE}\tword {label}\t{"Test" if k == 3 else "train"}')
   (root / 'manifest.tsv').write_text('\n'.join(lines) + '\n')
   return root
 
@@ -253,6 +274,7 @@ def ecg_hbc(root: Path, *, beats: int = 4, samples: int = 187) -> Path:
   """Beats as rows of a headerless CSV file and a Parquet manifest."""
   import pyarrow
   import pyarrow.parquet
+
   root.mkdir(parents=True, exist_ok=True)
   columns = {'signal': [], 'row': [], 'stop': [], 'label': [], 'split': []}
   for file, split in (('mitbih_train.csv', 'train'), ('mitbih_test.csv', 'test')):
@@ -260,7 +282,7 @@ def ecg_hbc(root: Path, *, beats: int = 4, samples: int = 187) -> Path:
     for label in range(5):
       for k in range(beats):
         width = 3 + k + (split == 'test') * beats
-        beat = np.exp(-((np.arange(samples) - 20 * (label + 1)) / width) ** 2)
+        beat = np.exp(-(((np.arange(samples) - 20 * (label + 1)) / width) ** 2))
         lines.append(','.join(f'{v:.4e}' for v in (*beat, label)))
         columns['signal'].append(file)
         columns['row'].append(len(lines) - 1)
@@ -279,30 +301,28 @@ _ECG = {'rate': 125.0, 'classes': 'N,S,V,F,Q'}
 _AFFECTNET = {'max_missing': 0.05}
 
 TASKS: dict[str, Miniature] = {
-    'vggface2': Miniature(reader='vggface2', write=vggface2, classes=6),
-    'digiface': Miniature(reader='digiface', write=digiface, classes=10),
-    'speakingfaces_rgb': Miniature(
-        reader='speakingfaces-rgb', write=speakingfaces, classes=3),
-    'speakingfaces_thermal': Miniature(
-        reader='speakingfaces-thermal', write=speakingfaces, classes=3),
-    'affectnet': Miniature(
-        reader='affectnet', write=affectnet_lists, classes=8, options=_AFFECTNET),
-    'rafdb_basic': Miniature(reader='rafdb-basic', write=rafdb_basic, classes=7),
-    'rafdb_compound': Miniature(
-        reader='rafdb-compound', write=rafdb_compound, classes=11),
-    'compound_fee_db': Miniature(
-        reader='manifest', write=compound_fee_db, classes=26,
-        options={'modality': 'face'}),
-    'eeg_bst_sz_waveform': Miniature(
-        reader='manifest', write=eeg_bst_sz, classes=2, options=_WAVEFORM),
-    'eeg_bst_sz_psd': Miniature(
-        reader='manifest', write=eeg_bst_sz, classes=2, options=_PSD),
-    'silent_emg_waveform': Miniature(
-        reader='manifest', write=silent_emg, classes=8, options=_WAVEFORM),
-    'silent_emg_psd': Miniature(
-        reader='manifest', write=silent_emg, classes=8, options=_PSD),
-    'ecg_hbc_waveform': Miniature(
-        reader='manifest', write=ecg_hbc, classes=5, options={**_WAVEFORM, **_ECG}),
-    'ecg_hbc_psd': Miniature(
-        reader='manifest', write=ecg_hbc, classes=5, options={**_PSD, **_ECG}),
+  'vggface2': Miniature(reader='vggface2', write=vggface2, classes=6),
+  'digiface': Miniature(reader='digiface', write=digiface, classes=10),
+  'speakingfaces_rgb': Miniature(reader='speakingfaces-rgb', write=speakingfaces, classes=3),
+  'speakingfaces_thermal': Miniature(
+    reader='speakingfaces-thermal', write=speakingfaces, classes=3
+  ),
+  'affectnet': Miniature(reader='affectnet', write=affectnet_lists, classes=8, options=_AFFECTNET),
+  'rafdb_basic': Miniature(reader='rafdb-basic', write=rafdb_basic, classes=7),
+  'rafdb_compound': Miniature(reader='rafdb-compound', write=rafdb_compound, classes=11),
+  'compound_fee_db': Miniature(
+    reader='manifest', write=compound_fee_db, classes=26, options={'modality': 'face'}
+  ),
+  'eeg_bst_sz_waveform': Miniature(
+    reader='manifest', write=eeg_bst_sz, classes=2, options=_WAVEFORM
+  ),
+  'eeg_bst_sz_psd': Miniature(reader='manifest', write=eeg_bst_sz, classes=2, options=_PSD),
+  'silent_emg_waveform': Miniature(
+    reader='manifest', write=silent_emg, classes=8, options=_WAVEFORM
+  ),
+  'silent_emg_psd': Miniature(reader='manifest', write=silent_emg, classes=8, options=_PSD),
+  'ecg_hbc_waveform': Miniature(
+    reader='manifest', write=ecg_hbc, classes=5, options={**_WAVEFORM, **_ECG}
+  ),
+  'ecg_hbc_psd': Miniature(reader='manifest', write=ecg_hbc, classes=5, options={**_PSD, **_ECG}),
 }

@@ -6,18 +6,17 @@ import shutil
 
 import numpy as np
 import pytest
-
 from assessment_layouts import write_table
-from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.embedding import embed as embeddings
-from painformer_jax.assessment.datasets import planted
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings, compute_embeddings
+from test_models import drawn, run
+
+from painformer_jax.assessment.datasets import biovid, planted
 from painformer_jax.assessment.datasets.recordings import Locator, Sample, Study
-from painformer_jax.weights.folder import Source, Weights
+from painformer_jax.assessment.embedding import embed as embeddings
+from painformer_jax.assessment.embedding.embed import EmbeddingSettings, compute_embeddings
 from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.models.config import Preset
 from painformer_jax.models.registry import make_config
-from test_models import drawn, run
+from painformer_jax.weights.folder import Source, Weights
 
 CONFIG = make_config('painformer_nano')
 SIDE, WIDTH = CONFIG.image_size, CONFIG.embedding_width
@@ -36,13 +35,17 @@ def small_parts(monkeypatch):
 
 @functools.cache
 def nano(seed=0):
-  return Weights(config=CONFIG, source=Source(name='nano'),
-                 variables={path: np.asarray(a) for path, a in drawn(CONFIG, seed).items()})
+  return Weights(
+    config=CONFIG,
+    source=Source(name='nano'),
+    variables={path: np.asarray(a) for path, a in drawn(CONFIG, seed).items()},
+  )
 
 
 def compute(study, modalities, folder, **options):
   return compute_embeddings(
-      study, modalities, folder=folder, **{'weights': nano(), 'batch_size': 4} | options)
+    study, modalities, folder=folder, **{'weights': nano(), 'batch_size': 4} | options
+  )
 
 
 def expected(images):
@@ -67,21 +70,33 @@ def study(root, tmp_path):
 def whole(root, tmp_path_factory):
   """The planted study and its embeddings."""
   study = biovid.open_study(root, modalities=('gsr', 'ecg'))
-  return study, compute(study, {'gsr': GSR, 'ecg': dataclasses.replace(WAVEFORM, source='ecg')},
-                        tmp_path_factory.mktemp('whole'))
+  return study, compute(
+    study,
+    {'gsr': GSR, 'ecg': dataclasses.replace(WAVEFORM, source='ecg')},
+    tmp_path_factory.mktemp('whole'),
+  )
 
 
 def video_study(folder, clips, modality='video'):
   """A study of video files, or of names without a file."""
-  return Study(name='clips', root=folder, levels=('no pain',), samples=tuple(
+  return Study(
+    name='clips',
+    root=folder,
+    levels=('no pain',),
+    samples=tuple(
       Sample(subject=name, name=name, level=0, data={modality: Locator(path=folder / name)})
-      for name in clips))
+      for name in clips
+    ),
+  )
 
 
 def copies(study, count):
   """The study's first samples, each many times over under other names."""
-  samples = [dataclasses.replace(s, name=f'{s.name}-{k}')
-             for s in study.samples for k in range(-(-count // len(study.samples)))]
+  samples = [
+    dataclasses.replace(s, name=f'{s.name}-{k}')
+    for s in study.samples
+    for k in range(-(-count // len(study.samples)))
+  ]
   return dataclasses.replace(study, samples=tuple(samples[:count]))
 
 
@@ -99,5 +114,6 @@ def spoil(study, number, kind):
   else:
     values = {'flat': 3.0, 'nan': 'nan', 'short': 3.0}[kind]
     rows = 200 if kind == 'short' else 2816
-    write_table(path, ('time', 'gsr', 'ecg'), ((k, values, k % 7) for k in range(rows)),
-                delimiter='\t')
+    write_table(
+      path, ('time', 'gsr', 'ecg'), ((k, values, k % 7) for k in range(rows)), delimiter='\t'
+    )

@@ -17,8 +17,8 @@ def read_events(file: pathlib.Path) -> list:
   content, position, events = file.read_bytes(), 0, []
   while position < len(content):
     length, length_crc = struct.unpack_from('<QI', content, position)
-    assert length_crc == _masked(content[position:position + 8])
-    event = content[position + 12:position + 12 + length]
+    assert length_crc == _masked(content[position : position + 8])
+    event = content[position + 12 : position + 12 + length]
     assert len(event) == length
     assert struct.unpack_from('<I', content, position + 12 + length)[0] == _masked(event)
     events.append(event_pb2.Event.FromString(event))
@@ -38,8 +38,9 @@ def read_scalars(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
     for event in events[1:]:
       if event.HasField('session_log'):
         assert event.session_log.status == event_pb2.SessionLog.START
-        scalars = {name: [pair for pair in pairs if pair[0] < event.step]
-                   for name, pairs in scalars.items()}
+        scalars = {
+          name: [pair for pair in pairs if pair[0] < event.step] for name, pairs in scalars.items()
+        }
       for value in event.summary.value:
         scalars.setdefault(value.tag, []).append((event.step, value.simple_value))
   return scalars

@@ -4,15 +4,25 @@ import functools
 
 import numpy as np
 
+from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.assessment.mixers.fit_program import FitConfig
-from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.models.mixer import MixerConfig
 
 # Without self-attention, which takes half of the compiling.
 MODEL = MixerConfig(
-    outputs=2, input_width=6, tokens='vector', positions=2, latents=2, width=16,
-    cross_heads=2, cross_head_width=8, self_attentions=0, depth=1, mlp_ratio=1)
+  outputs=2,
+  input_width=6,
+  tokens='vector',
+  positions=2,
+  latents=2,
+  width=16,
+  cross_heads=2,
+  cross_head_width=8,
+  self_attentions=0,
+  depth=1,
+  mlp_ratio=1,
+)
 CONFIG = FitConfig(model=MODEL, steps=24, batch=8, learning_rate=5e-3)
 # Two trainings of the same fold in differently shaped programs: float32 sums
 # run in another order, and AdamW's first steps amplify what differs.
@@ -32,8 +42,10 @@ def task(samples=96, tokens=2, effect=2.0, seed=0):
 def leave_out(count, samples=96):
   """Folds that leave a share out each, of almost the same size."""
   parts = np.array_split(np.arange(samples), count)
-  return [Fold(name=f's{i}', test=part, train=np.setdiff1d(np.arange(samples), part))
-          for i, part in enumerate(parts)]
+  return [
+    Fold(name=f's{i}', test=part, train=np.setdiff1d(np.arange(samples), part))
+    for i, part in enumerate(parts)
+  ]
 
 
 def train(folds=None, config=CONFIG, **options):
@@ -42,5 +54,7 @@ def train(folds=None, config=CONFIG, **options):
 
 
 def difference(result, other, fold=0, other_fold=0):
-  return max(np.abs(result.logits[fold] - other.logits[other_fold]).max(),
-             np.abs(result.losses[fold] - other.losses[other_fold]).max())
+  return max(
+    np.abs(result.logits[fold] - other.logits[other_fold]).max(),
+    np.abs(result.losses[fold] - other.losses[other_fold]).max(),
+  )

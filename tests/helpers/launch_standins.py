@@ -8,9 +8,9 @@ import sys
 from conftest import ROOT, environment
 
 # A Python that is whole, as venv.sh asks, and then does what the test says.
-_PYTHON = '''#!/bin/sh
+_PYTHON = """#!/bin/sh
 [ "$1 $2" != '-m pip' ] || exit 0
-'''
+"""
 
 
 def script(path: pathlib.Path, text: str) -> pathlib.Path:
@@ -38,8 +38,9 @@ def make_venv(folder: pathlib.Path, extra: str, *, does: str, setup: bytes | Non
     setup: content of setup.cfg; None for the repository's.
   """
   script(folder / 'bin/python', _PYTHON + does)
-  stamp = subprocess.run(['cksum'], input=setup or (ROOT / 'setup.cfg').read_bytes(),
-                         capture_output=True, check=True).stdout
+  stamp = subprocess.run(
+    ['cksum'], input=setup or (ROOT / 'setup.cfg').read_bytes(), capture_output=True, check=True
+  ).stdout
   (folder / f'.installed-{extra}').write_bytes(stamp)
   return folder
 
@@ -52,9 +53,21 @@ def real_python() -> str:
 def standin_environment(folder: pathlib.Path, **changes: str) -> dict[str, str]:
   """With the stand-ins in folder/bin found first, and the caches in folder."""
   env = environment(XDG_CACHE_HOME=str(folder / 'cache'), **changes)
-  for name in ('PYTHON', 'KIND', 'RESTARTS', 'ATTEMPTS', 'JAX_PLATFORMS', 'XLA_FLAGS',
-               'LIBTPU_INIT_ARGS', 'JAX_COMPILATION_CACHE_DIR', 'XLA_PYTHON_CLIENT_MEM_FRACTION',
-               'BUCKET', 'STATUS', 'SLURM_CPUS_PER_TASK', 'SRUN_CPUS_PER_TASK'):
+  for name in (
+    'PYTHON',
+    'KIND',
+    'RESTARTS',
+    'ATTEMPTS',
+    'JAX_PLATFORMS',
+    'XLA_FLAGS',
+    'LIBTPU_INIT_ARGS',
+    'JAX_COMPILATION_CACHE_DIR',
+    'XLA_PYTHON_CLIENT_MEM_FRACTION',
+    'BUCKET',
+    'STATUS',
+    'SLURM_CPUS_PER_TASK',
+    'SRUN_CPUS_PER_TASK',
+  ):
     if name not in changes:
       env.pop(name, None)
   return env | {'PATH': os.pathsep.join([str(folder / 'bin'), os.environ['PATH']])}
@@ -63,5 +76,12 @@ def standin_environment(folder: pathlib.Path, **changes: str) -> dict[str, str]:
 def bash(name: str, *arguments, env, **options) -> subprocess.CompletedProcess:
   """Runs a file of launch/ to its end."""
   return subprocess.run(
-      ['bash', str(ROOT / 'launch' / name), *map(str, arguments)], env=env, capture_output=True,
-      text=True, timeout=600, check=False, stdin=subprocess.DEVNULL, **options)
+    ['bash', str(ROOT / 'launch' / name), *map(str, arguments)],
+    env=env,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+    stdin=subprocess.DEVNULL,
+    **options,
+  )

@@ -16,15 +16,20 @@ def positions(count, *, of, bands, max_frequency):
   for i in range(count):
     x = 2 * i / max(of - 1, 1) - 1
     frequencies = [1 + (max_frequency / 2 - 1) * b / max(bands - 1, 1) for b in range(bands)]
-    rows.append([math.sin(math.pi * f * x) for f in frequencies]
-                + [math.cos(math.pi * f * x) for f in frequencies] + [x] * bool(bands))
+    rows.append(
+      [math.sin(math.pi * f * x) for f in frequencies]
+      + [math.cos(math.pi * f * x) for f in frequencies]
+      + [x] * bool(bands)
+    )
   return np.array(rows).reshape(count, -1)
 
 
 def norm(x, p, name):
   centred = x - x.mean(-1, keepdims=True)
-  return (centred / np.sqrt((centred ** 2).mean(-1, keepdims=True) + 1e-5)
-          * p[f'{name}/scale'] + p[f'{name}/bias'])
+  return (
+    centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f'{name}/scale']
+    + p[f'{name}/bias']
+  )
 
 
 def attend(latents, context, p, name, *, heads):
@@ -46,7 +51,7 @@ def attend(latents, context, p, name, *, heads):
 
 def feed_forward(x, p, name):
   hidden = norm(x, p, f'{name}/norm') @ p[f'{name}/fc1/kernel'] + p[f'{name}/fc1/bias']
-  value, gate = hidden[:, :hidden.shape[1] // 2], hidden[:, hidden.shape[1] // 2:]
+  value, gate = hidden[:, : hidden.shape[1] // 2], hidden[:, hidden.shape[1] // 2 :]
   gelu = gate * 0.5 * (1 + _erf(gate / math.sqrt(2)))
   return (value * gelu) @ p[f'{name}/fc2/kernel'] + p[f'{name}/fc2/bias']
 
@@ -55,8 +60,9 @@ def one(config, p, tokens, there):
   """[tokens, width] and which of them are there -> [outputs]."""
   code, code_there = np.zeros(0), False
   if config.encoder is not None:
-    inner = {name.removeprefix('encoder/'): a for name, a in p.items()
-             if name.startswith('encoder/')}
+    inner = {
+      name.removeprefix('encoder/'): a for name, a in p.items() if name.startswith('encoder/')
+    }
     first = config.encoder_tokens
     code_there = there[:first].any()
     code = one(config.encoder, inner, tokens[:first], there[:first]) * code_there
@@ -71,13 +77,13 @@ def one(config, p, tokens, there):
     kept, of = list(there), config.positions
     if code_there and not any(there):
       kept[0] = True
-  features = positions(
-      len(entries), of=of, bands=config.bands, max_frequency=config.max_frequency)
+  features = positions(len(entries), of=of, bands=config.bands, max_frequency=config.max_frequency)
   context = np.concatenate([entries, features], axis=1)[np.array(kept, bool)]
   x, layer = p['latents'], 0
   for _ in range(config.depth):
-    for source, heads in ([(context, config.cross_heads)]
-                          + [(None, config.self_heads)] * config.self_attentions):
+    for source, heads in [(context, config.cross_heads)] + [
+      (None, config.self_heads)
+    ] * config.self_attentions:
       x = x + attend(x, source, p, f'attentions/{layer}', heads=heads)
       x = x + feed_forward(x, p, f'mlps/{layer}')
       layer += 1
@@ -89,5 +95,6 @@ def mixer(config, arrays, embeddings, mask=None):
   p = {name: np.asarray(a, np.float64) for name, a in arrays.items()}
   if mask is None:
     mask = np.ones(embeddings.shape[:2], bool)
-  return np.stack([one(config, p, x, there)
-                   for x, there in zip(np.asarray(embeddings, np.float64), mask)])
+  return np.stack(
+    [one(config, p, x, there) for x, there in zip(np.asarray(embeddings, np.float64), mask)]
+  )

@@ -35,8 +35,15 @@ class ProcessRun:
     limits: process -> bytes that its files may have, which stands in for a full disk.
   """
 
-  def __init__(self, command: CommandLine, workdir: pathlib.Path, topology: Topology, *,
-               peer_timeout: float = 10.0, limits: dict[int, int] | None = None):
+  def __init__(
+    self,
+    command: CommandLine,
+    workdir: pathlib.Path,
+    topology: Topology,
+    *,
+    peer_timeout: float = 10.0,
+    limits: dict[int, int] | None = None,
+  ):
     command = dataclasses.replace(command, devices=topology.devices)
     self.folder = workdir.with_name(f'{workdir.name} says')
     self.folder.mkdir(parents=True, exist_ok=True)
@@ -46,17 +53,34 @@ class ProcessRun:
     port = free_port()
     self.processes = []
     for index, file in enumerate(self.files):
-      more = [] if topology.processes == 1 else [
-          '--coordinator', f'127.0.0.1:{port}', '--processes', str(topology.processes),
-          '--process', str(index), '--peer-timeout', str(peer_timeout)]
+      more = (
+        []
+        if topology.processes == 1
+        else [
+          '--coordinator',
+          f'127.0.0.1:{port}',
+          '--processes',
+          str(topology.processes),
+          '--process',
+          str(index),
+          '--peer-timeout',
+          str(peer_timeout),
+        ]
+      )
       arguments = command.arguments(workdir, *more)
       if limit := (limits or {}).get(index):
-        arguments[1:3] = ['-c', 'import resource, sys; from painformer_jax.cli.main import '
-                          f'main; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); '
-                          'sys.exit(main())']
+        arguments[1:3] = [
+          '-c',
+          'import resource, sys; from painformer_jax.cli.main import '
+          f'main; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); '
+          'sys.exit(main())',
+        ]
       with file.open('w') as out:
-        self.processes.append(subprocess.Popen(
-            arguments, env=command.environment(), stdout=subprocess.DEVNULL, stderr=out))
+        self.processes.append(
+          subprocess.Popen(
+            arguments, env=command.environment(), stdout=subprocess.DEVNULL, stderr=out
+          )
+        )
 
   def __enter__(self) -> 'ProcessRun':
     return self

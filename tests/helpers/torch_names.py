@@ -38,5 +38,4 @@ def array(name: str, value: np.ndarray) -> np.ndarray:
 
 def variables(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """A whole released checkpoint in the names and layouts of this package."""
-  return {path(name, value.ndim): array(name, value)
-          for name, value in state_dict.items()}
+  return {path(name, value.ndim): array(name, value) for name, value in state_dict.items()}

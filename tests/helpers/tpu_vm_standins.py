@@ -6,7 +6,6 @@ import tarfile
 import time
 
 import pytest
-
 from conftest import ROOT
 from launch_standins import make_venv, python_script, script, standin_environment
 
@@ -14,7 +13,7 @@ from launch_standins import make_venv, python_script, script, standin_environmen
 # slice is READY unless a file NODE-state says otherwise. What is deleted takes its
 # processes with it. It has no machines in the turns of NONE; files come to no worker of a
 # node with a file NODE-full.
-GCLOUD = '''
+GCLOUD = """
 import json, os, pathlib, shutil, signal, subprocess, sys
 cloud = pathlib.Path(os.environ['CLOUD'])
 with open(cloud / 'calls', 'a') as file:
@@ -72,7 +71,7 @@ elif what == ['compute', 'tpus', 'tpu-vm', 'ssh']:
   sys.exit(status)
 else:
   sys.exit(f'gcloud: {sys.argv}')
-'''
+"""
 
 # The code as it is now, committed or not; the real one says whether it was asked rightly.
 GIT = f'''#!/bin/sh
@@ -96,11 +95,22 @@ def cloud(tmp_path):
 @pytest.fixture
 def env(cloud, tmp_path):
   """For the script; `env(does=..., STATES0=...)` with what the training does."""
+
   def make(does, **changes):
     venv = make_venv(tmp_path / 'venv', 'tpu', does=does)
-    return standin_environment(tmp_path, **{
-        'CLOUD': str(cloud), 'VENV': str(venv), 'PERIOD': '0.2', 'SLICES': '2', 'SPOT': '1',
-        'NFS': '10.0.0.2:/share', 'PAUSE': '0', **changes})
+    return standin_environment(
+      tmp_path,
+      **{
+        'CLOUD': str(cloud),
+        'VENV': str(venv),
+        'PERIOD': '0.2',
+        'SLICES': '2',
+        'SPOT': '1',
+        'NFS': '10.0.0.2:/share',
+        'PAUSE': '0',
+        **changes,
+      },
+    )
 
   return make
 
@@ -112,7 +122,7 @@ BACK = 'launch/tpu_vm.sh delete gives the machines back'
 def said(done):
   """Messages of the script itself."""
   start = 'tpu_vm.sh: '
-  return [line[len(start):] for line in done.stderr.splitlines() if line.startswith(start)]
+  return [line[len(start) :] for line in done.stderr.splitlines() if line.startswith(start)]
 
 
 def held(cloud, *nodes, states):
@@ -136,4 +146,4 @@ def soon(read, wanted):
 
 def calls(cloud, *words):
   found = [json.loads(line) for line in (cloud / 'calls').read_text().splitlines()]
-  return [call for call in found if call[2:2 + len(words)] == list(words)]
+  return [call for call in found if call[2 : 2 + len(words)] == list(words)]

@@ -14,27 +14,28 @@ import sys
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
-
 from conftest import ROOT, environment
+from jax.experimental.compilation_cache import compilation_cache
+from tiny_tasks import store_tiny
+
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training import setup
 from painformer_jax.training.config import OptimizerConfig, defaults, from_config_dict
 from painformer_jax.training.setup import assemble
 from painformer_jax.training.speed import depends_on_speed
-from tiny_tasks import store_tiny
 
 # Two stages of painformer_nano, with everything that it is made of.
 SMALL_MODEL = dict(
-    widths=(8, 16), mixers=('s', 'a'), heads=(1, 2), mlp_ratios=(2, 2), image_size=16,
-    stem_width=4)
+  widths=(8, 16), mixers=('s', 'a'), heads=(1, 2), mlp_ratios=(2, 2), image_size=16, stem_width=4
+)
 
 # Code that is made quickly and runs slowly.
 QUICK_COMPILE = '--xla_backend_optimization_level=0'
 
 # The same for the command line.
 SMALL_OVERRIDES = {
-    f'model.{name}': str(value).replace(' ', '') for name, value in SMALL_MODEL.items()}
+  f'model.{name}': str(value).replace(' ', '') for name, value in SMALL_MODEL.items()
+}
 
 TASKS = {'alpha': 3, 'beta': 2}
 
@@ -52,8 +53,10 @@ def shared_folder(tmp_path_factory) -> pathlib.Path:
 @contextlib.contextmanager
 def quick_training(folder: pathlib.Path):
   """In this process too: code that is made quickly, and shared between runs."""
-  before = {name: getattr(jax.config, name) for name in (
-      'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')}
+  before = {
+    name: getattr(jax.config, name)
+    for name in ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
+  }
   jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   compilation_cache.reset_cache()
@@ -70,13 +73,15 @@ def quick_training(folder: pathlib.Path):
 
 def _quickly(make):
   """Changes a maker of jitted functions, each for arguments of one shape."""
+
   def made(*args, **kwargs):
     function, compiled = make(*args, **kwargs), []
 
     def call(*args):
       if not compiled:
-        compiled.append(function.lower(*args).compile(
-            compiler_options={'xla_backend_optimization_level': 0}))
+        compiled.append(
+          function.lower(*args).compile(compiler_options={'xla_backend_optimization_level': 0})
+        )
       return compiled[0](*args)
 
     return call
@@ -109,36 +114,52 @@ class SmallStep:
 
   rows = {'alpha': 8, 'beta': 16}
 
-  def __init__(self, *, devices=None, weights=None, optimizer=None, config=None,
-               classes=None, **model):
+  def __init__(
+    self, *, devices=None, weights=None, optimizer=None, config=None, classes=None, **model
+  ):
     self.classes = classes or TASKS
-    tasks = {task: dict(rows=rows, weight=(weights or {}).get(task, 1.0))
-             for task, rows in self.rows.items()}
-    checked = from_config_dict({
-        'model': {'name': 'painformer_nano', **SMALL_MODEL, **model}, 'tasks': tasks,
-        'data_dir': '', 'steps': 10, 'label_smoothing': 0.1,
-        'weighting': 'uncertainty' if weights is None else 'fixed', **(config or {})})
+    tasks = {
+      task: dict(rows=rows, weight=(weights or {}).get(task, 1.0))
+      for task, rows in self.rows.items()
+    }
+    checked = from_config_dict(
+      {
+        'model': {'name': 'painformer_nano', **SMALL_MODEL, **model},
+        'tasks': tasks,
+        'data_dir': '',
+        'steps': 10,
+        'label_smoothing': 0.1,
+        'weighting': 'uncertainty' if weights is None else 'fixed',
+        **(config or {}),
+      }
+    )
     checked = dataclasses.replace(
-        checked, optimizer=optimizer or OptimizerConfig(learning_rate=1e-3))
+      checked, optimizer=optimizer or OptimizerConfig(learning_rate=1e-3)
+    )
     self.setup = assemble(checked, self.classes, devices=devices)
     self.plan, self._mesh = self.setup.plan, self.setup.mesh
     self.state = jax.tree_util.tree_map_with_path(_fill, self.setup.abstract)
     self._shardings = self.setup.shardings
-    self._step = self.setup.train_step().lower(
-        self.state, self._placed(self.batch(0))).compile(
-            compiler_options={'xla_backend_optimization_level': 0})
+    self._step = (
+      self.setup.train_step()
+      .lower(self.state, self._placed(self.batch(0)))
+      .compile(compiler_options={'xla_backend_optimization_level': 0})
+    )
 
   def batch(self, number: int) -> dict:
     """A batch on the host: noise, and labels at random."""
     rng, size = np.random.default_rng(number), self.plan.model.image_size
-    return {task: {'image': rng.integers(0, 256, (rows, size, size, 3), np.uint8),
-                   'label': rng.integers(0, self.classes[task], rows, np.int32)}
-            for task, rows in self.rows.items()}
+    return {
+      task: {
+        'image': rng.integers(0, 256, (rows, size, size, 3), np.uint8),
+        'label': rng.integers(0, self.classes[task], rows, np.int32),
+      }
+      for task, rows in self.rows.items()
+    }
 
   def __call__(self, state, batch):
     """Makes a step; returns the new state and the metrics' values."""
-    state, metrics = self._step(
-        jax.device_put(state, self._shardings), self._placed(batch))
+    state, metrics = self._step(jax.device_put(state, self._shardings), self._placed(batch))
     return state, {name: float(metric.compute()) for name, metric in metrics.items()}
 
   def program(self) -> str:
@@ -177,29 +198,54 @@ class CommandLine:
   cache: bool = True
 
   def arguments(self, workdir, *more) -> list[str]:
-    return [sys.executable, '-m', 'painformer_jax', 'pretrain', '--config',
-            f'{ROOT}/configs/tiny.py:{",".join(TASKS)}', '--workdir', str(workdir),
-            f'--config.data_dir={self.folder / "data"}',
-            *(f'--config.{key}={value}' for key, value in self.overrides.items()), *more]
+    return [
+      sys.executable,
+      '-m',
+      'painformer_jax',
+      'pretrain',
+      '--config',
+      f'{ROOT}/configs/tiny.py:{",".join(TASKS)}',
+      '--workdir',
+      str(workdir),
+      f'--config.data_dir={self.folder / "data"}',
+      *(f'--config.{key}={value}' for key, value in self.overrides.items()),
+      *more,
+    ]
 
   def environment(self) -> dict[str, str]:
-    cache = {'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'compiled'),
-             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'} if self.cache else {
-                 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+    cache = (
+      {
+        'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'compiled'),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      }
+      if self.cache
+      else {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+    )
     return environment(
-        JAX_PLATFORMS='cpu', PYTHONUNBUFFERED='1',
-        XLA_FLAGS=f'--xla_force_host_platform_device_count={self.devices} {self.flags}',
-        **cache)
+      JAX_PLATFORMS='cpu',
+      PYTHONUNBUFFERED='1',
+      XLA_FLAGS=f'--xla_force_host_platform_device_count={self.devices} {self.flags}',
+      **cache,
+    )
 
   def run(self, workdir, *more) -> subprocess.CompletedProcess:
     return subprocess.run(
-        self.arguments(workdir, *more), env=self.environment(), capture_output=True,
-        text=True, timeout=600, check=False)
+      self.arguments(workdir, *more),
+      env=self.environment(),
+      capture_output=True,
+      text=True,
+      timeout=600,
+      check=False,
+    )
 
   def start(self, workdir, *more) -> subprocess.Popen:
     return subprocess.Popen(
-        self.arguments(workdir, *more), env=self.environment(), stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True)
+      self.arguments(workdir, *more),
+      env=self.environment(),
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
 
 
 def rows(workdir) -> list[dict]:

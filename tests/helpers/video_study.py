@@ -4,9 +4,8 @@ import pathlib
 
 import cv2
 import numpy as np
-from skimage import data
-
 from assessment_layouts import write_list
+from skimage import data
 
 PEOPLE = ('071309_w_21', '071313_m_41', '071614_m_20', '071709_w_23')
 CLIPS, FRAMES = 2, 4
@@ -24,8 +23,9 @@ def write_study(root: pathlib.Path) -> list[str]:
       for clip in range(1, CLIPS + 1):
         sample = f'{person}-{name}-{clip:03d}'
         rows.append([str(number), person, str(level), name, str(len(rows) + 1), sample])
-        frames = [np.roll(face, rng.integers(-6, 7, 2), (0, 1)).astype(np.float64)
-                  for _ in range(FRAMES)]
+        frames = [
+          np.roll(face, rng.integers(-6, 7, 2), (0, 1)).astype(np.float64) for _ in range(FRAMES)
+        ]
         if level:
           for frame in frames:
             frame[..., 0] *= 1.6

@@ -3,18 +3,19 @@
 import math
 
 import pytest
-
 from conftest import ROOT
+from tiny_tasks import store_tiny
+from training_runs import SMALL_MODEL, quick_training, rows, shared_folder
+
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
 from painformer_jax.training.config import from_config_dict
 from painformer_jax.training.loop import pretrain
-from tiny_tasks import store_tiny
-from training_runs import SMALL_MODEL, quick_training, rows, shared_folder
 
 # Those of assessments are in test_assess_config.
-FILES = sorted(file for file in (ROOT / 'configs').glob('*.py')
-               if not file.stem.startswith('assess_'))
+FILES = sorted(
+  file for file in (ROOT / 'configs').glob('*.py') if not file.stem.startswith('assess_')
+)
 
 
 @pytest.fixture
@@ -52,15 +53,22 @@ def test_its_docstring_says_what_it_is(file):
 ELSEWHERE = ('demo', 'tiny', 'pretrain_tiny_corpus', 'pretrain_painformer', 'demo_backbone')
 
 
-@pytest.mark.parametrize('file', [
+@pytest.mark.parametrize(
+  'file',
+  [
     pytest.param(file, id=file.stem, marks=pytest.mark.slow if file.stem in ELSEWHERE else ())
-    for file in FILES])
+    for file in FILES
+  ],
+)
 def test_it_trains_two_steps_in_small(file, load, tmp_path, tmp_path_factory):
   """With its own tasks, rows, augmentation, loss and optimizer."""
   config = load(file)
   with config.unlocked():
-    config.model = {'name': 'painformer_nano', **SMALL_MODEL,
-                    'drop_path_rate': config.model.drop_path_rate}
+    config.model = {
+      'name': 'painformer_nano',
+      **SMALL_MODEL,
+      'drop_path_rate': config.model.drop_path_rate,
+    }
   for number, name in enumerate(config.tasks):
     store_tiny(tmp_path / 'data', name, train=6, test=4, classes=2 + number % 2)
   config.update(data_dir=str(tmp_path / 'data'), steps=2, eval_batch=4)

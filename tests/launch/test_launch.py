@@ -10,9 +10,9 @@ import sys
 
 import pytest
 import yaml
-
 from conftest import ROOT
 from launch_standins import bash, standin_environment
+
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.data import corpus
 from painformer_jax.training.config import from_config_dict
@@ -24,7 +24,14 @@ MANIFESTS = sorted(LAUNCH.glob('*.yaml'))
 
 def test_what_there_is():
   assert [p.name for p in SCRIPTS] == [
-      'demo.sh', 'slurm.sh', 'test.sh', 'tpu_vm.sh', 'train.sh', 'venv.sh', 'with.sh']
+    'demo.sh',
+    'slurm.sh',
+    'test.sh',
+    'tpu_vm.sh',
+    'train.sh',
+    'venv.sh',
+    'with.sh',
+  ]
   assert [p.name for p in MANIFESTS] == ['gke_gpu.yaml', 'gke_tpu.yaml']
   readme = (LAUNCH / 'README.md').read_text()
   assert all(f'`{p.name}`' in readme for p in [*SCRIPTS, *MANIFESTS, LAUNCH / 'Dockerfile'])
@@ -39,11 +46,18 @@ def test_files_of_tests_that_are_named_exist():
 def lint(name, *arguments, **options):
   """Runs a linter that an environment with the extra `test` has."""
   program = shutil.which(name, path=str(pathlib.Path(sys.executable).parent)) or (
-      shutil.which(name))
+    shutil.which(name)
+  )
   if not program:
     pytest.skip(f'{name} is not installed')
-  done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True,
-                        check=False, cwd=ROOT, **options)
+  done = subprocess.run(
+    [program, *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=ROOT,
+    **options,
+  )
   assert (done.returncode, done.stdout) == (0, ''), done.stdout
 
 
@@ -52,8 +66,14 @@ def lint(name, *arguments, **options):
 
 def test_shell_as_shellcheck_reads_it():
   """Two of its advices are left aside: both are meant so in venv.sh, and work."""
-  lint('shellcheck', '--external-sources', '--source-path=SCRIPTDIR', '--shell=bash',
-       '--exclude=SC2015,SC1087', *SCRIPTS)
+  lint(
+    'shellcheck',
+    '--external-sources',
+    '--source-path=SCRIPTDIR',
+    '--shell=bash',
+    '--exclude=SC2015,SC1087',
+    *SCRIPTS,
+  )
 
 
 def test_dockerfile_as_hadolint_reads_it():
@@ -78,8 +98,9 @@ def test_usage(name, tmp_path):
 
 def started(kind, tmp_path, code, **changes):
   """Starts Python as launch/with.sh does."""
-  return bash('with.sh', kind, sys.executable, '-c', code,
-              env=standin_environment(tmp_path, **changes))
+  return bash(
+    'with.sh', kind, sys.executable, '-c', code, env=standin_environment(tmp_path, **changes)
+  )
 
 
 STARTS = 'import jax; print(jax.devices()[0].platform, jax.config.jax_compilation_cache_dir)'
@@ -102,23 +123,30 @@ def test_it_dies_of_a_flag_that_there_is_not(tmp_path):
   assert done.returncode != 0 and 'Unknown flag' in done.stderr
 
 
-_TPU = '''
+_TPU = """
 import jax
 from jax.experimental import topologies
 device = topologies.get_topology_desc(platform='tpu', topology_name='v5e:2x2').devices[0]
 mesh = jax.sharding.SingleDeviceSharding(device)
 jax.jit(lambda x: x * x).lower(jax.ShapeDtypeStruct((8,), 'float32', sharding=mesh)).compile()
 print(device.device_kind)
-'''
+"""
 
 
 @pytest.mark.core
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='libtpu is not installed')
 @pytest.mark.parametrize('more,fine', [('', True), ('--xla_tpu_nonsense=1', False)])
 def test_the_compiler_for_tpus_knows_its_flags(more, fine, tmp_path):
-  done = started('tpu', tmp_path, _TPU, JAX_PLATFORMS='cpu', TPU_SKIP_MDS_QUERY='1',
-                 TPU_WORKER_HOSTNAMES='localhost', TPU_ACCELERATOR_TYPE='v5litepod-4',
-                 LIBTPU_INIT_ARGS=more)
+  done = started(
+    'tpu',
+    tmp_path,
+    _TPU,
+    JAX_PLATFORMS='cpu',
+    TPU_SKIP_MDS_QUERY='1',
+    TPU_WORKER_HOSTNAMES='localhost',
+    TPU_ACCELERATOR_TYPE='v5litepod-4',
+    LIBTPU_INIT_ARGS=more,
+  )
   assert (done.returncode == 0) == fine, done.stderr
   if fine:
     assert done.stdout == 'TPU v5 lite\n'
@@ -126,20 +154,29 @@ def test_the_compiler_for_tpus_knows_its_flags(more, fine, tmp_path):
     assert "Unknown command line flag 'xla_tpu_nonsense'" in done.stderr
 
 
-ENVIRONMENT = ('JAX_PLATFORMS', 'XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'XLA_PYTHON_CLIENT_MEM_FRACTION',
-               'JAX_COMPILATION_CACHE_DIR')
+ENVIRONMENT = (
+  'JAX_PLATFORMS',
+  'XLA_FLAGS',
+  'LIBTPU_INIT_ARGS',
+  'XLA_PYTHON_CLIENT_MEM_FRACTION',
+  'JAX_COMPILATION_CACHE_DIR',
+)
 
 
 def told(kind, tmp_path, **changes):
-  done = started(kind, tmp_path, f'import os; print([os.environ.get(n, "") for n in {ENVIRONMENT}])',
-                 **changes)
+  done = started(
+    kind, tmp_path, f'import os; print([os.environ.get(n, "") for n in {ENVIRONMENT}])', **changes
+  )
   assert done.returncode == 0, done.stderr
   return dict(zip(ENVIRONMENT, ast.literal_eval(done.stdout)))
 
 
 def test_what_is_set_already_stays(tmp_path):
-  mine = {'JAX_PLATFORMS': 'cuda', 'XLA_PYTHON_CLIENT_MEM_FRACTION': '.5',
-          'JAX_COMPILATION_CACHE_DIR': '/elsewhere'}
+  mine = {
+    'JAX_PLATFORMS': 'cuda',
+    'XLA_PYTHON_CLIENT_MEM_FRACTION': '.5',
+    'JAX_COMPILATION_CACHE_DIR': '/elsewhere',
+  }
   found = told('gpu', tmp_path, XLA_FLAGS='--xla_mine=1', **mine)
   assert {name: found[name] for name in mine} == mine
   assert found['XLA_FLAGS'].endswith(' --xla_mine=1')  # The last one prevails.
@@ -148,8 +185,12 @@ def test_what_is_set_already_stays(tmp_path):
 
 
 def test_flags_are_as_many_as_the_readme_says(tmp_path):
-  flags = [flag for kind in ('cpu', 'gpu', 'tpu') for name in ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
-           for flag in told(kind, tmp_path)[name].split()]
+  flags = [
+    flag
+    for kind in ('cpu', 'gpu', 'tpu')
+    for name in ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')
+    for flag in told(kind, tmp_path)[name].split()
+  ]
   assert len(flags) == 3 and 'three\ncompiler flags' in (LAUNCH / 'README.md').read_text()
 
 
@@ -166,28 +207,33 @@ def test_no_run_falls_back_to_the_cpu(tmp_path):
 
 # The fields of JobSet (jobset.x-k8s.io/v1alpha2) that a manifest here may have.
 FIELDS = {
-    '': {'apiVersion', 'kind', 'metadata', 'spec'},
-    'metadata': {'name', 'annotations'},
-    'spec': {'failurePolicy', 'network', 'replicatedJobs'},
-    'spec.failurePolicy': {'maxRestarts', 'rules'},
-    'spec.failurePolicy.rules': {'name', 'action', 'onJobFailureReasons'},
-    'spec.network': {'enableDNSHostnames'},
-    'spec.replicatedJobs': {'name', 'replicas', 'template'},
-    'spec.replicatedJobs.template': {'spec'},
+  '': {'apiVersion', 'kind', 'metadata', 'spec'},
+  'metadata': {'name', 'annotations'},
+  'spec': {'failurePolicy', 'network', 'replicatedJobs'},
+  'spec.failurePolicy': {'maxRestarts', 'rules'},
+  'spec.failurePolicy.rules': {'name', 'action', 'onJobFailureReasons'},
+  'spec.network': {'enableDNSHostnames'},
+  'spec.replicatedJobs': {'name', 'replicas', 'template'},
+  'spec.replicatedJobs.template': {'spec'},
 }
 
 
 def with_bucket(path):
   """A manifest as the command at its top changes it."""
-  program, = re.findall(rf"^#   sed '(.*)' launch/{path.name} \| kubectl apply -f -$",
-                        path.read_text(), flags=re.MULTILINE)
-  return subprocess.run(['sed', program, path], capture_output=True, text=True,
-                        check=True).stdout
+  (program,) = re.findall(
+    rf"^#   sed '(.*)' launch/{path.name} \| kubectl apply -f -$",
+    path.read_text(),
+    flags=re.MULTILINE,
+  )
+  return subprocess.run(['sed', program, path], capture_output=True, text=True, check=True).stdout
 
 
 # Of every manifest what lies there, with a claim, and what its command makes of it.
-TEXTS = {name: text for path in MANIFESTS for name, text in (
-    (path.name, path.read_text()), (f'{path.name}, bucket', with_bucket(path)))}
+TEXTS = {
+  name: text
+  for path in MANIFESTS
+  for name, text in ((path.name, path.read_text()), (f'{path.name}, bucket', with_bucket(path)))
+}
 
 
 @pytest.fixture(params=TEXTS)
@@ -229,7 +275,7 @@ def test_volumes_are_mounted_and_what_is_mounted_is_a_volume(pod, container):
 def test_a_claim_or_a_bucket_with_all_that_it_needs(name, pod):
   """The driver mounts nothing in a pod without the annotation, or without an account."""
   spec = pod['spec']
-  shared, = (volume for volume in spec['volumes'] if volume['name'] == 'shared')
+  (shared,) = (volume for volume in spec['volumes'] if volume['name'] == 'shared')
   if 'bucket' not in name:
     assert shared.keys() == {'name', 'persistentVolumeClaim'}
     assert 'metadata' not in pod and 'serviceAccountName' not in spec
@@ -246,24 +292,37 @@ def test_a_claim_or_a_bucket_with_all_that_it_needs(name, pod):
 
 def test_buckets_are_mounted_the_same_way_everywhere():
   """By the driver, whose options name a section of gcsfuse's file, and by tpu_vm.sh."""
-  flags = dict(re.findall(r'--([a-z-]+)=(\w+)', re.search(
-      r'gcsfuse=\((.*?)\)', (LAUNCH / 'tpu_vm.sh').read_text(), flags=re.DOTALL)[1]))
-  assert flags == {'metadata-cache-ttl-secs': '0', 'metadata-cache-negative-ttl-secs': '0',
-                   'enable-streaming-writes': 'false', 'rename-dir-limit': '0'}
+  flags = dict(
+    re.findall(
+      r'--([a-z-]+)=(\w+)',
+      re.search(r'gcsfuse=\((.*?)\)', (LAUNCH / 'tpu_vm.sh').read_text(), flags=re.DOTALL)[1],
+    )
+  )
+  assert flags == {
+    'metadata-cache-ttl-secs': '0',
+    'metadata-cache-negative-ttl-secs': '0',
+    'enable-streaming-writes': 'false',
+    'rename-dir-limit': '0',
+  }
   for path in MANIFESTS:
     spec = yaml.safe_load(with_bucket(path))['spec']['replicatedJobs'][0]['template']['spec']
     volume = spec['template']['spec']['volumes'][0]
     options = [o.split(':') for o in volume['csi']['volumeAttributes']['mountOptions'].split(',')]
     # Flags have the name of a section in them where the key alone says too little.
-    assert {f'{section}-{key}' if section == 'metadata-cache' else key: value
-            for section, key, value in options} == flags
+    assert {
+      f'{section}-{key}' if section == 'metadata-cache' else key: value
+      for section, key, value in options
+    } == flags
 
 
 def test_only_the_training_can_be_refused(job, container):
   """A container that mounts a bucket may end with 2 as well, as Go programs that panic."""
-  rule, = job['template']['spec']['podFailurePolicy']['rules']
+  (rule,) = job['template']['spec']['podFailurePolicy']['rules']
   assert rule['onExitCodes'] == {
-      'containerName': container['name'], 'operator': 'In', 'values': [2]}
+    'containerName': container['name'],
+    'operator': 'In',
+    'values': [2],
+  }
 
 
 def test_fields_of_a_jobset(manifest):
@@ -277,15 +336,19 @@ def test_fields_of_a_jobset(manifest):
           check(part, f'{path}.{name}'.lstrip('.'))
 
   check(manifest, '')
-  rule, = manifest['spec']['failurePolicy']['rules']
+  (rule,) = manifest['spec']['failurePolicy']['rules']
   assert rule['action'] == 'FailJobSet' and rule['onJobFailureReasons'] == ['PodFailurePolicy']
 
 
 @pytest.mark.parametrize('version', ['1.31', '1.37'])
 def test_the_job_in_it_as_kubernetes_describes_jobs(job, version):
   validate = pytest.importorskip('kubernetes_validate')
-  whole = {'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': {'name': job['name']},
-           **job['template']}
+  whole = {
+    'apiVersion': 'batch/v1',
+    'kind': 'Job',
+    'metadata': {'name': job['name']},
+    **job['template'],
+  }
   validate.validate(whole, version, strict=True)
   whole['spec']['paralelism'] = 1
   with pytest.raises(validate.ValidationError):
@@ -309,7 +372,7 @@ def test_machines_and_rows_fit_together(manifest, job, container):
   assert int(arguments['config.rows_multiple']) == chips(job)
   if 'processes' in arguments:
     assert int(arguments['processes']) == spec['parallelism'] and job['replicas'] == 1
-    name = f"{manifest['metadata']['name']}-{job['name']}-0-0.{manifest['metadata']['name']}"
+    name = f'{manifest["metadata"]["name"]}-{job["name"]}-0-0.{manifest["metadata"]["name"]}'
     assert arguments['coordinator'] == f'{name}:9876'
 
 
@@ -329,8 +392,11 @@ def test_what_is_run_is_a_command_of_painformer(container, monkeypatch, tmp_path
   assert len(rows) == len(corpus.task_configs()) == 14 and sum(rows.values()) == 1792
   assert config.steps == 200 * corpus.PUBLISHED_SAMPLES // 1792
   mounts = {mount['mountPath'] for mount in container['volumeMounts']}
-  for path in (args.workdir, config.data_dir, *(
-      e['value'] for e in container['env'] if 'value' in e)):
+  for path in (
+    args.workdir,
+    config.data_dir,
+    *(e['value'] for e in container['env'] if 'value' in e),
+  ):
     assert any(path.startswith(f'{mount}/') for mount in mounts), path
 
 

@@ -8,17 +8,17 @@ import subprocess
 import time
 
 import pytest
-
 from conftest import ROOT
 from launch_standins import bash, make_venv, python_script, real_python, script, standin_environment
+from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, shared_folder
+
 from painformer_jax.checkpoints import store
 from painformer_jax.training.metrics import read_metrics
-from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, shared_folder
 
 # Starts as many processes as Slurm was asked for, tells them what Slurm tells them, and
 # kills the others as soon as one fails. It ends with their highest exit status, without
 # those that it killed. Their numbers go into a file.
-SRUN = '''
+SRUN = """
 import os, signal, subprocess, sys
 options = [a for a in sys.argv[1:] if a.startswith('--')][:1]
 assert options == ['--kill-on-bad-exit=1'], sys.argv
@@ -40,7 +40,7 @@ while running:
     for number in killed:
       os.kill(number, signal.SIGKILL)
 sys.exit(status)
-'''
+"""
 
 SCONTROL = '#!/bin/sh\necho "$@" >>"$REQUEUED"\n'
 
@@ -63,9 +63,16 @@ def job(tmp_path):
   def make(does=None, *, restarts=0, **changes):
     venv = make_venv(tmp_path / 'venv', 'cuda', does=does or real_python())
     return standin_environment(
-        tmp_path, VENV=str(venv), SLURM_JOB_ID=job_number(), SLURM_NTASKS='2',
-        SLURM_SUBMIT_DIR=str(ROOT), SLURM_RESTART_COUNT=str(restarts),
-        TASKS=str(tmp_path / 'tasks'), REQUEUED=str(tmp_path / 'requeued'), **changes)
+      tmp_path,
+      VENV=str(venv),
+      SLURM_JOB_ID=job_number(),
+      SLURM_NTASKS='2',
+      SLURM_SUBMIT_DIR=str(ROOT),
+      SLURM_RESTART_COUNT=str(restarts),
+      TASKS=str(tmp_path / 'tasks'),
+      REQUEUED=str(tmp_path / 'requeued'),
+      **changes,
+    )
 
   return make
 
@@ -83,7 +90,9 @@ def test_what_slurm_is_asked_for():
   """All options come before the first command, where Slurm stops to read them."""
   lines = (ROOT / 'launch/slurm.sh').read_text().splitlines()
   first = next(i for i, line in enumerate(lines) if line and not line.startswith('#'))
-  options = [line.removeprefix('#SBATCH --') for line in lines[:first] if line.startswith('#SBATCH ')]
+  options = [
+    line.removeprefix('#SBATCH --') for line in lines[:first] if line.startswith('#SBATCH ')
+  ]
   assert not any(line.startswith('#SBATCH') for line in lines[first:])
   values = dict(option.partition('=')[::2] for option in options)
   assert values['ntasks-per-node'] == values['gpus-per-node'] and 'gpus-per-task' not in values
@@ -113,8 +122,8 @@ def test_what_every_process_is_told(job):
   for asked, told in [({'SLURM_CPUS_PER_TASK': '8'}, '8'), ({}, 'none')]:
     done = bash('slurm.sh', '--config', 'a b', env=env | asked)
     assert sorted(done.stdout.splitlines()) == [
-        f'{i} cuda {told} -m painformer_jax pretrain --distributed --config a b'
-        for i in range(2)]
+      f'{i} cuda {told} -m painformer_jax pretrain --distributed --config a b' for i in range(2)
+    ]
 
 
 def test_not_from_the_shell(job):
@@ -127,19 +136,33 @@ def test_not_from_the_shell(job):
 def test_two_processes_train_in_two_turns(job, requeued, tmp_path, tmp_path_factory):
   """The notice comes as Slurm sends it, to every process; the next turn ends the run."""
   folder = shared_folder(tmp_path_factory)
-  command = CommandLine(folder=folder, overrides=SMALL_OVERRIDES | {
-      'steps': 240, 'log_every': 20, 'checkpoint_every': 1000, 'eval_every': 1000,
-      'profile_at': 10, 'profile_steps': 2})
+  command = CommandLine(
+    folder=folder,
+    overrides=SMALL_OVERRIDES
+    | {
+      'steps': 240,
+      'log_every': 20,
+      'checkpoint_every': 1000,
+      'eval_every': 1000,
+      'profile_at': 10,
+      'profile_steps': 2,
+    },
+  )
   workdir = tmp_path / 'run'
   arguments = command.arguments(workdir)[4:]
-  env = job(JAX_PLATFORMS='cpu', XLA_FLAGS=QUICK_COMPILE,
-            JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
-            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')
-  turn = subprocess.Popen(['bash', ROOT / 'launch/slurm.sh', *arguments], env=env,
-                          stderr=subprocess.PIPE, text=True)
+  env = job(
+    JAX_PLATFORMS='cpu',
+    XLA_FLAGS=QUICK_COMPILE,
+    JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+  )
+  turn = subprocess.Popen(
+    ['bash', ROOT / 'launch/slurm.sh', *arguments], env=env, stderr=subprocess.PIPE, text=True
+  )
   try:
     while turn.poll() is None and not (
-        (workdir / 'metrics.jsonl').exists() and read_metrics(workdir)):
+      (workdir / 'metrics.jsonl').exists() and read_metrics(workdir)
+    ):
       time.sleep(0.05)
     for number in (tmp_path / 'tasks').read_text().split():
       os.kill(int(number), signal.SIGTERM)

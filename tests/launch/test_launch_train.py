@@ -7,16 +7,16 @@ import sys
 import time
 
 import pytest
-
 from conftest import ROOT
 from launch_standins import bash, make_venv, real_python, script, standin_environment
-from painformer_jax.checkpoints import store
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
-COUNT = '''
+from painformer_jax.checkpoints import store
+
+COUNT = """
 printf x >>"$STARTS"
 n=$(wc -c <"$STARTS")
-'''
+"""
 
 
 @pytest.fixture
@@ -30,26 +30,36 @@ def starts(tmp_path):
 @pytest.fixture
 def env(tmp_path):
   """For the script; `env(does=..., KIND=...)` with what the training does."""
+
   def make(does, *, extra='demo', **changes):
     venv = make_venv(tmp_path / 'venv', extra, does=COUNT + does)
     return standin_environment(
-        tmp_path, VENV=str(venv), STARTS=str(tmp_path / 'starts'),
-        **{'KIND': 'cpu', 'PAUSE': '0', **changes})
+      tmp_path,
+      VENV=str(venv),
+      STARTS=str(tmp_path / 'starts'),
+      **{'KIND': 'cpu', 'PAUSE': '0', **changes},
+    )
 
   return make
 
 
 def test_arguments_and_settings_arrive(env, tmp_path):
-  done = bash('train.sh', '--config', 'a b.py', '--workdir=x', env=env(
+  done = bash(
+    'train.sh',
+    '--config',
+    'a b.py',
+    '--workdir=x',
+    env=env(
       'printf "%s|" "$@" "$JAX_PLATFORMS" "$XLA_PYTHON_CLIENT_MEM_FRACTION"',
-      extra='cuda', KIND='gpu'))
+      extra='cuda',
+      KIND='gpu',
+    ),
+  )
   assert (done.returncode, done.stderr) == (0, '')
-  assert done.stdout == ('-m|painformer_jax|pretrain|--config|a b.py|--workdir=x|'
-                         'cuda|0.9|')
+  assert done.stdout == ('-m|painformer_jax|pretrain|--config|a b.py|--workdir=x|cuda|0.9|')
 
 
-@pytest.mark.parametrize('there,extra,platforms', [
-    (True, 'cuda', 'cuda'), (False, 'demo', 'cpu')])
+@pytest.mark.parametrize('there,extra,platforms', [(True, 'cuda', 'cuda'), (False, 'demo', 'cpu')])
 def test_what_there_is_to_train_on(env, tmp_path, there, extra, platforms):
   script(tmp_path / 'bin/nvidia-smi', f'#!/bin/sh\nexit {0 if there else 9}\n')
   done = bash('train.sh', '--config=c', env=env('echo "$JAX_PLATFORMS"', extra=extra, KIND=''))
@@ -65,20 +75,21 @@ def test_what_ended_is_not_started_again(env, starts, status):
 @pytest.mark.parametrize('status', [0, 2, 130, 1])
 def test_the_exit_status_is_written_down(env, tmp_path, status):
   """For who comes later, as `launch/tpu_vm.sh run` does; of the last start."""
-  done = bash('train.sh', '--config=c', env=env(
-      f'[ ! -e "$STATUS" ] && exit {status}', RESTARTS='1', STATUS=str(tmp_path / 'end')))
+  done = bash(
+    'train.sh',
+    '--config=c',
+    env=env(f'[ ! -e "$STATUS" ] && exit {status}', RESTARTS='1', STATUS=str(tmp_path / 'end')),
+  )
   assert done.returncode == status and (tmp_path / 'end').read_text() == f'{status}\n'
 
 
 def test_the_exit_status_of_a_refusal_is_written_down(env, tmp_path):
-  done = bash('train.sh', '--config=c',
-              env=env('', KIND='abacus', STATUS=str(tmp_path / 'end')))
+  done = bash('train.sh', '--config=c', env=env('', KIND='abacus', STATUS=str(tmp_path / 'end')))
   assert done.returncode == 2 and (tmp_path / 'end').read_text() == '2\n'
 
 
 def test_a_kill_leaves_no_exit_status(env, tmp_path):
-  done = bash('train.sh', '--config=c', env=env(
-      'kill -9 $PPID', STATUS=str(tmp_path / 'end')))
+  done = bash('train.sh', '--config=c', env=env('kill -9 $PPID', STATUS=str(tmp_path / 'end')))
   assert done.returncode == -9 and not (tmp_path / 'end').exists()
 
 
@@ -92,8 +103,7 @@ def test_what_died_is_started_again(env, starts):
 def test_not_for_ever(env, starts):
   done = bash('train.sh', '--config=c', env=env('exit 1', RESTARTS='2'))
   assert done.returncode == 1 and starts() == 3
-  assert done.stderr.splitlines()[-1] == (
-      'train.sh: died 3 times, the last with exit status 1')
+  assert done.stderr.splitlines()[-1] == ('train.sh: died 3 times, the last with exit status 1')
 
 
 def test_an_unknown_kind(env):
@@ -102,26 +112,30 @@ def test_an_unknown_kind(env):
 
 
 # A child that says what it hears, and ends as the training does.
-HEARS = '''
+HEARS = """
 trap 'echo TERM; echo saved; exit 130' TERM
 trap 'echo USR1' USR1
 echo ready
 while :; do sleep 0.05; done
-'''
+"""
 
 # A shell that is started with SIGINT ignored, as in a background job, cannot trap it.
-HEEDS_SIGINT = '''
+HEEDS_SIGINT = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execvp(sys.argv[1], sys.argv[1:])
-'''
+"""
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_arrives_once_and_what_it_leads_to_is_waited_for(env, starts, number):
   process = subprocess.Popen(
-      [sys.executable, '-c', HEEDS_SIGINT, 'bash', ROOT / 'launch/train.sh', '--config=c'],
-      env=env(HEARS), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    [sys.executable, '-c', HEEDS_SIGINT, 'bash', ROOT / 'launch/train.sh', '--config=c'],
+    env=env(HEARS),
+    stdout=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
   try:
     assert process.stdout.readline() == 'ready\n'
     process.send_signal(signal.SIGUSR1)
@@ -135,8 +149,11 @@ def test_a_signal_arrives_once_and_what_it_leads_to_is_waited_for(env, starts, n
 
 def test_stopped_while_it_waits_to_start_again(env, starts):
   process = subprocess.Popen(
-      ['bash', ROOT / 'launch/train.sh', '--config=c'], env=env('exit 1', PAUSE='600'),
-      stderr=subprocess.PIPE, text=True)
+    ['bash', ROOT / 'launch/train.sh', '--config=c'],
+    env=env('exit 1', PAUSE='600'),
+    stderr=subprocess.PIPE,
+    text=True,
+  )
   try:
     for line in process.stderr:
       if 'starts again in 600 s' in line:
@@ -152,18 +169,27 @@ def test_stopped_while_it_waits_to_start_again(env, starts):
 def test_a_real_run_that_is_killed(tmp_path, tmp_path_factory):
   """It is started again by itself, and ends as if nothing had been."""
   folder = shared_folder(tmp_path_factory)
-  command = CommandLine(folder=folder, overrides=SMALL_OVERRIDES | {
-      'steps': 60, 'log_every': 5, 'checkpoint_every': 10, 'eval_every': 100})
+  command = CommandLine(
+    folder=folder,
+    overrides=SMALL_OVERRIDES
+    | {'steps': 60, 'log_every': 5, 'checkpoint_every': 10, 'eval_every': 100},
+  )
   workdir = tmp_path / 'run'
-  venv = make_venv(tmp_path / 'venv', 'demo',
-                   does=f'echo $$ >{tmp_path}/number\n{real_python()}')
+  venv = make_venv(tmp_path / 'venv', 'demo', does=f'echo $$ >{tmp_path}/number\n{real_python()}')
   train = subprocess.Popen(
-      ['bash', ROOT / 'launch/train.sh', *command.arguments(workdir)[4:]],
-      env=standin_environment(
-          tmp_path, VENV=str(venv), KIND='cpu', PAUSE='0', XLA_FLAGS=QUICK_COMPILE,
-          JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
-          JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0'),
-      stderr=subprocess.PIPE, text=True)
+    ['bash', ROOT / 'launch/train.sh', *command.arguments(workdir)[4:]],
+    env=standin_environment(
+      tmp_path,
+      VENV=str(venv),
+      KIND='cpu',
+      PAUSE='0',
+      XLA_FLAGS=QUICK_COMPILE,
+      JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+    ),
+    stderr=subprocess.PIPE,
+    text=True,
+  )
   try:
     while train.poll() is None and not store.latest_step(workdir / 'checkpoints'):
       time.sleep(0.02)

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import fnirs
 from painformer_jax.modalities.biosignal import (
-    SPECTROGRAM_KINDS, SpectrogramConfig, WaveformConfig, fill_gaps, resample,
-    spectrogram, spectrogram_image, stacked_waveform_image, waveform_image)
+  SPECTROGRAM_KINDS,
+  SpectrogramConfig,
+  WaveformConfig,
+  fill_gaps,
+  resample,
+  spectrogram,
+  spectrogram_image,
+  stacked_waveform_image,
+  waveform_image,
+)
 from painformer_jax.modalities.colormap import viridis
 
 SMALL = WaveformConfig(height=101, width=80, margin=0.1)
@@ -36,7 +44,6 @@ def centres(image):
 
 
 class TestWaveform:
-
   def test_ramp_runs_from_corner_to_corner_of_the_margins(self):
     image = waveform_image(np.arange(50.0), SMALL)
     assert image.shape == (101, 80, 3)
@@ -61,11 +68,12 @@ class TestWaveform:
     def darkness(thickness):
       config = WaveformConfig(height=60, width=60, thickness=thickness)
       return ink(waveform_image(np.arange(5.0), config)).sum()
+
     assert darkness(3) > 1.8 * darkness(1)
 
-  @pytest.mark.parametrize('signal', [
-      np.full(300, 7.5), [4], np.zeros(2), [np.nan, 3.0, np.inf],
-      np.full(9, 1e308)])
+  @pytest.mark.parametrize(
+    'signal', [np.full(300, 7.5), [4], np.zeros(2), [np.nan, 3.0, np.inf], np.full(9, 1e308)]
+  )
   def test_flat_is_a_line_at_half_height(self, signal):
     dark = ink(waveform_image(np.asarray(signal), SMALL))
     # The line's own pixels, less dark where it ends.
@@ -84,30 +92,45 @@ class TestWaveform:
   def test_integers_are_drawn_like_floats(self):
     signal = np.array([3, 60000, 5, 200], np.uint16)
     np.testing.assert_array_equal(
-        waveform_image(signal, SMALL), waveform_image(signal.astype(float), SMALL))
+      waveform_image(signal, SMALL), waveform_image(signal.astype(float), SMALL)
+    )
 
   def test_largest_floats_do_not_overflow(self):
     image = waveform_image(np.array([1.7e308, -1.7e308]), SMALL)
-    np.testing.assert_array_equal(
-        image, waveform_image(np.array([1.0, -1.0]), SMALL))
+    np.testing.assert_array_equal(image, waveform_image(np.array([1.0, -1.0]), SMALL))
 
   def test_gaps_are_bridged(self):
     signal = np.array([np.nan, 1, np.nan, np.nan, 4, -np.inf])
     np.testing.assert_array_equal(fill_gaps(signal), [1, 1, 2, 3, 4, 4])
     np.testing.assert_array_equal(
-        waveform_image(signal, SMALL),
-        waveform_image(np.array([1, 1, 2, 3, 4, 4.0]), SMALL))
+      waveform_image(signal, SMALL), waveform_image(np.array([1, 1, 2, 3, 4, 4.0]), SMALL)
+    )
 
-  @pytest.mark.parametrize('signal, words', [
-      ([], '0 samples'), ([np.nan] * 3, '3 samples'), ([[1.0, 2.0]], r'\[1, 2\]'),
-      ([1j, 2], 'complex'), (['a'], 'real')])
+  @pytest.mark.parametrize(
+    'signal, words',
+    [
+      ([], '0 samples'),
+      ([np.nan] * 3, '3 samples'),
+      ([[1.0, 2.0]], r'\[1, 2\]'),
+      ([1j, 2], 'complex'),
+      (['a'], 'real'),
+    ],
+  )
   def test_no_signal(self, signal, words):
     with pytest.raises(InputError, match=words):
       waveform_image(np.array(signal))
 
-  @pytest.mark.parametrize('field', [
-      {'height': 0}, {'width': -1}, {'thickness': 0}, {'margin': 0.5},
-      {'margin': -0.1}, {'margin': float('nan')}])
+  @pytest.mark.parametrize(
+    'field',
+    [
+      {'height': 0},
+      {'width': -1},
+      {'thickness': 0},
+      {'margin': 0.5},
+      {'margin': -0.1},
+      {'margin': float('nan')},
+    ],
+  )
   def test_bad_config(self, field):
     with pytest.raises(InputError):
       WaveformConfig(**field)
@@ -118,8 +141,7 @@ class TestWaveform:
     assert image.shape == (101, 80, 3)
     for signal, first, last in zip(signals, (0, 33, 67), (33, 67, 101)):
       config = WaveformConfig(height=last - first, width=80, margin=0.1)
-      np.testing.assert_array_equal(
-          image[first:last], waveform_image(signal, config))
+      np.testing.assert_array_equal(image[first:last], waveform_image(signal, config))
 
   @pytest.mark.parametrize('count', [0, 102])
   def test_stack_that_does_not_fit(self, count):
@@ -128,18 +150,22 @@ class TestWaveform:
 
 
 class TestSpectrogram:
-
   @pytest.mark.parametrize('kind', SPECTROGRAM_KINDS)
   @pytest.mark.parametrize('detrend', ['none', 'constant', 'linear'])
   @pytest.mark.parametrize('segment, overlap', [(256, 128), (64, 50), (101, 0)])
   def test_numbers_are_matplotlibs(self, kind, detrend, segment, overlap):
     signal = noise(2816) + np.linspace(5, 20, 2816)
-    config = SpectrogramConfig(
-        segment=segment, overlap=overlap, detrend=detrend, centre=False)
+    config = SpectrogramConfig(segment=segment, overlap=overlap, detrend=detrend, centre=False)
     found = spectrogram(signal, 512, config, kind=kind)
     expected, _, _ = matplotlib.mlab.specgram(
-        signal, NFFT=segment, noverlap=overlap, Fs=512, mode=kind,
-        detrend=detrend, window=np.hanning(segment))
+      signal,
+      NFFT=segment,
+      noverlap=overlap,
+      Fs=512,
+      mode=kind,
+      detrend=detrend,
+      window=np.hanning(segment),
+    )
     if kind == 'psd':
       expected = 10 * np.log10(expected)
     if kind == 'phase':
@@ -199,14 +225,13 @@ class TestSpectrogram:
     level = np.clip((decibels - decibels.max() + 20) / 20, 0, 1)
     expected = viridis(np.rint(level * 255).astype(np.uint8))
     assert (level == 0).any()
-    np.testing.assert_array_equal(
-        spectrogram_image(signal, 512, config), expected)
+    np.testing.assert_array_equal(spectrogram_image(signal, 512, config), expected)
 
   def test_offset_does_not_outshine_the_signal(self):
     signal = noise(2816)
     np.testing.assert_allclose(
-        spectrogram_image(signal + 1000, 512).astype(int),
-        spectrogram_image(signal, 512), atol=1)
+      spectrogram_image(signal + 1000, 512).astype(int), spectrogram_image(signal, 512), atol=1
+    )
 
   @pytest.mark.parametrize('kind', SPECTROGRAM_KINDS)
   @pytest.mark.parametrize('signal', [np.zeros(300), np.full(300, 32768.0)])
@@ -218,9 +243,12 @@ class TestSpectrogram:
     signal = noise(400)
     signal[7] = np.nan
     np.testing.assert_array_equal(
-        spectrogram_image(signal, 100), spectrogram_image(fill_gaps(signal), 100))
+      spectrogram_image(signal, 100), spectrogram_image(fill_gaps(signal), 100)
+    )
 
-  @pytest.mark.parametrize('call, words', [
+  @pytest.mark.parametrize(
+    'call, words',
+    [
       (lambda: spectrogram(noise(255), 512), '0.5 s; the signal has 0.498'),
       (lambda: spectrogram(noise(400), 512, kind='magnitude'), 'magnitude'),
       (lambda: spectrogram(noise(400), 0), 'rate'),
@@ -230,7 +258,9 @@ class TestSpectrogram:
       (lambda: SpectrogramConfig(segment=1, overlap=0), 'segment'),
       (lambda: SpectrogramConfig(detrend='mean'), 'detrend'),
       (lambda: SpectrogramConfig(dynamic_range=0), 'dynamic_range'),
-      (lambda: SpectrogramConfig(height=0), 'height')])
+      (lambda: SpectrogramConfig(height=0), 'height'),
+    ],
+  )
   def test_bad_input(self, call, words):
     with pytest.raises(InputError, match=words):
       call()
@@ -244,7 +274,6 @@ def test_viridis_is_matplotlibs_within_one_level():
 
 
 class TestResample:
-
   @pytest.mark.parametrize('rate, to', [(1000, 512), (2048, 512), (100, 512)])
   def test_a_tone_stays_a_tone(self, rate, to):
     seconds = 4
@@ -267,72 +296,89 @@ class TestResample:
 
 
 class TestFnirs:
-
   steps = np.arange(200.0)
-  light = np.stack([0.02 * np.exp(0.05 * np.sin(0.3 * steps)),
-                    0.05 * np.exp(-0.03 * np.cos(0.2 * steps))], -1)[:, None]
+  light = np.stack(
+    [0.02 * np.exp(0.05 * np.sin(0.3 * steps)), 0.05 * np.exp(-0.03 * np.cos(0.2 * steps))], -1
+  )[:, None]
 
   def test_numbers_are_mnes(self):
     # MNE-Python 1.13.2, optical_density and beer_lambert_law(ppf=(6, 6)),
     # optodes 3.5 cm apart, samples 0, 7 and 50.
     density = fnirs.optical_density(self.light)
     np.testing.assert_allclose(
-        density[[0, 7, 50], 0],
-        [[0.0022726439335925405, 0.029540699984563566],
-         [-0.04088782439885111, 0.004639714271570718],
-         [-0.030241748074263292, -0.025631445887730073]], rtol=1e-12)
+      density[[0, 7, 50], 0],
+      [
+        [0.0022726439335925405, 0.029540699984563566],
+        [-0.04088782439885111, 0.004639714271570718],
+        [-0.030241748074263292, -0.025631445887730073],
+      ],
+      rtol=1e-12,
+    )
     found = fnirs.haemoglobin(density, wavelengths=(760, 850), distance=[3.5])
     # MNE writes ln(10) as 2.303.
     np.testing.assert_allclose(
-        found[[0, 7, 50], 0],
-        [[0.7406367243846078, -0.2499300907682093],
-         [0.5943984544309301, -0.7708996713203704],
-         [-0.31494588762961007, -0.2846261203388431]], rtol=3e-4)
+      found[[0, 7, 50], 0],
+      [
+        [0.7406367243846078, -0.2499300907682093],
+        [0.5943984544309301, -0.7708996713203704],
+        [-0.31494588762961007, -0.2846261203388431],
+      ],
+      rtol=3e-4,
+    )
 
   def test_known_concentrations_come_back(self):
     wanted = np.random.default_rng(0).normal(size=(30, 4, 2))  # micromolar
     distance = np.array([3.0, 3.5, 0.8, 4.0])
     extinction = np.array([fnirs.EXTINCTION[w] for w in (690, 830)])
-    density = np.stack([
-        np.log(10) * 1e-6 * distance * 5 * (wanted * row).sum(-1)
-        for row in extinction], -1)
+    density = np.stack(
+      [np.log(10) * 1e-6 * distance * 5 * (wanted * row).sum(-1) for row in extinction], -1
+    )
     found = fnirs.haemoglobin(
-        density, wavelengths=(690, 830), distance=distance, pathlength_factor=5)
+      density, wavelengths=(690, 830), distance=distance, pathlength_factor=5
+    )
     np.testing.assert_allclose(found, wanted, atol=1e-9)
 
   def test_more_oxygen_darkens_the_longer_wavelength(self):
     density = np.array([[[0.0, 0.1]]])
-    oxygenated, deoxygenated = fnirs.haemoglobin(
-        density, wavelengths=(760, 850), distance=[3])[0, 0]
+    oxygenated, deoxygenated = fnirs.haemoglobin(density, wavelengths=(760, 850), distance=[3])[
+      0, 0
+    ]
     assert oxygenated > 0 > deoxygenated
 
-  @pytest.mark.parametrize('light', [
-      np.zeros((5, 1, 2)), -np.ones((5, 1, 2)), np.full((5, 1, 2), np.nan),
-      np.ones((0, 1, 2))])
+  @pytest.mark.parametrize(
+    'light',
+    [np.zeros((5, 1, 2)), -np.ones((5, 1, 2)), np.full((5, 1, 2), np.nan), np.ones((0, 1, 2))],
+  )
   def test_bad_light(self, light):
     with pytest.raises(InputError, match='positive'):
       fnirs.optical_density(light)
 
-  @pytest.mark.parametrize('arguments, words', [
-      ({'wavelengths': (760, 851)}, '851'), ({'wavelengths': (760,)}, 'two'),
+  @pytest.mark.parametrize(
+    'arguments, words',
+    [
+      ({'wavelengths': (760, 851)}, '851'),
+      ({'wavelengths': (760,)}, 'two'),
       ({'distance': [3, 3]}, r'2 channels.*\[200, 1, 2\]'),
-      ({'distance': [0]}, 'distances')])
+      ({'distance': [0]}, 'distances'),
+    ],
+  )
   def test_bad_optodes(self, arguments, words):
     with pytest.raises(InputError, match=words):
-      fnirs.haemoglobin(np.zeros((200, 1, 2)), **(
-          {'wavelengths': (760, 850), 'distance': [3]} | arguments))
+      fnirs.haemoglobin(
+        np.zeros((200, 1, 2)), **({'wavelengths': (760, 850), 'distance': [3]} | arguments)
+      )
 
   def test_band_pass_keeps_its_band_in_place(self):
     time = np.arange(3000) / 10
     wave = lambda hertz: np.sin(2 * np.pi * hertz * time)
     mixed = wave(0.05) + wave(1.2) + 0.1 * time
     found = fnirs.band_pass(mixed, 10, low=0.01, high=0.2)
-    np.testing.assert_allclose(
-        found[1000:-1000], wave(0.05)[1000:-1000], atol=0.05)
+    np.testing.assert_allclose(found[1000:-1000], wave(0.05)[1000:-1000], atol=0.05)
 
-  @pytest.mark.parametrize('length, low, high, words', [
-      (500, 0.1, 6, '0-5 Hz'), (500, 0, 1, 'band'), (500, 2, 1, 'band'),
-      (20, 0.1, 1, '20 samples')])
+  @pytest.mark.parametrize(
+    'length, low, high, words',
+    [(500, 0.1, 6, '0-5 Hz'), (500, 0, 1, 'band'), (500, 2, 1, 'band'), (20, 0.1, 1, '20 samples')],
+  )
   def test_bad_band(self, length, low, high, words):
     with pytest.raises(InputError, match=words):
       fnirs.band_pass(noise(length), 10, low=low, high=high)
@@ -340,11 +386,15 @@ class TestFnirs:
   def test_scalp_coupling_needs_a_shared_pulse(self):
     time = np.arange(600) / 10
     pulse = np.sin(2 * np.pi * 1.1 * time)
-    density = np.stack([
+    density = np.stack(
+      [
         np.stack([pulse, 0.5 * pulse], -1),
         np.stack([noise(600, 1), noise(600, 2)], -1),
         np.stack([pulse, -pulse], -1),
-        np.zeros((600, 2))], 1)
+        np.zeros((600, 2)),
+      ],
+      1,
+    )
     found = fnirs.scalp_coupling(density, 10)
     np.testing.assert_allclose(found[[0, 2, 3]], [1, -1, 0], atol=1e-6)
     assert abs(found[1]) < 0.5

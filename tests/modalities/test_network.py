@@ -8,9 +8,9 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
+from conftest import environment
 from PIL import Image
 
-from conftest import environment
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import colormap, faces, maps
 from painformer_jax.modalities.network import Network, NetworkConfig
@@ -29,14 +29,16 @@ def save_network(path, *, inputs=((1, 3, 8, 8),), nodes=None, kind='float32', co
   onnx = pytest.importorskip('onnx', reason='onnx is not installed')
   pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
   from onnx import helper, numpy_helper
+
   element = {'float32': onnx.TensorProto.FLOAT, 'uint8': onnx.TensorProto.UINT8}[kind]
   names = ['x', *(f'x{k}' for k in range(1, len(inputs)))]
   graph = helper.make_graph(
-      [helper.make_node(n[0], n[1], n[2], **n[3]) for n in
-       nodes or [('Identity', ['x'], ['y'], {})]], 'tiny',
-      [helper.make_tensor_value_info(n, element, s) for n, s in zip(names, inputs)],
-      [helper.make_empty_tensor_value_info('y')],
-      [numpy_helper.from_array(np.asarray(v), n) for n, v in (constants or {}).items()])
+    [helper.make_node(n[0], n[1], n[2], **n[3]) for n in nodes or [('Identity', ['x'], ['y'], {})]],
+    'tiny',
+    [helper.make_tensor_value_info(n, element, s) for n, s in zip(names, inputs)],
+    [helper.make_empty_tensor_value_info('y')],
+    [numpy_helper.from_array(np.asarray(v), n) for n, v in (constants or {}).items()],
+  )
   model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=9)
   path.write_bytes(model.SerializeToString())
   return path
@@ -61,15 +63,17 @@ def test_the_input_is_normalised_and_the_output_s_range_is_the_config_s(tmp_path
   config = NetworkConfig(mean=(0.5,) * 3, std=(0.5,) * 3, low=-1, high=1)
   image = ramp()
   np.testing.assert_array_equal(Network(save_network(tmp_path / 'a.onnx'), config)(image), image)
-  shifted = Network(save_network(tmp_path / 'a.onnx'), NetworkConfig(
-      mean=(0.5,) * 3, std=(0.5,) * 3, low=0, high=1))(image)
+  shifted = Network(
+    save_network(tmp_path / 'a.onnx'), NetworkConfig(mean=(0.5,) * 3, std=(0.5,) * 3, low=0, high=1)
+  )(image)
   np.testing.assert_allclose(shifted, np.clip(2.0 * image - 255, 0, 255), atol=1)
 
 
 @pytest.mark.parametrize('keep', [0, 1])
 def test_one_channel_is_stretched_and_coloured(tmp_path, keep):
   network = Network(
-      save_network(tmp_path / 'a.onnx', nodes=mean_of_channels(keep)), NetworkConfig(**PLAIN))
+    save_network(tmp_path / 'a.onnx', nodes=mean_of_channels(keep)), NetworkConfig(**PLAIN)
+  )
   dim = (ramp() // 3 + 20).astype(np.uint8)
   found = network(dim).astype(int)
   levels = np.rint((dim[..., 0].astype(float) - dim.min()) * 255 / np.ptp(dim)).astype(int)
@@ -90,18 +94,25 @@ def test_open_sizes_are_the_config_s(tmp_path):
   assert Network(path, NetworkConfig(size=12))(ramp()).shape == (12, 12, 3)
 
 
-@pytest.mark.parametrize('options, words', [
-    ({'inputs': ((1, 3, 8, 8), (1, 3, 8, 8)), 'nodes': [('Add', ['x', 'x1'], ['y'], {})]},
-     'takes 2 inputs'),
+@pytest.mark.parametrize(
+  'options, words',
+  [
+    (
+      {'inputs': ((1, 3, 8, 8), (1, 3, 8, 8)), 'nodes': [('Add', ['x', 'x1'], ['y'], {})]},
+      'takes 2 inputs',
+    ),
     ({'inputs': ((1, 4, 8, 8),)}, r'\[1, 4, 8, 8\]: no axis of 3 channels'),
     ({'inputs': ((2, 3, 8, 8),)}, r'\[2, 3, 8, 8\], not one image'),
     ({'inputs': ((1, 3),)}, 'not one image'),
     ({'kind': 'uint8'}, r'tensor\(uint8\)'),
-    ({'nodes': [('ReduceMean', ['x'], ['y'], {'axes': [2, 3], 'keepdims': 0})]},
-     r'gives float32 \[1, 3\], not one image'),
+    (
+      {'nodes': [('ReduceMean', ['x'], ['y'], {'axes': [2, 3], 'keepdims': 0})]},
+      r'gives float32 \[1, 3\], not one image',
+    ),
     ({'nodes': [('Concat', ['x', 'x'], ['y'], {'axis': 1})]}, r'\[1, 6, 8, 8\]'),
     ({'nodes': [('Log', ['x'], ['l'], {}), ('Identity', ['l'], ['y'], {})]}, 'not finite'),
-])
+  ],
+)
 def test_networks_of_another_kind_are_refused_at_once(tmp_path, options, words):
   path = save_network(tmp_path / 'a.onnx', **options)
   with pytest.raises(InputError, match=words) as caught:
@@ -123,21 +134,32 @@ def test_files_that_are_no_network(tmp_path, kind):
   assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('field', [
-    {'mean': (0, 0)}, {'std': (0, 1, 1)}, {'size': 0}, {'low': 1, 'high': 1},
-    {'palette': 'jet'}, {'mean': (0, float('nan'), 0)}])
+@pytest.mark.parametrize(
+  'field',
+  [
+    {'mean': (0, 0)},
+    {'std': (0, 1, 1)},
+    {'size': 0},
+    {'low': 1, 'high': 1},
+    {'palette': 'jet'},
+    {'mean': (0, float('nan'), 0)},
+  ],
+)
 def test_bad_config(field):
   with pytest.raises(InputError):
     NetworkConfig(**field)
 
 
 def test_without_the_package_its_extra_is_named():
-  code = ('import sys; sys.modules["onnxruntime"] = None\n'
-          'from painformer_jax.modalities import network\n'
-          'try: network.Network("a.onnx")\n'
-          'except Exception as error: print(type(error).__name__, error)')
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                        env=environment())
+  code = (
+    'import sys; sys.modules["onnxruntime"] = None\n'
+    'from painformer_jax.modalities import network\n'
+    'try: network.Network("a.onnx")\n'
+    'except Exception as error: print(type(error).__name__, error)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, env=environment()
+  )
   assert done.stdout.startswith('InputError this needs the package onnxruntime'), done.stderr
   assert "'.[onnx]'" in done.stdout
 
@@ -177,7 +199,9 @@ def test_where_a_depth_camera_saw_nothing_is_darkest():
   values[0, 0], values[1, 1], values[2] = 0, 1000, 900
   found = levels_of(maps.colour_map(values, modality='depth'), 'viridis')
   assert (found[0, 0], found[3, 3], found[2, 0], found[1, 1]) in (
-      (0, 0, 127, 255), (0, 0, 128, 255))  # of one colour
+    (0, 0, 127, 255),
+    (0, 0, 128, 255),
+  )  # of one colour
   thermal = levels_of(maps.colour_map(values, modality='thermal'), 'inferno')
   assert thermal[0, 0] == 0 and thermal[3, 3] == round(0.8 * 255)
 
@@ -210,8 +234,7 @@ def test_an_unknown_palette():
 @pytest.fixture(scope='module')
 def face():
   data = pytest.importorskip('skimage.data', reason='scikit-image is not installed')
-  return faces.crop(data.astronaut(), faces.Box(left=182, top=60, width=86, height=114),
-                    margin=0.2)
+  return faces.crop(data.astronaut(), faces.Box(left=182, top=60, width=86, height=114), margin=0.2)
 
 
 @pytest.fixture(scope='module')
@@ -220,6 +243,7 @@ def mesh():
     if importlib.util.find_spec(name) is None:
       pytest.skip(f'{name} is not installed')
   from painformer_jax.modalities import depth
+
   return depth.MeshDepth()
 
 
@@ -247,10 +271,13 @@ def test_no_face_no_mesh(mesh):
 
 
 def test_without_the_packages_how_to_install_them_is_said():
-  code = ('import importlib.util as u; u.find_spec = lambda name: None\n'
-          'from painformer_jax.modalities import depth\n'
-          'try: depth.MeshDepth()\n'
-          'except Exception as error: print(type(error).__name__, error)')
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                        env=environment())
+  code = (
+    'import importlib.util as u; u.find_spec = lambda name: None\n'
+    'from painformer_jax.modalities import depth\n'
+    'try: depth.MeshDepth()\n'
+    'except Exception as error: print(type(error).__name__, error)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, env=environment()
+  )
   assert done.stdout.startswith('InputError depth of the face mesh needs two packages')

@@ -31,40 +31,59 @@ def signals(tmp_path):
   (tmp_path / 'header.csv').write_text('\n'.join(['ECG , "E, D"', *lines]) + '\n')
   (tmp_path / 'bare.CSV').write_text('\n'.join(lines) + '\n')
   (tmp_path / 'semi.csv').write_text('a;b\n' + '\n'.join(f'{a};{b}' for a, b in two))
-  (tmp_path / 'tabs.tsv').write_text(
-      '\ufeffecg\teda\n' + '\n'.join(f'{a}\t{b}' for a, b in two))
-  (tmp_path / 'rows.csv').write_text(
-      '\n'.join(','.join(map(str, row)) for row in two.T))
+  (tmp_path / 'tabs.tsv').write_text('\ufeffecg\teda\n' + '\n'.join(f'{a}\t{b}' for a, b in two))
+  (tmp_path / 'rows.csv').write_text('\n'.join(','.join(map(str, row)) for row in two.T))
   pyarrow.parquet.write_table(
-      pyarrow.table({'ecg': SIGNAL, 'eda': -SIGNAL}), tmp_path / 'x.parquet')
+    pyarrow.table({'ecg': SIGNAL, 'eda': -SIGNAL}), tmp_path / 'x.parquet'
+  )
   return str(tmp_path)
 
 
-@pytest.mark.parametrize('where', [
-    span('one.npy'), span('one.npy', column='0'), span('two.npy', column='0'),
-    span('rows.npy', row=0), span('one.npz'), span('one.npz', key='arr_0'),
-    span('two.npz', key='ecg', column='0'), span('header.csv', column='ECG'),
-    span('header.csv', column='0'), span('bare.CSV', column='0'),
-    span('semi.csv', column='a'), span('tabs.tsv', column='ecg'),
-    span('rows.csv', row=0), span('x.parquet', column='ecg'),
-], ids=str)
+@pytest.mark.parametrize(
+  'where',
+  [
+    span('one.npy'),
+    span('one.npy', column='0'),
+    span('two.npy', column='0'),
+    span('rows.npy', row=0),
+    span('one.npz'),
+    span('one.npz', key='arr_0'),
+    span('two.npz', key='ecg', column='0'),
+    span('header.csv', column='ECG'),
+    span('header.csv', column='0'),
+    span('bare.CSV', column='0'),
+    span('semi.csv', column='a'),
+    span('tabs.tsv', column='ecg'),
+    span('rows.csv', row=0),
+    span('x.parquet', column='ecg'),
+  ],
+  ids=str,
+)
 def test_every_kind_of_file(signals, where):
   found = read_span(signals, where)
   assert found.dtype == np.float64
   np.testing.assert_array_equal(found, SIGNAL)
 
 
-@pytest.mark.parametrize('times,expected', [
-    ({}, SIGNAL), ({'start': 1.0}, SIGNAL[4:]), ({'stop': 2.0}, SIGNAL[:8]),
-    ({'start': 0.5, 'stop': 2.25}, SIGNAL[2:9]), ({'stop': 3.0}, SIGNAL)])
+@pytest.mark.parametrize(
+  'times,expected',
+  [
+    ({}, SIGNAL),
+    ({'start': 1.0}, SIGNAL[4:]),
+    ({'stop': 2.0}, SIGNAL[:8]),
+    ({'start': 0.5, 'stop': 2.25}, SIGNAL[2:9]),
+    ({'stop': 3.0}, SIGNAL),
+  ],
+)
 def test_spans_are_cut_in_seconds(signals, times, expected):
-  for file, fields in (('one.npy', {}), ('tabs.tsv', {'column': 'ecg'}),
-                       ('rows.csv', {'row': 0})):
+  for file, fields in (('one.npy', {}), ('tabs.tsv', {'column': 'ecg'}), ('rows.csv', {'row': 0})):
     found = read_span(signals, span(file, **fields, **times))
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize('where,message', [
+@pytest.mark.parametrize(
+  'where,message',
+  [
     (span('one.npy', start=3.0), 'has 3 s at 4 Hz, the span is 3 to its end s'),
     (span('one.npy', start=1.0, stop=3.5), 'the span is 1 to 3.5 s'),
     (span('one.npy', column='1'), r'shape \[12\]'),
@@ -78,10 +97,13 @@ def test_spans_are_cut_in_seconds(signals, times, expected):
     (span('rows.csv', row=9), 'has 2 rows, none of number 9'),
     (span('words.csv', column='b'), "column 'b' is not all numbers"),
     (span('ragged.csv', column='a'), 'not a readable .csv file'),
-    (span('cut.npy'), 'EOF|header|magic'), (span('cut.npz'), 'not a readable .npz'),
+    (span('cut.npy'), 'EOF|header|magic'),
+    (span('cut.npz'), 'not a readable .npz'),
     (span('cut.parquet', column='a'), 'not a readable .parquet'),
-    (span('objects.npy'), 'bject'), (span('complex.npy'), 'of type complex'),
-])
+    (span('objects.npy'), 'bject'),
+    (span('complex.npy'), 'of type complex'),
+  ],
+)
 def test_spans_that_cannot_be_read(signals, where, message):
   for name in ('cut.npy', 'cut.npz', 'cut.parquet'):
     with open(os.path.join(signals, name), 'wb') as file:

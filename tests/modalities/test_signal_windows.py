@@ -9,28 +9,35 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from conftest import environment
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import environment
-from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.settings import read_settings
+from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities import biosignal, cleaning
 from painformer_jax.modalities.biosignal import (
-    REPRESENTATIONS, BiosignalConfig, SpectrogramConfig, WaveformConfig, biosignal_images)
+  REPRESENTATIONS,
+  BiosignalConfig,
+  SpectrogramConfig,
+  WaveformConfig,
+  biosignal_images,
+)
 from painformer_jax.modalities.quality import QualityRules, Tally, examine, trim
-from painformer_jax.core.settings import read_settings
+from painformer_jax.modalities.windows import SignalConfig
 
 neurokit = pytest.mark.skipif(
-    importlib.util.find_spec('neurokit2') is None, reason='neurokit2 is not installed')
+  importlib.util.find_spec('neurokit2') is None, reason='neurokit2 is not installed'
+)
 
 
 def beats(rate=512, seconds=5.5, seed=0):
   """A spike 1.2 times a second, and noise; a sample of it repeats by chance alone."""
   time = np.arange(round(rate * seconds)) / rate
-  return (np.sin(2 * np.pi * 1.2 * time)**31
-          + 0.05 * np.random.default_rng(seed).normal(size=len(time)))
+  return np.sin(2 * np.pi * 1.2 * time) ** 31 + 0.05 * np.random.default_rng(seed).normal(
+    size=len(time)
+  )
 
 
 # --- quality -----------------------------------------------------------------
@@ -124,12 +131,12 @@ def test_the_tally_says_what_was_left_out_and_what_was_drawn_all_the_same():
   for signal in (beats(), np.zeros(9), np.minimum(np.sin(np.arange(999) / 20), 0.8)):
     tally.add(examine(signal))
   assert (tally.windows, tally.kept) == (3, 2)
-  assert str(tally) == ('1 of 3 windows left out (1 flat); '
-                        'drawn in spite of troubles: 1 clipped')
+  assert str(tally) == ('1 of 3 windows left out (1 flat); drawn in spite of troubles: 1 clipped')
 
 
-@pytest.mark.parametrize('field', [
-    {'max_missing': 1.5}, {'max_clipped': -1}, {'min_length': 0}, {'clipped_run': 1}])
+@pytest.mark.parametrize(
+  'field', [{'max_missing': 1.5}, {'max_clipped': -1}, {'min_length': 0}, {'clipped_run': 1}]
+)
 def test_bad_rules(field):
   with pytest.raises(InputError, match=next(iter(field))):
     QualityRules(**field)
@@ -140,16 +147,19 @@ def test_bad_rules(field):
 
 def test_the_four_images_are_the_single_ones():
   config = BiosignalConfig(
-      waveform=WaveformConfig(height=50, width=60, thickness=2),
-      spectrogram=SpectrogramConfig(height=40, width=30, segment=128, overlap=100))
+    waveform=WaveformConfig(height=50, width=60, thickness=2),
+    spectrogram=SpectrogramConfig(height=40, width=30, segment=128, overlap=100),
+  )
   images = biosignal_images(beats(), 512, config)
   assert tuple(images) == REPRESENTATIONS == ('waveform', 'angle', 'phase', 'psd')
   np.testing.assert_array_equal(
-      images['waveform'], biosignal.waveform_image(beats(), config.waveform))
+    images['waveform'], biosignal.waveform_image(beats(), config.waveform)
+  )
   for kind in ('angle', 'phase', 'psd'):
     assert images[kind].shape == (40, 30, 3)
-    np.testing.assert_array_equal(images[kind], biosignal.spectrogram_image(
-        beats(), 512, config.spectrogram, kind=kind))
+    np.testing.assert_array_equal(
+      images[kind], biosignal.spectrogram_image(beats(), 512, config.spectrogram, kind=kind)
+    )
 
 
 def test_only_what_is_asked_for_is_drawn():
@@ -173,12 +183,23 @@ def axes():
 def test_pictures_are_matplotlib_s_specgram(axes, kind, segment, overlap, rate):
   signal = beats(rate)
   _, _, _, picture = axes.specgram(
-      signal, NFFT=segment, Fs=rate, noverlap=overlap, mode=kind, cmap='viridis')
+    signal, NFFT=segment, Fs=rate, noverlap=overlap, mode=kind, cmap='viridis'
+  )
   # Its cells before they are stretched to the screen.
   wanted = picture.to_rgba(picture.get_array(), bytes=True)[..., :3].astype(int)
-  found = biosignal.spectrogram_image(signal, rate, SpectrogramConfig(
-      height=wanted.shape[0], width=wanted.shape[1], segment=segment, overlap=overlap,
-      centre=False, dynamic_range=1e9), kind=kind)
+  found = biosignal.spectrogram_image(
+    signal,
+    rate,
+    SpectrogramConfig(
+      height=wanted.shape[0],
+      width=wanted.shape[1],
+      segment=segment,
+      overlap=overlap,
+      centre=False,
+      dynamic_range=1e9,
+    ),
+    kind=kind,
+  )
   # A level of the palette, up to 3 in a channel, and OpenCV's rounding of it.
   apart = np.abs(found - wanted)
   assert apart.max() <= 4 and apart.mean() < 0.7
@@ -189,7 +210,8 @@ def test_the_rendered_picture_is_nearly_matplotlib_s(axes):
   axes.figure.canvas.draw()
   wanted = np.asarray(axes.figure.canvas.buffer_rgba())[..., :3].astype(int)
   found = biosignal.spectrogram_image(
-      beats(), 512, SpectrogramConfig(centre=False, dynamic_range=1e9))
+    beats(), 512, SpectrogramConfig(centre=False, dynamic_range=1e9)
+  )
   # Both stretch 129 x 21 cells to 224 x 224, by filters of their own.
   assert wanted.shape == found.shape and np.abs(found - wanted).mean() < 4
 
@@ -199,14 +221,15 @@ def test_the_rendered_picture_is_nearly_matplotlib_s(axes):
 
 def power(signal, rate, hertz):
   """Share of the variance within 0.5 Hz of a frequency."""
-  spectrum = np.abs(np.fft.rfft(signal - signal.mean()))**2
+  spectrum = np.abs(np.fft.rfft(signal - signal.mean())) ** 2
   near = np.abs(np.fft.rfftfreq(len(signal), 1 / rate) - hertz) < 0.5
   return spectrum[near].sum() / spectrum.sum()
 
 
 @neurokit
-@pytest.mark.parametrize('modality, kept, removed', [
-    ('ecg', 10, 50), ('emg', 150, 20), ('gsr', 0.5, 20)])
+@pytest.mark.parametrize(
+  'modality, kept, removed', [('ecg', 10, 50), ('emg', 150, 20), ('gsr', 0.5, 20)]
+)
 def test_cleaning_keeps_the_signal_and_removes_the_rest(modality, kept, removed):
   time = np.arange(10_000) / 1000
   mixed = np.sin(2 * np.pi * kept * time) + 2 * np.sin(2 * np.pi * removed * time)
@@ -223,9 +246,15 @@ def test_gaps_are_bridged_before_cleaning():
   assert np.isfinite(cleaning.clean(signal, 512, modality='ecg')).all()
 
 
-@pytest.mark.parametrize('modality, rate, words', [
-    ('emg', 100, 'emg at 100 Hz'), ('ecg', 60, '0.5 Hz'), ('gsr', 4, 'more than 7 Hz'),
-    ('fnirs', 100, 'ecg, emg, gsr, not for fnirs')])
+@pytest.mark.parametrize(
+  'modality, rate, words',
+  [
+    ('emg', 100, 'emg at 100 Hz'),
+    ('ecg', 60, '0.5 Hz'),
+    ('gsr', 4, 'more than 7 Hz'),
+    ('fnirs', 100, 'ecg, emg, gsr, not for fnirs'),
+  ],
+)
 def test_what_cannot_be_cleaned(modality, rate, words):
   with pytest.raises(InputError, match=words):
     cleaning.clean(beats(), rate, modality=modality)
@@ -238,12 +267,15 @@ def test_too_short_to_clean():
 
 
 def test_without_the_package_its_extra_is_named():
-  code = ('import sys; sys.modules["neurokit2"] = None\n'
-          'from painformer_jax.modalities import cleaning\n'
-          'try: cleaning.clean([1.0] * 999, 512, modality="ecg")\n'
-          'except Exception as error: print(type(error).__name__, error)')
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                        env=environment())
+  code = (
+    'import sys; sys.modules["neurokit2"] = None\n'
+    'from painformer_jax.modalities import cleaning\n'
+    'try: cleaning.clean([1.0] * 999, 512, modality="ecg")\n'
+    'except Exception as error: print(type(error).__name__, error)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, env=environment()
+  )
   assert done.stdout.startswith('InputError this needs the package neurokit2'), done.stderr
   assert "'.[signals]'" in done.stdout
 
@@ -252,25 +284,43 @@ def test_without_the_package_its_extra_is_named():
 
 
 def test_settings_reach_every_field(tmp_path):
-  for config in (SignalConfig(
-      window=5.5, step=1.0, representations=('psd',), clean=True,
-      images=BiosignalConfig(waveform=WaveformConfig(margin=0.2),
-                             spectrogram=SpectrogramConfig(segment=64, overlap=8)),
-      quality=QualityRules(max_missing=0.5), pathlength_factor=5.0), PictureConfig(every=3)):
+  for config in (
+    SignalConfig(
+      window=5.5,
+      step=1.0,
+      representations=('psd',),
+      clean=True,
+      images=BiosignalConfig(
+        waveform=WaveformConfig(margin=0.2), spectrogram=SpectrogramConfig(segment=64, overlap=8)
+      ),
+      quality=QualityRules(max_missing=0.5),
+      pathlength_factor=5.0,
+    ),
+    PictureConfig(every=3),
+  ):
     path = tmp_path / 'a.json'
     path.write_text(json.dumps(dataclasses.asdict(config)))
     assert read_settings(path, type(config)) == config
 
 
-@pytest.mark.parametrize('content, words', [
-    ('{', 'is not JSON'), ('[]', 'an object of window'), ('{"windows": 1}', "setting 'windows'"),
-    ('{"window": "5"}', 'window: "5" is not a number'), ('{"clean": 1}', 'true or false'),
+@pytest.mark.parametrize(
+  'content, words',
+  [
+    ('{', 'is not JSON'),
+    ('[]', 'an object of window'),
+    ('{"windows": 1}', "setting 'windows'"),
+    ('{"window": "5"}', 'window: "5" is not a number'),
+    ('{"clean": 1}', 'true or false'),
     ('{"window": true}', 'true is not a number'),
     ('{"images": {"waveform": {"thickness": 1.5}}}', 'waveform, thickness: 1.5 is not a whole'),
     ('{"images": {"spectrogram": {"detrend": "no"}}}', "'none' or 'constant' or 'linear'"),
-    ('{"representations": "psd"}', 'list of str'), ('{"representations": ["x"]}', "not 'x'"),
-    ('{"window": -1}', 'at least 0 s'), ('{"step": 1}', 'step needs a window'),
-    ('{"pathlength_factor": 0}', 'positive')])
+    ('{"representations": "psd"}', 'list of str'),
+    ('{"representations": ["x"]}', "not 'x'"),
+    ('{"window": -1}', 'at least 0 s'),
+    ('{"step": 1}', 'step needs a window'),
+    ('{"pathlength_factor": 0}', 'positive'),
+  ],
+)
 def test_bad_settings(tmp_path, content, words):
   path = tmp_path / 'a.json'
   path.write_text(content)

@@ -9,9 +9,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from conftest import environment
 from PIL import Image
 
-from conftest import environment
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import images, video
 
@@ -59,7 +59,7 @@ def retime(path, times, *, seconds=None):
       elif name == 'e7':  # Of the cluster: times of its frames are relative.
         data[body:end] = bytes(end - body)
       elif name == 'a3':
-        data[body + 1:body + 3] = round(1000 * times[number]).to_bytes(2, 'big')
+        data[body + 1 : body + 3] = round(1000 * times[number]).to_bytes(2, 'big')
         number += 1
 
   walk(0, len(data))
@@ -121,14 +121,13 @@ def damaged(tmp_path, kind):
     write_video(path, 0)
   elif kind == 'truncated':
     write_video(path, 40)
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   elif kind == 'folder':
     path.mkdir()
   return path
 
 
-@pytest.mark.parametrize(
-    'kind', ['text', 'empty', 'no frames', 'truncated', 'folder', 'absent'])
+@pytest.mark.parametrize('kind', ['text', 'empty', 'no frames', 'truncated', 'folder', 'absent'])
 def test_unreadable_videos_are_named(tmp_path, kind):
   path = damaged(tmp_path, kind)
   with pytest.raises(InputError, match=str(path)) as caught:
@@ -140,7 +139,7 @@ def test_unreadable_videos_are_named(tmp_path, kind):
 def test_a_video_that_ends_early_gives_its_frames_then_its_fault(tmp_path):
   # An .avi keeps its frame count at the front, and plays without its index.
   path = write_video(tmp_path / 'a.avi', 40, codec='MJPG')
-  path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   got = []
   with pytest.raises(InputError, match=r'damaged: it ends after \d+ of 40 frames'):
     for frame in video.frames(path):
@@ -180,7 +179,7 @@ def test_frames_by_their_numbers(tmp_path, numbers):
 
 def test_a_damaged_video_has_the_times_of_its_frames(tmp_path):
   path = write_video(tmp_path / 'a.avi', 40, codec='MJPG')
-  path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   times = video.frame_times(path)
   assert 5 < len(times) < 35
   np.testing.assert_allclose(times, np.arange(len(times)) / 25, atol=1e-3)
@@ -190,7 +189,7 @@ def test_a_damaged_video_has_the_times_of_its_frames(tmp_path):
 
 def test_a_file_of_a_varying_rate_that_ends_early_is_damaged(tmp_path):
   path = retime(write_video(tmp_path / 'a.mkv', 40, codec='MJPG'), VARYING, seconds=6.0)
-  path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   with pytest.raises(InputError, match='damaged: it ends after'):
     list(video.frames(path))
 
@@ -261,7 +260,7 @@ def test_unreadable_images_are_named(tmp_path, kind):
   elif kind == 'cut':
     noise = np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)
     Image.fromarray(noise).save(path)
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   elif kind == 'folder':
     path.mkdir()
   with pytest.raises(InputError, match=str(path)):
@@ -276,8 +275,11 @@ def test_time_is_unknown_only_where_nothing_tells_it(tmp_path):
 def test_decoders_leave_the_messages_to_us(tmp_path):
   # In a fresh process: FFmpeg asks only once how much it may say.
   paths = [str(damaged(tmp_path, kind)) for kind in ('text', 'empty', 'truncated')]
-  code = (f'from painformer_jax.modalities import video\n'
-          f'print([video.count_frames(p) for p in {paths!r}])')
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                        env=environment())
+  code = (
+    f'from painformer_jax.modalities import video\n'
+    f'print([video.count_frames(p) for p in {paths!r}])'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, env=environment()
+  )
   assert (done.returncode, done.stdout, done.stderr) == (0, '[0, 0, 0]\n', '')

@@ -22,7 +22,7 @@ def loop(x, kernel):
   y = np.empty_like(x)
   for i in range(x.shape[1]):
     for j in range(x.shape[2]):
-      y[:, i, j] = (padded[:, i:i + 3, j:j + 3] * kernel).sum((1, 2))
+      y[:, i, j] = (padded[:, i : i + 3, j : j + 3] * kernel).sum((1, 2))
   return y
 
 
@@ -54,7 +54,7 @@ def test_bfloat16_stays_within_its_rounding(convolve):
   for actual, wanted in pairs:
     assert actual.dtype == jnp.bfloat16
     error = np.abs(np.asarray(actual, np.float32) - wanted).max()
-    assert 0 < error < 2 ** -6 * np.abs(wanted).max()
+    assert 0 < error < 2**-6 * np.abs(wanted).max()
 
 
 def test_kernel_gradient_is_summed_in_float32():
@@ -62,7 +62,7 @@ def test_kernel_gradient_is_summed_in_float32():
   x, kernel = jnp.ones((8, 16, 16, 1), jnp.bfloat16), jnp.zeros((3, 3, 1), jnp.bfloat16)
   _, gradient = jax.vjp(shifted, x, kernel)[1](jnp.ones_like(x))
   assert float(gradient[1, 1, 0]) == 8 * 16 * 16
-  assert float(gradient[0, 0, 0]) == pytest.approx(8 * 15 * 15, rel=2 ** -8)
+  assert float(gradient[0, 0, 0]) == pytest.approx(8 * 15 * 15, rel=2**-8)
 
 
 @pytest.mark.parametrize('method', ['auto', 'shift', 'conv'])
@@ -82,16 +82,20 @@ def over_devices():
   x, kernel = drawn(7, 7, batch=16)
 
   def value_and_gradients(x, kernel):
-    return jax.value_and_grad(
-        lambda x, k: jnp.square(shifted(x, k)).sum(), (0, 1))(x, kernel)
+    return jax.value_and_grad(lambda x, k: jnp.square(shifted(x, k)).sum(), (0, 1))(x, kernel)
 
-  program = jax.jit(value_and_gradients, in_shardings=(rows, everywhere),
-                    out_shardings=(everywhere, (rows, everywhere)))
+  program = jax.jit(
+    value_and_gradients,
+    in_shardings=(rows, everywhere),
+    out_shardings=(everywhere, (rows, everywhere)),
+  )
   program = program.lower(x, kernel).compile()
   _, (_, actual) = program(jax.device_put(x, rows), jax.device_put(kernel, everywhere))
   _, (_, wanted) = jax.jit(value_and_gradients)(x, kernel)
-  return {'gathers': program.as_text().count('all-gather'),
-          'error': float(jnp.abs(actual - jax.device_get(wanted)).max())}
+  return {
+    'gathers': program.as_text().count('all-gather'),
+    'error': float(jnp.abs(actual - jax.device_get(wanted)).max()),
+  }
 
 
 def test_a_sharded_batch_stays_sharded(on_devices):

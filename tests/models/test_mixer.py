@@ -6,12 +6,13 @@ import math
 
 import jax
 import jax.numpy as jnp
+import mixer_numpy
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import mixer_numpy
 from painformer_jax.assessment.mixers import cost
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import mixer, perceiver
@@ -21,33 +22,49 @@ from painformer_jax.models.perceiver import Dropout, fourier_features
 # Preset -> parameters; embeddings of a sample, multiply-adds of linear layers on
 # them, and with attention products. A preset without a row fails.
 SIZES = {
-    'mixer_published': (10_147_898, 1, 2_554_725_376, 2_907_046_912),
-    'mixer_laptop': (82_358, 4, 318_016, 324_160),
-    'video_encoder_published': (3_372_868, 138, 861_671_424, 1_585_188_864),
-    'video_encoder_laptop': (21_442, 138, 1_561_984, 1_597_312),
+  'mixer_published': (10_147_898, 1, 2_554_725_376, 2_907_046_912),
+  'mixer_laptop': (82_358, 4, 318_016, 324_160),
+  'video_encoder_published': (3_372_868, 138, 861_671_424, 1_585_188_864),
+  'video_encoder_laptop': (21_442, 138, 1_561_984, 1_597_312),
 }
 
 TINY = MixerConfig(
-    outputs=3, input_width=5, tokens='vector', positions=4, latents=3, width=8,
-    cross_head_width=6, self_heads=2, self_head_width=4, self_attentions=1, mlp_ratio=2)
+  outputs=3,
+  input_width=5,
+  tokens='vector',
+  positions=4,
+  latents=3,
+  width=8,
+  cross_head_width=6,
+  self_heads=2,
+  self_head_width=4,
+  self_attentions=1,
+  mlp_ratio=2,
+)
 CODE = dataclasses.replace(TINY, outputs=4, depth=1, self_attentions=0)
 CASES = {
-    'vectors': TINY,
-    'scalars': dataclasses.replace(TINY, tokens='scalar'),
-    'figure': dataclasses.replace(TINY, self_attentions=2, self_heads=8, self_head_width=2),
-    'no positions': dataclasses.replace(TINY, bands=0),
-    'two cross heads': dataclasses.replace(TINY, cross_heads=2, positions=1),
-    'many latents': dataclasses.replace(TINY, latents=20),
-    'narrow': dataclasses.replace(TINY, tokens='scalar', bands=1, cross_head_width=16),
-    'narrow, two heads': dataclasses.replace(
-        TINY, tokens='scalar', bands=1, cross_heads=2, cross_head_width=16, latents=20),
-    'code, vectors': dataclasses.replace(TINY, encoder=CODE, encoder_tokens=2),
-    'code, scalars': dataclasses.replace(
-        TINY, tokens='scalar', encoder=dataclasses.replace(CODE, tokens='scalar'),
-        encoder_tokens=2),
-    'narrow code': dataclasses.replace(
-        TINY, tokens='scalar', bands=1, cross_head_width=12,
-        encoder=dataclasses.replace(CODE, tokens='scalar', bands=1), encoder_tokens=2),
+  'vectors': TINY,
+  'scalars': dataclasses.replace(TINY, tokens='scalar'),
+  'figure': dataclasses.replace(TINY, self_attentions=2, self_heads=8, self_head_width=2),
+  'no positions': dataclasses.replace(TINY, bands=0),
+  'two cross heads': dataclasses.replace(TINY, cross_heads=2, positions=1),
+  'many latents': dataclasses.replace(TINY, latents=20),
+  'narrow': dataclasses.replace(TINY, tokens='scalar', bands=1, cross_head_width=16),
+  'narrow, two heads': dataclasses.replace(
+    TINY, tokens='scalar', bands=1, cross_heads=2, cross_head_width=16, latents=20
+  ),
+  'code, vectors': dataclasses.replace(TINY, encoder=CODE, encoder_tokens=2),
+  'code, scalars': dataclasses.replace(
+    TINY, tokens='scalar', encoder=dataclasses.replace(CODE, tokens='scalar'), encoder_tokens=2
+  ),
+  'narrow code': dataclasses.replace(
+    TINY,
+    tokens='scalar',
+    bands=1,
+    cross_head_width=12,
+    encoder=dataclasses.replace(CODE, tokens='scalar', bands=1),
+    encoder_tokens=2,
+  ),
 }
 
 
@@ -55,13 +72,14 @@ CASES = {
 def drawn(config, seed=0):
   """NumPy arrays that fit a config: they may be asked for within a trace first."""
   rng = np.random.default_rng(seed)
-  return {path: rng.normal(path.endswith('scale'), 0.4, a.shape).astype(a.dtype)
-          for path, a in mixer.abstract_parameters(config).items()}
+  return {
+    path: rng.normal(path.endswith('scale'), 0.4, a.shape).astype(a.dtype)
+    for path, a in mixer.abstract_parameters(config).items()
+  }
 
 
 # Compiling is nearly all of the time here; the results are the same.
-jit = functools.partial(
-    jax.jit, compiler_options={'xla_llvm_disable_expensive_passes': True})
+jit = functools.partial(jax.jit, compiler_options={'xla_llvm_disable_expensive_passes': True})
 
 
 @functools.cache
@@ -92,19 +110,20 @@ def test_equals_plain_numpy(name, measured):
   measured(f'Mixer, {name}', np.abs(run(config, x) - wanted).max(), limit=1e-5)
   masked = mixer_numpy.mixer(config, drawn(config), x, some_mask())
   assert np.abs(masked - wanted)[1:].max() > 1e-3
-  measured(f'Mixer, {name}, masked', np.abs(run(config, x, some_mask()) - masked).max(),
-           limit=1e-5)
+  measured(f'Mixer, {name}, masked', np.abs(run(config, x, some_mask()) - masked).max(), limit=1e-5)
 
 
 def test_positions_are_those_of_the_formula():
   found = fourier_features(7, positions=5, bands=6, max_frequency=10.0)
   assert found.shape == (7, 13) and found.dtype == np.float32
   np.testing.assert_allclose(
-      found, mixer_numpy.positions(7, of=5, bands=6, max_frequency=10.0), atol=1e-6)
-  np.testing.assert_allclose(found[:, -1], [-1, -.5, 0, .5, 1, 1.5, 2], atol=1e-7)
+    found, mixer_numpy.positions(7, of=5, bands=6, max_frequency=10.0), atol=1e-6
+  )
+  np.testing.assert_allclose(found[:, -1], [-1, -0.5, 0, 0.5, 1, 1.5, 2], atol=1e-7)
   # Few or many tokens: a position stays what it is.
   np.testing.assert_array_equal(
-      found[:3], fourier_features(3, positions=5, bands=6, max_frequency=10.0))
+    found[:3], fourier_features(3, positions=5, bands=6, max_frequency=10.0)
+  )
   assert fourier_features(3, positions=1, bands=0, max_frequency=10.0).shape == (3, 0)
 
 
@@ -124,9 +143,10 @@ def test_what_is_masked_changes_nothing(name):
   np.testing.assert_array_equal(nothing[3], plain[3])
 
 
-@pytest.mark.parametrize('name', [
-    'vectors',
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ('many latents', 'narrow'))])
+@pytest.mark.parametrize(
+  'name',
+  ['vectors', *(pytest.param(name, marks=pytest.mark.slow) for name in ('many latents', 'narrow'))],
+)
 def test_gradients_do_not_see_what_is_masked(name):
   """Attention is written in two ways, by the number of latents; one sample has no token."""
   config, x, mask = CASES[name], embeddings(), some_mask()
@@ -143,9 +163,13 @@ def test_gradients_do_not_see_what_is_masked(name):
   assert np.abs(plain[1][~mask]).max() == 0 and np.abs(plain[1][mask]).min() > 0
 
 
-@pytest.mark.parametrize('name', [
+@pytest.mark.parametrize(
+  'name',
+  [
     *(pytest.param(name, marks=pytest.mark.slow) for name in ('narrow', 'narrow, two heads')),
-    'narrow code'])
+    'narrow code',
+  ],
+)
 def test_narrow_contexts_change_no_gradient(name, measured, monkeypatch):
   """Against keys and values worked out; masks included."""
   config, x, mask = CASES[name], embeddings(), some_mask()
@@ -159,8 +183,11 @@ def test_narrow_contexts_change_no_gradient(name, measured, monkeypatch):
   wanted = gradients()
   assert len(calls) > config.depth
   for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(wanted), strict=True):
-    measured(f"gradient, {name}, {jax.tree_util.keystr(path)}",
-             np.abs(a - b).max() / np.abs(b).max(), limit=1e-5)
+    measured(
+      f'gradient, {name}, {jax.tree_util.keystr(path)}',
+      np.abs(a - b).max() / np.abs(b).max(),
+      limit=1e-5,
+    )
 
 
 @pytest.mark.parametrize('attend', [perceiver._read, perceiver._read_few])
@@ -171,7 +198,7 @@ def test_both_ways_of_attention(attend, measured):
 
   def plain(q, k, v):
     q, k, v = (jnp.swapaxes(x.reshape(4, -1, 2, 3), 1, 2) for x in (q, k, v))
-    scores = jnp.where(mask[:, None, None], q @ jnp.swapaxes(k, 2, 3) * 3 ** -0.5, -1e30)
+    scores = jnp.where(mask[:, None, None], q @ jnp.swapaxes(k, 2, 3) * 3**-0.5, -1e30)
     weights = jnp.where(mask[:, None, None], jax.nn.softmax(scores), 0)
     return jnp.swapaxes(weights @ v, 1, 2).reshape(4, 3, 6)
 
@@ -194,8 +221,11 @@ def test_padding_with_masked_tokens_changes_rounding_at_most(name, measured):
   config, x = CASES[name], embeddings(tokens=3)
   padded = np.concatenate([x, np.full((4, 2, 5), 9, np.float32)], axis=1)
   mask = np.arange(5) < 3
-  measured(f'Mixer, padded, {name}',
-           np.abs(run(config, x) - run(config, padded, np.tile(mask, (4, 1)))).max(), limit=2e-6)
+  measured(
+    f'Mixer, padded, {name}',
+    np.abs(run(config, x) - run(config, padded, np.tile(mask, (4, 1)))).max(),
+    limit=2e-6,
+  )
 
 
 def test_place_of_a_token_matters_only_with_positions():
@@ -205,18 +235,25 @@ def test_place_of_a_token_matters_only_with_positions():
   np.testing.assert_allclose(run(bare, x), run(bare, x[:, ::-1]), atol=2e-6)
 
 
-@pytest.mark.parametrize('name, shape, mask, message', [
+@pytest.mark.parametrize(
+  'name, shape, mask, message',
+  [
     ('vectors', (2, 4, 6), None, 'takes .batch, 1 or more tokens, 5.'),
     ('vectors', (2, 5), None, 'have shape'),
     ('vectors', (2, 0, 5), None, '1 or more'),
     ('code, vectors', (2, 2, 5), None, '3 or more'),
     ('vectors', (2, 4, 5), (2, 3), 'mask has shape'),
-])
+  ],
+)
 def test_other_shapes_are_refused(name, shape, mask, message):
   config = CASES[name]
   with pytest.raises(ValueError, match=message):
-    jax.eval_shape(compiled(config), drawn(config), jnp.zeros(shape),
-                   None if mask is None else jnp.ones(mask, bool))
+    jax.eval_shape(
+      compiled(config),
+      drawn(config),
+      jnp.zeros(shape),
+      None if mask is None else jnp.ones(mask, bool),
+    )
 
 
 # --- training mode -----------------------------------------------------------
@@ -233,7 +270,8 @@ def test_dropout_needs_a_key_and_follows_it():
     mixer.apply_train(TINY, drawn(TINY), x, key=None)
   off = dataclasses.replace(TINY, dropout=0.0)
   np.testing.assert_allclose(
-      mixer.apply_train(off, drawn(TINY), x, key=None), run(TINY, x), atol=5e-6)
+    mixer.apply_train(off, drawn(TINY), x, key=None), run(TINY, x), atol=5e-6
+  )
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
@@ -250,8 +288,7 @@ def test_fresh_arrays_follow_the_seed_and_fill_every_path():
   first, other = mixer.initial_parameters(TINY, 0), mixer.initial_parameters(TINY, 1)
   shapes = {path: (a.shape, a.dtype) for path, a in mixer.abstract_parameters(TINY).items()}
   assert {path: (a.shape, a.dtype) for path, a in first.items()} == shapes
-  assert all((first[p] != other[p]).any() for p in first
-             if p.endswith('kernel') or p == 'latents')
+  assert all((first[p] != other[p]).any() for p in first if p.endswith('kernel') or p == 'latents')
   # The same distribution as that of the module's own constructor.
   wide = dataclasses.replace(TINY, latents=64, width=64, input_width=64)
   own = nnx.to_flat_state(nnx.state(mixer.Mixer(wide, rngs=nnx.Rngs(0)), nnx.Param))
@@ -276,7 +313,10 @@ def test_preset_has_the_size_in_the_table(name):
   arrays = mixer.abstract_parameters(preset.config)
   assert sum(math.prod(a.shape) for a in arrays.values()) == parameters
   assert (found.parameters, found.linear, found.multiply_adds) == (
-      parameters, linear, multiply_adds)
+    parameters,
+    linear,
+    multiply_adds,
+  )
   assert preset.parameters == parameters and preset.evidence
 
 
@@ -293,25 +333,35 @@ def test_published_presets_are_near_what_was_reported():
   for name in ('mixer_published', 'mixer_laptop'):
     config = mixer.PRESETS[name].config
     assert (config.depth, config.cross_heads, config.self_attentions, config.self_heads) == (
-        2, 1, 2, 8)
+      2,
+      1,
+      2,
+      8,
+    )
   for name in ('video_encoder_published', 'video_encoder_laptop'):
     config = mixer.PRESETS[name].config
     assert (config.depth, config.cross_heads, config.self_attentions, config.outputs) == (
-        1, 1, 0, 40)
+      1,
+      1,
+      0,
+      40,
+    )
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.sampled_from(list(CASES)), st.integers(1, 9), st.integers(1, 3), st.integers(0, 2))
 def test_counted_parameters_are_those_of_the_arrays(name, width, ratio, attentions):
   config = dataclasses.replace(
-      CASES[name], width=width, mlp_ratio=ratio, self_attentions=attentions)
+    CASES[name], width=width, mlp_ratio=ratio, self_attentions=attentions
+  )
   arrays = mixer.abstract_parameters(config)
-  assert cost.size(config, tokens=5).parameters == sum(
-      math.prod(a.shape) for a in arrays.values())
+  assert cost.size(config, tokens=5).parameters == sum(math.prod(a.shape) for a in arrays.values())
 
 
-@pytest.mark.parametrize('name, tokens, most', [
-    ('mixer_published', 1, 1.05), ('video_encoder_published', 138, 1.2), ('mixer_laptop', 4, 1.35)])
+@pytest.mark.parametrize(
+  'name, tokens, most',
+  [('mixer_published', 1, 1.05), ('video_encoder_published', 138, 1.2), ('mixer_laptop', 4, 1.35)],
+)
 def test_counted_multiply_adds_are_those_of_the_compiler(name, tokens, most, monkeypatch):
   """Of the program before optimisation; it counts elementwise work too.
 
@@ -322,7 +372,8 @@ def test_counted_multiply_adds_are_those_of_the_compiler(name, tokens, most, mon
   def compiled_flops():
     shape = jax.ShapeDtypeStruct((2, tokens, config.input_width), jnp.float32)
     lowered = jax.jit(lambda arrays, x: mixer.from_parameters(config, arrays)(x)).lower(
-        mixer.abstract_parameters(config), shape)
+      mixer.abstract_parameters(config), shape
+    )
     return lowered.cost_analysis()['flops'] / 2
 
   counted = 2 * cost.size(config, tokens=tokens).multiply_adds
@@ -335,10 +386,19 @@ def test_counted_multiply_adds_are_those_of_the_compiler(name, tokens, most, mon
 # --- configs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('field, value', [
-    ('outputs', 0), ('latents', 0), ('tokens', 'words'), ('dtype', 'float16'),
-    ('dropout', 1.0), ('bands', -1), ('encoder_tokens', 2),
-    ('encoder', MixerConfig(input_width=7))])
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('outputs', 0),
+    ('latents', 0),
+    ('tokens', 'words'),
+    ('dtype', 'float16'),
+    ('dropout', 1.0),
+    ('bands', -1),
+    ('encoder_tokens', 2),
+    ('encoder', MixerConfig(input_width=7)),
+  ],
+)
 def test_bad_field_is_named(field, value):
   with pytest.raises(InputError, match=f'mixer_laptop.*{field}'):
     mixer.make_config('mixer_laptop', **{field: value})

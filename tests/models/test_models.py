@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from flax import nnx
 
-import reference
 from painformer_jax.models import functional
 from painformer_jax.models.layers import DropPath, trunc_normal
 from painformer_jax.models.painformer import PainFormer
 from painformer_jax.models.registry import create, make_config
+
 
 def images(batch=8, size=32, seed=0):
   return np.random.default_rng(seed).standard_normal((batch, size, size, 3), np.float32)
@@ -37,8 +38,7 @@ def drawn(config, seed=0):
 
 
 # Compiling is nearly all of the time here; the results are the same.
-jit = functools.partial(
-    jax.jit, compiler_options={'xla_llvm_disable_expensive_passes': True})
+jit = functools.partial(jax.jit, compiler_options={'xla_llvm_disable_expensive_passes': True})
 
 
 @functools.cache
@@ -70,7 +70,11 @@ def test_output_and_what_is_only_given_on_request(arrays):
   full = run(NANO, arrays, images(), attention=True, stages=True)
   assert [m.shape for m in full.attention] == [(8, 3, 4, 4), (8, 4, 1, 1)]
   assert [s.shape for s in full.stages] == [
-      (8, 8, 8, 8), (8, 4, 4, 16), (8, 2, 2, 24), (8, 1, 1, 32)]
+    (8, 8, 8, 8),
+    (8, 4, 4, 16),
+    (8, 2, 2, 24),
+    (8, 1, 1, 32),
+  ]
   np.testing.assert_allclose(full.embedding, plain.embedding, atol=1e-6)
   np.testing.assert_array_equal(full.stages[-1].reshape(8, 1, 32), full.tokens)
 
@@ -94,14 +98,15 @@ def test_an_image_s_embedding_does_not_depend_on_its_neighbours(arrays):
 def test_attention_maps_of_the_figure_start_in_stage_1():
   config = make_config('painformer_figure', image_size=32)
   output = jax.eval_shape(
-      lambda arrays, x: functional.from_variables(config, arrays)(x, attention=True),
-      functional.abstract_variables(config), jnp.zeros((1, 32, 32, 3)))
+    lambda arrays, x: functional.from_variables(config, arrays)(x, attention=True),
+    functional.abstract_variables(config),
+    jnp.zeros((1, 32, 32, 3)),
+  )
   assert len(output.attention) == ''.join(config.mixers).count('a') == 18
   assert output.attention[0].shape == (1, 2, 64, 64)
 
 
-@pytest.mark.parametrize(
-    'shape', [(2, 31, 32, 3), (2, 32, 32, 1), (32, 32, 3), (2, 3, 32, 32)])
+@pytest.mark.parametrize('shape', [(2, 31, 32, 3), (2, 32, 32, 1), (32, 32, 3), (2, 3, 32, 32)])
 def test_wrong_image_shape_is_an_error_that_names_both(arrays, shape):
   model = functional.from_variables(NANO, arrays)
   with pytest.raises(ValueError, match=r'\[batch, 32, 32, 3\]') as caught:
@@ -127,8 +132,9 @@ def test_size_that_is_not_a_multiple_of_32():
 # --- precision and ways of computing -----------------------------------------
 
 
-@pytest.mark.parametrize('overrides', [
-    {'gate': 'dft'}, {'depthwise': 'shift'}, {'depthwise': 'conv'}], ids=str)
+@pytest.mark.parametrize(
+  'overrides', [{'gate': 'dft'}, {'depthwise': 'shift'}, {'depthwise': 'conv'}], ids=str
+)
 def test_every_way_of_computing_gives_the_same(arrays, overrides):
   config = make_config('painformer_nano', num_classes=5, **overrides)
   wanted = run(NANO, arrays, images())
@@ -139,8 +145,9 @@ def test_every_way_of_computing_gives_the_same(arrays, overrides):
 
 @pytest.mark.parametrize('gate', ['fft', pytest.param('dft', marks=pytest.mark.slow)])
 def test_bfloat16_keeps_float32_parameters_and_comes_near(arrays, gate):
-  config = make_config('painformer_nano', num_classes=5, gate=gate,
-                       gate_precision='default', dtype='bfloat16')
+  config = make_config(
+    'painformer_nano', num_classes=5, gate=gate, gate_precision='default', dtype='bfloat16'
+  )
   dtypes = {path: a.dtype for path, a in functional.abstract_variables(config).items()}
   assert {str(d) for path, d in dtypes.items() if 'count' not in path} == {'float32'}
   wanted = run(NANO, arrays, images())
@@ -166,6 +173,7 @@ def test_training_in_bfloat16_gives_float32_gradients_near_the_exact_ones(arrays
     def loss(parameters):
       output, _ = functional.apply_train(config, {**parameters, **statistics}, images())
       return jnp.square(output.logits).mean()
+
     return jit(jax.grad(loss))(parameters)
 
   wanted, actual = gradient(exact), gradient(half)
@@ -191,12 +199,10 @@ def test_drop_path_drops_whole_samples_at_its_rate():
 
 
 def test_rates_rise_linearly_over_the_blocks():
-  config = make_config(
-      'painformer_nano', mixers=('ss', 'ss', 'aaa', 'a'), drop_path_rate=0.7)
+  config = make_config('painformer_nano', mixers=('ss', 'ss', 'aaa', 'a'), drop_path_rate=0.7)
   model = nnx.eval_shape(lambda: PainFormer(config, rngs=nnx.Rngs(0)))
   blocks = [b for n in range(1, 5) for b in getattr(model, f'block{n}')]
-  np.testing.assert_allclose([b.drop_path.rate for b in blocks],
-                             np.linspace(0, 0.7, 8), atol=1e-7)
+  np.testing.assert_allclose([b.drop_path.rate for b in blocks], np.linspace(0, 0.7, 8), atol=1e-7)
 
 
 def test_stochastic_depth_follows_its_key_and_stops_in_evaluation(arrays):
@@ -212,7 +218,8 @@ def test_stochastic_depth_follows_its_key_and_stops_in_evaluation(arrays):
   with pytest.raises(ValueError, match='key='):
     jax.eval_shape(lambda: functional.apply_train(config, arrays, images()))
   np.testing.assert_array_equal(
-      run(config, arrays, images()).embedding, run(NANO, arrays, images()).embedding)
+    run(config, arrays, images()).embedding, run(NANO, arrays, images()).embedding
+  )
 
 
 # --- initial values ----------------------------------------------------------
@@ -254,14 +261,19 @@ def test_initial_values_have_the_release_s_statistics(fresh):
 
 def test_linear_layers_start_without_strays():
   # One in eight million did, when the bounds were beyond float32's reach.
-  values = trunc_normal(jax.random.key(0), (64, 2 ** 20), jnp.float32)
+  values = trunc_normal(jax.random.key(0), (64, 2**20), jnp.float32)
   assert 0.09 < jnp.abs(values).max() <= 0.1
 
 
 def test_seed_decides_the_initial_values(fresh):
-  same, again, other = (functional.variables(model) for model in (
-      fresh, create('painformer', num_classes=1000, seed=1),
-      create('painformer', num_classes=1000, seed=2)))
+  same, again, other = (
+    functional.variables(model)
+    for model in (
+      fresh,
+      create('painformer', num_classes=1000, seed=1),
+      create('painformer', num_classes=1000, seed=2),
+    )
+  )
   for path, value in same.items():
     np.testing.assert_array_equal(value, again[path])
     if path.endswith('kernel'):
@@ -273,7 +285,8 @@ def test_create_starts_in_evaluation_with_the_arrays_it_announces(fresh):
   real = functional.variables(fresh)
   abstract = functional.abstract_variables(fresh.config)
   assert {k: (a.shape, a.dtype) for k, a in abstract.items()} == {
-      k: (a.shape, a.dtype) for k, a in real.items()}
+    k: (a.shape, a.dtype) for k, a in real.items()
+  }
   statistics = real.keys() - functional.parameter_paths(fresh.config)
   assert {path.rsplit('/', 1)[1] for path in statistics} == {'mean', 'var', 'count'}
   assert len(statistics) == 9

@@ -79,12 +79,18 @@ def test_every_stage(evaluated, expected, measured, stage):
   gate, output = evaluated
   tokens = output.stages[stage - 1]
   tokens = tokens.reshape(4, -1, tokens.shape[-1])
-  rows = tokens[:, ::tokens.shape[1] // 7]
+  rows = tokens[:, :: tokens.shape[1] // 7]
   mean = tokens.mean(1)
-  measured(f'stage {stage}, mean over tokens, {gate}',
-           largest(mean, expected[f'eval/stage{stage}_mean']), limit=2e-5)
-  measured(f'stage {stage}, every {tokens.shape[1] // 7}th token, {gate}',
-           largest(rows, expected[f'eval/stage{stage}_rows']), limit=2e-5)
+  measured(
+    f'stage {stage}, mean over tokens, {gate}',
+    largest(mean, expected[f'eval/stage{stage}_mean']),
+    limit=2e-5,
+  )
+  measured(
+    f'stage {stage}, every {tokens.shape[1] // 7}th token, {gate}',
+    largest(rows, expected[f'eval/stage{stage}_rows']),
+    limit=2e-5,
+  )
 
 
 def test_attention_maps(evaluated, expected, measured):
@@ -94,10 +100,14 @@ def test_attention_maps(evaluated, expected, measured):
   assert [m.shape for m in maps] == [(4, 10, 196, 196)] * 12 + [(4, 16, 49, 49)] * 3
   for m in maps:
     np.testing.assert_allclose(m.sum(-1), 1, atol=1e-5)
-  measured(f'first attention map, {gate}',
-           largest(maps[0][:, :, ::28], expected['eval/attention_first']), limit=1e-6)
-  measured(f'last attention map, {gate}',
-           largest(maps[-1], expected['eval/attention_last']), limit=1e-6)
+  measured(
+    f'first attention map, {gate}',
+    largest(maps[0][:, :, ::28], expected['eval/attention_first']),
+    limit=1e-6,
+  )
+  measured(
+    f'last attention map, {gate}', largest(maps[-1], expected['eval/attention_last']), limit=1e-6
+  )
 
 
 # --- training mode -----------------------------------------------------------
@@ -120,15 +130,18 @@ def gradients(gate):
 def split(arrays):
   """Parameters, running statistics."""
   paths = functional.parameter_paths(config_of('fft'))
-  return ({k: v for k, v in arrays.items() if k in paths},
-          {k: v for k, v in arrays.items() if k not in paths})
+  return (
+    {k: v for k, v in arrays.items() if k in paths},
+    {k: v for k, v in arrays.items() if k not in paths},
+  )
 
 
 @pytest.fixture(scope='module', params=TRAINED)
 def trained(request, arrays, expected):
   """Gate, loss, running statistics and gradients of one training step."""
   (loss, statistics), gradient = gradients(request.param)(
-      *split(arrays), images(0), expected['train/labels'])
+    *split(arrays), images(0), expected['train/labels']
+  )
   return request.param, float(loss), statistics, gradient
 
 
@@ -141,25 +154,25 @@ def test_gradient_norm_of_every_parameter(trained, expected, measured):
   gate, _, _, gradient = trained
   names = [str(name) for name in expected['train/grad_names']]
   assert {released(name) for name in names} == gradient.keys() and len(names) == 366
-  norms = [np.linalg.norm(np.asarray(gradient[released(name)], np.float64))
-           for name in names]
+  norms = [np.linalg.norm(np.asarray(gradient[released(name)], np.float64)) for name in names]
   relative = np.abs(norms / expected['train/grad_norms'] - 1)
   worst = names[relative.argmax()]
-  measured(f'gradient norms, relative (worst: {worst}), {gate}', relative.max(),
-           limit=2e-4)
+  measured(f'gradient norms, relative (worst: {worst}), {gate}', relative.max(), limit=2e-4)
 
 
 def test_gradient_samples(trained, expected, measured):
   gate, _, _, gradient = trained
   samples = {
-      'train/grad_spectral_b1_0':
-          gradient['block1/0/attn/complex_weight'][::8, ::4, ::8],
-      'train/grad_qkv_b4_2': gradient['block4/2/attn/kv/kernel'].T[::16, ::16],
+    'train/grad_spectral_b1_0': gradient['block1/0/attn/complex_weight'][::8, ::4, ::8],
+    'train/grad_qkv_b4_2': gradient['block4/2/attn/kv/kernel'].T[::16, ::16],
   }
   for name, sample in samples.items():
     scale = np.abs(expected[name]).max()
-    measured(f'{name.removeprefix("train/")}, over its largest value, {gate}',
-             largest(sample, expected[name]) / scale, limit=2e-4)
+    measured(
+      f'{name.removeprefix("train/")}, over its largest value, {gate}',
+      largest(sample, expected[name]) / scale,
+      limit=2e-4,
+    )
 
 
 def test_running_statistics_after_one_step(trained, arrays, expected, measured):
@@ -184,8 +197,8 @@ def test_ten_steps_of_sgd(gate, arrays, expected, measured):
   for step in range(10):
     labels = (np.arange(4) * 53 + step) % 1000
     (loss, statistics), gradient = gradients(gate)(
-        parameters, statistics, images(1000 + step), labels)
+      parameters, statistics, images(1000 + step), labels
+    )
     parameters = update(parameters, gradient)
     losses.append(float(loss))
-  measured(f'ten losses of SGD, {gate}',
-           largest(losses, expected['sgd/loss']), limit=2e-5)
+  measured(f'ten losses of SGD, {gate}', largest(losses, expected['sgd/loss']), limit=2e-5)

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
-
-import painformer_jax as pj
 import reference
 import torch_names
+
+import painformer_jax as pj
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PRESETS, PainFormerConfig
@@ -17,10 +17,10 @@ from painformer_jax.models.registry import create, make_config
 # Preset -> learned values without a head, and with one of 1000 classes. A
 # preset without a row fails.
 PARAMETERS = {
-    'painformer': (19_596_704, 19_757_704),  # published: 19.60 M
-    'painformer_figure': (19_322_528, 19_483_528),
-    'painformer_small': (1_648_240, 1_809_240),
-    'painformer_nano': (40_904, 73_904),
+  'painformer': (19_596_704, 19_757_704),  # published: 19.60 M
+  'painformer_figure': (19_322_528, 19_483_528),
+  'painformer_small': (1_648_240, 1_809_240),
+  'painformer_nano': (40_904, 73_904),
 }
 
 
@@ -43,9 +43,10 @@ def test_table_has_no_stale_rows():
 def test_arrays_are_those_of_the_release(classes, tensors):
   config = make_config('painformer', num_classes=classes)
   wanted = {
-      torch_names.path(name, len(shape)): torch_names.array(name, np.empty(shape)).shape
-      for name, shape in reference.manifest().items()
-      if classes or not name.startswith('head.')}
+    torch_names.path(name, len(shape)): torch_names.array(name, np.empty(shape)).shape
+    for name, shape in reference.manifest().items()
+    if classes or not name.startswith('head.')
+  }
   actual = {path: a.shape for path, a in functional.abstract_variables(config).items()}
   assert actual == wanted and len(actual) == tensors
 
@@ -59,11 +60,21 @@ def test_unknown_names_get_a_hint():
     create('painformer_nano', images_size=64)
 
 
-@pytest.mark.parametrize('field, value', [
-    ('gate', 'fourier'), ('dtype', 'float16'), ('depthwise', 'fast'),
-    ('gate_precision', 'low'), ('drop_path_rate', 1.0), ('image_size', 16),
-    ('mixers', ('s', 's', 'a')), ('mixers', ('s', 's', 'x', 'a')),
-    ('mixers', ('s', '', 'a', 'a')), ('heads', (1, 2, 5, 4))])
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('gate', 'fourier'),
+    ('dtype', 'float16'),
+    ('depthwise', 'fast'),
+    ('gate_precision', 'low'),
+    ('drop_path_rate', 1.0),
+    ('image_size', 16),
+    ('mixers', ('s', 's', 'a')),
+    ('mixers', ('s', 's', 'x', 'a')),
+    ('mixers', ('s', '', 'a', 'a')),
+    ('heads', (1, 2, 5, 4)),
+  ],
+)
 def test_bad_field_is_named(field, value):
   with pytest.raises(InputError, match='painformer_nano') as caught:
     make_config('painformer_nano', **{field: value})
@@ -72,13 +83,34 @@ def test_bad_field_is_named(field, value):
     PainFormerConfig(**{field: value if field != 'heads' else (2, 4, 7, 16)})
 
 
-@pytest.mark.parametrize('field, value', [
-    ('num_classes', -1), ('num_classes', 'x'), ('num_classes', 2.5), ('num_classes', True),
-    ('image_size', 'a'), ('image_size', 40.5), ('image_size', None), ('widths', 5),
-    ('widths', ()), ('widths', (8, 16, 24, '32')), ('heads', (0, 0, 0, 0)), ('heads', 'aaaa'),
-    ('mlp_ratios', (2, 2, 2, -2)), ('stem_width', 0), ('post_heads', 0), ('post_heads', 5),
-    ('post_blocks', -1), ('post_mlp_ratio', 0), ('mixers', 'ssaa'), ('mixers', ('s', 's', 1, 'a')),
-    ('drop_path_rate', 'x'), ('drop_path_rate', float('nan')), ('dtype', ['float32'])])
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('num_classes', -1),
+    ('num_classes', 'x'),
+    ('num_classes', 2.5),
+    ('num_classes', True),
+    ('image_size', 'a'),
+    ('image_size', 40.5),
+    ('image_size', None),
+    ('widths', 5),
+    ('widths', ()),
+    ('widths', (8, 16, 24, '32')),
+    ('heads', (0, 0, 0, 0)),
+    ('heads', 'aaaa'),
+    ('mlp_ratios', (2, 2, 2, -2)),
+    ('stem_width', 0),
+    ('post_heads', 0),
+    ('post_heads', 5),
+    ('post_blocks', -1),
+    ('post_mlp_ratio', 0),
+    ('mixers', 'ssaa'),
+    ('mixers', ('s', 's', 1, 'a')),
+    ('drop_path_rate', 'x'),
+    ('drop_path_rate', float('nan')),
+    ('dtype', ['float32']),
+  ],
+)
 def test_a_value_of_another_type_or_size_is_one_line(field, value):
   with pytest.raises(InputError, match=f'painformer_nano.*{field}') as caught:
     create('painformer_nano', **{field: value})
@@ -86,8 +118,12 @@ def test_a_value_of_another_type_or_size_is_one_line(field, value):
 
 
 def test_numbers_of_numpy_and_lists_are_taken():
-  config = make_config('painformer_nano', num_classes=np.int64(3), heads=[1, 2, 3, np.int32(4)],
-                       mixers=['s', 's', 'a', 'a'])
+  config = make_config(
+    'painformer_nano',
+    num_classes=np.int64(3),
+    heads=[1, 2, 3, np.int32(4)],
+    mixers=['s', 's', 'a', 'a'],
+  )
   assert config == make_config('painformer_nano', num_classes=3)
   assert hash(config) and json.dumps(dataclasses.asdict(config))
 

@@ -21,9 +21,8 @@ def test_rows_are_interpolated_on_the_circle(h, height):
   found = np.asarray(resample(weight, height, 4))
   assert found.shape == (height, 3, 2, 2)
   np.testing.assert_allclose(
-      found, np.broadcast_to(
-          on_the_circle(rows, height)[:, None, None, None], found.shape),
-      atol=1e-6)
+    found, np.broadcast_to(on_the_circle(rows, height)[:, None, None, None], found.shape), atol=1e-6
+  )
 
 
 def test_the_nyquist_row_of_an_odd_filter_is_between_its_neighbours():
@@ -35,6 +34,5 @@ def test_the_nyquist_row_of_an_odd_filter_is_between_its_neighbours():
 @pytest.mark.parametrize('size', [(4, 4), (7, 7), (8, 6), (7, 8), (14, 15)])
 def test_the_own_size_is_the_identity(size):
   height, width = size
-  weight = np.random.default_rng(0).normal(
-      size=(height, width // 2 + 1, 3, 2)).astype(np.float32)
+  weight = np.random.default_rng(0).normal(size=(height, width // 2 + 1, 3, 2)).astype(np.float32)
   np.testing.assert_array_equal(resample(weight, height, width), weight)

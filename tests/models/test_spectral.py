@@ -59,8 +59,9 @@ def test_equals_numpy_on_the_released_grids(gate):
 def test_gradients_agree(grid):
   x, weight = drawn(*grid)
   g, _ = drawn(*grid, seed=1)
-  by_fft, by_dft = (jax.jit(lambda x, w, f=f: jax.vjp(f, x, w)[1](g))(x, weight)
-                    for f in GATES.values())
+  by_fft, by_dft = (
+    jax.jit(lambda x, w, f=f: jax.vjp(f, x, w)[1](g))(x, weight) for f in GATES.values()
+  )
   for a, b in zip(by_fft, by_dft):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -98,24 +99,27 @@ def over_devices():
   everywhere = jax.NamedSharding(mesh, jax.P())
   x, weight = drawn(14, 14, batch=16)
   partition = functools.partial(
-      jax.shard_map, mesh=mesh, in_specs=(jax.P('data'), jax.P()),
-      out_specs=jax.P('data'))
+    jax.shard_map, mesh=mesh, in_specs=(jax.P('data'), jax.P()), out_specs=jax.P('data')
+  )
   wanted = jax.vjp(gate_fft, x, weight)[1](jnp.asarray(x))
   results = {}
   gates = {'fft': partition(gate_fft), 'dft': gate_dft, 'bare fft': gate_fft}
   for name, gate in gates.items():
+
     def run(x, weight, gate=gate):
       y, back = jax.vjp(gate, x, weight)
       return y, *back(x)
-    program = jax.jit(
-        run, in_shardings=(rows, everywhere),
-        out_shardings=(rows, rows, everywhere)).lower(x, weight).compile()
+
+    program = (
+      jax.jit(run, in_shardings=(rows, everywhere), out_shardings=(rows, rows, everywhere))
+      .lower(x, weight)
+      .compile()
+    )
     y, *gradients = program(jax.device_put(x, rows), jax.device_put(weight, everywhere))
     errors = [np.abs(y - reference_gate(x, weight)).max()] + [
-        np.abs(a - jax.device_get(b)).max()
-        for a, b in zip(jax.device_get(gradients), wanted)]
-    results[name] = {'gathers': program.as_text().count('all-gather'),
-                     'error': float(max(errors))}
+      np.abs(a - jax.device_get(b)).max() for a, b in zip(jax.device_get(gradients), wanted)
+    ]
+    results[name] = {'gathers': program.as_text().count('all-gather'), 'error': float(max(errors))}
   return results
 
 
@@ -150,8 +154,9 @@ def smooth(height, width):
 
 
 @pytest.mark.slow
-@hypothesis.given(st.integers(20, 40), st.integers(20, 40),
-                  st.integers(20, 80), st.integers(20, 80))
+@hypothesis.given(
+  st.integers(20, 40), st.integers(20, 40), st.integers(20, 80), st.integers(20, 80)
+)
 @hypothesis.example(56, 56, 28, 28)
 @hypothesis.example(28, 28, 56, 56)
 @hypothesis.example(56, 56, 57, 55)
@@ -167,8 +172,9 @@ def test_a_small_kernel_s_filter_becomes_that_kernel_s_filter(h, w, height, widt
 def test_constant_and_mean_pass_unchanged(h, height):
   _, weight = drawn(h, h)
   constant = np.ones_like(weight)
-  np.testing.assert_allclose(resample(constant, height, height),
-                             np.ones((height, height // 2 + 1, 3, 2)), rtol=1e-6)
+  np.testing.assert_allclose(
+    resample(constant, height, height), np.ones((height, height // 2 + 1, 3, 2)), rtol=1e-6
+  )
   # The gain of the mean is the filter's first entry.
   np.testing.assert_array_equal(resample(weight, height, height)[0, 0], weight[0, 0])
 

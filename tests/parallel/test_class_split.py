@@ -25,28 +25,41 @@ def head(classes, *, seed=0, scale=1.0):
   bias[:classes] = scale * rng.standard_normal(classes)
   # Padding must never be read.
   kernel[:, classes:], bias[classes:] = 1e3, 1e3
-  return {'kernel': kernel, 'bias': bias,
-          'embedding': rng.standard_normal((ROWS, WIDTH)).astype(np.float32)}
+  return {
+    'kernel': kernel,
+    'bias': bias,
+    'embedding': rng.standard_normal((ROWS, WIDTH)).astype(np.float32),
+  }
 
 
 def placed(mesh, arrays):
   rows = parallel.batch_sharding(mesh)
   by_class = {'kernel': PartitionSpec(None, layout.CLASSES), 'bias': PartitionSpec(layout.CLASSES)}
-  return {name: jax.device_put(array, NamedSharding(mesh, by_class[name]) if name in by_class
-                               else rows) for name, array in arrays.items()}
+  return {
+    name: jax.device_put(array, NamedSharding(mesh, by_class[name]) if name in by_class else rows)
+    for name, array in arrays.items()
+  }
 
 
 def split_loss(mesh, arrays, labels, others, *, classes, share, smoothing, **options):
   sums = class_split.row_sums(
-      mesh, arrays['kernel'], arrays['bias'], arrays['embedding'], labels=labels,
-      others=others, classes=classes, **options)
+    mesh,
+    arrays['kernel'],
+    arrays['bias'],
+    arrays['embedding'],
+    labels=labels,
+    others=others,
+    classes=classes,
+    **options,
+  )
   loss = losses.cross_entropy_of_sums(sums, share, label_smoothing=smoothing)
   return loss, sums.best
 
 
 def whole_loss(arrays, labels, others, *, classes, share, smoothing):
-  logits = heads.logits({f't/{name}': a for name, a in arrays.items()}, 't',
-                        arrays['embedding'], classes=classes)
+  logits = heads.logits(
+    {f't/{name}': a for name, a in arrays.items()}, 't', arrays['embedding'], classes=classes
+  )
   if share is None:
     loss = losses.cross_entropy(logits, labels, label_smoothing=smoothing)
   else:
@@ -57,23 +70,40 @@ def whole_loss(arrays, labels, others, *, classes, share, smoothing):
 def compare():
   """Errors of loss and gradients over their largest value, by case."""
   errors, best = {}, True
-  for number, (data, shared, classes, share, smoothing, scale) in enumerate([
-      (8, 1, 1500, None, 0.0, 1.0), (4, 2, 1500, None, 0.1, 1.0), (2, 4, 1024, 0.3, 0.1, 1.0),
-      (1, 8, 9131, 0.8, 0.0, 30.0), (1, 8, 1153, None, 0.1, 1.0)]):
+  for number, (data, shared, classes, share, smoothing, scale) in enumerate(
+    [
+      (8, 1, 1500, None, 0.0, 1.0),
+      (4, 2, 1500, None, 0.1, 1.0),
+      (2, 4, 1024, 0.3, 0.1, 1.0),
+      (1, 8, 9131, 0.8, 0.0, 30.0),
+      (1, 8, 1153, None, 0.1, 1.0),
+    ]
+  ):
     mesh = layout.training_mesh(layout.Strategy(class_devices=shared))
     assert dict(mesh.shape) == {'slices': 1, 'data': data, 'classes': shared}
     arrays = head(classes, seed=number, scale=scale)
     labels, others = np.random.default_rng(number).integers(0, classes, (2, ROWS), np.int32)
     labels[:2] = 0, classes - 1
     case = dict(classes=classes, share=share, smoothing=smoothing)
-    (loss, top), gradient = jax.jit(jax.value_and_grad(
+    (loss, top), gradient = jax.jit(
+      jax.value_and_grad(
         # The last case in pieces of 4 rows.
-        lambda a: split_loss(mesh, a, labels, others, **case, **(
-            {'most_logits': 5 * 1280 // 8} if classes == 1153 else {})), has_aux=True),
-        compiler_options=QUICK)(placed(mesh, arrays))
-    (expected, expected_top), expected_gradient = jax.jit(jax.value_and_grad(
-        lambda a: whole_loss(a, labels, others, **case), has_aux=True),
-        compiler_options=QUICK)(arrays)
+        lambda a: split_loss(
+          mesh,
+          a,
+          labels,
+          others,
+          **case,
+          **({'most_logits': 5 * 1280 // 8} if classes == 1153 else {}),
+        ),
+        has_aux=True,
+      ),
+      compiler_options=QUICK,
+    )(placed(mesh, arrays))
+    (expected, expected_top), expected_gradient = jax.jit(
+      jax.value_and_grad(lambda a: whole_loss(a, labels, others, **case), has_aux=True),
+      compiler_options=QUICK,
+    )(arrays)
     best &= bool((np.asarray(top) == np.asarray(expected_top)).all())
     found = {'loss': abs(float(loss - expected)) / float(expected)}
     for name, g in gradient.items():
@@ -92,30 +122,48 @@ def ties():
   arrays['kernel'][:], arrays['bias'][:] = 0, 0
   arrays['bias'][[900, 131, 700]] = 2
   labels = np.zeros(ROWS, np.int32)
-  return np.asarray(split_loss(mesh, placed(mesh, arrays), labels, labels, classes=1024,
-                               share=None, smoothing=0.0)[1]).tolist()
+  return np.asarray(
+    split_loss(mesh, placed(mesh, arrays), labels, labels, classes=1024, share=None, smoothing=0.0)[
+      1
+    ]
+  ).tolist()
 
 
 def compiled(classes, shared):
   mesh = layout.training_mesh(layout.Strategy(class_devices=shared))
-  shapes = {'kernel': (WIDTH, heads.columns(classes)), 'bias': (heads.columns(classes),),
-            'embedding': (1024, WIDTH)}
+  shapes = {
+    'kernel': (WIDTH, heads.columns(classes)),
+    'bias': (heads.columns(classes),),
+    'embedding': (1024, WIDTH),
+  }
   rows = parallel.batch_sharding(mesh)
   specs = {'kernel': PartitionSpec(None, layout.CLASSES), 'bias': PartitionSpec(layout.CLASSES)}
-  arrays = {name: jax.ShapeDtypeStruct(
-      shape, jnp.float32, sharding=NamedSharding(mesh, specs[name]) if name in specs else rows)
-            for name, shape in shapes.items()}
+  arrays = {
+    name: jax.ShapeDtypeStruct(
+      shape, jnp.float32, sharding=NamedSharding(mesh, specs[name]) if name in specs else rows
+    )
+    for name, shape in shapes.items()
+  }
   labels = jax.ShapeDtypeStruct((1024,), jnp.int32, sharding=rows)
-  return jax.jit(jax.grad(lambda a, label: split_loss(
-      mesh, a, label, label, classes=classes, share=None, smoothing=0.1)[0])).lower(
-          arrays, labels).compile()
+  return (
+    jax.jit(
+      jax.grad(
+        lambda a, label: split_loss(
+          mesh, a, label, label, classes=classes, share=None, smoothing=0.1
+        )[0]
+      )
+    )
+    .lower(arrays, labels)
+    .compile()
+  )
 
 
 def programs():
   """Widths of every array of the program, and bytes of one device, by classes."""
   text = compiled(9131, 8).as_text()
-  widths = {int(n) for dims in re.findall(r'(?:f32|s32|pred)\[([\d,]+)\]', text)
-            for n in dims.split(',')}
+  widths = {
+    int(n) for dims in re.findall(r'(?:f32|s32|pred)\[([\d,]+)\]', text) for n in dims.split(',')
+  }
   memory = {}
   for classes in (100_000, 1_000_000):
     found = compiled(classes, 8).memory_analysis()

@@ -11,11 +11,12 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from painformer_jax.data.corpus import CORPUS
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.corpus import CORPUS
 from painformer_jax.models import heads, registry
 from painformer_jax.parallel import layout
 from painformer_jax.parallel.layout import Strategy
@@ -27,16 +28,17 @@ GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'shardings'
 
 # Name -> strategy, and sizes of the axes 'slices', 'data', 'classes'.
 MACHINES = {
-    'replicated_8': (Strategy(), (1, 8, 1)),
-    'fsdp_8': (Strategy(state='fsdp'), (1, 8, 1)),
-    'fsdp_256_classes_16': (Strategy(state='fsdp', class_devices=16), (1, 16, 16)),
-    'fsdp_2_slices_of_32_classes_4': (Strategy(state='fsdp', class_devices=4, slices=2), (2, 8, 4)),
+  'replicated_8': (Strategy(), (1, 8, 1)),
+  'fsdp_8': (Strategy(state='fsdp'), (1, 8, 1)),
+  'fsdp_256_classes_16': (Strategy(state='fsdp', class_devices=16), (1, 16, 16)),
+  'fsdp_2_slices_of_32_classes_4': (Strategy(state='fsdp', class_devices=4, slices=2), (2, 8, 4)),
 }
 
 
 def mesh_of(shape):
-  return AbstractMesh(shape, (layout.SLICES, layout.DATA, layout.CLASSES),
-                      axis_types=(AxisType.Auto,) * 3)
+  return AbstractMesh(
+    shape, (layout.SLICES, layout.DATA, layout.CLASSES), axis_types=(AxisType.Auto,) * 3
+  )
 
 
 @functools.cache
@@ -44,9 +46,16 @@ def shapes(preset='painformer'):
   """A training state of the corpus's 14 tasks, as shapes, with averages."""
   model = registry.make_config(preset)
   optimizer = make_optimizer(OptimizerConfig(layer_decay=0.9), steps=10, model=model)
-  return jax.eval_shape(lambda: initial_state(
-      model, classes={task.name: task.classes for task in CORPUS}, learned_weighting=True,
-      optimizer=optimizer, seed=0, averaged=True))
+  return jax.eval_shape(
+    lambda: initial_state(
+      model,
+      classes={task.name: task.classes for task in CORPUS},
+      learned_weighting=True,
+      optimizer=optimizer,
+      seed=0,
+      averaged=True,
+    )
+  )
 
 
 def dump(name):
@@ -95,15 +104,24 @@ def test_an_unknown_path_is_an_error():
 
 def test_heads_of_any_size():
   mesh = mesh_of((1, 2, 4))
-  arrays = {f'heads/{task}/{kind}': np.zeros(shape) for task, count in (
-      ('small', 8), ('faces', 9131)) for kind, shape in (
-          ('kernel', (160, heads.columns(count))), ('bias', (heads.columns(count),)))}
-  found = {path: tuple(s.spec) for path, s in layout.state_shardings(
-      mesh, arrays, Strategy(state='fsdp', class_devices=4)).items()}
+  arrays = {
+    f'heads/{task}/{kind}': np.zeros(shape)
+    for task, count in (('small', 8), ('faces', 9131))
+    for kind, shape in (('kernel', (160, heads.columns(count))), ('bias', (heads.columns(count),)))
+  }
+  found = {
+    path: tuple(s.spec)
+    for path, s in layout.state_shardings(
+      mesh, arrays, Strategy(state='fsdp', class_devices=4)
+    ).items()
+  }
   assert heads.columns(9131) == 9216
   assert found == {
-      'heads/small/kernel': (), 'heads/small/bias': (),
-      'heads/faces/kernel': ('data', 'classes'), 'heads/faces/bias': ('classes',)}
+    'heads/small/kernel': (),
+    'heads/small/bias': (),
+    'heads/faces/kernel': ('data', 'classes'),
+    'heads/faces/bias': ('classes',),
+  }
 
 
 @settings(max_examples=60, deadline=None)
@@ -154,8 +172,9 @@ def test_slices_of_devices_that_name_none_are_neighbours():
   assert [{d.process_index for d in block.flat} for block in mesh.devices] == [{0}, {1}]
 
 
-@pytest.mark.parametrize('strategy', [
-    Strategy(slices=3), Strategy(class_devices=16), Strategy(slices=4, class_devices=4)])
+@pytest.mark.parametrize(
+  'strategy', [Strategy(slices=3), Strategy(class_devices=16), Strategy(slices=4, class_devices=4)]
+)
 def test_devices_that_do_not_divide(strategy):
   with pytest.raises(InputError, match=r'8 devices do not divide into \d slice\(s\) of groups'):
     layout.training_mesh(strategy, [Device(id=n) for n in range(8)])

@@ -9,8 +9,8 @@ import threading
 import time
 
 import pytest
-
 from conftest import environment
+
 from painformer_jax.parallel import liveness, relay
 from painformer_jax.parallel.liveness import Meeting, Peers
 
@@ -39,6 +39,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def group():
   """Three that watch one another: `group.peers`, `group.ended`."""
+
   class Group:
     ended = [Ended() for _ in range(3)]
 
@@ -68,8 +69,10 @@ def until(condition):
 
 
 def said(process, index, what='has ended (its own messages say why)'):
-  return (f'process {process} of 3 {what}, so this one ({index}) stops too; run the same '
-          'command again to go on from the last checkpoint')
+  return (
+    f'process {process} of 3 {what}, so this one ({index}) stops too; run the same '
+    'command again to go on from the last checkpoint'
+  )
 
 
 def test_when_all_leave_nothing_is_said(group):
@@ -119,8 +122,14 @@ def test_silence_is_noticed():
 
 
 def test_strangers_are_not_watched(group):
-  for words in (b'', b'GET / HTTP/1.1\r\n', b'\x00' * 5000 + b'\n', b'%d 1\n' % (
-      group.meeting.token ^ 1), b'lost 1 x\n', b'leaves\n'):
+  for words in (
+    b'',
+    b'GET / HTTP/1.1\r\n',
+    b'\x00' * 5000 + b'\n',
+    b'%d 1\n' % (group.meeting.token ^ 1),
+    b'lost 1 x\n',
+    b'leaves\n',
+  ):
     with socket.create_connection(('127.0.0.1', group.meeting.port)) as stranger:
       stranger.sendall(words)
       time.sleep(0.05)
@@ -135,15 +144,16 @@ def test_who_cannot_connect_says_so(capfd):
   peers = Peers(process=1, count=2, timeout=1)
   peers.connect('127.0.0.1', Meeting(port=port, token=3))
   assert capfd.readouterr().err == (
-      f'process 1 cannot watch the others (127.0.0.1, port {port}: Connection refused): '
-      'that one of them died is noticed late\n')
+    f'process 1 cannot watch the others (127.0.0.1, port {port}: Connection refused): '
+    'that one of them died is noticed late\n'
+  )
   assert peers.lost() is None
   peers.leave()
 
 
 def test_a_killed_process_is_noticed_by_a_real_one():
   """With a thread that never lets go: the end waits for nobody."""
-  code = '''
+  code = """
 import sys, threading, time
 from painformer_jax.parallel.liveness import Meeting, Peers
 index, port, token = map(int, sys.argv[1:])
@@ -156,11 +166,16 @@ threading.Thread(target=time.sleep, args=(600,)).start()
 if index:
   print('there', flush=True)
 time.sleep(600)
-'''
+"""
+
   def start(*numbers):
     return subprocess.Popen(
-        [sys.executable, '-c', code, *map(str, numbers)], text=True,
-        env=environment(JAX_PLATFORMS='cpu'), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+      [sys.executable, '-c', code, *map(str, numbers)],
+      text=True,
+      env=environment(JAX_PLATFORMS='cpu'),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
 
   for victim in (0, 1):
     first = start(0, 0, 0)
@@ -175,9 +190,10 @@ time.sleep(600)
       _, line = other.communicate(timeout=60)
       assert other.returncode == 1
       assert line == (
-          f'painformer: process {victim} of 2 has ended (its own messages say why), so '
-          f'this one ({1 - victim}) stops too; run the same command again to go on from '
-          'the last checkpoint\n')
+        f'painformer: process {victim} of 2 has ended (its own messages say why), so '
+        f'this one ({1 - victim}) stops too; run the same command again to go on from '
+        'the last checkpoint\n'
+      )
     finally:
       for process in processes:
         process.kill()

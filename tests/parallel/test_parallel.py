@@ -8,15 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import AxisType
+from training_runs import (
+  QUICK_COMPILE,
+  SMALL_MODEL,
+  SMALL_OVERRIDES,
+  CommandLine,
+  SmallStep,
+  rows,
+  shared_folder,
+)
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, registry, spectral
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.step import make_embed_step
-from training_runs import (
-    QUICK_COMPILE, SMALL_MODEL, SMALL_OVERRIDES, CommandLine, SmallStep, rows, shared_folder)
 
 SIZES = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
@@ -87,8 +95,9 @@ def per_device_on_mesh():
 
 
 def test_per_device_is_the_plain_function(on_mesh, measured):
-  for name, error in zip(('output', 'gradient of rows', 'gradient of filter'),
-                         on_mesh['per device'], strict=True):
+  for name, error in zip(
+    ('output', 'gradient of rows', 'gradient of filter'), on_mesh['per device'], strict=True
+  ):
     measured(f'gate on 8 devices, {name}', error, limit=1e-5)
 
 
@@ -101,8 +110,9 @@ def test_rows_must_split_evenly():
     with pytest.raises(InputError) as error:
       parallel.check_rows(EightDevices, rows)
     assert str(error.value) == (
-        f'task {task} has {rows[task]} rows a batch, which do not split over 8 devices: '
-        f'make config.tasks.{task}.rows a multiple of 8')
+      f'task {task} has {rows[task]} rows a batch, which do not split over 8 devices: '
+      f'make config.tasks.{task}.rows a multiple of 8'
+    )
 
 
 def test_mesh_has_one_automatic_axis():
@@ -130,7 +140,8 @@ def test_batches_are_split_over_the_devices(on_mesh):
 
 
 _COLLECTIVE = re.compile(
-    r'= (.*?) ((?:ragged-)?all-[a-z-]+|reduce-scatter|collective-[a-z-]+|send|recv)\(')
+  r'= (.*?) ((?:ragged-)?all-[a-z-]+|reduce-scatter|collective-[a-z-]+|send|recv)\('
+)
 
 
 def collectives(hlo):
@@ -140,8 +151,10 @@ def collectives(hlo):
     operation = operation.removesuffix('-start')
     if operation.endswith('-done'):
       continue
-    sizes = [np.prod([int(n) for n in dims.split(',') if n])
-             for dims in re.findall(r'(?:f32|c64|bf16|s32|u32|pred|u8)\[([\d,]*)\]', shapes)]
+    sizes = [
+      np.prod([int(n) for n in dims.split(',') if n])
+      for dims in re.findall(r'(?:f32|c64|bf16|s32|u32|pred|u8)\[([\d,]*)\]', shapes)
+    ]
     found[operation] = found.get(operation, 0) + int(sum(sizes))
   return found
 
@@ -153,31 +166,45 @@ def train(devices, gate):
   for number in range(3):
     state, metrics = step(state, step.batch(number))
     losses.append(metrics)
-  return {'losses': losses, 'collectives': collectives(step.program()),
-          'parameters': sum(a.size for a in state.params.values()),
-          'filters': sum(a.size for p, a in state.params.items() if 'complex_weight' in p),
-          'statistics': sum(a.size for a in state.stats.values())}
+  return {
+    'losses': losses,
+    'collectives': collectives(step.program()),
+    'parameters': sum(a.size for a in state.params.values()),
+    'filters': sum(a.size for p, a in state.params.items() if 'complex_weight' in p),
+    'statistics': sum(a.size for a in state.stats.values()),
+  }
 
 
 def embed(gate):
   """What eight devices say to one another in embedding 16 images, and how wide it is."""
   mesh, preset = parallel.data_mesh(), registry.preset('painformer_nano')
   config = registry.make_config('painformer_nano', **SMALL_MODEL, gate=gate)
-  arrays = {path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=parallel.replicated(mesh))
-            for path, a in functional.abstract_variables(config).items()}
-  images = jax.ShapeDtypeStruct((16, config.image_size, config.image_size, 3), np.uint8,
-                                sharding=parallel.batch_sharding(mesh))
-  program = make_embed_step(config, mesh, mean=preset.mean, std=preset.std).lower(
-      arrays, images).compile(compiler_options={'xla_backend_optimization_level': 0})
+  arrays = {
+    path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=parallel.replicated(mesh))
+    for path, a in functional.abstract_variables(config).items()
+  }
+  images = jax.ShapeDtypeStruct(
+    (16, config.image_size, config.image_size, 3), np.uint8, sharding=parallel.batch_sharding(mesh)
+  )
+  program = (
+    make_embed_step(config, mesh, mean=preset.mean, std=preset.std)
+    .lower(arrays, images)
+    .compile(compiler_options={'xla_backend_optimization_level': 0})
+  )
   return {'collectives': collectives(program.as_text()), 'values': 16 * config.embedding_width}
 
 
 def all_on_mesh():
   """What the functions above find on eight devices, in one process."""
-  return {'interleave': interleave_on_mesh(), 'per device': per_device_on_mesh(),
-          'put': put_on_mesh(), 'embed': {gate: embed(gate) for gate in ('fft', 'dft')},
-          'one': train(jax.devices()[:1], 'fft'),
-          'fft': train(jax.devices(), 'fft'), 'dft': train(jax.devices(), 'dft')}
+  return {
+    'interleave': interleave_on_mesh(),
+    'per device': per_device_on_mesh(),
+    'put': put_on_mesh(),
+    'embed': {gate: embed(gate) for gate in ('fft', 'dft')},
+    'one': train(jax.devices()[:1], 'fft'),
+    'fft': train(jax.devices(), 'fft'),
+    'dft': train(jax.devices(), 'dft'),
+  }
 
 
 @pytest.fixture(scope='module')
@@ -186,12 +213,12 @@ def on_mesh(on_devices):
 
 
 def test_collectives_are_found_in_program_text():
-  text = '''
+  text = """
   %all-gather.1 = f32[24,8,5]{2,1,0} all-gather(%p), channel_id=1
   %ar = (f32[7,3]{1,0}, f32[8]{0}) all-reduce-start(%a, %b), channel_id=2
   %d = (f32[7,3]{1,0}, f32[8]{0}) all-reduce-done(%ar)
   %cp = u8[4]{0} collective-permute(%x)
-  '''
+  """
   assert collectives(text) == {'all-gather': 960, 'all-reduce': 29, 'collective-permute': 4}
 
 
@@ -227,8 +254,14 @@ def test_only_embeddings_are_gathered_from_eight_devices(gate, on_mesh):
 # Several processes, that find each other as under Open MPI.
 
 
-OVERRIDES = {'steps': 12, 'log_every': 3, 'checkpoint_every': 5, 'eval_every': 6,
-             'model.drop_path_rate': 0.2, **SMALL_OVERRIDES}
+OVERRIDES = {
+  'steps': 12,
+  'log_every': 3,
+  'checkpoint_every': 5,
+  'eval_every': 6,
+  'model.drop_path_rate': 0.2,
+  **SMALL_OVERRIDES,
+}
 
 
 def start_two(command, workdir):
@@ -236,12 +269,22 @@ def start_two(command, workdir):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = str(free.getsockname()[1])
-  return [subprocess.Popen(
-      command.arguments(workdir, '--distributed'), stderr=subprocess.PIPE, text=True,
-      env=command.environment() | {
-          'OMPI_MCA_orte_hnp_uri': '1234.0;tcp://127.0.0.1:1', 'JAX_COORDINATOR_PORT': port,
-          'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_RANK': str(rank),
-          'OMPI_COMM_WORLD_LOCAL_RANK': str(rank)}) for rank in range(2)]
+  return [
+    subprocess.Popen(
+      command.arguments(workdir, '--distributed'),
+      stderr=subprocess.PIPE,
+      text=True,
+      env=command.environment()
+      | {
+        'OMPI_MCA_orte_hnp_uri': '1234.0;tcp://127.0.0.1:1',
+        'JAX_COORDINATOR_PORT': port,
+        'OMPI_COMM_WORLD_SIZE': '2',
+        'OMPI_COMM_WORLD_RANK': str(rank),
+        'OMPI_COMM_WORLD_LOCAL_RANK': str(rank),
+      },
+    )
+    for rank in range(2)
+  ]
 
 
 def finish(processes):
@@ -270,14 +313,18 @@ def test_two_processes_train_as_one(tmp_path, tmp_path_factory):
   assert 'step 12/12' in messages[0] and 'step ' not in messages[1]
   assert_near(rows(tmp_path / 'two'), rows(tmp_path / 'alone'))
   assert {p.name for p in (tmp_path / 'two').iterdir()} == {
-      p.name for p in (tmp_path / 'alone').iterdir()}
+    p.name for p in (tmp_path / 'alone').iterdir()
+  }
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path, tmp_path_factory):
   """As when a cloud takes one machine back. What is saved goes on alone."""
   folder = shared_folder(tmp_path_factory)
-  command = CommandLine(folder=folder, flags=QUICK_COMPILE, overrides=OVERRIDES | {
-      'steps': 120, 'log_every': 20, 'checkpoint_every': 60, 'eval_every': 60})
+  command = CommandLine(
+    folder=folder,
+    flags=QUICK_COMPILE,
+    overrides=OVERRIDES | {'steps': 120, 'log_every': 20, 'checkpoint_every': 60, 'eval_every': 60},
+  )
   workdir = tmp_path / 'run'
   processes = start_two(command, workdir)
   while not (workdir / 'metrics.jsonl').exists() or not (workdir / 'metrics.jsonl').read_text():

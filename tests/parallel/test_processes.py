@@ -8,9 +8,11 @@ import sys
 import jax
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
-
 from conftest import ROOT, environment
+from jax.sharding import NamedSharding, PartitionSpec
+from process_runs import ProcessRun, Topology, free_port
+from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
+
 from painformer_jax.checkpoints import store as store_lib
 from painformer_jax.checkpoints.checksums import checksums
 from painformer_jax.checkpoints.store import CheckpointStore
@@ -18,10 +20,8 @@ from painformer_jax.cli.main import main
 from painformer_jax.core.errors import InputError
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel import processes
-from process_runs import ProcessRun, Topology, free_port
-from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
-_CALL = '''
+_CALL = """
 import importlib, json, sys
 from painformer_jax.cli.main import explain
 from painformer_jax.parallel import processes
@@ -30,24 +30,44 @@ with processes.joined(coordinator=coordinator, count=int(count), index=int(index
                       explain=explain, peer_timeout=20):
   result = getattr(importlib.import_module('test_processes'), function)(**json.loads(arguments))
 print('\\n' + json.dumps(result))
-'''
+"""
 
 
 def in_processes(count, function, *, devices=1, **arguments):
   """Calls a function of this module in several processes: exit status, result, messages."""
   place = f'127.0.0.1:{free_port()}'
-  started = [subprocess.Popen(
-      [sys.executable, '-c', _CALL, function.__name__, json.dumps(arguments), place,
-       str(count), str(index)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env=environment(JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(devices)))
-      for index in range(count)]
+  started = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        '-c',
+        _CALL,
+        function.__name__,
+        json.dumps(arguments),
+        place,
+        str(count),
+        str(index),
+      ],
+      text=True,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      env=environment(JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(devices)),
+    )
+    for index in range(count)
+  ]
   try:
     said = [process.communicate(timeout=300) for process in started]
   finally:
     for process in started:
       process.kill()
-  return [(process.returncode, json.loads(out.splitlines()[-1]) if not process.returncode else None,
-           messages) for process, (out, messages) in zip(started, said)]
+  return [
+    (
+      process.returncode,
+      json.loads(out.splitlines()[-1]) if not process.returncode else None,
+      messages,
+    )
+    for process, (out, messages) in zip(started, said)
+  ]
 
 
 def results(found):
@@ -59,22 +79,40 @@ def results(found):
 # Usage.
 
 
-@pytest.mark.parametrize('arguments,message', [
+@pytest.mark.parametrize(
+  'arguments,message',
+  [
     (['--coordinator', '127.0.0.1:9876'], '--coordinator needs --processes and --process as well'),
     (['--coordinator', '127.0.0.1:9876', '--processes', '2'], 'needs --processes and --process'),
     (['--processes', '2', '--process', '0'], 'need --coordinator HOST:PORT as well'),
-    (['--coordinator', 'here', '--processes', '2', '--process', '0'],
-     '--coordinator here is no HOST:PORT, such as 127.0.0.1:9876'),
+    (
+      ['--coordinator', 'here', '--processes', '2', '--process', '0'],
+      '--coordinator here is no HOST:PORT, such as 127.0.0.1:9876',
+    ),
     (['--coordinator', 'here:70000', '--processes', '2', '--process', '0'], 'no HOST:PORT'),
-    (['--coordinator', 'h:1', '--processes', '2', '--process', '2'],
-     '--process 2 of --processes 2: processes are numbered from 0 on'),
-    (['--coordinator', 'h:1', '--processes', '0', '--process', '0'], '--process 0 of --processes 0'),
+    (
+      ['--coordinator', 'h:1', '--processes', '2', '--process', '2'],
+      '--process 2 of --processes 2: processes are numbered from 0 on',
+    ),
+    (
+      ['--coordinator', 'h:1', '--processes', '0', '--process', '0'],
+      '--process 0 of --processes 0',
+    ),
     (['--coordinator', 'h:1', '--distributed'], '--distributed finds the coordinator by itself'),
     (['--distributed', '--peer-timeout', '1'], '--peer-timeout is 1, below 5 seconds'),
-])
+  ],
+)
 def test_flags_that_do_not_fit(arguments, message, tmp_path, capsys):
-  status = main(['pretrain', '--config', f'{ROOT}/configs/tiny.py', '--workdir',
-                 str(tmp_path / 'run'), *arguments])
+  status = main(
+    [
+      'pretrain',
+      '--config',
+      f'{ROOT}/configs/tiny.py',
+      '--workdir',
+      str(tmp_path / 'run'),
+      *arguments,
+    ]
+  )
   line = capsys.readouterr().err
   assert status == 2 and line.startswith('painformer: ') and line.count('\n') == 1
   assert message in line and not (tmp_path / 'run').exists()
@@ -83,30 +121,36 @@ def test_flags_that_do_not_fit(arguments, message, tmp_path, capsys):
 @pytest.mark.slow
 def test_nobody_comes(tmp_path):
   """A port where nothing answers, and a process that waits for others in vain."""
-  code = '''
+  code = """
 import sys
 from painformer_jax.cli.main import explain
 from painformer_jax.parallel import processes
 with processes.joined(coordinator=sys.argv[1], count=2, index=int(sys.argv[2]),
                       explain=explain, start_timeout=3):
   pass
-'''
+"""
   place = f'127.0.0.1:{free_port()}'
   for index in range(2):
     done = subprocess.run(
-        [sys.executable, '-c', code, place, str(index)], text=True, capture_output=True,
-        env=environment(JAX_PLATFORMS='cpu'), timeout=100, check=False)
+      [sys.executable, '-c', code, place, str(index)],
+      text=True,
+      capture_output=True,
+      env=environment(JAX_PLATFORMS='cpu'),
+      timeout=100,
+      check=False,
+    )
     line = done.stderr.splitlines()[-1]
     assert line == (
-        f'painformer: after 3 s not all of 2 processes are at {place}: see that each was '
-        'started, and with another --process')
+      f'painformer: after 3 s not all of 2 processes are at {place}: see that each was '
+      'started, and with another --process'
+    )
     assert done.returncode == 1 and 'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize('error, status', [('RuntimeError', 1), ('ValueError', 2)])
 def test_an_error_of_the_network_is_no_refusal(error, status):
   """What starts processes again does so after 1, and ends after 2."""
-  code = f'''
+  code = f"""
 import sys
 import jax
 from painformer_jax.errors import InputError
@@ -122,24 +166,44 @@ try:
 except InputError as error:
   print(f'painformer: {{error}}', file=sys.stderr)
   sys.exit(2)
-'''
+"""
   place = f'127.0.0.1:{free_port()}'
-  done = subprocess.run([sys.executable, '-c', code, place], text=True, capture_output=True,
-                        env=environment(JAX_PLATFORMS='cpu'), timeout=100, check=False)
+  done = subprocess.run(
+    [sys.executable, '-c', code, place],
+    text=True,
+    capture_output=True,
+    env=environment(JAX_PLATFORMS='cpu'),
+    timeout=100,
+    check=False,
+  )
   assert done.returncode == status
   assert done.stderr.splitlines() == [
-      f'painformer: the processes do not find each other at {place}: UNAVAILABLE: connection reset']
+    f'painformer: the processes do not find each other at {place}: UNAVAILABLE: connection reset'
+  ]
 
 
 def test_a_port_that_is_taken(tmp_path, capsys):
   with socket.create_server(('127.0.0.1', 0)) as taken:
     place = f'127.0.0.1:{taken.getsockname()[1]}'
-    status = main(['pretrain', '--config', f'{ROOT}/configs/tiny.py', '--workdir',
-                   str(tmp_path / 'run'), '--coordinator', place, '--processes', '2',
-                   '--process', '0'])
+    status = main(
+      [
+        'pretrain',
+        '--config',
+        f'{ROOT}/configs/tiny.py',
+        '--workdir',
+        str(tmp_path / 'run'),
+        '--coordinator',
+        place,
+        '--processes',
+        '2',
+        '--process',
+        '0',
+      ]
+    )
   assert status == 2 and capsys.readouterr().err.splitlines()[-1] == (
-      f'painformer: process 0 cannot answer at {place} (Address already in use): name '
-      'another port, in all processes')
+    f'painformer: process 0 cannot answer at {place} (Address already in use): name '
+    'another port, in all processes'
+  )
 
 
 def test_the_timeout_is_what_help_says(capsys):
@@ -156,19 +220,32 @@ def agree():
   asked, answers = processes.AnyProcess(), []
   for question in range(8):
     answers.append(asked(question == 3 and index == 1))
-  big = np.array([2 ** 64 - 1, index, 2 ** 40], np.uint64)
+  big = np.array([2**64 - 1, index, 2**40], np.uint64)
   return {
-      'answers': answers, 'all': processes.all_agree(True),
-      'not all': processes.all_agree(index == 0), 'total': processes.total(big).tolist(),
-      'devices': jax.device_count()}
+    'answers': answers,
+    'all': processes.all_agree(True),
+    'not all': processes.all_agree(index == 0),
+    'total': processes.total(big).tolist(),
+    'devices': jax.device_count(),
+  }
 
 
 def test_all_get_the_same_answers():
   found = results(in_processes(2, agree, devices=2))
   late = processes.AnyProcess.LAG
-  assert found == [{
-      'answers': [number == 3 + late for number in range(8)], 'all': True, 'not all': False,
-      'total': [2 ** 64 - 2, 1, 2 ** 41], 'devices': 4}] * 2
+  assert (
+    found
+    == [
+      {
+        'answers': [number == 3 + late for number in range(8)],
+        'all': True,
+        'not all': False,
+        'total': [2**64 - 2, 1, 2**41],
+        'devices': 4,
+      }
+    ]
+    * 2
+  )
 
 
 def test_alone_nothing_is_asked():
@@ -181,10 +258,14 @@ def test_alone_nothing_is_asked():
 
 def state_of(seed=0):
   rng = np.random.default_rng(seed)
-  return {'params': {'rows': rng.standard_normal((16, 6)).astype(np.float32),
-                     'columns': rng.standard_normal((3, 8)).astype(np.float32),
-                     'whole': rng.standard_normal(5).astype(np.float32)},
-          'stats': {'count': np.int32(seed)}}
+  return {
+    'params': {
+      'rows': rng.standard_normal((16, 6)).astype(np.float32),
+      'columns': rng.standard_normal((3, 8)).astype(np.float32),
+      'whole': rng.standard_normal(5).astype(np.float32),
+    },
+    'stats': {'count': np.int32(seed)},
+  }
 
 
 SPECS = {'rows': PartitionSpec('data'), 'columns': PartitionSpec(None, 'data')}
@@ -193,16 +274,19 @@ SPECS = {'rows': PartitionSpec('data'), 'columns': PartitionSpec(None, 'data')}
 def placed(state, specs):
   """The state with its arrays split as `specs` say; each process holds a part."""
   mesh = parallel.data_mesh()
+
   def place(path, array):
     sharding = NamedSharding(mesh, specs.get(path[-1].key, PartitionSpec()))
     array = np.asarray(array)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
   return jax.tree_util.tree_map_with_path(place, state)
 
 
 def abstract(state, specs):
   return jax.tree.map(
-      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), placed(state, specs))
+    lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), placed(state, specs)
+  )
 
 
 def save_split(folder):
@@ -221,9 +305,13 @@ def read_split(folder):
   expected = {step: state_of(step) for step in (1, 2)}
   store = CheckpointStore(folder)
   found = store.restore_newest(abstract(expected[1], SPECS))
+
   def right(array, value):
-    return all(np.array_equal(np.asarray(shard.data), np.asarray(value)[shard.index])
-               for shard in array.addressable_shards)
+    return all(
+      np.array_equal(np.asarray(shard.data), np.asarray(value)[shard.index])
+      for shard in array.addressable_shards
+    )
+
   same = jax.tree.map(right, found.state, expected[found.step])
   store.close()
   return [found.step, found.record, all(jax.tree.leaves(same))]
@@ -262,8 +350,12 @@ def test_damage_that_one_process_meets_moves_all_to_the_one_before(tmp_path):
   turn_a_bit(folder / '2')
   found = in_processes(2, read_split, folder=str(folder))
   assert results(found) == [[1, {'number': 1}, True]] * 2
-  warnings = [line for _, _, messages in found for line in messages.splitlines()
-              if line.startswith('warning: ')]
+  warnings = [
+    line
+    for _, _, messages in found
+    for line in messages.splitlines()
+    if line.startswith('warning: ')
+  ]
   assert len(warnings) == 1 and 'damaged-2 now, and the run goes on from step 1' in warnings[0]
   assert sorted(p.name for p in folder.iterdir()) == ['1', 'damaged-2']
 
@@ -282,9 +374,13 @@ def fail(index, how):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('index', [0, 1])
-@pytest.mark.parametrize('how,status,line', [
+@pytest.mark.parametrize(
+  'how,status,line',
+  [
     ('input', 2, 'painformer: the disk of this one is full'),
-    ('defect', 1, 'ZeroDivisionError: of this package')])
+    ('defect', 1, 'ZeroDivisionError: of this package'),
+  ],
+)
 def test_one_that_fails_ends_all(index, how, status, line):
   """Each with its own line and status, and nobody waits."""
   found = in_processes(2, fail, index=index, how=how)
@@ -292,20 +388,28 @@ def test_one_that_fails_ends_all(index, how, status, line):
   other_status, _, messages = found[1 - index]
   assert other_status == 1 and 'Traceback' not in messages
   assert messages.splitlines()[-1].startswith(
-      f'painformer: process {index} of 2 has ended (its own messages say why), so this one')
+    f'painformer: process {index} of 2 has ended (its own messages say why), so this one'
+  )
 
 
 # Training.
 
 
-OVERRIDES = {'steps': 12, 'log_every': 3, 'checkpoint_every': 5, 'eval_every': 6,
-             'model.drop_path_rate': 0.2, **SMALL_OVERRIDES}
+OVERRIDES = {
+  'steps': 12,
+  'log_every': 3,
+  'checkpoint_every': 5,
+  'eval_every': 6,
+  'model.drop_path_rate': 0.2,
+  **SMALL_OVERRIDES,
+}
 
 
 @pytest.fixture(scope='module')
 def command(tmp_path_factory):
-  return CommandLine(folder=shared_folder(tmp_path_factory), overrides=OVERRIDES,
-                     flags=QUICK_COMPILE)
+  return CommandLine(
+    folder=shared_folder(tmp_path_factory), overrides=OVERRIDES, flags=QUICK_COMPILE
+  )
 
 
 def near(found, expected):
@@ -328,4 +432,5 @@ def test_processes_train_as_one(command, topology, tmp_path):
   assert 'step 12/12' in messages[0] and 'step ' not in ''.join(messages[1:])
   near(rows(tmp_path / 'together'), rows(tmp_path / 'alone'))
   assert {p.name for p in (tmp_path / 'together').iterdir()} == {
-      p.name for p in (tmp_path / 'alone').iterdir()}
+    p.name for p in (tmp_path / 'alone').iterdir()
+  }

@@ -7,31 +7,37 @@ import pathlib
 import re
 
 import pytest
-
 from conftest import ROOT
-from painformer_jax.cli.config_file import load_config
-from painformer_jax.data.corpus import CORPUS
-from painformer_jax.core.errors import InputError
-from painformer_jax.planning import plan
-from painformer_jax.planning import text as plan_text
-from painformer_jax.parallel import topology
-from painformer_jax.planning.hlo import Collective
-from painformer_jax.planning.tasks import task_sizes
-from painformer_jax.planning.roofline import collective_seconds
-from painformer_jax.training import loop, setup
-from painformer_jax.training.config import from_config_dict
 from tiny_tasks import store_tiny
 from training_runs import SMALL_OVERRIDES, TASKS, small_config
 
-TINY = [f'--config={ROOT}/configs/tiny.py:alpha,beta', '--config.data_dir=nowhere',
-        *(f'--config.{key}={value}' for key, value in SMALL_OVERRIDES.items())]
+from painformer_jax.cli.config_file import load_config
+from painformer_jax.core.errors import InputError
+from painformer_jax.data.corpus import CORPUS
+from painformer_jax.parallel import topology
+from painformer_jax.planning import plan
+from painformer_jax.planning import text as plan_text
+from painformer_jax.planning.hlo import Collective
+from painformer_jax.planning.roofline import collective_seconds
+from painformer_jax.planning.tasks import task_sizes
+from painformer_jax.training import loop, setup
+from painformer_jax.training.config import from_config_dict
+
+TINY = [
+  f'--config={ROOT}/configs/tiny.py:alpha,beta',
+  '--config.data_dir=nowhere',
+  *(f'--config.{key}={value}' for key, value in SMALL_OVERRIDES.items()),
+]
 CLASSES = ['--classes=alpha=3', '--classes=beta=2']
 
 
 def small_request(topology_name, **fields) -> plan.Request:
   return plan.Request(
-      config=small_config('nowhere', **fields).to_dict(), classes=TASKS,
-      sizes=dict.fromkeys(TASKS, 1), topology=topology_name)
+    config=small_config('nowhere', **fields).to_dict(),
+    classes=TASKS,
+    sizes=dict.fromkeys(TASKS, 1),
+    topology=topology_name,
+  )
 
 
 # --- The compiled step against reality.
@@ -53,22 +59,43 @@ def allocated(cache: str) -> dict:
   config = from_config_dict(request.config)
   run = assemble(config, TASKS)
   state = run.make_state()
-  batch = parallel.put_batch(run.mesh, jax.tree.map(
-      lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.batch()))
+  batch = parallel.put_batch(
+    run.mesh, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.batch())
+  )
 
   def held(tree) -> int:
-    return sum(shard.data.nbytes for array in jax.tree.leaves(tree)
-               for shard in array.addressable_shards if shard.device == jax.devices()[0])
+    return sum(
+      shard.data.nbytes
+      for array in jax.tree.leaves(tree)
+      for shard in array.addressable_shards
+      if shard.device == jax.devices()[0]
+    )
 
   # Buffers that are really there, of any array: nothing else lies on the device.
-  live = sum(shard.data.nbytes for array in jax.live_arrays()
-             for shard in array.addressable_shards if shard.device == jax.devices()[0])
-  found = dict(params=held(state.params), optimizer=held(state.opt_state), state=held(state),
-               batch=held(batch), live=live)
-  after = run.train_step().lower(state, batch).compile(
-      compiler_options={'xla_backend_optimization_level': 0})(state, batch)
-  found |= dict(after=held(after), state_after=held(after[0]), leaves=len(jax.tree.leaves(after)),
-                donated=all(leaf.is_deleted() for leaf in jax.tree.leaves(state)))
+  live = sum(
+    shard.data.nbytes
+    for array in jax.live_arrays()
+    for shard in array.addressable_shards
+    if shard.device == jax.devices()[0]
+  )
+  found = dict(
+    params=held(state.params),
+    optimizer=held(state.opt_state),
+    state=held(state),
+    batch=held(batch),
+    live=live,
+  )
+  after = (
+    run.train_step()
+    .lower(state, batch)
+    .compile(compiler_options={'xla_backend_optimization_level': 0})(state, batch)
+  )
+  found |= dict(
+    after=held(after),
+    state_after=held(after[0]),
+    leaves=len(jax.tree.leaves(after)),
+    donated=all(leaf.is_deleted() for leaf in jax.tree.leaves(state)),
+  )
   return {'real': found, 'plan': dataclasses.asdict(program)}
 
 
@@ -86,12 +113,16 @@ def test_its_memory_is_what_a_device_really_holds(on_devices, tmp_path):
   assert real['donated'] and planned['alias_bytes'] == real['state_after']
   assert planned['output_bytes'] == real['after'] + 8 * real['leaves']
   assert planned['peak_bytes'] == (
-      planned['argument_bytes'] + planned['output_bytes'] - planned['alias_bytes']
-      + planned['temporary_bytes'] + planned['code_bytes'])
+    planned['argument_bytes']
+    + planned['output_bytes']
+    - planned['alias_bytes']
+    + planned['temporary_bytes']
+    + planned['code_bytes']
+  )
   # Gradients and activations are among the temporaries.
   assert planned['temporary_bytes'] > real['params']
   # Data parallelism: one sum over all gradients, and little else.
-  gradients, = planned['collectives']
+  (gradients,) = planned['collectives']
   assert gradients['kind'] == 'all-reduce' and gradients['group'] == 4
   assert real['params'] <= gradients['bytes'] < 1.05 * real['params']
 
@@ -109,14 +140,19 @@ def worked_in() -> dict:
     return 1024 * int(re.search(rf'^{name}:\s+(\d+) kB', text, re.M)[1])
 
   config = small_config('nowhere', tasks={task: dict(rows=6144) for task in TASKS})
-  program = plan.compile_step(plan.Request(
-      config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1'))
+  program = plan.compile_step(
+    plan.Request(config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1')
+  )
   run = assemble(from_config_dict(config.to_dict()), TASKS)
   state = run.make_state()
-  batch = parallel.put_batch(run.mesh, jax.tree.map(
-      lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.batch()))
-  step = run.train_step().lower(state, batch).compile(
-      compiler_options={'xla_backend_optimization_level': 0})
+  batch = parallel.put_batch(
+    run.mesh, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.batch())
+  )
+  step = (
+    run.train_step()
+    .lower(state, batch)
+    .compile(compiler_options={'xla_backend_optimization_level': 0})
+  )
   state = jax.block_until_ready(step(state, batch))[0]
   ctypes.CDLL(None).malloc_trim(0)  # What the first step has left.
   pathlib.Path('/proc/self/clear_refs').write_text('5')  # The peak begins anew.
@@ -153,27 +189,44 @@ def test_it_compiles_what_the_loop_runs(tmp_path, monkeypatch):
   with pytest.raises(Seen):
     loop.pretrain(config, tmp_path / 'run')
   import jax
+
   with pytest.raises(Seen):
-    plan.compile_step(plan.Request(
-        config=dataclasses.asdict(config), classes=TASKS, sizes=dict.fromkeys(TASKS, 1),
-        topology='cpu:1'))
+    plan.compile_step(
+      plan.Request(
+        config=dataclasses.asdict(config),
+        classes=TASKS,
+        sizes=dict.fromkeys(TASKS, 1),
+        topology='cpu:1',
+      )
+    )
   (by_loop, loop_options), (by_plan, plan_options) = seen
   assert len(by_loop) == len(by_plan) == 3 and by_loop[0].mixing['alpha'].mixup == 0.5
   assert by_loop[0] == by_plan[0] and by_loop[2] == by_plan[2]
   assert loop_options == plan_options and loop_options['state_shardings'].params
   weights = {'a/kernel': jax.ShapeDtypeStruct((2, 3), 'float32')}
   assert str(jax.eval_shape(by_loop[1].init, weights)) == str(
-      jax.eval_shape(by_plan[1].init, weights))
+    jax.eval_shape(by_plan[1].init, weights)
+  )
 
 
 def counted_flops() -> dict:
   """Of a step in which products outweigh all else: one token, many rows, no loops."""
   config = small_config('nowhere')
-  config.model.update(image_size=4, stem_width=16, widths=(128,), mixers=('a',), heads=(2,),
-                      mlp_ratios=(4,), depthwise='shift')
+  config.model.update(
+    image_size=4,
+    stem_width=16,
+    widths=(128,),
+    mixers=('a',),
+    heads=(2,),
+    mlp_ratios=(4,),
+    depthwise='shift',
+  )
   config.tasks = {task: dict(rows=256) for task in TASKS}
-  return dataclasses.asdict(plan.compile_step(plan.Request(
-      config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1')))
+  return dataclasses.asdict(
+    plan.compile_step(
+      plan.Request(config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1')
+    )
+  )
 
 
 @pytest.mark.slow
@@ -188,11 +241,22 @@ def test_its_flops_are_those_of_the_formula(on_devices):
 # --- Machines and tasks.
 
 
-@pytest.mark.parametrize(('text', 'shape', 'chips'), [
-    ('v5e:2x2', (2, 2), 4), ('v5e:16x16', (16, 16), 256), ('v6e:4x8', (4, 8), 32),
-    ('v5p:8x16x16', (8, 16, 16), 2048), ('h100:1', (1, 1), 1), ('h100:8', (1, 8), 8),
-    ('h100:16', (2, 8), 16), ('cpu:8', (8,), 8), ('1*v5e:4x4', (4, 4), 16),
-    ('2*v5e:4x4', (4, 4), 32), ('16*v5p:2x2x2', (2, 2, 2), 128)])
+@pytest.mark.parametrize(
+  ('text', 'shape', 'chips'),
+  [
+    ('v5e:2x2', (2, 2), 4),
+    ('v5e:16x16', (16, 16), 256),
+    ('v6e:4x8', (4, 8), 32),
+    ('v5p:8x16x16', (8, 16, 16), 2048),
+    ('h100:1', (1, 1), 1),
+    ('h100:8', (1, 8), 8),
+    ('h100:16', (2, 8), 16),
+    ('cpu:8', (8,), 8),
+    ('1*v5e:4x4', (4, 4), 16),
+    ('2*v5e:4x4', (4, 4), 32),
+    ('16*v5p:2x2x2', (2, 2, 2), 128),
+  ],
+)
 def test_topologies_by_name(text, shape, chips):
   found = topology.parse(text)
   assert (found.shape, found.chips, found.text) == (shape, chips, text)
@@ -200,13 +264,27 @@ def test_topologies_by_name(text, shape, chips):
   assert found.nodes == (shape[0] if 'h100' in text else found.slices)
 
 
-@pytest.mark.parametrize(('text', 'part'), [
-    ('v9:2x2', 'no chip'), ('', 'no chip'), ('v5e', 'v5e:4x4'), ('v5e:4', 'v5e:4x4'),
-    ('v5p:4x4', 'v5p:4x4x4'), ('v5e:0x4', 'v5e:4x4'), ('h100:12', 'multiple of 8'),
-    ('h100:2x4', 'h100:8'), ('cpu:-1', 'cpu:8'), ('v5e:4x4:2', 'v5e:4x4'),
-    ('0*v5e:4x4', '2*v5e:4x4'), ('*v5e:4x4', '2*v5e:4x4'), ('2*2*v5e:4x4', '2*v5e:4x4'),
-    ('-1*v5e:4x4', '2*v5e:4x4'), ('2*h100:8', 'name all GPUs, such as h100:16'),
-    ('2*cpu:8', 'of TPUs')])
+@pytest.mark.parametrize(
+  ('text', 'part'),
+  [
+    ('v9:2x2', 'no chip'),
+    ('', 'no chip'),
+    ('v5e', 'v5e:4x4'),
+    ('v5e:4', 'v5e:4x4'),
+    ('v5p:4x4', 'v5p:4x4x4'),
+    ('v5e:0x4', 'v5e:4x4'),
+    ('h100:12', 'multiple of 8'),
+    ('h100:2x4', 'h100:8'),
+    ('cpu:-1', 'cpu:8'),
+    ('v5e:4x4:2', 'v5e:4x4'),
+    ('0*v5e:4x4', '2*v5e:4x4'),
+    ('*v5e:4x4', '2*v5e:4x4'),
+    ('2*2*v5e:4x4', '2*v5e:4x4'),
+    ('-1*v5e:4x4', '2*v5e:4x4'),
+    ('2*h100:8', 'name all GPUs, such as h100:16'),
+    ('2*cpu:8', 'of TPUs'),
+  ],
+)
 def test_other_topologies_are_refused(text, part):
   with pytest.raises(InputError, match=re.escape(part)):
     topology.parse(text)
@@ -253,21 +331,48 @@ def test_classes_come_from_what_is_known_first(tmp_path):
 
 def planned(**fields) -> plan_text.Plan:
   """A step on 16 GPUs: 1 ms of arithmetic, 2 ms of traffic."""
-  return plan_text.Plan(epochs=2, samples=36_000_000, program=plan.Program(**{
-      'topology': 'h100:16', 'chips': 16, 'mesh': {'slices': 2, 'data': 8, 'classes': 1},
-      'images': 1600, 'model': 'painformer at 224', 'model_flops': 4.945e9, 'gate_flops': 0.0,
-      'parts_flops': 0.0, 'remat': 'all', 'compiler': 'jax', 'flags': '', 'compile_seconds': 1.0,
-      'parameter_bytes': 10 ** 8, 'optimizer_bytes': 2 * 10 ** 8, 'other_state_bytes': 0,
-      'batch_bytes': 1, 'argument_bytes': 1, 'output_bytes': 1, 'alias_bytes': 1,
-      'temporary_bytes': 10 ** 10, 'code_bytes': 0, 'peak_bytes': 2 * 10 ** 10,
-      'flops': 989e9, 'traffic_bytes': 6.7e9, 'accessed_bytes': None, 'unknown_loops': 0,
-      **fields}))
+  return plan_text.Plan(
+    epochs=2,
+    samples=36_000_000,
+    program=plan.Program(
+      **{
+        'topology': 'h100:16',
+        'chips': 16,
+        'mesh': {'slices': 2, 'data': 8, 'classes': 1},
+        'images': 1600,
+        'model': 'painformer at 224',
+        'model_flops': 4.945e9,
+        'gate_flops': 0.0,
+        'parts_flops': 0.0,
+        'remat': 'all',
+        'compiler': 'jax',
+        'flags': '',
+        'compile_seconds': 1.0,
+        'parameter_bytes': 10**8,
+        'optimizer_bytes': 2 * 10**8,
+        'other_state_bytes': 0,
+        'batch_bytes': 1,
+        'argument_bytes': 1,
+        'output_bytes': 1,
+        'alias_bytes': 1,
+        'temporary_bytes': 10**10,
+        'code_bytes': 0,
+        'peak_bytes': 2 * 10**10,
+        'flops': 989e9,
+        'traffic_bytes': 6.7e9,
+        'accessed_bytes': None,
+        'unknown_loops': 0,
+        **fields,
+      }
+    ),
+  )
 
 
 def test_the_slowest_part_decides():
   estimate = planned().roofline
   assert estimate.seconds == pytest.approx(
-      {'arithmetic': 1e-3, 'memory': 2e-3, 'interconnect': 0.0})
+    {'arithmetic': 1e-3, 'memory': 2e-3, 'interconnect': 0.0}
+  )
   assert estimate.bound == 'memory' and estimate.images_per_second == pytest.approx(800e3)
   assert estimate.mfu == pytest.approx(0.25)  # Half the arithmetic, twice the time.
   record = planned().record()
@@ -279,27 +384,39 @@ def test_the_slowest_part_decides():
     assert by_formula.seconds['arithmetic'] == pytest.approx(1e-3)
 
 
-@pytest.mark.parametrize(('kind', 'group', 'nodes', 'links', 'network'), [
-    ('all-reduce', 8, 1, 2 * 7 / 8, 0), ('all-reduce', 16, 2, 2 * 7 / 8, 2 / 2 / 8),
-    ('reduce-scatter', 16, 2, 7 / 8, 1 / 2 / 8), ('all-gather', 16, 2, 14, 1),
-    ('all-to-all', 16, 2, 7 / 16, 1 / 2), ('collective-permute', 8, 1, 1, 0),
-    ('collective-permute', 16, 2, 0, 1), ('all-reduce', 2, 1, 1, 0), ('all-reduce', 1, 1, 0, 0),
+@pytest.mark.parametrize(
+  ('kind', 'group', 'nodes', 'links', 'network'),
+  [
+    ('all-reduce', 8, 1, 2 * 7 / 8, 0),
+    ('all-reduce', 16, 2, 2 * 7 / 8, 2 / 2 / 8),
+    ('reduce-scatter', 16, 2, 7 / 8, 1 / 2 / 8),
+    ('all-gather', 16, 2, 14, 1),
+    ('all-to-all', 16, 2, 7 / 16, 1 / 2),
+    ('collective-permute', 8, 1, 1, 0),
+    ('collective-permute', 16, 2, 0, 1),
+    ('all-reduce', 2, 1, 1, 0),
+    ('all-reduce', 1, 1, 0, 0),
     # One chip of each node, and two of each: of the same size as groups within a node.
-    ('all-reduce', 2, 2, 0, 1), ('all-reduce', 4, 2, 1, 2 / 2 / 2)])
+    ('all-reduce', 2, 2, 0, 1),
+    ('all-reduce', 4, 2, 1, 2 / 2 / 2),
+  ],
+)
 def test_collectives_over_links_and_network(kind, group, nodes, links, network):
-  one = Collective(kind=kind, group=group, nodes=nodes, count=1, bytes=10 ** 9)
+  one = Collective(kind=kind, group=group, nodes=nodes, count=1, bytes=10**9)
   expected = 1e9 * (links / 450e9 + network / 50e9)
   assert collective_seconds([one], topology.parse('h100:16')) == pytest.approx(expected)
   assert collective_seconds([one, one], topology.parse('h100:16')) == pytest.approx(2 * expected)
 
 
 def test_all_of_a_tpu_slice_is_joined_by_links():
-  one = Collective(kind='all-reduce', group=256, count=1, bytes=10 ** 8)
+  one = Collective(kind='all-reduce', group=256, count=1, bytes=10**8)
   assert collective_seconds([one], topology.parse('v5e:16x16')) == pytest.approx(
-      2 * 255 / 256 * 1e8 / 200e9)
-  between = Collective(kind='all-reduce', group=2, nodes=2, count=1, bytes=10 ** 8)
+    2 * 255 / 256 * 1e8 / 200e9
+  )
+  between = Collective(kind='all-reduce', group=2, nodes=2, count=1, bytes=10**8)
   assert collective_seconds([between], topology.parse('2*v5e:16x16')) == pytest.approx(
-      1e8 / 3.125e9)
+    1e8 / 3.125e9
+  )
 
 
 def lines_of(**fields) -> dict[str, str]:
@@ -318,9 +435,10 @@ def test_the_mesh_is_said_and_how_it_lies():
   assert 'the chips are 1 slice' in one and 'named 2*v5e:4x4' in one
   two = lines_of(topology='2*v5e:4x2')['mesh']
   assert 'a slice has 8 chips' in two and '3.1 GB/s a chip, an assumption' in two
-  crossing = Collective(kind='all-reduce', group=16, nodes=2, count=3, bytes=10 ** 6)
+  crossing = Collective(kind='all-reduce', group=16, nodes=2, count=3, bytes=10**6)
   assert lines_of(collectives=(crossing,))['collectives'] == (
-      '3 all-reduce over 16 chips of 2 nodes, 1.0 MB')
+    '3 all-reduce over 16 chips of 2 nodes, 1.0 MB'
+  )
 
 
 def test_it_is_said_how_the_program_differs_from_that_of_a_run():
@@ -328,7 +446,8 @@ def test_it_is_said_how_the_program_differs_from_that_of_a_run():
   assert "without Triton's kernels" in said and 'without XLA_FLAGS; launch/with.sh gpu' in said
   assert lines_of(flags='--xla_a=1')['compiled'].endswith('with XLA_FLAGS=--xla_a=1')
   assert lines_of(topology='v5e:4x4')['compiled'] == (
-      'without LIBTPU_INIT_ARGS; launch/with.sh tpu sets some')
+    'without LIBTPU_INIT_ARGS; launch/with.sh tpu sets some'
+  )
   assert lines_of(topology='cpu:16')['compiled'] == 'not optimised'
   table = plan_text.table([planned(), planned(), planned(topology='v5e:4x4')]).splitlines()
   assert [line.partition(':')[0] for line in table[-2:]] == ['cuda', 'tpu']
@@ -352,17 +471,18 @@ def test_words_tell_facts_from_estimates():
   lines = plan_text.describe(planned()).splitlines()
   facts = next(i for i, line in enumerate(lines) if 'Facts about the program' in line)
   estimates = next(i for i, line in enumerate(lines) if line.startswith('Roofline, an estimate'))
-  peak, = [i for i, line in enumerate(lines) if 'peak memory' in line]
-  mfu, = [i for i, line in enumerate(lines) if 'MFU' in line]
+  (peak,) = [i for i, line in enumerate(lines) if 'peak memory' in line]
+  (mfu,) = [i for i, line in enumerate(lines) if 'MFU' in line]
   assert facts < peak < estimates < mfu
   assert 'on-chip' not in '\n'.join(lines)
   assert 'memory 2 ms (4 if on-chip memory saved nothing)' in plan_text.describe(
-      planned(accessed_bytes=13.4e9))
+    planned(accessed_bytes=13.4e9)
+  )
   assert '20.0 GB of 76.5 GB (26.1%)' in lines[peak] and '25.0%' in lines[mfu]
 
 
 def test_what_does_not_fit_is_said():
-  full = planned(peak_bytes=77 * 10 ** 9)  # Of 85 GB, of which XLA takes nine tenths.
+  full = planned(peak_bytes=77 * 10**9)  # Of 85 GB, of which XLA takes nine tenths.
   assert full.fits is False and 'does not fit' in plan_text.describe(full)
   failed = planned(failure='needs 20G of 15.75G', peak_bytes=None, flops=None)
   assert failed.fits is False and failed.roofline is None
@@ -373,9 +493,17 @@ def test_what_does_not_fit_is_said():
   assert 'No estimate' in plan_text.describe(planned(topology='cpu:16'))
 
 
-@pytest.mark.parametrize(('amount', 'text'), [
-    (0, '0 B'), (999, '999 B'), (1000, '1.0 kB'), (97.44e6, '97.4 MB'), (11e9, '11.0 GB'),
-    (2e12, '2.0 TB')])
+@pytest.mark.parametrize(
+  ('amount', 'text'),
+  [
+    (0, '0 B'),
+    (999, '999 B'),
+    (1000, '1.0 kB'),
+    (97.44e6, '97.4 MB'),
+    (11e9, '11.0 GB'),
+    (2e12, '2.0 TB'),
+  ],
+)
 def test_sizes_in_words(amount, text):
   assert plan_text.size(amount) == text
 

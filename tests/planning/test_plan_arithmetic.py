@@ -16,11 +16,14 @@ from painformer_jax.models.config import PRESETS, PainFormerConfig
 def counted(config: PainFormerConfig) -> int:
   """Multiply-adds of all products and convolutions in one image's forward pass."""
   size = config.image_size
+
   def forward(arrays, image):
     output = functional.from_variables(config, arrays)(image)
     return output.embedding if output.logits is None else output.logits
+
   jaxpr = jax.make_jaxpr(forward)(
-      functional.abstract_variables(config), jax.ShapeDtypeStruct((1, size, size, 3), 'float32'))
+    functional.abstract_variables(config), jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
+  )
   return _inside(jaxpr.jaxpr)
 
 
@@ -75,15 +78,22 @@ def test_any_shape_does_what_the_formula_says(data):
   count = data.draw(stages)
   heads = data.draw(st.lists(st.sampled_from((1, 2)), min_size=count, max_size=count))
   config = PainFormerConfig(
-      image_size=data.draw(st.integers(2 ** (count + 1), 40)), stem_width=data.draw(
-          st.integers(1, 5)), heads=tuple(heads),
-      widths=tuple(4 * data.draw(st.integers(1, 3)) for _ in heads),
-      mixers=tuple(data.draw(st.text('sa', min_size=1, max_size=2)) for _ in heads),
-      mlp_ratios=tuple(data.draw(st.integers(1, 3)) for _ in heads), post_heads=2,
-      post_mlp_ratio=data.draw(st.integers(1, 3)), post_blocks=data.draw(st.integers(0, 2)),
-      num_classes=data.draw(st.sampled_from((0, 3))), gate='dft', depthwise='conv')
+    image_size=data.draw(st.integers(2 ** (count + 1), 40)),
+    stem_width=data.draw(st.integers(1, 5)),
+    heads=tuple(heads),
+    widths=tuple(4 * data.draw(st.integers(1, 3)) for _ in heads),
+    mixers=tuple(data.draw(st.text('sa', min_size=1, max_size=2)) for _ in heads),
+    mlp_ratios=tuple(data.draw(st.integers(1, 3)) for _ in heads),
+    post_heads=2,
+    post_mlp_ratio=data.draw(st.integers(1, 3)),
+    post_blocks=data.draw(st.integers(0, 2)),
+    num_classes=data.draw(st.sampled_from((0, 3))),
+    gate='dft',
+    depthwise='conv',
+  )
   assert counted(config) == (
-      sum(arithmetic.multiply_adds(config).values()) + arithmetic.gate_multiply_adds(config))
+    sum(arithmetic.multiply_adds(config).values()) + arithmetic.gate_multiply_adds(config)
+  )
 
 
 @pytest.mark.parametrize('name', ['painformer_nano', 'painformer'])
@@ -94,12 +104,14 @@ def test_moments_of_a_batch_in_parts_take_what_their_program_does(name):
 
   def summed(parameters, statistics, parts):
     found = functional.stem_moments(
-        config, {**parameters, **statistics}, parts, prepare=lambda images: images)
+      config, {**parameters, **statistics}, parts, prepare=lambda images: images
+    )
     return sum(leaf.sum() for leaf in jax.tree.leaves(found))
 
   jaxpr = jax.make_jaxpr(jax.grad(summed))(
-      {k: v for k, v in arrays.items() if k in learned},
-      {k: v for k, v in arrays.items() if k not in learned},
-      jax.ShapeDtypeStruct((2, 3, size, size, 3), 'float32'))
+    {k: v for k, v in arrays.items() if k in learned},
+    {k: v for k, v in arrays.items() if k not in learned},
+    jax.ShapeDtypeStruct((2, 3, size, size, 3), 'float32'),
+  )
   # One turn of each loop counts: 3 images.
   assert 2 * _inside(jaxpr.jaxpr) == 3 * arithmetic.moments_flops(config)

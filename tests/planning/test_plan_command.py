@@ -5,20 +5,27 @@ import json
 import sys
 
 import pytest
+from test_plan import CLASSES, TINY, planned, small_request
 
 from painformer_jax.cli.main import main
 from painformer_jax.core.errors import InputError
-from painformer_jax.planning import plan
 from painformer_jax.parallel import topology
+from painformer_jax.planning import plan
 from painformer_jax.training.config import from_config_dict
-from test_plan import CLASSES, TINY, planned, small_request
 
 
 @pytest.mark.slow
 def test_a_sweep_from_the_command_line(painformer, tmp_path):
   done = painformer(
-      'plan', *TINY, *CLASSES, '--topology=cpu:2', '--sweep=per-chip=2,4', '--epochs=3',
-      f'--json={tmp_path}/plan.json', f'--plot={tmp_path}/plan.png')
+    'plan',
+    *TINY,
+    *CLASSES,
+    '--topology=cpu:2',
+    '--sweep=per-chip=2,4',
+    '--epochs=3',
+    f'--json={tmp_path}/plan.json',
+    f'--plot={tmp_path}/plan.png',
+  )
   assert done.returncode == 0, done.stderr[-2000:]
   header, small, large, note = done.stdout.splitlines()
   assert header.split()[:2] == ['per-chip', 'chips'] and 'estimates' in note
@@ -45,9 +52,13 @@ def compiled(monkeypatch):
       raise InputError('the compiler said no')
     chips = topology.parse(request.topology).chips
     return dataclasses.replace(
-        planned().program, topology=request.topology, chips=chips,
-        mesh={'slices': 1, 'data': chips, 'classes': 1}, remat=config.remat,
-        images=sum(config.rows.values()))
+      planned().program,
+      topology=request.topology,
+      chips=chips,
+      mesh={'slices': 1, 'data': chips, 'classes': 1},
+      remat=config.remat,
+      images=sum(config.rows.values()),
+    )
 
   monkeypatch.setattr(plan, 'run_apart', stand_in)
   monkeypatch.setattr(topology, 'check_compiler', lambda _: None)
@@ -56,13 +67,28 @@ def compiled(monkeypatch):
 
 def test_every_combination_of_a_sweep_is_compiled(compiled, tmp_path, capsys):
   path = tmp_path / 'plan.json'
-  assert main(['plan', *TINY, *CLASSES, '--per-chip=2', '--sweep=topology=cpu:2,2*v5e:2x2,h100:8',
-               '--sweep=remat=all,inputs', '--sweep=config.sharding.state=replicated,fsdp',
-               f'--json={path}']) == 0
+  assert (
+    main(
+      [
+        'plan',
+        *TINY,
+        *CLASSES,
+        '--per-chip=2',
+        '--sweep=topology=cpu:2,2*v5e:2x2,h100:8',
+        '--sweep=remat=all,inputs',
+        '--sweep=config.sharding.state=replicated,fsdp',
+        f'--json={path}',
+      ]
+    )
+    == 0
+  )
   settings = [(r.topology, r.config['remat'], r.config['sharding']['state']) for r in compiled]
   assert settings == [
-      (name, remat, state) for name in ('cpu:2', '2*v5e:2x2', 'h100:8')
-      for remat in ('all', 'inputs') for state in ('replicated', 'fsdp')]
+    (name, remat, state)
+    for name in ('cpu:2', '2*v5e:2x2', 'h100:8')
+    for remat in ('all', 'inputs')
+    for state in ('replicated', 'fsdp')
+  ]
   records = json.loads(path.read_text())
   assert [tuple(r['settings'].values()) for r in records] == settings
   assert list(records[0]['settings']) == ['topology', 'remat', 'sharding.state']
@@ -81,16 +107,26 @@ def test_a_sweep_goes_on_after_a_failure_and_tells_it(compiled, tmp_path, capsys
   out, err = capsys.readouterr()
   assert [row.split()[0] for row in out.splitlines()[1:3]] == ['all', 'inputs']
   assert [r['settings'] for r in json.loads(path.read_text())] == [
-      {'remat': 'all'}, {'remat': 'inputs'}]
+    {'remat': 'all'},
+    {'remat': 'inputs'},
+  ]
   assert 'remat products: the compiler said no' in err.splitlines()[2]
   assert err.splitlines()[-1] == (
-      'painformer: 1 of 3 did not compile; remat products: the compiler said no')
+    'painformer: 1 of 3 did not compile; remat products: the compiler said no'
+  )
 
 
 def test_where_nothing_compiles_nothing_is_written(compiled, tmp_path, capsys):
   path = tmp_path / 'plan.json'
-  arguments = ['plan', *TINY, *CLASSES, '--topology=cpu:2', '--per-chip=2', f'--json={path}',
-               '--config.remat=products']
+  arguments = [
+    'plan',
+    *TINY,
+    *CLASSES,
+    '--topology=cpu:2',
+    '--per-chip=2',
+    f'--json={path}',
+    '--config.remat=products',
+  ]
   for more in ([], ['--sweep=model.gate=fft,dft']):
     assert main([*arguments, *more]) == 2
     out, err = capsys.readouterr()
@@ -99,7 +135,9 @@ def test_where_nothing_compiles_nothing_is_written(compiled, tmp_path, capsys):
   assert len(compiled) == 3  # All of a sweep are tried.
 
 
-@pytest.mark.parametrize(('arguments', 'part'), [
+@pytest.mark.parametrize(
+  ('arguments', 'part'),
+  [
     ([], 'name a --topology'),
     (['--topology=v7'], 'no chip'),
     (['--topology=cpu:2', '--per-chip=0'], '--per-chip 0'),
@@ -113,10 +151,12 @@ def test_where_nothing_compiles_nothing_is_written(compiled, tmp_path, capsys):
     (['--topology=cpu:2', '--epochs=0'], 'above 0'),
     (['--topology=cpu:2', '--json=no/such/folder.json'], 'no folder'),
     (['--topology=cpu:2', '--plot=plan.doc'], '.png'),
-    (['--topology=cpu:2', '--classes=gamma=3'], 'write it as TASK=N')])
+    (['--topology=cpu:2', '--classes=gamma=3'], 'write it as TASK=N'),
+  ],
+)
 def test_bad_arguments_are_one_line(arguments, part, capsys):
   assert main(['plan', *TINY, *CLASSES, *arguments]) == 2
-  line, = capsys.readouterr().err.splitlines()
+  (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('painformer: ') and part in line
 
 
@@ -131,10 +171,12 @@ def test_a_compiler_that_dies_is_reported(monkeypatch):
     plan.run_apart(small_request('cpu:2'))
 
 
-@pytest.mark.parametrize(('name', 'module', 'extra'), [
-    ('v5e:2x2', 'libtpu', 'tpu'), ('h100:8', 'jax_cuda12_plugin', 'plan-gpu')])
+@pytest.mark.parametrize(
+  ('name', 'module', 'extra'),
+  [('v5e:2x2', 'libtpu', 'tpu'), ('h100:8', 'jax_cuda12_plugin', 'plan-gpu')],
+)
 def test_a_missing_compiler_names_its_extra(name, module, extra, capsys, monkeypatch):
   monkeypatch.setitem(sys.modules, module, None)
   assert main(['plan', *TINY, *CLASSES, f'--topology={name}']) == 2
-  line, = capsys.readouterr().err.splitlines()
+  (line,) = capsys.readouterr().err.splitlines()
   assert f"'.[{extra}]'" in line and module in line

@@ -4,34 +4,44 @@ import dataclasses
 import importlib.util
 
 import pytest
-
-from painformer_jax.planning import plan
-from painformer_jax.planning import text as plan_text
-from painformer_jax.parallel import topology
 from test_plan import small_request
 from training_runs import TASKS, small_config
+
+from painformer_jax.parallel import topology
+from painformer_jax.planning import plan
+from painformer_jax.planning import text as plan_text
 
 
 def needs(module: str):
   return pytest.mark.skipif(
-      importlib.util.find_spec(module) is None, reason=f'needs {module}, which is not installed')
+    importlib.util.find_spec(module) is None, reason=f'needs {module}, which is not installed'
+  )
 
 
 def compiled_with_dft(name: str, *, sharding=None, **model) -> plan.Program:
   """The small step, two rows a task and chip."""
   rows = 2 * topology.parse(name).chips
-  return plan.run_apart(small_request(
-      name, tasks={task: dict(rows=rows) for task in TASKS}, sharding=sharding or {}, model={
-          **small_config('nowhere').model.to_dict(), 'gate': 'dft', **model}))
+  return plan.run_apart(
+    small_request(
+      name,
+      tasks={task: dict(rows=rows) for task in TASKS},
+      sharding=sharding or {},
+      model={**small_config('nowhere').model.to_dict(), 'gate': 'dft', **model},
+    )
+  )
 
 
-@pytest.mark.parametrize('name', [
+@pytest.mark.parametrize(
+  'name',
+  [
     pytest.param('v5e:2x2', marks=needs('libtpu')),
     pytest.param('v5p:2x2x1', marks=[needs('libtpu'), pytest.mark.slow]),
     pytest.param('v6e:2x2', marks=[needs('libtpu'), pytest.mark.slow]),
     pytest.param('h100:2', marks=needs('jax_cuda12_plugin')),
     pytest.param('h100:8', marks=[needs('jax_cuda12_plugin'), pytest.mark.slow]),
-    pytest.param('h100:16', marks=[needs('jax_cuda12_plugin'), pytest.mark.slow])])
+    pytest.param('h100:16', marks=[needs('jax_cuda12_plugin'), pytest.mark.slow]),
+  ],
+)
 def test_programs_for_real_chips(name):
   program = compiled_with_dft(name)
   assert program.failure is None and program.chips == topology.parse(name).chips
@@ -41,7 +51,7 @@ def test_programs_for_real_chips(name):
   assert (program.flops is None) == (program.accessed_bytes is None) == name.startswith('h')
   summed = sum(c.bytes for c in program.collectives if c.kind == 'all-reduce')
   assert program.parameter_bytes <= summed < 1.1 * program.parameter_bytes
-  result = plan_text.Plan(program=program, epochs=1, samples=10 ** 6)
+  result = plan_text.Plan(program=program, epochs=1, samples=10**6)
   assert result.fits and 0 < result.roofline.mfu < 1
   # Nodes as a run finds them: sums over all chips go over the network between.
   nodes = topology.parse(name).nodes
@@ -56,9 +66,9 @@ def test_groups_of_two_gpus_within_and_across_nodes():
   gathered = {}
   for slices in (8, 1):
     program = compiled_with_dft(
-        'h100:16', widths=(32, 64), sharding={'state': 'fsdp', 'slices': slices})
-    gathered[slices] = {
-        (c.group, c.nodes) for c in program.collectives if c.kind == 'all-gather'}
+      'h100:16', widths=(32, 64), sharding={'state': 'fsdp', 'slices': slices}
+    )
+    gathered[slices] = {(c.group, c.nodes) for c in program.collectives if c.kind == 'all-gather'}
     assert program.mesh['slices'] == slices
   assert gathered == {8: {(2, 1)}, 1: {(16, 2)}}
 
@@ -75,18 +85,26 @@ def test_a_program_over_two_slices_of_tpus():
   assert {(c.kind, c.group, c.nodes) for c in crossing} == {('all-reduce', 2, 2)}
   assert two.parameter_bytes / 4 <= sum(c.bytes for c in crossing) < 4 * two.parameter_bytes
   assert all(c.group == 4 for c in two.collectives if c.nodes == 1)
-  seconds = [plan_text.Plan(program=program, epochs=1, samples=1).roofline.seconds
-             for program in (one, two)]
+  seconds = [
+    plan_text.Plan(program=program, epochs=1, samples=1).roofline.seconds for program in (one, two)
+  ]
   assert seconds[1]['interconnect'] > 3 * seconds[0]['interconnect']
 
 
 @needs('libtpu')
 def test_a_program_that_does_not_fit():
   request = small_request('v5e:2x2')
-  program = plan.run_apart(dataclasses.replace(request, config={
-      **request.config, 'batch': 4 * 2 ** 25, 'rows_multiple': 4,
-      'tasks': {task: {} for task in TASKS}}))
+  program = plan.run_apart(
+    dataclasses.replace(
+      request,
+      config={
+        **request.config,
+        'batch': 4 * 2**25,
+        'rows_multiple': 4,
+        'tasks': {task: {} for task in TASKS},
+      },
+    )
+  )
   assert 'exceed' in program.failure.lower() and program.peak_bytes is None
   assert program.batch_bytes > 16 * topology.GIB
-  assert 'does not fit' in plan_text.describe(
-      plan_text.Plan(program=program, epochs=1, samples=1))
+  assert 'does not fit' in plan_text.describe(plan_text.Plan(program=program, epochs=1, samples=1))

@@ -24,7 +24,13 @@ from painformer_jax.report.embeddings import untrained_backbone
 from painformer_jax.report.interval import accuracy_interval, effective_count, wilson
 from painformer_jax.report.page import html_page
 from painformer_jax.report.probe import (
-    Probe, STRENGTHS, chance, is_unbalanced, linear_probe, verdict)
+  STRENGTHS,
+  Probe,
+  chance,
+  is_unbalanced,
+  linear_probe,
+  verdict,
+)
 from painformer_jax.report.results import Results, TaskResult
 from painformer_jax.training.state import BACKBONE, group, initial_state
 
@@ -99,6 +105,7 @@ def test_chance_and_balance():
   assert is_unbalanced(np.array([0, 0, 0, 2]))
   assert not is_unbalanced(np.array([0, 0, 0, 2, 2, 2, 5, 5]))
 
+
 # Probes and baselines.
 
 
@@ -113,9 +120,11 @@ def _probe(spread=0.3, *, test_label=None, scale=1.0):
   train, train_label = _clusters(60, classes=4, spread=spread, seed=0)
   test, label = _clusters(40, classes=4, spread=spread, seed=1)
   return linear_probe(
-      (train * scale).astype(np.float32), train_label,
-      test=(test * scale).astype(np.float32),
-      test_label=label if test_label is None else test_label)
+    (train * scale).astype(np.float32),
+    train_label,
+    test=(test * scale).astype(np.float32),
+    test_label=label if test_label is None else test_label,
+  )
 
 
 def test_probe_tells_clusters_apart():
@@ -142,8 +151,11 @@ def test_probe_never_sees_test_labels():
 def test_probe_of_noise_is_at_chance():
   rng = np.random.default_rng(0)
   result = linear_probe(
-      rng.normal(size=(100, 20)), rng.integers(0, 2, 100),
-      test=rng.normal(size=(100, 20)), test_label=rng.integers(0, 2, 100))
+    rng.normal(size=(100, 20)),
+    rng.integers(0, 2, 100),
+    test=rng.normal(size=(100, 20)),
+    test_label=rng.integers(0, 2, 100),
+  )
   assert verdict(result.interval, 0.5) == 'at chance'
 
 
@@ -159,16 +171,18 @@ def test_probe_with_a_class_of_one_image_goes_without_cross_validation():
 
 def test_probe_of_a_single_class_is_an_error():
   with pytest.raises(ValueError, match='one class'):
-    linear_probe(np.zeros((4, 2)), np.ones(4, int), test=np.zeros((1, 2)),
-                 test_label=np.ones(1, int))
+    linear_probe(
+      np.zeros((4, 2)), np.ones(4, int), test=np.zeros((1, 2)), test_label=np.ones(1, int)
+    )
 
 
 def test_macro_f1_shows_what_accuracy_hides():
   """A probe that always names the big class."""
   rng = np.random.default_rng(0)
   label = np.repeat([0, 1], [90, 10])
-  result = linear_probe(rng.normal(size=(100, 3)) * 1e-3, label,
-                        test=rng.normal(size=(100, 3)) * 1e-3, test_label=label)
+  result = linear_probe(
+    rng.normal(size=(100, 3)) * 1e-3, label, test=rng.normal(size=(100, 3)) * 1e-3, test_label=label
+  )
   assert result.accuracy >= 0.85
   assert result.macro_f1 < 0.6
 
@@ -182,8 +196,7 @@ def test_components_are_those_of_scikit_learn(n, width, seed):
   ours = pca.fit(rows, count)
   theirs = decomposition.PCA(count, svd_solver='full').fit(rows)
   assert ours.axes @ ours.axes.T == pytest.approx(np.eye(count), abs=1e-9)
-  assert np.abs(ours.project(rows)) == pytest.approx(
-      np.abs(theirs.transform(rows)), abs=1e-6)
+  assert np.abs(ours.project(rows)) == pytest.approx(np.abs(theirs.transform(rows)), abs=1e-6)
   assert ours.shares == pytest.approx(theirs.explained_variance_ratio_, abs=1e-9)
 
 
@@ -201,22 +214,25 @@ def test_pixel_baseline_names_the_nearest_image():
   test = np.clip(train.astype(int) + rng.integers(-9, 10, train.shape), 0, 255)
   result = pixel_baseline(train, label, test=test.astype(np.uint8), test_label=label)
   assert (result.accuracy, result.size, result.components) == (1.0, 8, 20)
-  shifted = pixel_baseline(train, label, test=test.astype(np.uint8),
-                           test_label=(label + 1) % 5)
+  shifted = pixel_baseline(train, label, test=test.astype(np.uint8), test_label=(label + 1) % 5)
   assert shifted.accuracy == 0.0
 
 
 @pytest.mark.slow
 def test_untrained_backbone_is_where_a_run_of_that_seed_starts():
   config = registry.make_config('painformer_nano')
-  state = jax.jit(lambda: initial_state(
-      config, classes={'a': 2}, learned_weighting=True, optimizer=optax.sgd(1.0), seed=3),
-      compiler_options={'xla_backend_optimization_level': 0})()
+  state = jax.jit(
+    lambda: initial_state(
+      config, classes={'a': 2}, learned_weighting=True, optimizer=optax.sgd(1.0), seed=3
+    ),
+    compiler_options={'xla_backend_optimization_level': 0},
+  )()
   start = {**group(state.params, BACKBONE), **state.stats}
   ours = untrained_backbone(config, 3)
   assert ours.keys() == start.keys()
   for path in ours:
     np.testing.assert_allclose(ours[path], start[path], atol=1e-6, err_msg=path)
+
 
 # Pages.
 
@@ -224,39 +240,73 @@ def test_untrained_backbone_is_where_a_run_of_that_seed_starts():
 def _task(name='faces', *, probe=0.7, pixels=0.6, untrained=0.55, level=0.5, **changes):
   def interval(share):
     return wilson(share, 100)
-  return TaskResult(**{
-      'name': name, 'description': 'Which of two. <b>Not</b> bold & not safe.',
-      'licence': 'CC0', 'modality': 'face', 'split': 'even train, odd test',
-      'classes': 2, 'n_train': 1000, 'n_test': 100, 'head_accuracy': 0.65,
-      'chance': level, 'unbalanced': False,
-      'probe': Probe(accuracy=probe, interval=interval(probe), macro_f1=0.61,
-                     strength=0.1, folds=5),
-      'untrained': Probe(accuracy=untrained, interval=interval(untrained), macro_f1=0.5,
-                         strength=0.1, folds=5),
-      'pixels': _baseline(pixels), **changes})
+
+  return TaskResult(
+    **{
+      'name': name,
+      'description': 'Which of two. <b>Not</b> bold & not safe.',
+      'licence': 'CC0',
+      'modality': 'face',
+      'split': 'even train, odd test',
+      'classes': 2,
+      'n_train': 1000,
+      'n_test': 100,
+      'head_accuracy': 0.65,
+      'chance': level,
+      'unbalanced': False,
+      'probe': Probe(
+        accuracy=probe, interval=interval(probe), macro_f1=0.61, strength=0.1, folds=5
+      ),
+      'untrained': Probe(
+        accuracy=untrained, interval=interval(untrained), macro_f1=0.5, strength=0.1, folds=5
+      ),
+      'pixels': _baseline(pixels),
+      **changes,
+    }
+  )
 
 
 def _baseline(accuracy):
   from painformer_jax.report.baseline import Baseline
-  return Baseline(accuracy=accuracy, interval=wilson(accuracy, 100), size=32,
-                  components=60)
+
+  return Baseline(accuracy=accuracy, interval=wilson(accuracy, 100), size=32, components=60)
 
 
 def _results(*tasks, **changes):
-  return Results(**{
-      'title': 'demo', 'model': 'painformer_nano', 'image_size': 32,
-      'parameters': 40_904, 'step': 600, 'steps': 600, 'images': 33_600,
-      'train_seconds': 400.0, 'images_per_second': 84.0, 'initial_weights': '',
+  return Results(
+    **{
+      'title': 'demo',
+      'model': 'painformer_nano',
+      'image_size': 32,
+      'parameters': 40_904,
+      'step': 600,
+      'steps': 600,
+      'images': 33_600,
+      'train_seconds': 400.0,
+      'images_per_second': 84.0,
+      'initial_weights': '',
       'devices': '1 x cpu',
-      'data': data_notes.what_it_is([t.name for t in tasks]), 'tasks': tasks,
-      'embedded_images': 4560, 'embed_seconds': 30.0, **changes})
+      'data': data_notes.what_it_is([t.name for t in tasks]),
+      'tasks': tasks,
+      'embedded_images': 4560,
+      'embed_seconds': 30.0,
+      **changes,
+    }
+  )
 
 
 def test_findings_name_what_is_unwelcome():
-  text = '\n'.join(wording.findings(_results(
-      _task('coin', probe=0.52, pixels=0.5, untrained=0.5), _task('good'),
-      _task('upside', probe=0.2, pixels=0.1, untrained=0.1),
-      _task('easy', pixels=0.9), _task('inborn', untrained=0.7))))
+  text = '\n'.join(
+    wording.findings(
+      _results(
+        _task('coin', probe=0.52, pixels=0.5, untrained=0.5),
+        _task('good'),
+        _task('upside', probe=0.2, pixels=0.1, untrained=0.1),
+        _task('easy', pixels=0.9),
+        _task('inborn', untrained=0.7),
+      )
+    )
+  )
   assert re.search(r'^At chance: coin \(', text, re.M)
   assert re.search(r'^Below chance: upside \(', text, re.M)
   assert re.search(r'^Pixels do as well or better: easy \(', text, re.M)
@@ -286,13 +336,21 @@ def test_only_the_demo_is_said_to_be_the_demo():
 names = st.from_regex(r'[a-z][a-z0-9_]{0,60}', fullmatch=True)
 
 
-@given(names=st.lists(names, min_size=1, max_size=14, unique=True), title=names,
-       split=st.text(st.characters(codec='ascii', categories=['L', 'Zs']), max_size=400),
-       unbalanced=st.booleans(), count=st.integers(1, 10_000_000))
+@given(
+  names=st.lists(names, min_size=1, max_size=14, unique=True),
+  title=names,
+  split=st.text(st.characters(codec='ascii', categories=['L', 'Zs']), max_size=400),
+  unbalanced=st.booleans(),
+  count=st.integers(1, 10_000_000),
+)
 @settings(deadline=None, max_examples=50)
 def test_terminal_page_fits_a_hundred_columns(names, title, split, unbalanced, count):
-  results = _results(*(_task(name, split=split, unbalanced=unbalanced, n_train=count,
-                             n_test=count) for name in names), title=title)
+  results = _results(
+    *(
+      _task(name, split=split, unbalanced=unbalanced, n_train=count, n_test=count) for name in names
+    ),
+    title=title,
+  )
   text = terminal.text_page(results, files={'page': 'r.html'})
   assert max(map(len, text.splitlines())) <= 100
   table = text.split('in %:\n')[1].split('\n\n')[0].splitlines()
@@ -304,8 +362,9 @@ def test_terminal_page_says_what_was_run():
   text = terminal.text_page(_results(_task('coin', probe=0.52)), files={'page': 'r.html'})
   assert text.startswith('demo: step 600 of 600\npainformer_nano, 32 x 32 pixels, 40,904')
   assert '33,600 images: 6m40s of pure training, 84.0 images/s on 1 x cpu.' in text
-  assert re.search(r'^coin +52\.0 +42\.3-61\.5 +65\.0 +60\.0 +55\.0 +50\.0 +100  at chance$',
-                   text, re.M)
+  assert re.search(
+    r'^coin +52\.0 +42\.3-61\.5 +65\.0 +60\.0 +55\.0 +50\.0 +100  at chance$', text, re.M
+  )
   assert 'UNFINISHED' not in text
 
 
@@ -349,8 +408,9 @@ def _png(colour):
 
 def test_html_page_holds_all_it_needs():
   curves, scatter = _png('red'), _png('blue')
-  text = html_page(_results(_task('coin', probe=0.52), _task('<x>')), curves=curves,
-                   scatter=scatter)
+  text = html_page(
+    _results(_task('coin', probe=0.52), _task('<x>')), curves=curves, scatter=scatter
+  )
   page = _Page(text)
   assert page.open == []
   prefix = 'data:image/png;base64,'

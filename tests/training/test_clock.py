@@ -1,7 +1,7 @@
 import pytest
 
-from painformer_jax.training import clock as clock_lib
 from painformer_jax.core.progress import duration
+from painformer_jax.training import clock as clock_lib
 from painformer_jax.training.clock import Clock
 
 
@@ -83,7 +83,7 @@ def test_what_the_time_went_to(now):
 
 
 def test_a_record_of_an_older_release():
-  assert Clock(**{'steps': 3, 'images': 48, 'seconds': 2.0}).spent == {}
+  assert Clock(steps=3, images=48, seconds=2.0).spent == {}
 
 
 def test_remaining():
@@ -92,14 +92,29 @@ def test_remaining():
   assert clock.remaining(40, images_per_step=16, rate=32.0) == 0.0
   assert clock.remaining(100, images_per_step=16, rate=0.0) == float('inf')
   # A quarter of the time so far was not training, and so it will be.
-  clock = Clock(steps=40, spent={
-      'compute': 50.0, 'input': 20.0, 'host': 5.0, 'evaluation': 15.0, 'checkpoint': 10.0})
+  clock = Clock(
+    steps=40,
+    spent={'compute': 50.0, 'input': 20.0, 'host': 5.0, 'evaluation': 15.0, 'checkpoint': 10.0},
+  )
   assert clock.remaining(100, images_per_step=16, rate=32.0) == 40.0
 
 
-@pytest.mark.parametrize('seconds,text', [
-    (0, '0s'), (59.9, '59s'), (60, '1m00s'), (192, '3m12s'), (3599, '59m59s'),
-    (3600, '1h00m'), (18420, '5h07m'), (86399, '23h59m'), (86400, '1d00h'),
-    (187200, '2d04h'), (float('inf'), '?'), (float('nan'), '?')])
+@pytest.mark.parametrize(
+  'seconds,text',
+  [
+    (0, '0s'),
+    (59.9, '59s'),
+    (60, '1m00s'),
+    (192, '3m12s'),
+    (3599, '59m59s'),
+    (3600, '1h00m'),
+    (18420, '5h07m'),
+    (86399, '23h59m'),
+    (86400, '1d00h'),
+    (187200, '2d04h'),
+    (float('inf'), '?'),
+    (float('nan'), '?'),
+  ],
+)
 def test_duration(seconds, text):
   assert duration(seconds) == text

@@ -7,19 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_tasks import store_tiny
 
 from painformer_jax.models import heads
 from painformer_jax.parallel import layout
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training import evaluate as module
-from tiny_tasks import store_tiny
 
 WIDTH, CLASSES, TEST = 16, {'few': 3, 'many': 1100}, 21
 STRATEGIES = {
-    'one device': (1, layout.Strategy()), 'rows': (8, layout.Strategy()),
-    'fsdp': (8, layout.Strategy(state='fsdp')),
-    'classes': (8, layout.Strategy(class_devices=8)),
-    'both': (8, layout.Strategy(state='fsdp', class_devices=4))}
+  'one device': (1, layout.Strategy()),
+  'rows': (8, layout.Strategy()),
+  'fsdp': (8, layout.Strategy(state='fsdp')),
+  'classes': (8, layout.Strategy(class_devices=8)),
+  'both': (8, layout.Strategy(state='fsdp', class_devices=4)),
+}
 
 
 def params():
@@ -45,20 +47,39 @@ def figures(data_dir):
   for name, (devices, strategy) in STRATEGIES.items():
     mesh = layout.training_mesh(strategy, jax.devices()[:devices])
     placed = jax.device_put(params(), layout.state_shardings(mesh, params(), strategy))
-    embed = jax.jit(lambda arrays, images: embedding_of(images),
-                    out_shardings=parallel.replicated(mesh))
+    embed = jax.jit(
+      lambda arrays, images: embedding_of(images), out_shardings=parallel.replicated(mesh)
+    )
     found[name] = module.evaluate(
-        types.SimpleNamespace(evaluated=placed, stats={'count': jnp.zeros(())}), embed, mesh=mesh,
-        tasks=CLASSES, data_dir=data_dir, image_size=8, batch_size=8, threads=1)
+      types.SimpleNamespace(evaluated=placed, stats={'count': jnp.zeros(())}),
+      embed,
+      mesh=mesh,
+      tasks=CLASSES,
+      data_dir=data_dir,
+      image_size=8,
+      batch_size=8,
+      threads=1,
+    )
   rows = parallel.batch_sharding(mesh)
-  batch = {'label': jax.ShapeDtypeStruct((8,), jnp.int32, sharding=rows),
-           'mask': jax.ShapeDtypeStruct((8,), bool, sharding=rows)}
-  text = module._judged.lower(
+  batch = {
+    'label': jax.ShapeDtypeStruct((8,), jnp.int32, sharding=rows),
+    'mask': jax.ShapeDtypeStruct((8,), bool, sharding=rows),
+  }
+  text = (
+    module._judged.lower(
       {path: array for path, array in placed.items() if 'many' in path},
       jax.ShapeDtypeStruct((8, WIDTH), jnp.float32, sharding=parallel.replicated(mesh)),
-      batch, mesh=mesh, task='many', classes=CLASSES['many']).compile().as_text()
-  return found, max(int(n) for dims in re.findall(r'\b(?:f32|s32|pred)\[([\d,]+)\]', text)
-                    for n in dims.split(','))
+      batch,
+      mesh=mesh,
+      task='many',
+      classes=CLASSES['many'],
+    )
+    .compile()
+    .as_text()
+  )
+  return found, max(
+    int(n) for dims in re.findall(r'\b(?:f32|s32|pred)\[([\d,]+)\]', text) for n in dims.split(',')
+  )
 
 
 @pytest.fixture(scope='module')
@@ -72,12 +93,16 @@ def ran(on_devices, tmp_path_factory):
 def expected(folder):
   """With NumPy, on all rows at once."""
   from painformer_jax.data.mixture import eval_batches
+
   found = {}
   for task, classes in CLASSES.items():
     with eval_batches(task, 'test', data_dir=folder, image_size=8, batch_size=TEST) as batches:
-      batch, = batches
-    arrays = {path.split('/')[-1]: array.astype(np.float64)[..., :classes]
-              for path, array in params().items() if f'/{task}/' in path}
+      (batch,) = batches
+    arrays = {
+      path.split('/')[-1]: array.astype(np.float64)[..., :classes]
+      for path, array in params().items()
+      if f'/{task}/' in path
+    }
     logits = np.asarray(embedding_of(batch['image'])) @ arrays['kernel'] + arrays['bias']
     own = logits[np.arange(TEST), batch['label']]
     found[f'eval/{task}/accuracy'] = float((logits.argmax(-1) == batch['label']).mean())

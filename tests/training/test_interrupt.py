@@ -5,8 +5,8 @@ import sys
 import threading
 
 import pytest
-
 from conftest import environment
+
 from painformer_jax.training.interrupt import Interrupt
 
 
@@ -29,7 +29,7 @@ def test_the_second_signal_acts_at_once():
 
 
 def test_a_second_sigterm_ends_the_process():
-  code = '''
+  code = """
 import os, signal
 from painformer_jax.training import interrupt as module
 module._ONE_NOTICE = 0.5
@@ -41,14 +41,19 @@ with module.Interrupt() as interrupt:
   module.time.sleep(0.6)
   os.kill(os.getpid(), signal.SIGTERM)
   print('still here')
-'''
-  done = subprocess.run([sys.executable, '-c', code], env=environment(JAX_PLATFORMS='cpu'),
-                        capture_output=True, text=True, check=False)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env=environment(JAX_PLATFORMS='cpu'),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert done.returncode == -signal.SIGTERM and done.stdout == 'True\nthe same notice\n'
 
 
 def test_while_nothing_is_to_be_saved_signals_end_the_process():
-  code = '''
+  code = """
 import os, signal
 from painformer_jax.training.interrupt import Interrupt
 with Interrupt() as interrupt:
@@ -59,9 +64,14 @@ with Interrupt() as interrupt:
 with Interrupt() as interrupt, interrupt.at_once():
   os.kill(os.getpid(), signal.SIGTERM)
   print('still here')
-'''
-  done = subprocess.run([sys.executable, '-c', code], env=environment(JAX_PLATFORMS='cpu'),
-                        capture_output=True, text=True, check=False)
+"""
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env=environment(JAX_PLATFORMS='cpu'),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert done.returncode == -signal.SIGTERM and done.stdout == 'True\n'
   assert done.stderr == 'stops as soon as what is done is saved; once more stops at once\n'
 

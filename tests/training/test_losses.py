@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from painformer_jax.training import losses
 
@@ -36,8 +37,7 @@ def test_smoothing_has_its_minimum_at_the_smoothed_target():
   """With 5 classes and smoothing 0.1 the best probabilities are 0.92 and 0.02."""
   best = np.log(np.array([[0.02, 0.92, 0.02, 0.02, 0.02]], np.float32))
   gradient = jax.jit(jax.grad(losses.cross_entropy), static_argnames='label_smoothing')
-  np.testing.assert_allclose(
-      gradient(best, np.array([1]), label_smoothing=0.1), 0, atol=1e-6)
+  np.testing.assert_allclose(gradient(best, np.array([1]), label_smoothing=0.1), 0, atol=1e-6)
   hard = gradient(best, np.array([1]))
   assert hard[0, 1] < -0.05
 
@@ -50,6 +50,7 @@ def test_large_logits_stay_finite():
 @pytest.mark.parametrize('loss', [0.05, 1.0, 7.5])
 def test_uncertainty_has_its_minimum_at_log_of_the_loss(loss):
   """e^{-w} L + w is least at w = log L, where it is 1 + log L."""
+
   def total(w):
     return losses.uncertainty_weighted({'a': jnp.float32(loss)}, {'a': w})
 
@@ -67,8 +68,7 @@ def test_uncertainty_adds_up_over_tasks_and_scales_each_gradient():
   weights = {'a': jnp.float32(0.5), 'b': jnp.float32(-1)}
   total, gradients = jax.value_and_grad(losses.uncertainty_weighted)(values, weights)
   np.testing.assert_allclose(total, 2 * np.exp(-0.5) + 0.5 + 3 * np.exp(1) - 1, rtol=1e-6)
-  np.testing.assert_allclose(
-      [gradients['a'], gradients['b']], [np.exp(-0.5), np.exp(1)], rtol=1e-6)
+  np.testing.assert_allclose([gradients['a'], gradients['b']], [np.exp(-0.5), np.exp(1)], rtol=1e-6)
 
 
 def test_fixed_weights():

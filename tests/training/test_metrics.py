@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clu import metrics as clu_metrics
-from hypothesis import given, settings, strategies as st
-
 from conftest import environment
 from event_reader import read_events, read_scalars
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from painformer_jax.core.errors import InputError
 from painformer_jax.training import metrics
 from painformer_jax.training.clock import Clock
@@ -22,13 +23,17 @@ from painformer_jax.training.event_file import EventFile
 
 def step_metrics(loss, correct=(1, 0), *, gradient=1.0, task_loss=None):
   """What a compiled step gives, in its types."""
+
   def average(value):
     value = np.asarray(value, np.float32)
     return clu_metrics.Average(total=value.sum(), count=np.int32(value.size))
 
-  return {'loss': average(loss), 'gradient_norm': average(gradient),
-          'task/a/loss': average(loss if task_loss is None else task_loss),
-          'task/a/accuracy': average(correct)}
+  return {
+    'loss': average(loss),
+    'gradient_norm': average(gradient),
+    'task/a/loss': average(loss if task_loss is None else task_loss),
+    'task/a/accuracy': average(correct),
+  }
 
 
 def filled(*losses, window=None, start=0):
@@ -44,8 +49,14 @@ def filled(*losses, window=None, start=0):
 def skipping(*losses, window):
   for step, loss in enumerate(losses, 1):
     row = step_metrics(loss)
-    window.add(step, row | {'skipped': clu_metrics.Average(
-        total=np.float32(not math.isfinite(loss)), count=np.int32(1))}, in_flight=2)
+    window.add(
+      step,
+      row
+      | {
+        'skipped': clu_metrics.Average(total=np.float32(not math.isfinite(loss)), count=np.int32(1))
+      },
+      in_flight=2,
+    )
   return window
 
 
@@ -58,10 +69,16 @@ def test_a_skipped_step_leaves_no_figure_but_that_it_was_skipped():
 def test_too_many_skipped_in_a_row_end_the_run():
   window = skipping(math.nan, 1.0, math.nan, math.nan, window=metrics.Window(most_skipped=2))
   window.check()
-  window.add(5, step_metrics(math.nan) | {'skipped': clu_metrics.Average(
-      total=np.float32(1), count=np.int32(1))}, in_flight=2)
-  with pytest.raises(metrics.NonFiniteLoss, match=(
-      r'^2 steps were skipped and the loss of step 5 is not finite \(tasks: a\)')):
+  window.add(
+    5,
+    step_metrics(math.nan)
+    | {'skipped': clu_metrics.Average(total=np.float32(1), count=np.int32(1))},
+    in_flight=2,
+  )
+  with pytest.raises(
+    metrics.NonFiniteLoss,
+    match=(r'^2 steps were skipped and the loss of step 5 is not finite \(tasks: a\)'),
+  ):
     window.check()
 
 
@@ -88,7 +105,11 @@ def test_a_window_averages_and_is_empty_afterwards():
   window.add(1, step_metrics(1.0, [1, 1]), in_flight=2)
   window.add(2, step_metrics(2.0, [1, 0]), in_flight=2)
   assert window.averages() == {
-      'gradient_norm': 1.0, 'loss': 1.5, 'task/a/accuracy': 0.75, 'task/a/loss': 1.5}
+    'gradient_norm': 1.0,
+    'loss': 1.5,
+    'task/a/accuracy': 0.75,
+    'task/a/loss': 1.5,
+  }
   assert window.averages() == {}
 
 
@@ -155,10 +176,12 @@ def write(workdir, start_step, *steps):
 def test_rows_and_events_say_the_same(tmp_path):
   write(tmp_path, 0, 5, 10, 15)
   assert metrics.read_metrics(tmp_path) == [
-      {'step': step, 'loss': step / 8, 'task/a/loss': 1.0} for step in (5, 10, 15)]
+    {'step': step, 'loss': step / 8, 'task/a/loss': 1.0} for step in (5, 10, 15)
+  ]
   assert read_scalars(tmp_path / 'tensorboard') == {
-      'loss': [(5, 0.625), (10, 1.25), (15, 1.875)],
-      'task/a/loss': [(5, 1.0), (10, 1.0), (15, 1.0)]}
+    'loss': [(5, 0.625), (10, 1.25), (15, 1.875)],
+    'task/a/loss': [(5, 1.0), (10, 1.0), (15, 1.0)],
+  }
 
 
 def test_each_step_is_there_once_after_restarts(tmp_path):
@@ -176,6 +199,7 @@ def test_each_step_is_there_once_after_restarts(tmp_path):
 
 def test_an_evaluation_that_is_due_again_is_there_once(tmp_path):
   """Killed after it, with a checkpoint of that step from before it."""
+
   def evaluated(start_step, **options):
     writer = metrics.MetricsWriter(tmp_path, start_step=start_step, **options)
     if not start_step:
@@ -187,9 +211,10 @@ def test_an_evaluation_that_is_due_again_is_there_once(tmp_path):
   for _ in range(2):
     evaluated(5, evaluation_due=True)
     assert metrics.read_metrics(tmp_path) == [
-        {'step': 5, 'loss': 0.5}, {'step': 5, 'eval/a/loss': 1.0}]
-    assert read_scalars(tmp_path / 'tensorboard') == {
-        'loss': [(5, 0.5)], 'eval/a/loss': [(5, 1.0)]}
+      {'step': 5, 'loss': 0.5},
+      {'step': 5, 'eval/a/loss': 1.0},
+    ]
+    assert read_scalars(tmp_path / 'tensorboard') == {'loss': [(5, 0.5)], 'eval/a/loss': [(5, 1.0)]}
   write(tmp_path, 5, 10)  # Not due: what is there stays.
   assert read_scalars(tmp_path / 'tensorboard')['eval/a/loss'] == [(5, 1.0)]
   assert len(metrics.read_metrics(tmp_path)) == 3
@@ -216,18 +241,25 @@ def test_events_are_whole_at_every_moment(tmp_path):
   events = EventFile(tmp_path)
   for step in range(3):
     events.write(step, {'a': 1.0, 'bücher': -2.5, 'huge': 3e38})
-    file, = tmp_path.iterdir()
+    (file,) = tmp_path.iterdir()
     found = read_events(file)
     assert [event.step for event in found[1:]] == list(range(step + 1))
   assert {v.tag: v.simple_value for v in found[-1].summary.value} == {
-      'a': 1.0, 'bücher': -2.5, 'huge': pytest.approx(3e38)}
+    'a': 1.0,
+    'bücher': -2.5,
+    'huge': pytest.approx(3e38),
+  }
   assert all(abs(event.wall_time - time.time()) < 60 for event in found)
   events.close()
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**62), st.dictionaries(
-    st.text(min_size=1, max_size=200), st.floats(width=32, allow_nan=False), max_size=5))
+@given(
+  st.integers(0, 2**62),
+  st.dictionaries(
+    st.text(min_size=1, max_size=200), st.floats(width=32, allow_nan=False), max_size=5
+  ),
+)
 def test_any_scalars_are_read_back(tmp_path_factory, step, values):
   folder = tmp_path_factory.mktemp('events')
   events = EventFile(folder)
@@ -252,11 +284,20 @@ def write_until_full(folder):
 def test_a_full_disk_is_one_clear_line(tmp_path):
   """And no thread that hangs: the process ends."""
   done = subprocess.run(
-      [sys.executable, '-c', f'import test_metrics; test_metrics.write_until_full({str(tmp_path)!r})'],
-      env=environment(JAX_PLATFORMS='cpu'), capture_output=True, text=True, timeout=120)
+    [
+      sys.executable,
+      '-c',
+      f'import test_metrics; test_metrics.write_until_full({str(tmp_path)!r})',
+    ],
+    env=environment(JAX_PLATFORMS='cpu'),
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
   assert (done.returncode, done.stderr) == (0, '')
-  assert done.stdout == (f'cannot write to {tmp_path}: File too large; make room, then run '
-                         'the same command again\n')
+  assert done.stdout == (
+    f'cannot write to {tmp_path}: File too large; make room, then run the same command again\n'
+  )
   assert len(metrics.read_metrics(tmp_path)) > 10
 
 
@@ -289,11 +330,13 @@ def test_what_was_there_before_rows_were_dropped(tmp_path):
 def test_rows_are_on_disk_after_sync(tmp_path, monkeypatch):
   """What a machine that dies would keep: what the system was told to put on disk."""
   synced, fsync = [], os.fsync
-  monkeypatch.setattr(os, 'fsync', lambda file: (synced.append(os.fstat(file).st_size), fsync(file)))
+  monkeypatch.setattr(
+    os, 'fsync', lambda file: (synced.append(os.fstat(file).st_size), fsync(file))
+  )
   writer = metrics.MetricsWriter(tmp_path, start_step=0)
   writer.write(5, {'loss': 0.5})
   writer.sync()
-  events, = (tmp_path / 'tensorboard').iterdir()
+  (events,) = (tmp_path / 'tensorboard').iterdir()
   assert synced == [(tmp_path / 'metrics.jsonl').stat().st_size, events.stat().st_size]
   assert min(synced) > 20
   writer.close()
@@ -307,10 +350,13 @@ def test_no_run(tmp_path):
 
 
 def test_no_torch_and_no_tensorflow_are_imported():
-  code = ('import sys, painformer_jax.training.loop; '
-          'print([m for m in ("torch", "tensorflow", "tensorboardX") if m in sys.modules])')
-  done = subprocess.run([sys.executable, '-c', code], env=environment(), capture_output=True,
-                        text=True, check=True)
+  code = (
+    'import sys, painformer_jax.training.loop; '
+    'print([m for m in ("torch", "tensorflow", "tensorboardX") if m in sys.modules])'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], env=environment(), capture_output=True, text=True, check=True
+  )
   assert done.stdout == '[]\n'
 
 
@@ -318,20 +364,24 @@ def test_no_torch_and_no_tensorflow_are_imported():
 
 
 def test_progress_line():
-  values = {'loss': 1.23456, 'task/b/loss': 0.5, 'task/b/accuracy': 0.875,
-            'task/a/loss': 2.0, 'task/a/accuracy': 1.0, 'images_per_second': 32.0,
-            'images_per_second_per_chip': 32.0}
-  line = metrics.progress_line(
-      values, clock=Clock(steps=40), steps=100, images_per_step=16)
-  assert line == ('step 40/100  loss 1.235  32.0 images/s  eta 30s  '
-                  'loss/accuracy: a 2.000/100% b 0.500/88%')
+  values = {
+    'loss': 1.23456,
+    'task/b/loss': 0.5,
+    'task/b/accuracy': 0.875,
+    'task/a/loss': 2.0,
+    'task/a/accuracy': 1.0,
+    'images_per_second': 32.0,
+    'images_per_second_per_chip': 32.0,
+  }
+  line = metrics.progress_line(values, clock=Clock(steps=40), steps=100, images_per_step=16)
+  assert line == (
+    'step 40/100  loss 1.235  32.0 images/s  eta 30s  loss/accuracy: a 2.000/100% b 0.500/88%'
+  )
   values |= {'seconds/compute': 8.0, 'seconds/input': 1.9, 'seconds/host': 0.1}
-  line = metrics.progress_line(
-      values, clock=Clock(steps=40), steps=100, images_per_step=16)
+  line = metrics.progress_line(values, clock=Clock(steps=40), steps=100, images_per_step=16)
   assert '  eta 30s  (compute 80%, input 19%, host 1%)  loss/accuracy: ' in line
   del values['images_per_second']  # After the first step, which compiled.
-  line = metrics.progress_line(
-      values, clock=Clock(steps=1), steps=100, images_per_step=16)
+  line = metrics.progress_line(values, clock=Clock(steps=1), steps=100, images_per_step=16)
   assert line.startswith('step 1/100  loss 1.235  eta ?  loss/')
 
 

@@ -15,17 +15,21 @@ from painformer_jax.training import optimizer as optimizer_lib
 from painformer_jax.training.config import OptimizerConfig
 from painformer_jax.training.state import initial_state
 
-
 MODEL = registry.make_config('painformer_nano')
 
 
 @functools.cache
 def abstract_state(*, learned_weighting):
   config = registry.make_config('painformer_nano', num_classes=0)
-  return jax.eval_shape(lambda: initial_state(
-      config, classes={'one': 3, 'two': 5}, learned_weighting=learned_weighting,
+  return jax.eval_shape(
+    lambda: initial_state(
+      config,
+      classes={'one': 3, 'two': 5},
+      learned_weighting=learned_weighting,
       optimizer=optimizer_lib.make_optimizer(OptimizerConfig(), steps=10, model=config),
-      seed=0))
+      seed=0,
+    )
+  )
 
 
 @pytest.mark.parametrize('warmup', [1, 10])
@@ -50,12 +54,16 @@ def test_schedule_without_warm_up_begins_at_the_top():
   np.testing.assert_allclose(rate(100), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize('name,learned_weighting', [
-    *((name, True) for name in registry.list_models()), ('painformer_nano', False)])
+@pytest.mark.parametrize(
+  'name,learned_weighting',
+  [*((name, True) for name in registry.list_models()), ('painformer_nano', False)],
+)
 def test_decay_mask_covers_every_parameter(name, learned_weighting):
   config = registry.make_config(name, num_classes=0)
-  params = {f'backbone/{path}': functional.abstract_variables(config)[path]
-            for path in functional.parameter_paths(config)}
+  params = {
+    f'backbone/{path}': functional.abstract_variables(config)[path]
+    for path in functional.parameter_paths(config)
+  }
   nano = abstract_state(learned_weighting=learned_weighting).params
   params |= {path: leaf for path, leaf in nano.items() if not path.startswith('backbone/')}
   mask = optimizer_lib.decay_mask(params)
@@ -88,8 +96,11 @@ def test_a_new_kind_of_parameter_is_an_error():
     optimizer_lib.decay_mask({'backbone/new/gamma': 1})
 
 
-PARAMS = {'a/kernel': jnp.full(3, 2.0), 'a/bias': jnp.full(3, 2.0),
-          'log_variance/t': jnp.float32(2)}
+PARAMS = {
+  'a/kernel': jnp.full(3, 2.0),
+  'a/bias': jnp.full(3, 2.0),
+  'log_variance/t': jnp.float32(2),
+}
 
 
 def updated(config, gradients, *, steps=100):
@@ -99,8 +110,9 @@ def updated(config, gradients, *, steps=100):
 
 
 def test_only_what_the_mask_says_decays():
-  found = updated(OptimizerConfig(learning_rate=0.5, weight_decay=0.1),
-                  jax.tree.map(jnp.zeros_like, PARAMS))
+  found = updated(
+    OptimizerConfig(learning_rate=0.5, weight_decay=0.1), jax.tree.map(jnp.zeros_like, PARAMS)
+  )
   np.testing.assert_allclose(found['a/kernel'], 2 * (1 - 0.5 * 0.1), rtol=1e-6)
   np.testing.assert_array_equal(found['a/bias'], 2)
   np.testing.assert_array_equal(found['log_variance/t'], 2)
@@ -109,7 +121,8 @@ def test_only_what_the_mask_says_decays():
 def test_adamw_against_its_statement():
   """Two steps of Loshchilov and Hutter's algorithm in float64."""
   config = OptimizerConfig(
-      learning_rate=0.1, weight_decay=0.2, b1=0.8, b2=0.9, clip_norm=0, warmup_steps=2)
+    learning_rate=0.1, weight_decay=0.2, b1=0.8, b2=0.9, clip_norm=0, warmup_steps=2
+  )
   transformation = optimizer_lib.make_optimizer(config, steps=10, model=MODEL)
   params = {'a/kernel': jnp.float32(1.5)}
   state = transformation.init(params)
@@ -120,19 +133,23 @@ def test_adamw_against_its_statement():
     params = optax.apply_updates(params, updates)
     rate = 0.1 * step / 2
     m, v = 0.8 * m + 0.2 * gradient, 0.9 * v + 0.1 * gradient**2
-    direction = m / (1 - 0.8**(step + 1)) / (np.sqrt(v / (1 - 0.9**(step + 1))) + 1e-8)
+    direction = m / (1 - 0.8 ** (step + 1)) / (np.sqrt(v / (1 - 0.9 ** (step + 1))) + 1e-8)
     expected -= rate * (direction + 0.2 * expected)
   np.testing.assert_allclose(params['a/kernel'], expected, rtol=1e-6)
 
 
 def test_clipping_limits_the_global_norm():
   """Seen in Adam's first moment, which is (1 - b1) times the clipped gradient."""
-  gradients = {'a/kernel': jnp.full(3, 30.0), 'a/bias': jnp.full(3, 40.0),
-               'log_variance/t': jnp.float32(0)}
+  gradients = {
+    'a/kernel': jnp.full(3, 30.0),
+    'a/bias': jnp.full(3, 40.0),
+    'log_variance/t': jnp.float32(0),
+  }
 
   def moments(clip_norm):
     transformation = optimizer_lib.make_optimizer(
-        OptimizerConfig(clip_norm=clip_norm), steps=9, model=MODEL)
+      OptimizerConfig(clip_norm=clip_norm), steps=9, model=MODEL
+    )
     _, state = transformation.update(gradients, transformation.init(PARAMS), PARAMS)
     return optax.tree.get(state, 'mu')
 
@@ -141,8 +158,7 @@ def test_clipping_limits_the_global_norm():
 
   assert norm(gradients) * 0.1 == pytest.approx(50 * 3**0.5)
   assert norm(moments(2.0)) == pytest.approx(2.0, rel=1e-5)
-  np.testing.assert_allclose(
-      moments(2.0)['a/kernel'] / moments(2.0)['a/bias'], 0.75, rtol=1e-5)
+  np.testing.assert_allclose(moments(2.0)['a/kernel'] / moments(2.0)['a/bias'], 0.75, rtol=1e-5)
   assert norm(moments(0.0)) == pytest.approx(50 * 3**0.5, rel=1e-5)
   assert norm(moments(1e3)) == pytest.approx(50 * 3**0.5, rel=1e-5)
 
@@ -155,10 +171,13 @@ def test_rates_cover_every_parameter_and_rise_to_the_heads(name):
   model = registry.make_config(name)
   config = OptimizerConfig(layer_decay=0.5, head_factor=3.0)
   paths = [f'backbone/{path}' for path in functional.parameter_paths(model)]
-  found = path_rules.match(optimizer_lib.rate_rules(config, model), [
-      *paths, 'heads/a/kernel', 'log_variance/a'], table='rates')
+  found = path_rules.match(
+    optimizer_lib.rate_rules(config, model),
+    [*paths, 'heads/a/kernel', 'log_variance/a'],
+    table='rates',
+  )
   last, blocks = model.depth + 1, 0
-  assert found['backbone/patch_embed1/conv1/kernel'] == 0.5 ** last
+  assert found['backbone/patch_embed1/conv1/kernel'] == 0.5**last
   for stage, pattern in enumerate(model.mixers, start=1):
     for number in range(len(pattern)):
       blocks += 1
@@ -175,8 +194,10 @@ def test_rates_cover_every_parameter_and_rise_to_the_heads(name):
 def nano_arrays():
   """Every path of the model; of one shape, for which JAX compiles once."""
   rng = np.random.default_rng(0)
-  return {path: jnp.asarray(rng.standard_normal((2, 3)), jnp.float32)
-          for path in abstract_state(learned_weighting=True).params}
+  return {
+    path: jnp.asarray(rng.standard_normal((2, 3)), jnp.float32)
+    for path in abstract_state(learned_weighting=True).params
+  }
 
 
 def step_of(config, params, gradients):
@@ -190,8 +211,7 @@ def test_an_update_is_that_of_the_plain_optimizer_times_the_rate():
   config = dataclasses.replace(plain, layer_decay=0.8, head_factor=2.0)
   updates, _ = step_of(config, params, params)
   expected, _ = step_of(plain, params, params)
-  factors = path_rules.match(
-      optimizer_lib.rate_rules(config, MODEL), params, table='rates')
+  factors = path_rules.match(optimizer_lib.rate_rules(config, MODEL), params, table='rates')
   assert len(set(factors.values())) > 5
   for path, update in updates.items():
     np.testing.assert_allclose(update, expected[path] * factors[path], rtol=1e-6, err_msg=path)

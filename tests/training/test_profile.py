@@ -10,12 +10,12 @@ import threading
 import jax
 import jax.numpy as jnp
 import pytest
+from training_runs import quick_training, shared_folder, small_config
 
 from painformer_jax.training import loop, profile
 from painformer_jax.training.config import from_config_dict
 from painformer_jax.training.metrics import read_metrics
 from painformer_jax.training.profile import Profiler
-from training_runs import quick_training, shared_folder, small_config
 
 STEP = jax.jit(lambda x: (x @ x).sum())
 
@@ -47,11 +47,16 @@ def train(profiler, steps, *, on_step=lambda step: None, first=1):
 def steps_traced(folder):
   """Numbers of the steps in a trace, as XProf's file and Perfetto's have them."""
   files = list(folder.glob('plugins/profile/*/*'))
-  plane, = (f for f in files if f.name.endswith('.xplane.pb'))
+  (plane,) = (f for f in files if f.name.endswith('.xplane.pb'))
   data = jax.profiler.ProfileData.from_file(str(plane))
-  found = {dict(event.stats)['step_num'] for p in data.planes for line in p.lines
-           for event in line.events if event.name == 'train'}
-  perfetto, = (f for f in files if f.name == 'perfetto_trace.json.gz')
+  found = {
+    dict(event.stats)['step_num']
+    for p in data.planes
+    for line in p.lines
+    for event in line.events
+    if event.name == 'train'
+  }
+  (perfetto,) = (f for f in files if f.name == 'perfetto_trace.json.gz')
   events = json.loads(gzip.decompress(perfetto.read_bytes()))['traceEvents']
   assert {int(e['args']['step_num']) for e in events if e.get('name') == 'train'} == found
   assert len(events) > len(found)
@@ -64,9 +69,10 @@ def test_at_a_step(tmp_path, capfd):
   assert [p.name for p in (tmp_path / 'profile').iterdir()] == ['step3']
   assert steps_traced(tmp_path / 'profile/step3') == [3, 4]
   assert capfd.readouterr().err == (
-      'traces steps 3 to 4\n'
-      f'a trace is in {tmp_path}/profile/step3: tensorboard --logdir {tmp_path}/profile '
-      '(with its profile plug-in)\n')
+    'traces steps 3 to 4\n'
+    f'a trace is in {tmp_path}/profile/step3: tensorboard --logdir {tmp_path}/profile '
+    '(with its profile plug-in)\n'
+  )
 
 
 def test_never(tmp_path):
@@ -104,14 +110,16 @@ def test_the_file_is_not_looked_for_at_every_step(tmp_path, monkeypatch):
 def test_by_a_signal(tmp_path):
   before = signal.getsignal(signal.SIGUSR1)
   with Profiler(tmp_path, at=0, steps=1) as profiler:
-    assert train(profiler, 4, on_step=lambda step: step == 2 and os.kill(
-        os.getpid(), signal.SIGUSR1)) == [2]
+    assert train(
+      profiler, 4, on_step=lambda step: step == 2 and os.kill(os.getpid(), signal.SIGUSR1)
+    ) == [2]
   assert signal.getsignal(signal.SIGUSR1) == before
   assert steps_traced(tmp_path / 'profile/step2') == [2]
 
 
 def test_asked_for_twice_at_once(tmp_path):
   """While a trace is under way, the next one waits for its end."""
+
   def ask(step):
     if step in (2, 3):
       os.kill(os.getpid(), signal.SIGUSR1)
@@ -151,7 +159,8 @@ def test_a_trace_that_cannot_be_written(tmp_path, capfd, monkeypatch):
   with Profiler(tmp_path, at=1, steps=1) as profiler:
     assert train(profiler, 3) == [1]
   assert capfd.readouterr().err.endswith(
-      f'the trace could not be written to {tmp_path}/profile/step1: No space left on device\n')
+    f'the trace could not be written to {tmp_path}/profile/step1: No space left on device\n'
+  )
 
 
 def test_outside_the_main_thread(tmp_path):
@@ -175,8 +184,11 @@ def test_outside_the_main_thread(tmp_path):
 def test_a_run_that_is_traced(tmp_path_factory, tmp_path, capfd):
   """Its trace is of the steps asked for, and what it says goes on as before."""
   folder = shared_folder(tmp_path_factory)
-  config = from_config_dict(small_config(
-      folder / 'data', steps=5, log_every=1, checkpoint_every=5, profile_at=3, profile_steps=2))
+  config = from_config_dict(
+    small_config(
+      folder / 'data', steps=5, log_every=1, checkpoint_every=5, profile_at=3, profile_steps=2
+    )
+  )
   with quick_training(folder):
     loop.pretrain(config, tmp_path / 'run')
   assert steps_traced(tmp_path / 'run/profile/step3') == [3, 4]
@@ -196,8 +208,9 @@ def test_a_run_that_is_traced(tmp_path_factory, tmp_path, capfd):
 @pytest.mark.slow
 def test_the_first_step_compiles_and_is_not_traced(tmp_path_factory, tmp_path):
   folder = shared_folder(tmp_path_factory)
-  config = from_config_dict(small_config(
-      folder / 'data', steps=2, log_every=2, checkpoint_every=2, profile_at=1))
+  config = from_config_dict(
+    small_config(folder / 'data', steps=2, log_every=2, checkpoint_every=2, profile_at=1)
+  )
   with quick_training(folder):
     loop.pretrain(config, tmp_path / 'run')
   assert not (tmp_path / 'run/profile').exists()

@@ -4,14 +4,21 @@ import dataclasses
 import shutil
 
 import pytest
-
 from process_runs import ProcessRun, Topology
 from tiny_tasks import store_tiny
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows
 
-FIELDS = {**SMALL_OVERRIDES, 'steps': 4, 'optimizer.warmup_steps': 1, 'log_every': 1,
-          'checkpoint_every': 2, 'eval_every': 2, 'eval_batch': 4, 'ema_decay': 0.5,
-          'model.drop_path_rate': 0.2}
+FIELDS = {
+  **SMALL_OVERRIDES,
+  'steps': 4,
+  'optimizer.warmup_steps': 1,
+  'log_every': 1,
+  'checkpoint_every': 2,
+  'eval_every': 2,
+  'eval_batch': 4,
+  'ema_decay': 0.5,
+  'model.drop_path_rate': 0.2,
+}
 
 
 @pytest.fixture(scope='module')
@@ -30,9 +37,14 @@ def finish(command, workdir, topology, **overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('how', [
+@pytest.mark.parametrize(
+  'how',
+  [
     {'sharding.state': 'fsdp'},
-    {'sharding.state': 'fsdp', 'sharding.class_devices': 2, 'accumulate': 2}], ids=str)
+    {'sharding.state': 'fsdp', 'sharding.class_devices': 2, 'accumulate': 2},
+  ],
+  ids=str,
+)
 def test_a_state_that_processes_share(command, how, tmp_path):
   """Trained, evaluated, saved and told of by two; gone on with by one."""
   finish(command, tmp_path / 'shared', Topology(2), **how)

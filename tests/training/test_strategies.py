@@ -7,42 +7,47 @@ import re
 import jax
 import numpy as np
 import pytest
+from training_runs import SmallStep, small_config
 
-from painformer_jax.planning import hlo
 from painformer_jax.parallel import layout
+from painformer_jax.planning import hlo
 from painformer_jax.training.config import OptimizerConfig, from_config_dict
 from painformer_jax.training.setup import assemble
-from training_runs import SmallStep, small_config
 
 # Big enough to be divided by class.
 CLASSES = {'alpha': 3, 'beta': 1100}
 FSDP = {'sharding': {'state': 'fsdp'}}
-EVERYTHING = {'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 2}, 'accumulate': 2,
-              'remat': 'inputs-products', 'ema_decay': 0.5, 'non_finite': 'skip'}
+EVERYTHING = {
+  'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 2},
+  'accumulate': 2,
+  'remat': 'inputs-products',
+  'ema_decay': 0.5,
+  'non_finite': 'skip',
+}
 
 # Name -> devices and fields of the configuration.
 VARIANTS = {
-    'one device': (1, {}),
-    'two devices': (2, {}),
-    'four devices': (4, {}),
-    'eight devices': (8, {}),
-    'fsdp': (8, FSDP),
-    'classes': (8, {'sharding': {'class_devices': 8}}),
-    'slices': (8, {'sharding': {'slices': 4}}),
-    'four parts': (2, {'accumulate': 4}),
-    'four parts, one device': (1, {'accumulate': 4}),
-    'remat of inputs': (1, {'remat': 'inputs'}),
-    'remat of products': (1, {'remat': 'products-all'}),
-    'everything': (8, EVERYTHING),
+  'one device': (1, {}),
+  'two devices': (2, {}),
+  'four devices': (4, {}),
+  'eight devices': (8, {}),
+  'fsdp': (8, FSDP),
+  'classes': (8, {'sharding': {'class_devices': 8}}),
+  'slices': (8, {'sharding': {'slices': 4}}),
+  'four parts': (2, {'accumulate': 4}),
+  'four parts, one device': (1, {'accumulate': 4}),
+  'remat of inputs': (1, {'remat': 'inputs'}),
+  'remat of products': (1, {'remat': 'products-all'}),
+  'everything': (8, EVERYTHING),
 }
 QUICK = ('one device', 'everything')
 
 # Name -> what a step's program has besides all-reduces: of the divided arrays, and of
 # what the devices that share classes need of each row.
 BESIDES_SUMS = {
-    'fsdp': {'all-gather': 1},
-    'classes': {'all-gather': 2, 'reduce-scatter': 1},
-    'everything': {'all-gather': 5, 'reduce-scatter': 2},
+  'fsdp': {'all-gather': 1},
+  'classes': {'all-gather': 2, 'reduce-scatter': 1},
+  'everything': {'all-gather': 5, 'reduce-scatter': 2},
 }
 
 
@@ -58,8 +63,12 @@ class Step(SmallStep):
 def curve(name):
   """Metrics of three steps, parameters after them, and what its program says."""
   devices, config = VARIANTS[name]
-  step = Step(devices=jax.devices()[:devices], config=config, classes=CLASSES,
-                   optimizer=OptimizerConfig(learning_rate=1e-3, head_factor=2.0))
+  step = Step(
+    devices=jax.devices()[:devices],
+    config=config,
+    classes=CLASSES,
+    optimizer=OptimizerConfig(learning_rate=1e-3, head_factor=2.0),
+  )
   state, metrics = step.state, []
   for number in range(3):
     state, values = step(state, step.batch(number))
@@ -71,15 +80,21 @@ def curve(name):
     sizes[found.kind] += found.bytes
   arrays = jax.device_get({**state.params, **state.stats})
   return {
-      'metrics': metrics, 'collectives': counts, 'summed bytes': sizes['all-reduce'],
-      'arrays': {path: np.asarray(a, np.float64).ravel()[:50].tolist()
-                 for path, a in arrays.items()},
-      'average': {path: np.asarray(a, np.float64).ravel()[:3].tolist()
-                  for path, a in jax.device_get(state.ema).items()},
-      'held': sum(s.data.nbytes for a in jax.tree.leaves((state.params, state.opt_state))
-                  for s in a.addressable_shards if s.device == jax.devices()[0]),
-      'widths': max(int(n) for dims in re.findall(r'f32\[([\d,]+)\]', text)
-                    for n in dims.split(',')),
+    'metrics': metrics,
+    'collectives': counts,
+    'summed bytes': sizes['all-reduce'],
+    'arrays': {path: np.asarray(a, np.float64).ravel()[:50].tolist() for path, a in arrays.items()},
+    'average': {
+      path: np.asarray(a, np.float64).ravel()[:3].tolist()
+      for path, a in jax.device_get(state.ema).items()
+    },
+    'held': sum(
+      s.data.nbytes
+      for a in jax.tree.leaves((state.params, state.opt_state))
+      for s in a.addressable_shards
+      if s.device == jax.devices()[0]
+    ),
+    'widths': max(int(n) for dims in re.findall(r'f32\[([\d,]+)\]', text) for n in dims.split(',')),
   }
 
 
@@ -106,16 +121,24 @@ def compare(ran, measured):
         assert a[f'task/{task}/accuracy'] == b[f'task/{task}/accuracy']
       error = max(abs(a[n] - b[n]) / abs(a[n]) for n in a if n.endswith('loss'))
       measured(f'losses, {name}, step {step}', error, limit=3e-6)
-      measured(f'gradient norm, {name}, step {step}', abs(
-          a['gradient_norm'] - b['gradient_norm']) / a['gradient_norm'], limit=2e-5)
+      measured(
+        f'gradient norm, {name}, step {step}',
+        abs(a['gradient_norm'] - b['gradient_norm']) / a['gradient_norm'],
+        limit=2e-5,
+      )
     for path, array in one['arrays'].items():
       # Adam's steps are of one size even where a gradient is near 0 by rounding alone.
       np.testing.assert_allclose(
-          other['arrays'][path], array, atol=4e-4 if 'stem' not in path else 1e-3, rtol=1e-4,
-          err_msg=f'{name} {path}')
+        other['arrays'][path],
+        array,
+        atol=4e-4 if 'stem' not in path else 1e-3,
+        rtol=1e-4,
+        err_msg=f'{name} {path}',
+      )
       if path.endswith(('/mean', '/var')):
-        measured(f'statistics, {name}', np.abs(
-            np.subtract(other['arrays'][path], array)).max(), limit=2e-5)
+        measured(
+          f'statistics, {name}', np.abs(np.subtract(other['arrays'][path], array)).max(), limit=2e-5
+        )
 
 
 def test_one_curve(ran, measured):
@@ -132,11 +155,17 @@ def gathers():
   layout.LEAST_SPLIT = 256  # So that arrays of the small model are divided too.
   step = Step(devices=jax.devices(), config=FSDP, classes=CLASSES)
   shardings = step.setup.shardings.params
-  shards = [int(np.prod(shardings[path].shard_shape(a.shape))) * a.itemsize
-            for path, a in step.state.params.items() if shardings[path].spec]
+  shards = [
+    int(np.prod(shardings[path].shard_shape(a.shape))) * a.itemsize
+    for path, a in step.state.params.items()
+    if shardings[path].spec
+  ]
   found = [c for c in hlo.collectives(hlo.parse(step.program())) if c.kind == 'all-gather']
-  return {'shards': shards, 'count': sum(c.count for c in found),
-          'bytes': sum(c.bytes for c in found)}
+  return {
+    'shards': shards,
+    'count': sum(c.count for c in found),
+    'bytes': sum(c.bytes for c in found),
+  }
 
 
 def test_fsdp_gathers_each_parameter_once_and_nothing_else(on_devices):
@@ -162,8 +191,10 @@ def test_collectives_of_a_layout(ran):
 def test_collectives_of_every_layout(all_ran):
   """Where every device has the whole state, no more than gradients and moments is summed."""
   check_collectives(all_ran)
-  summed = {all_ran[name]['summed bytes'] for name in (
-      'two devices', 'four devices', 'eight devices', 'slices')}
+  summed = {
+    all_ran[name]['summed bytes']
+    for name in ('two devices', 'four devices', 'eight devices', 'slices')
+  }
   assert len(summed) == 1
 
 
@@ -179,15 +210,19 @@ def temporaries(remats, accumulate):
       task.rows = 32
     setup = assemble(from_config_dict(config), dict.fromkeys(config.tasks, 3))
     step = setup.train_step().lower(setup.abstract, setup.batch())
-    found.append(step.compile(compiler_options={
-        'xla_backend_optimization_level': 0}).memory_analysis().temp_size_in_bytes)
+    found.append(
+      step.compile(compiler_options={'xla_backend_optimization_level': 0})
+      .memory_analysis()
+      .temp_size_in_bytes
+    )
   return found
 
 
 @pytest.mark.slow
 def test_what_blocks_do_not_keep_takes_no_memory(on_devices):
   everything, products, inputs = on_devices(
-      1, temporaries, remats=['all', 'products', 'inputs'], accumulate=1)
+    1, temporaries, remats=['all', 'products', 'inputs'], accumulate=1
+  )
   assert 0.75 * everything > products > 1.03 * inputs
 
 
@@ -195,8 +230,8 @@ def test_what_blocks_do_not_keep_takes_no_memory(on_devices):
 def test_what_blocks_of_a_stage_do_not_keep_takes_no_memory(on_devices):
   """Of either stage alone too, with a step in parts."""
   everything, first, second, products, inputs = on_devices(
-      1, temporaries, remats=['all', 'inputs-all', 'all-inputs', 'products', 'inputs'],
-      accumulate=4)
+    1, temporaries, remats=['all', 'inputs-all', 'all-inputs', 'products', 'inputs'], accumulate=4
+  )
   assert 0.75 * everything > products > 1.03 * inputs
   assert all(0.95 * everything > one > 1.03 * inputs for one in (first, second))
 
@@ -210,6 +245,9 @@ def test_a_device_keeps_its_share(ran):
 def test_averages_follow_the_parameters(ran):
   assert ran['one device']['average'] == {}
   found = ran['everything']
-  assert found['average'].keys() == {p for p in found['arrays'] if '/' in p and (
-      p.split('/')[0] in ('backbone', 'heads', 'log_variance'))}
+  assert found['average'].keys() == {
+    p
+    for p in found['arrays']
+    if '/' in p and (p.split('/')[0] in ('backbone', 'heads', 'log_variance'))
+  }
   assert any(found['average'][path] != found['arrays'][path][:3] for path in found['average'])

@@ -12,14 +12,14 @@ import sys
 import types
 
 import pytest
-
 from conftest import environment
+from training_runs import quick_training, shared_folder, small_config
+
 from painformer_jax.core.errors import InputError
 from painformer_jax.training import loop, setup
 from painformer_jax.training.config import from_config_dict
 from painformer_jax.training.metrics import MetricsWriter, read_metrics
 from painformer_jax.training.tracking import Tracker
-from training_runs import quick_training, shared_folder, small_config
 
 
 class StandIn:
@@ -83,17 +83,25 @@ def test_a_run_is_told_and_ended(wandb, tmp_path, capfd):
   with tracker:
     writer.write(5, {'loss': 0.5})
     writer.write(5, {'eval/a/accuracy': 1.0})
-  run, = wandb.runs
+  (run,) = wandb.runs
   record = json.loads((tmp_path / 'my_run/wandb.json').read_text())
   assert run.arguments['id'] == record['id'] and len(record['id']) == 8
-  assert {k: run.arguments[k] for k in ('project', 'entity', 'resume', 'name', 'dir', 'config')} == {
-      'project': 'pain', 'entity': 'team', 'resume': 'allow', 'name': 'my_run',
-      'dir': str(tmp_path / 'my_run'), 'config': {'steps': 30}}
+  assert {
+    k: run.arguments[k] for k in ('project', 'entity', 'resume', 'name', 'dir', 'config')
+  } == {
+    'project': 'pain',
+    'entity': 'team',
+    'resume': 'allow',
+    'name': 'my_run',
+    'dir': str(tmp_path / 'my_run'),
+    'config': {'steps': 30},
+  }
   assert run.axes == [('step', {}), ('*', {'step_metric': 'step'})]
   assert run.rows == [{'step': 5, 'loss': 0.5}, {'step': 5, 'eval/a/accuracy': 1.0}]
   assert run.ended == 0
   assert capfd.readouterr().err == (
-      f'W&B run {record["id"]} of team/pain: https://example.org/run\n')
+    f'W&B run {record["id"]} of team/pain: https://example.org/run\n'
+  )
 
 
 def test_a_restart_continues_the_same_run_and_sends_nothing_twice(wandb, tmp_path):
@@ -121,7 +129,10 @@ def test_an_evaluation_that_is_due_again(wandb, tmp_path, evaluated):
   writer.write(10, {'loss': 0.25})
   writer.close()
   assert wandb.rows('pain') == [
-      {'step': 5, 'loss': 0.5}, {'step': 5, 'eval/a/loss': 1.0}, {'step': 10, 'loss': 0.25}]
+    {'step': 5, 'loss': 0.5},
+    {'step': 5, 'eval/a/loss': 1.0},
+    {'step': 10, 'loss': 0.25},
+  ]
 
 
 def test_another_project_gets_a_run_of_its_own(wandb, tmp_path):
@@ -152,8 +163,10 @@ def test_when_it_takes_no_more_training_goes_on(wandb, tmp_path, capfd):
 
 def test_when_it_does_not_start(wandb, tmp_path):
   wandb.fails = 'api_key not configured'
-  with pytest.raises(InputError, match=(
-      r"^config.wandb is 'pain', but W&B does not start \(api_key not configured\): ")):
+  with pytest.raises(
+    InputError,
+    match=(r"^config.wandb is 'pain', but W&B does not start \(api_key not configured\): "),
+  ):
     start(tmp_path)
   assert not (tmp_path / 'wandb.json').exists()
 
@@ -201,7 +214,8 @@ def test_a_run_that_is_stopped_and_goes_on(wandb, tmp_path_factory, tmp_path):
   assert wandb.runs[1].arguments['config']['steps'] == 6
   sent, kept = wandb.rows('pain'), read_metrics(tmp_path / 'run')
   assert [(row['step'], 'loss' in row) for row in sent] == [
-      (row['step'], 'loss' in row) for row in kept]
+    (row['step'], 'loss' in row) for row in kept
+  ]
   assert [row.get('loss') for row in sent] == [row.get('loss') for row in kept]
 
 
@@ -227,7 +241,7 @@ def records(file):
       position += 32768 - position % 32768
       continue
     length, kind = struct.unpack_from('<HB', content, position + 4)
-    parts.append(content[position + 7:position + 7 + length])
+    parts.append(content[position + 7 : position + 7 + length])
     position += 7 + length
     if kind in (1, 4):  # Whole, or the last part.
       yield wandb_internal_pb2.Record.FromString(b''.join(parts))
@@ -239,10 +253,19 @@ def test_the_package_offline(tmp_path):
   """Two starts of one run, the second from before the end of the first."""
   ids, steps, axes = set(), [], set()
   for start_step, some in ((0, (5, 10, 15)), (10, (15, 20))):
-    call = f'import test_tracking; test_tracking.train_offline({str(tmp_path)!r}, {start_step}, {some})'
+    call = (
+      f'import test_tracking; test_tracking.train_offline({str(tmp_path)!r}, {start_step}, {some})'
+    )
     done = subprocess.run(
-        [sys.executable, '-c', call], capture_output=True, text=True, timeout=300, check=False,
-        env=environment(JAX_PLATFORMS='cpu', WANDB_MODE='offline', WANDB_BASE_URL='http://127.0.0.1:9'))
+      [sys.executable, '-c', call],
+      capture_output=True,
+      text=True,
+      timeout=300,
+      check=False,
+      env=environment(
+        JAX_PLATFORMS='cpu', WANDB_MODE='offline', WANDB_BASE_URL='http://127.0.0.1:9'
+      ),
+    )
     assert (done.returncode, done.stdout) == (0, ''), done.stderr
     assert f'written to {tmp_path}/wandb (offline)' in done.stderr
   files = sorted((tmp_path / 'wandb').glob('offline-run-*/run-*.wandb'))
@@ -254,24 +277,44 @@ def test_the_package_offline(tmp_path):
     if record.HasField('metric'):
       axes.add((record.metric.name or record.metric.glob_name, record.metric.step_metric))
     if record.HasField('history'):
-      row = {(item.key or '/'.join(item.nested_key)): json.loads(item.value_json)
-             for item in record.history.item}
+      row = {
+        (item.key or '/'.join(item.nested_key)): json.loads(item.value_json)
+        for item in record.history.item
+      }
       steps.append((row['step'], row.get('loss'), row.get('eval/a/accuracy')))
   assert ids == {json.loads((tmp_path / 'wandb.json').read_text())['id']}
-  assert steps == [(5, 0.625, None), (10, 1.25, None), (15, 1.875, None), (15, None, 0.5),
-                   (20, 2.5, None), (20, None, 0.5)]
+  assert steps == [
+    (5, 0.625, None),
+    (10, 1.25, None),
+    (15, 1.875, None),
+    (15, None, 0.5),
+    (20, 2.5, None),
+    (20, None, 0.5),
+  ]
   assert ('*', 'step') in axes
 
 
 @pytest.mark.skipif(not importlib.util.find_spec('wandb'), reason='wandb is not installed')
 def test_the_package_without_a_login(tmp_path):
-  call = ('import test_tracking, pathlib; '
-          f'test_tracking.start(pathlib.Path({str(tmp_path)!r}))')
+  call = f'import test_tracking, pathlib; test_tracking.start(pathlib.Path({str(tmp_path)!r}))'
   done = subprocess.run(
-      [sys.executable, '-c', call], capture_output=True, text=True, timeout=300, check=False,
-      stdin=subprocess.DEVNULL, env={
-          **environment(JAX_PLATFORMS='cpu', WANDB_MODE='online', HOME=str(tmp_path),
-                        WANDB_BASE_URL='http://127.0.0.1:9'), 'WANDB_API_KEY': ''})
+    [sys.executable, '-c', call],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+    stdin=subprocess.DEVNULL,
+    env={
+      **environment(
+        JAX_PLATFORMS='cpu',
+        WANDB_MODE='online',
+        HOME=str(tmp_path),
+        WANDB_BASE_URL='http://127.0.0.1:9',
+      ),
+      'WANDB_API_KEY': '',
+    },
+  )
   assert done.returncode == 1
   assert done.stderr.splitlines()[-1].startswith(
-      "painformer_jax.core.errors.InputError: config.wandb is 'pain', but W&B does not start (")
+    "painformer_jax.core.errors.InputError: config.wandb is 'pain', but W&B does not start ("
+  )

@@ -4,21 +4,31 @@ import json
 
 import ml_collections
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.training import run
 from painformer_jax.training.config import (
-    OptimizerConfig, TaskConfig, TrainConfig, changed_fields, defaults, from_config_dict)
+  OptimizerConfig,
+  TaskConfig,
+  TrainConfig,
+  changed_fields,
+  defaults,
+  from_config_dict,
+)
 
 
 def valid() -> dict:
   return {
-      'model': {'name': 'painformer_nano', 'drop_path_rate': 0.1},
-      'tasks': {'a': {'rows': 8, 'augment': 'face'}, 'b': {'rows': 16}},
-      'data_dir': 'data', 'steps': 100, 'optimizer': {'learning_rate': 1e-3}}
+    'model': {'name': 'painformer_nano', 'drop_path_rate': 0.1},
+    'tasks': {'a': {'rows': 8, 'augment': 'face'}, 'b': {'rows': 16}},
+    'data_dir': 'data',
+    'steps': 100,
+    'optimizer': {'learning_rate': 1e-3},
+  }
 
 
 def changed(path, value):
@@ -54,8 +64,7 @@ def test_a_valid_configuration_becomes_dataclasses():
 def test_the_record_on_disk_is_the_configuration():
   """Lists in place of tuples, as in JSON, are the same."""
   tree = valid()
-  tree['model'] |= {'widths': (8, 16), 'mixers': ('s', 'a'), 'heads': (1, 2),
-                    'mlp_ratios': (2, 2)}
+  tree['model'] |= {'widths': (8, 16), 'mixers': ('s', 'a'), 'heads': (1, 2), 'mlp_ratios': (2, 2)}
   config = from_config_dict(tree)
   again = from_config_dict(json.loads(config.to_json()))
   assert again == config and again.model_config() == config.model_config()
@@ -72,47 +81,70 @@ def test_defaults_are_a_configuration_for_every_model(name):
   assert checked.optimizer == OptimizerConfig()
 
 
-@pytest.mark.parametrize('path,message', [
+@pytest.mark.parametrize(
+  'path,message',
+  [
     ('stepz', "config has no field 'stepz'; did you mean steps? (known: model, tasks, "),
     ('log_evry', "config has no field 'log_evry'; did you mean log_every?"),
     ('zzz', "config has no field 'zzz' (known: "),
     ('model.imagesize', "config.model has no field 'imagesize'; did you mean image_size?"),
     ('model.num_classes', "config.model has no field 'num_classes'"),
     ('tasks.a.row', "config.tasks.a has no field 'row'; did you mean rows?"),
-    ('optimizer.learning_rat',
-     "config.optimizer has no field 'learning_rat'; did you mean learning_rate?"),
+    (
+      'optimizer.learning_rat',
+      "config.optimizer has no field 'learning_rat'; did you mean learning_rate?",
+    ),
     ('optimizer.zzz', "config.optimizer has no field 'zzz' (known: learning_rate, "),
-])
+  ],
+)
 def test_an_unknown_field_is_named(path, message):
   assert message in refusal(changed(path, 1))
 
 
-@pytest.mark.parametrize('path,message', [
-    ('steps', 'config.steps is missing'), ('data_dir', 'config.data_dir is missing'),
-    ('tasks', 'config.tasks is missing'), ('model', 'config.model is missing'),
+@pytest.mark.parametrize(
+  'path,message',
+  [
+    ('steps', 'config.steps is missing'),
+    ('data_dir', 'config.data_dir is missing'),
+    ('tasks', 'config.tasks is missing'),
+    ('model', 'config.model is missing'),
     ('model.name', "config.model needs a 'name', one of: painformer, "),
     ('tasks.b.rows', 'config.tasks.b.rows is 0, below 1: name the rows of every task, or a'),
-])
+  ],
+)
 def test_a_missing_field_is_named(path, message):
   assert message in refusal(changed(path, ...))
 
 
 WRONG = {
-    int: [1.5, '3', None, True, [1]], float: ['1', None, False, [1.0]],
-    str: [1, None, ['a']], dict: [1, 'a', None, ['a']]}
+  int: [1.5, '3', None, True, [1]],
+  float: ['1', None, False, [1.0]],
+  str: [1, None, ['a']],
+  dict: [1, 'a', None, ['a']],
+}
 
 
 def wrong_types():
   """Every field of every table with values of all wrong types."""
-  for prefix, kind in (('', TrainConfig), ('optimizer.', OptimizerConfig), ('tasks.b.', TaskConfig),
-                       ('model.', PainFormerConfig)):
+  for prefix, kind in (
+    ('', TrainConfig),
+    ('optimizer.', OptimizerConfig),
+    ('tasks.b.', TaskConfig),
+    ('model.', PainFormerConfig),
+  ):
     for field in dataclasses.fields(kind):
       if field.type in WRONG and field.name != 'num_classes':
         yield from ((prefix + field.name, value) for value in WRONG[field.type])
   for path in ('model', 'tasks', 'optimizer', 'tasks.a'):
     yield from ((path, value) for value in WRONG[dict])
-  yield from (('model.widths', 8), ('model.widths', (8, 'x')), ('model.mixers', ('s', 1)),
-              ('model.heads', (1, 2.0, 3, 4)), ('model.name', 5), ('weighting', 3))
+  yield from (
+    ('model.widths', 8),
+    ('model.widths', (8, 'x')),
+    ('model.mixers', ('s', 1)),
+    ('model.heads', (1, 2.0, 3, 4)),
+    ('model.name', 5),
+    ('weighting', 3),
+  )
 
 
 @pytest.mark.parametrize('path,value', list(wrong_types()))
@@ -126,7 +158,9 @@ def test_numbers_of_either_kind_serve_as_floats():
   assert type(config.optimizer.learning_rate) is float
 
 
-@pytest.mark.parametrize('path,value,message', [
+@pytest.mark.parametrize(
+  'path,value,message',
+  [
     ('steps', 0, 'config.steps is 0, below 1'),
     ('seed', -1, 'config.seed is -1, below 0'),
     ('log_every', 0, 'config.log_every is 0, below 1'),
@@ -138,12 +172,14 @@ def test_numbers_of_either_kind_serve_as_floats():
     ('workers', -1, 'config.workers is -1, below 0'),
     ('label_smoothing', 1.0, 'config.label_smoothing is 1.0, not in [0, 1)'),
     ('label_smoothing', float('nan'), 'config.label_smoothing is nan'),
-    ('weighting', 'uncertain', "config.weighting is 'uncertain'; did you mean uncertainty? "
-     '(known: uncertainty, fixed)'),
+    (
+      'weighting',
+      'uncertain',
+      "config.weighting is 'uncertain'; did you mean uncertainty? (known: uncertainty, fixed)",
+    ),
     ('tasks', {}, 'config.tasks is empty'),
     ('tasks.a.rows', 0, 'config.tasks.a.rows is 0, below 1'),
-    ('tasks.a.augment', 'faces',
-     "config.tasks.a.augment: "),
+    ('tasks.a.augment', 'faces', 'config.tasks.a.augment: '),
     ('tasks.a.epochs', -1, 'config.tasks.a.epochs is -1, below 0'),
     ('tasks.a.share', 2.0, "config.tasks.a.share is 2.0: set config.shares to 'explicit'"),
     ('batch', 24, 'config.tasks.a.rows is 8, but config.batch is divided among the tasks'),
@@ -172,8 +208,11 @@ def test_numbers_of_either_kind_serve_as_floats():
     ('sharding', {'class_devices': 3}, 'config.sharding.class_devices is 3, not a power of two'),
     ('sharding', {'slices': -1}, 'config.sharding.slices is -1, below 0'),
     ('sharding', {'slice': 1}, "config.sharding has no field 'slice'; did you mean slices?"),
-    ('model.name', 'painformer_nan', "config.model: no model 'painformer_nan'; did you mean "
-     'painformer_nano?'),
+    (
+      'model.name',
+      'painformer_nan',
+      "config.model: no model 'painformer_nan'; did you mean painformer_nano?",
+    ),
     ('model.image_size', 8, 'config.model: model painformer_nano: image_size 8 is below 32'),
     ('model.drop_path_rate', 1.0, 'config.model: model painformer_nano: drop_path_rate 1.0'),
     ('model.dtype', 'bfloat61', "config.model.dtype is 'bfloat61'; did you mean bfloat16?"),
@@ -181,15 +220,17 @@ def test_numbers_of_either_kind_serve_as_floats():
     ('model.heads', (1, 2, 0, 4), 'config.model.heads is (1, 2, 0, 4), below 1'),
     ('model.stem_width', -8, 'config.model.stem_width is -8, below 1'),
     ('model.widths', (8, 16), 'config.model: model painformer_nano: mixers has 4 entries for 2'),
-])
+  ],
+)
 def test_a_value_out_of_range_is_named(path, value, message):
   assert message in refusal(changed(path, value))
 
 
 def test_a_weight_is_for_fixed_weighting():
   tree = changed('tasks.a.weight', 0.5)
-  assert "config.tasks.a.weight is 0.5, but weights are learned: set config.weighting to" in (
-      refusal(tree))
+  assert 'config.tasks.a.weight is 0.5, but weights are learned: set config.weighting to' in (
+    refusal(tree)
+  )
   assert from_config_dict(tree | {'weighting': 'fixed'}).tasks['a'].weight == 0.5
   tree['tasks']['a']['weight'] = -1.0
   assert 'config.tasks.a.weight is -1.0' in refusal(tree | {'weighting': 'fixed'})
@@ -197,11 +238,25 @@ def test_a_weight_is_for_fixed_weighting():
 
 TEXT = st.text('aé."', max_size=3)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner,
-                                                                max_size=2), max_leaves=4)
-PATHS = ['model', 'tasks', 'steps', 'optimizer', 'weighting', 'tasks.a', 'tasks.a.rows',
-         'model.name', 'model.widths', 'model.dtype', 'optimizer.b1', 'data_dir', 'threads']
+  st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+  lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+  max_leaves=4,
+)
+PATHS = [
+  'model',
+  'tasks',
+  'steps',
+  'optimizer',
+  'weighting',
+  'tasks.a',
+  'tasks.a.rows',
+  'model.name',
+  'model.widths',
+  'model.dtype',
+  'optimizer.b1',
+  'data_dir',
+  'threads',
+]
 
 
 @settings(max_examples=300, deadline=None)
@@ -218,14 +273,29 @@ def test_anything_else_is_one_line_or_fits(path, value):
 
 def test_every_field_is_decided_upon():
   """A new field must be put on one side: it decides the result, or it does not."""
-  decisive = {'model', 'tasks', 'steps', 'optimizer', 'seed', 'weighting', 'label_smoothing',
-              'initial_weights', 'batch', 'shares', 'temperature', 'rows_multiple',
-              'ema_decay', 'non_finite'}
+  decisive = {
+    'model',
+    'tasks',
+    'steps',
+    'optimizer',
+    'seed',
+    'weighting',
+    'label_smoothing',
+    'initial_weights',
+    'batch',
+    'shares',
+    'temperature',
+    'rows_multiple',
+    'ema_decay',
+    'non_finite',
+  }
   assert decisive | TrainConfig.RESUMABLE == {f.name for f in dataclasses.fields(TrainConfig)}
   assert not decisive & TrainConfig.RESUMABLE
 
 
-@pytest.mark.parametrize('path,value,difference', [
+@pytest.mark.parametrize(
+  'path,value,difference',
+  [
     ('steps', 200, 'steps: 100 -> 200'),
     ('seed', 1, 'seed: 0 -> 1'),
     ('optimizer.learning_rate', 2e-3, 'optimizer.learning_rate: 0.001 -> 0.002'),
@@ -235,23 +305,37 @@ def test_every_field_is_decided_upon():
     ('model.gate', 'dft', 'model.gate: not there -> "dft"'),
     ('label_smoothing', 0.1, 'label_smoothing: 0.0 -> 0.1'),
     ('weighting', 'fixed', 'weighting: "uncertainty" -> "fixed"'),
-])
+  ],
+)
 def test_what_changed_is_named(path, value, difference, tmp_path):
   run.open_workdir(tmp_path / 'run', from_config_dict(valid()))
   with pytest.raises(InputError) as error:
     run.open_workdir(tmp_path / 'run', from_config_dict(changed(path, value)))
   assert str(error.value) == (
-      f'{tmp_path}/run holds a run of another configuration ({difference}): take another '
-      '--workdir, or the first configuration')
+    f'{tmp_path}/run holds a run of another configuration ({difference}): take another '
+    '--workdir, or the first configuration'
+  )
 
 
 def test_fields_that_leave_the_result_alone_may_change(tmp_path):
   run.open_workdir(tmp_path / 'run', from_config_dict(valid()))
-  values = {'data_dir': 'elsewhere', 'log_every': 3, 'eval_every': 5, 'checkpoint_every': 7,
-            'keep_checkpoints': 9, 'threads': 4, 'workers': 2, 'eval_batch': 6, 'profile_at': 2,
-            'profile_steps': 4, 'wandb': 'pain', 'max_skipped': 3, 'accumulate': 2,
-            'remat': 'inputs',
-            'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 1}}
+  values = {
+    'data_dir': 'elsewhere',
+    'log_every': 3,
+    'eval_every': 5,
+    'checkpoint_every': 7,
+    'keep_checkpoints': 9,
+    'threads': 4,
+    'workers': 2,
+    'eval_batch': 6,
+    'profile_at': 2,
+    'profile_steps': 4,
+    'wandb': 'pain',
+    'max_skipped': 3,
+    'accumulate': 2,
+    'remat': 'inputs',
+    'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 1},
+  }
   assert values.keys() == TrainConfig.RESUMABLE
   run.open_workdir(tmp_path / 'run', from_config_dict(valid() | values))
   record = json.loads((tmp_path / 'run' / 'config.json').read_text())
@@ -310,9 +394,13 @@ def test_processes_with_folders_of_their_own(tmp_path, monkeypatch):
   slept = []
   monkeypatch.setattr(run.time, 'sleep', lambda seconds: slept.append(seconds))
   monkeypatch.setattr(run.time, 'monotonic', lambda: 10.0 * len(slept))
-  with pytest.raises(InputError, match=(
+  with pytest.raises(
+    InputError,
+    match=(
       'config.json, which the first process wrote, is not there for process 1: --workdir '
-      'must be a folder that all processes share')):
+      'must be a folder that all processes share'
+    ),
+  ):
     run.open_workdir(tmp_path / 'own', from_config_dict(valid()))
   assert len(slept) == 7
 
@@ -325,13 +413,19 @@ def divided(**changes):
   return from_config_dict(changed('tasks', {'a': {}, 'b': {}}) | {'batch': 24, **changes})
 
 
-@pytest.mark.parametrize('changes,rows', [
-    ({}, {'a': 12, 'b': 12}), ({'shares': 'proportional'}, {'a': 6, 'b': 18}),
+@pytest.mark.parametrize(
+  'changes,rows',
+  [
+    ({}, {'a': 12, 'b': 12}),
+    ({'shares': 'proportional'}, {'a': 6, 'b': 18}),
     ({'shares': 'proportional', 'rows_multiple': 4}, {'a': 8, 'b': 16}),
     ({'shares': 'temperature', 'temperature': 2.0}, {'a': 9, 'b': 15}),
-    ({'shares': 'explicit', 'tasks': {'a': {'share': 0.5}, 'b': {'share': 2.5}}},
-     {'a': 4, 'b': 20}),
-])
+    (
+      {'shares': 'explicit', 'tasks': {'a': {'share': 0.5}, 'b': {'share': 2.5}}},
+      {'a': 4, 'b': 20},
+    ),
+  ],
+)
 def test_a_batch_is_divided(changes, rows):
   config = divided(**changes)
   assert config.rows == {'a': 0, 'b': 0}
@@ -348,8 +442,9 @@ def test_rows_that_are_named_stay():
   assert config.with_rows({}) is config
 
 
-@pytest.mark.parametrize('path', [
-    'batch', 'shares', 'tasks.a.epochs', 'tasks.b.mixup', 'optimizer.b1', 'label_smoothing'])
+@pytest.mark.parametrize(
+  'path', ['batch', 'shares', 'tasks.a.epochs', 'tasks.b.mixup', 'optimizer.b1', 'label_smoothing']
+)
 def test_a_record_from_before_a_field_was_there(path):
   config = from_config_dict(changed('steps', 100))
   stored = json.loads(config.to_json())

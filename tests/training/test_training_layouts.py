@@ -6,16 +6,32 @@ import shutil
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from training_runs import (
+  QUICK_COMPILE,
+  SMALL_OVERRIDES,
+  CommandLine,
+  assert_bad_input,
+  rows,
+  shared_folder,
+)
 
 import painformer_jax as pj
 from painformer_jax.checkpoints.store import restore_arrays
-from training_runs import (
-    QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, assert_bad_input, rows, shared_folder)
 
-FIELDS = {**SMALL_OVERRIDES, 'steps': 4, 'optimizer.warmup_steps': 1, 'checkpoint_every': 2, 'log_every': 1, 'eval_batch': 8,
-          'tasks.alpha.rows': 16, 'tasks.beta.rows': 16, 'ema_decay': 0.9,
-          'non_finite': 'skip', 'optimizer.layer_decay': 0.9,
-          'model.drop_path_rate': 0.2}
+FIELDS = {
+  **SMALL_OVERRIDES,
+  'steps': 4,
+  'optimizer.warmup_steps': 1,
+  'checkpoint_every': 2,
+  'log_every': 1,
+  'eval_batch': 8,
+  'tasks.alpha.rows': 16,
+  'tasks.beta.rows': 16,
+  'ema_decay': 0.9,
+  'non_finite': 'skip',
+  'optimizer.layer_decay': 0.9,
+  'model.drop_path_rate': 0.2,
+}
 
 
 @pytest.fixture(scope='module')
@@ -23,9 +39,17 @@ def lines(tmp_path_factory):
   """Command lines for one device as it is, and for eight with everything divided."""
   folder = shared_folder(tmp_path_factory)
   plain = CommandLine(folder=folder, overrides=FIELDS, flags=QUICK_COMPILE)
-  divided = dataclasses.replace(plain, devices=8, overrides={
-      **FIELDS, 'sharding.state': 'fsdp', 'sharding.slices': 2, 'accumulate': 2,
-      'remat': 'inputs'})
+  divided = dataclasses.replace(
+    plain,
+    devices=8,
+    overrides={
+      **FIELDS,
+      'sharding.state': 'fsdp',
+      'sharding.slices': 2,
+      'accumulate': 2,
+      'remat': 'inputs',
+    },
+  )
   return {'plain': plain, 'divided': divided}
 
 
@@ -74,18 +98,30 @@ def test_what_is_loaded_from_a_run_are_its_averages(runs):
   assert different > len(arrays['params']) / 2
   model = pj.load(runs / 'one')
   np.testing.assert_array_equal(
-      model.patch_embed1.conv1.kernel[...], stored['ema']['backbone/patch_embed1/conv1/kernel'])
+    model.patch_embed1.conv1.kernel[...], stored['ema']['backbone/patch_embed1/conv1/kernel']
+  )
 
 
-@pytest.mark.parametrize('overrides,message', [
-    ({'accumulate': 3}, 'task alpha has 16 rows a batch, which do not split over 1 devices and '
-     '3 parts of a step: make config.tasks.alpha.rows a multiple of 3'),
-    ({'sharding.class_devices': 4}, '1 devices do not divide into 1 slice(s) of groups of 4: '
-     'mend config.sharding.slices or config.sharding.class_devices'),
+@pytest.mark.parametrize(
+  'overrides,message',
+  [
+    (
+      {'accumulate': 3},
+      'task alpha has 16 rows a batch, which do not split over 1 devices and '
+      '3 parts of a step: make config.tasks.alpha.rows a multiple of 3',
+    ),
+    (
+      {'sharding.class_devices': 4},
+      '1 devices do not divide into 1 slice(s) of groups of 4: '
+      'mend config.sharding.slices or config.sharding.class_devices',
+    ),
     ({'remat': 'inputs-all-all'}, "config.remat names 3 stages of 2: 'inputs-all-all'"),
-    ({'optimizer.frozen': '("nothing",)'},
-     "config.optimizer.frozen: 'nothing' matches no parameter"),
-])
+    (
+      {'optimizer.frozen': '("nothing",)'},
+      "config.optimizer.frozen: 'nothing' matches no parameter",
+    ),
+  ],
+)
 def test_what_does_not_fit_is_one_line(lines, overrides, message, tmp_path):
   line = dataclasses.replace(lines['plain'], overrides={**FIELDS, **overrides})
   assert_bad_input(line.run(tmp_path / 'run'), message)

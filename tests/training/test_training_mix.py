@@ -5,17 +5,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_parallel import collectives
+from training_runs import TASKS, SmallStep, shared_folder, small_config
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
-from painformer_jax.training import losses, loop, mix, setup
+from painformer_jax.training import loop, losses, mix, setup
 from painformer_jax.training.config import from_config_dict
 from painformer_jax.training.mix import Mixing
 from painformer_jax.training.setup import assemble
 from painformer_jax.training.state import group
 from painformer_jax.training.step import make_train_step, normalise
-from test_parallel import collectives
-from training_runs import TASKS, SmallStep, shared_folder, small_config
 
 quick = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
@@ -27,8 +27,9 @@ BLEND, CUT, EITHER = Mixing(mixup=0.5), Mixing(cutmix=1.0), Mixing(mixup=0.5, cu
 def drawn(mixing, count=600, size=(24, 16)):
   """Shares by pixel [count, height, width] and their means [count], of as many steps."""
   keys = jax.random.split(jax.random.key(3), count)
-  return tuple(np.asarray(a) for a in quick(jax.vmap(
-      lambda key: mix.own_share(key, mixing, size)))(keys))
+  return tuple(
+    np.asarray(a) for a in quick(jax.vmap(lambda key: mix.own_share(key, mixing, size)))(keys)
+  )
 
 
 # Shares.
@@ -82,8 +83,10 @@ def test_what_is_drawn_depends_on_step_and_task_alone():
   def keys(step):
     own = [mix.task_key(step, task) for task in ('alpha', 'beta')]
     # As stochastic depth derives them, and as it could.
-    others = [jax.random.split(step, 64), jax.vmap(
-        functools.partial(jax.random.fold_in, step))(jnp.arange(64))]
+    others = [
+      jax.random.split(step, 64),
+      jax.vmap(functools.partial(jax.random.fold_in, step))(jnp.arange(64)),
+    ]
     return jax.random.key_data(jnp.stack(own)), jax.random.key_data(jnp.concatenate(others))
 
   (alpha, beta), others = (np.asarray(k).tolist() for k in keys(jax.random.key(0)))
@@ -102,7 +105,10 @@ def numpy_mixed(images, by_pixel):
 
 @pytest.mark.parametrize('mixing', [BLEND, CUT])
 def test_rows_are_mixed_with_the_row_before(mixing):
-  images, mixed = np.random.default_rng(0).integers(0, 256, (6, 24, 16, 3), np.uint8), quick(mix.mixed)
+  images, mixed = (
+    np.random.default_rng(0).integers(0, 256, (6, 24, 16, 3), np.uint8),
+    quick(mix.mixed),
+  )
   for by_pixel in drawn(mixing)[0][:10]:
     found = mixed(images, by_pixel)
     assert found.dtype == jnp.uint8
@@ -131,8 +137,7 @@ def test_cross_entropy_of_two_labels(smoothing):
   logits = rng.normal(size=(8, 5)).astype(np.float32)
   labels, others = rng.integers(5, size=(2, 8))
   for share in (0.0, 0.3, 1.0):
-    found = losses.mixed_cross_entropy(
-        logits, labels, others, share, label_smoothing=smoothing)
+    found = losses.mixed_cross_entropy(logits, labels, others, share, label_smoothing=smoothing)
     expected = stated_loss(logits, labels, others, share, smoothing)
     np.testing.assert_allclose(found, expected, rtol=2e-6)
 
@@ -141,8 +146,10 @@ def test_cross_entropy_of_two_labels(smoothing):
 
 
 def mixing_step(devices):
-  tasks = {task: {'rows': rows, **dataclasses.asdict(MIXING[task])}
-           for task, rows in SmallStep.rows.items()}
+  tasks = {
+    task: {'rows': rows, **dataclasses.asdict(MIXING[task])}
+    for task, rows in SmallStep.rows.items()
+  }
   return SmallStep(devices=devices, config={'tasks': tasks})
 
 
@@ -157,16 +164,26 @@ def three_steps(step):
 def stated_steps(step, numbers):
   """Losses, accuracies and shares of steps from the first state, written out."""
   state, batch, plan = step.state, step.batch(0), step.plan
-  forward = quick(lambda images: functional.apply_train(
-      plan.model, {**group(state.params, 'backbone'), **state.stats},
-      normalise(images, plan.mean, plan.std))[0].embedding)
-  draw = quick(lambda key: {task: mix.own_share(mix.task_key(key, task), how, (16, 16))
-                           for task, how in MIXING.items()})
+  forward = quick(
+    lambda images: (
+      functional.apply_train(
+        plan.model,
+        {**group(state.params, 'backbone'), **state.stats},
+        normalise(images, plan.mean, plan.std),
+      )[0].embedding
+    )
+  )
+  draw = quick(
+    lambda key: {
+      task: mix.own_share(mix.task_key(key, task), how, (16, 16)) for task, how in MIXING.items()
+    }
+  )
   for number in numbers:
     found = {}
     shares = draw(jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(state.key)), number))
-    embedding = forward(np.concatenate([
-        numpy_mixed(rows['image'], shares[task][0]) for task, rows in batch.items()]))
+    embedding = forward(
+      np.concatenate([numpy_mixed(rows['image'], shares[task][0]) for task, rows in batch.items()])
+    )
     for task, own in (('alpha', embedding[:8]), ('beta', embedding[8:])):
       head, share = group(state.params, f'heads/{task}'), float(shares[task][1])
       logits = np.asarray(own, np.float64) @ head['kernel'] + head['bias']
@@ -182,8 +199,13 @@ def stated_steps(step, numbers):
 def on_mesh():
   """What one device and eight make of the same steps."""
   one, eight = (mixing_step(devices) for devices in (jax.devices()[:1], jax.devices()))
-  return {'one': three_steps(one), 'again': three_steps(one), 'eight': three_steps(eight),
-          'collectives': collectives(eight.program()), 'stated': [*stated_steps(one, range(12))]}
+  return {
+    'one': three_steps(one),
+    'again': three_steps(one),
+    'eight': three_steps(eight),
+    'collectives': collectives(eight.program()),
+    'stated': [*stated_steps(one, range(12))],
+  }
 
 
 @pytest.fixture(scope='module')
@@ -196,9 +218,9 @@ def test_a_step_against_its_statement(ran):
   for step in ran['stated']:
     for task in TASKS:
       assert step['found'][f'task/{task}/loss'] == pytest.approx(
-          step['stated'][f'task/{task}/loss'], rel=3e-5)
-      assert (step['found'][f'task/{task}/accuracy']
-              == step['stated'][f'task/{task}/accuracy'])
+        step['stated'][f'task/{task}/loss'], rel=3e-5
+      )
+      assert step['found'][f'task/{task}/accuracy'] == step['stated'][f'task/{task}/accuracy']
   shares = np.array([[s['stated'][f'{task}/share'] for task in TASKS] for s in ran['stated']])
   assert len(np.unique(shares)) == shares.size, 'drawn anew each step and for each task'
   assert (shares < 0.5).any() and (shares > 0.5).any()
@@ -224,8 +246,9 @@ def test_eight_devices_mix_as_one(ran, measured):
 
 def lowered(**plan):
   run = assemble(from_config_dict(small_config('nowhere')), TASKS)
-  step = make_train_step(dataclasses.replace(run.plan, **plan), run.optimizer, run.mesh,
-                         state_shardings=run.shardings)
+  step = make_train_step(
+    dataclasses.replace(run.plan, **plan), run.optimizer, run.mesh, state_shardings=run.shardings
+  )
   return step.lower(run.abstract, run.batch()).as_text()
 
 
@@ -266,8 +289,10 @@ def test_mixing_that_cannot_be(field):
 
   for value in (-0.1, 101.0, float('nan'), float('inf')):
     assert tried(8, value) == f'config.tasks.alpha.{field} is {value}, not in [0, 100]'
-  alone = (f'config.tasks.alpha.{field} is 0.5, but the task has one row a batch, with none '
-           'to mix it with: give it 2 or more')
+  alone = (
+    f'config.tasks.alpha.{field} is 0.5, but the task has one row a batch, with none '
+    'to mix it with: give it 2 or more'
+  )
   assert tried(1, 0.5) == alone
   # Rows that are only known once the batch has been divided.
   config = small_config('data', batch=4, shares='explicit')

@@ -15,16 +15,22 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
-
 from event_reader import read_scalars
+from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
+
 from painformer_jax.checkpoints import store
 from painformer_jax.training.speed import depends_on_speed
-from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
 # Saves, rows and evaluations fall on different steps, so that each is
 # interrupted between the others.
-OVERRIDES = {'steps': 24, 'log_every': 4, 'checkpoint_every': 5, 'eval_every': 9,
-             'model.drop_path_rate': 0.2, 'optimizer.learning_rate': 3e-3}
+OVERRIDES = {
+  'steps': 24,
+  'log_every': 4,
+  'checkpoint_every': 5,
+  'eval_every': 9,
+  'model.drop_path_rate': 0.2,
+  'optimizer.learning_rate': 3e-3,
+}
 
 
 def state_of(workdir):
@@ -32,8 +38,9 @@ def state_of(workdir):
   folder = workdir / 'checkpoints'
   step = store.latest_step(folder)
   path, reader = epath.Path(folder / str(step) / 'state'), ocp.PyTreeCheckpointHandler()
-  tree = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-                      reader.metadata(path).tree)
+  tree = jax.tree.map(
+    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).tree
+  )
   tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=tree))
   reader.close()
   return step, ocp.tree.to_flat_dict(tree, sep='/')
@@ -45,13 +52,21 @@ def assert_same_run(workdir, reference):
   assert found.keys() == expected.keys()
   kinds = {path.split('/')[0] for path in found}
   assert kinds == {'params', 'stats', 'opt_state', 'key', 'step'}
-  different = [path for path in found if np.asarray(found[path]).tobytes()
-               != np.asarray(expected[path]).tobytes()]
+  different = [
+    path
+    for path in found
+    if np.asarray(found[path]).tobytes() != np.asarray(expected[path]).tobytes()
+  ]
   assert different == []
   assert rows(workdir) == rows(reference)
   scalars, reference_scalars = (
-      {name: values for name, values in read_scalars(w / 'tensorboard').items()
-       if not depends_on_speed(name)} for w in (workdir, reference))
+    {
+      name: values
+      for name, values in read_scalars(w / 'tensorboard').items()
+      if not depends_on_speed(name)
+    }
+    for w in (workdir, reference)
+  )
   assert scalars == reference_scalars
   positions = [store.read_record(w / 'checkpoints', step) for w in (workdir, reference)]
   assert all(record['clock']['steps'] == 24 for record in positions)
@@ -84,6 +99,7 @@ def row_at(workdir, step):
       return newest_row(workdir) >= step
     except ValueError:  # Read while it was being written.
       return False
+
   return moment
 
 
@@ -111,8 +127,7 @@ def uninterrupted(command, workdir):
 
 @pytest.fixture(scope='module')
 def one_device(folder):
-  return CommandLine(
-      folder=folder, overrides=OVERRIDES | SMALL_OVERRIDES, flags=QUICK_COMPILE)
+  return CommandLine(folder=folder, overrides=OVERRIDES | SMALL_OVERRIDES, flags=QUICK_COMPILE)
 
 
 @pytest.fixture(scope='module')
@@ -127,13 +142,13 @@ def test_a_run_says_what_it_does(reference):
   """Its lines, and no word of the libraries under it."""
   workdir, lines = reference
   assert lines[0] == (
-      'painformer_nano: 7,892 parameters in the backbone, 7,979 in all (parameters.txt); '
-      '2 tasks, 16 images a step, 1 cpu device(s)')
+    'painformer_nano: 7,892 parameters in the backbone, 7,979 in all (parameters.txt); '
+    '2 tasks, 16 images a step, 1 cpu device(s)'
+  )
   assert lines[1] == 'compiles the training step'
   assert lines[2].startswith('the first step took ')
   *progress, last = lines[3:]
-  assert last == (f'finished at step 24: {workdir}/report.json; next: '
-                  f'painformer report {workdir}')
+  assert last == (f'finished at step 24: {workdir}/report.json; next: painformer report {workdir}')
   steps = [line.split()[1] for line in progress]
   assert steps == ['4/24', '8/24', '9', '12/24', '16/24', '18', '20/24', '24/24', '24']
   for line in progress:
@@ -149,13 +164,17 @@ def test_rows_of_metrics(reference):
   assert [row['step'] for row in found if 'loss' in row] == [4, 8, 12, 16, 20, 24]
   assert [row['step'] for row in found if 'loss' not in row] == [9, 18, 24]
   for row in found:
-    tasks = [{f'task/{t}/{name}' for name in ('loss', 'accuracy', 'log_variance')}
-             for t in ('alpha', 'beta')]
+    tasks = [
+      {f'task/{t}/{name}' for name in ('loss', 'accuracy', 'log_variance')}
+      for t in ('alpha', 'beta')
+    ]
     if 'loss' in row:
       assert row.keys() == {'step', 'loss', 'gradient_norm', 'parameter_norm', *set.union(*tasks)}
     else:
-      assert row.keys() == {'step', *(f'eval/{t}/{n}' for t in ('alpha', 'beta')
-                                      for n in ('accuracy', 'loss'))}
+      assert row.keys() == {
+        'step',
+        *(f'eval/{t}/{n}' for t in ('alpha', 'beta') for n in ('accuracy', 'loss')),
+      }
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   for name in ('images_per_second', 'images_per_second_per_chip', 'seconds/compute'):
     assert sum(f'"{name}": ' in line for line in lines) == 6
@@ -175,8 +194,9 @@ def test_it_learns_what_can_be_learned(reference):
   assert last['task/alpha/log_variance'] != 0
 
 
-@pytest.mark.parametrize('number', [
-    pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.parametrize(
+  'number', [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_stopped_while_it_compiles(folder, tmp_path, number):
   """Nothing is to be saved, and clouds do not wait for a compiler."""
   command = CommandLine(folder=folder, overrides=OVERRIDES, cache=False)
@@ -215,8 +235,10 @@ def test_killed_and_then_stopped(one_device, reference, tmp_path):
 def test_processes_that_read_come_and_go(one_device, reference, tmp_path):
   """Killed with two of them, stopped with one, ended with none."""
   workdir = tmp_path / 'run'
-  two, one = (dataclasses.replace(
-      one_device, overrides=one_device.overrides | {'workers': count}) for count in (2, 1))
+  two, one = (
+    dataclasses.replace(one_device, overrides=one_device.overrides | {'workers': count})
+    for count in (2, 1)
+  )
   status, _ = interrupted(two, workdir, saved(workdir, 5), signal.SIGKILL)
   assert status == -signal.SIGKILL
   status, messages = interrupted(one, workdir, row_at(workdir, 12), signal.SIGTERM)
@@ -228,7 +250,8 @@ def test_processes_that_read_come_and_go(one_device, reference, tmp_path):
 @pytest.mark.slow
 def test_killed_on_eight_devices(folder, tmp_path):
   command = CommandLine(
-      folder=folder, devices=8, overrides=OVERRIDES | SMALL_OVERRIDES, flags=QUICK_COMPILE)
+    folder=folder, devices=8, overrides=OVERRIDES | SMALL_OVERRIDES, flags=QUICK_COMPILE
+  )
   lines = uninterrupted(command, tmp_path / 'reference')
   assert '8 cpu device(s)' in lines[0]
   workdir = tmp_path / 'run'
@@ -252,13 +275,16 @@ def test_killed_at_any_moment(devices, folder, tmp_path):
   uninterrupted(command, tmp_path / 'again')
   whole = time.perf_counter() - began
   assert_same_run(tmp_path / 'again', tmp_path / 'reference')
-  moments = [*(make(workdir, step) for step in (5, 10, 15, 20) for make in (saving, saved)),
-             *[None] * 6]
+  moments = [
+    *(make(workdir, step) for step in (5, 10, 15, 20) for make in (saving, saved)),
+    *[None] * 6,
+  ]
   rng.shuffle(moments)
   for moment in moments:
     end = time.perf_counter() + rng.uniform(0.2, 1.1) * whole
-    interrupted(command, workdir, moment or (lambda end=end: time.perf_counter() > end),
-                signal.SIGKILL)
+    interrupted(
+      command, workdir, moment or (lambda end=end: time.perf_counter() > end), signal.SIGKILL
+    )
   uninterrupted(command, workdir)
   assert_same_run(workdir, tmp_path / 'reference')
 
@@ -281,10 +307,20 @@ def test_stopped_while_it_evaluates(folder, tmp_path):
 def test_skipped_steps_in_a_row_are_counted_on(tmp_path_factory, tmp_path):
   """A step that leaves no finite parameters is skipped; three may be, wherever it stopped."""
   command = CommandLine(
-      folder=shared_folder(tmp_path_factory), flags=QUICK_COMPILE, overrides={
-          **SMALL_OVERRIDES, 'steps': 20, 'checkpoint_every': 2, 'log_every': 1, 'eval_every': 0,
-          'optimizer.learning_rate': 1e30, 'optimizer.warmup_steps': 0, 'non_finite': 'skip',
-          'max_skipped': 3})
+    folder=shared_folder(tmp_path_factory),
+    flags=QUICK_COMPILE,
+    overrides={
+      **SMALL_OVERRIDES,
+      'steps': 20,
+      'checkpoint_every': 2,
+      'log_every': 1,
+      'eval_every': 0,
+      'optimizer.learning_rate': 1e30,
+      'optimizer.warmup_steps': 0,
+      'non_finite': 'skip',
+      'max_skipped': 3,
+    },
+  )
   ends = []
   for _ in range(2):
     done = command.run(tmp_path / 'run')

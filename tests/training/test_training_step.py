@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_losses import stated
+from training_runs import TASKS, SmallStep
 
 from painformer_jax.models import functional
 from painformer_jax.models.layers import DropPath, Places
@@ -12,8 +14,6 @@ from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.config import OptimizerConfig
 from painformer_jax.training.state import group, initial_state
 from painformer_jax.training.step import make_embed_step, normalise
-from test_losses import stated
-from training_runs import TASKS, SmallStep
 
 # No warm-up, clipping or decay: what has no gradient stays as it is.
 PLAIN = OptimizerConfig(learning_rate=1e-3, clip_norm=0, weight_decay=0)
@@ -27,8 +27,9 @@ def step():
 @pytest.fixture(scope='module')
 def half_step():
   """In bfloat16, with fixed weights."""
-  return SmallStep(drop_path_rate=0.2, optimizer=PLAIN, dtype='bfloat16',
-                   weights={'alpha': 0.0, 'beta': 2.0})
+  return SmallStep(
+    drop_path_rate=0.2, optimizer=PLAIN, dtype='bfloat16', weights={'alpha': 0.0, 'beta': 2.0}
+  )
 
 
 quick = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
@@ -41,8 +42,11 @@ def relabelled(batch, task):
 
 
 def changed(before, after):
-  return {path for path in before if np.asarray(before[path]).tobytes()
-          != np.asarray(after[path]).tobytes()}
+  return {
+    path
+    for path in before
+    if np.asarray(before[path]).tobytes() != np.asarray(after[path]).tobytes()
+  }
 
 
 def compiled_forward(step, params, stats, batch, key):
@@ -150,8 +154,11 @@ def test_a_row_drops_by_its_place_in_the_whole_batch():
 
 def test_uncertainty_weights_learn(step):
   """They go up where the loss is above e^w, and down where it is below."""
-  params = {**step.state.params, 'log_variance/alpha': np.float32(-3),
-            'log_variance/beta': np.float32(3)}
+  params = {
+    **step.state.params,
+    'log_variance/alpha': np.float32(-3),
+    'log_variance/beta': np.float32(3),
+  }
   state = step.state.replace(params=params)
   for number in range(3):
     state, values = step(state, step.batch(number))
@@ -169,7 +176,8 @@ def test_values_that_are_not_finite_show_in_the_metrics(step):
   # A loss that is finite with an update that is not.
   huge = jax.tree.map(lambda a: a, step.state.opt_state)
   huge = jax.tree_util.tree_map_with_path(
-      lambda path, a: np.full_like(a, np.inf) if '.mu' in jax.tree_util.keystr(path) else a, huge)
+    lambda path, a: np.full_like(a, np.inf) if '.mu' in jax.tree_util.keystr(path) else a, huge
+  )
   after, values = step(step.state.replace(opt_state=huge), step.batch(0))
   assert np.isfinite(values['loss']) and np.isfinite(values['gradient_norm'])
   assert not np.isfinite(values['parameter_norm'])
@@ -195,7 +203,8 @@ def test_images_are_normalised_on_the_device(step):
   found = normalise(image, step.plan.mean, step.plan.std)
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(
-      found, (image / 255 - step.plan.mean) / step.plan.std, rtol=1e-5, atol=1e-6)
+    found, (image / 255 - step.plan.mean) / step.plan.std, rtol=1e-5, atol=1e-6
+  )
 
 
 def test_embed_step_is_the_model_in_evaluation_mode(step):
@@ -205,9 +214,11 @@ def test_embed_step_is_the_model_in_evaluation_mode(step):
   images = step.batch(0)['alpha']['image']
   embed = make_embed_step(plan.model, mesh, mean=plan.mean, std=plan.std)
   found = embed.lower(arrays, images).compile(
-      compiler_options={'xla_backend_optimization_level': 0})(arrays, images)
+    compiler_options={'xla_backend_optimization_level': 0}
+  )(arrays, images)
   expected = quick(lambda arrays, x: functional.from_variables(plan.model, arrays)(x).embedding)(
-      arrays, normalise(images, plan.mean, plan.std))
+    arrays, normalise(images, plan.mean, plan.std)
+  )
   assert found.dtype == jnp.float32 and found.shape == (8, 16)
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -215,21 +226,31 @@ def test_embed_step_is_the_model_in_evaluation_mode(step):
 def test_an_initial_state_depends_on_the_seed_alone(step):
   @quick
   def make(seed):
-    return initial_state(step.plan.model, classes=TASKS, learned_weighting=True,
-                         optimizer=optax.sgd(0.1), seed=seed)
+    return initial_state(
+      step.plan.model, classes=TASKS, learned_weighting=True, optimizer=optax.sgd(0.1), seed=seed
+    )
 
   first, again, other = make(0), make(0), make(1)
   assert changed(first.params, again.params) == set()
-  fixed = {path for path in first.params if path.split('/')[-1] in ('bias', 'scale')
-           or path.startswith('log_variance')}
+  fixed = {
+    path
+    for path in first.params
+    if path.split('/')[-1] in ('bias', 'scale') or path.startswith('log_variance')
+  }
   assert changed(first.params, other.params) == first.params.keys() - fixed
   assert not np.array_equal(first.key, other.key) and first.step == 0
 
 
 def test_an_initial_state_takes_a_backbone_as_it_is(step):
   backbone = {**group(step.state.params, 'backbone'), **step.state.stats}
-  state = initial_state(step.plan.model, classes=TASKS, learned_weighting=False,
-                        optimizer=optax.sgd(0.1), seed=0, backbone=backbone)
+  state = initial_state(
+    step.plan.model,
+    classes=TASKS,
+    learned_weighting=False,
+    optimizer=optax.sgd(0.1),
+    seed=0,
+    backbone=backbone,
+  )
   assert group(state.params, 'backbone') | state.stats == backbone
   assert group(state.params, 'log_variance') == {}
 
@@ -249,8 +270,10 @@ def test_averages_follow_their_statement(careful):
     state, metrics = careful(state, careful.batch(number))
     assert metrics['skipped'] == 0
     decay = min(0.9, (1 + number) / (10 + number))
-    expected = {path: decay * average + (1 - decay) * np.asarray(state.params[path])
-                for path, average in expected.items()}
+    expected = {
+      path: decay * average + (1 - decay) * np.asarray(state.params[path])
+      for path, average in expected.items()
+    }
   for path, average in expected.items():
     np.testing.assert_allclose(state.ema[path], average, rtol=1e-5, atol=1e-7, err_msg=path)
   assert state.evaluated is state.ema

@@ -6,7 +6,8 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from painformer_jax.training.clock import COMPUTE, HOST, INPUT, Clock
 from painformer_jax.training.watch import DeviceWatch, GivenStep, divide
@@ -14,14 +15,16 @@ from painformer_jax.training.watch import DeviceWatch, GivenStep, divide
 
 def divided(*steps, idle_since=0.0):
   """Of (asked, fetched, given, done)."""
-  return divide([GivenStep(asked=a, fetched=f, given=g) for a, f, g, _ in steps],
-                [step[3] for step in steps], idle_since=idle_since)
+  return divide(
+    [GivenStep(asked=a, fetched=f, given=g) for a, f, g, _ in steps],
+    [step[3] for step in steps],
+    idle_since=idle_since,
+  )
 
 
 def test_devices_that_never_wait():
   """The host hands over a step while the one before is under way."""
-  assert divided((0, 0, 0, 10), (1, 2, 2, 20), (3, 9, 9, 30)) == {
-      COMPUTE: 30, INPUT: 0, HOST: 0}
+  assert divided((0, 0, 0, 10), (1, 2, 2, 20), (3, 9, 9, 30)) == {COMPUTE: 30, INPUT: 0, HOST: 0}
 
 
 def test_input_that_is_too_slow():

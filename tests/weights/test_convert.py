@@ -5,16 +5,16 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-
 import reference
 import torch_names
-from painformer_jax.weights import key_map
-from painformer_jax.weights.convert import ConversionError, convert, export, infer
-from painformer_jax.weights.torch.read import TorchCheckpoint
+
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PRESETS
 from painformer_jax.models.registry import make_config
+from painformer_jax.weights import key_map
+from painformer_jax.weights.convert import ConversionError, convert, export, infer
+from painformer_jax.weights.torch.read import TorchCheckpoint
 
 COUNT = 'patch_embed1.conv.1.num_batches_tracked'
 
@@ -35,14 +35,13 @@ def nano() -> dict[str, np.ndarray]:
 def random_variables(name: str, **overrides) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   abstract = functional.abstract_variables(make_config(name, **overrides))
-  return {path: (10 * rng.random(a.shape)).astype(a.dtype)
-          for path, a in abstract.items()}
+  return {path: (10 * rng.random(a.shape)).astype(a.dtype) for path, a in abstract.items()}
 
 
 def checkpoint(tensors) -> TorchCheckpoint:
   return TorchCheckpoint(
-      tensors=dict(tensors), container='model', ignored=['epoch'],
-      sha256='ab' * 32)
+    tensors=dict(tensors), container='model', ignored=['epoch'], sha256='ab' * 32
+  )
 
 
 def without(tensors, *names):
@@ -63,8 +62,7 @@ def test_released_checkpoint(released):
   assert_equal(result.variables, {k: expected[k] for k in result.variables})
   assert len(result.variables) == len(expected)
   report = result.report
-  assert (report.model, report.classes, report.has_head) == (
-      'painformer', 1000, True)
+  assert (report.model, report.classes, report.has_head) == ('painformer', 1000, True)
   assert (report.tensors, report.converted) == (375, 375)
   assert report.parameters == 19_757_704
   assert report.dtypes == {'float32': 372, 'int64': 3}
@@ -76,19 +74,27 @@ def test_released_checkpoint(released):
 
 
 def test_a_name_under_two_rules_is_refused(nano, monkeypatch):
-  monkeypatch.setattr(key_map, 'RULES', (
-      *key_map.RULES, key_map.Rule('norm{n}.weight', 'other{n}/scale', 'as_is')))
-  with pytest.raises(InputError, match=(
+  monkeypatch.setattr(
+    key_map, 'RULES', (*key_map.RULES, key_map.Rule('norm{n}.weight', 'other{n}/scale', 'as_is'))
+  )
+  with pytest.raises(
+    InputError,
+    match=(
       r'^norm1\.weight falls under 2 rules of the conversion: '
-      r'norm\{n\}\.weight, norm\{n\}\.weight$')):
+      r'norm\{n\}\.weight, norm\{n\}\.weight$'
+    ),
+  ):
     convert(checkpoint(nano), source='x')
 
 
 def test_a_name_under_no_rule_is_refused(nano, monkeypatch):
   """What the table does not know has no place, even where the model has one."""
   rules = [r for r in key_map.RULES if r.torch != 'norm{n}.weight']
-  monkeypatch.setattr(key_map, 'matches', lambda key, matches=key_map.matches: [
-      m for m in matches(key) if m.rule in rules])
+  monkeypatch.setattr(
+    key_map,
+    'matches',
+    lambda key, matches=key_map.matches: [m for m in matches(key) if m.rule in rules],
+  )
   with pytest.raises(ConversionError, match='norm1.weight') as caught:
     convert(checkpoint(nano), source='x')
   assert caught.value.report.unexpected == [f'norm{n}.weight' for n in (1, 2, 3, 4)]
@@ -97,8 +103,9 @@ def test_a_name_under_no_rule_is_refused(nano, monkeypatch):
 def test_order_in_the_file_does_not_matter(released):
   shuffled = dict(sorted(released.items(), reverse=True))
   assert_equal(
-      convert(checkpoint(shuffled), source='x').variables,
-      convert(checkpoint(released), source='x').variables)
+    convert(checkpoint(shuffled), source='x').variables,
+    convert(checkpoint(released), source='x').variables,
+  )
 
 
 def test_export_is_bit_exact(released):
@@ -118,15 +125,15 @@ def test_no_head_is_no_fault(released):
 @pytest.mark.parametrize('classes', [1, 7, 110_000])
 def test_any_head(nano, classes):
   tensors = nano | {
-      'head.weight': np.ones((classes, 32), np.float32),
-      'head.bias': np.ones(classes, np.float32)}
+    'head.weight': np.ones((classes, 32), np.float32),
+    'head.bias': np.ones(classes, np.float32),
+  }
   result = convert(checkpoint(tensors), source='x')
   assert result.config.num_classes == result.report.classes == classes
   assert result.variables['head/kernel'].shape == (32, classes)
 
 
-@pytest.mark.parametrize(
-    'name,scale', [*((name, 1) for name in PRESETS), ('painformer_nano', 3)])
+@pytest.mark.parametrize('name,scale', [*((name, 1) for name in PRESETS), ('painformer_nano', 3)])
 def test_infers_every_preset_and_its_input_size(name, scale):
   size = PRESETS[name].config.image_size * scale
   variables = random_variables(name, num_classes=5, image_size=size)
@@ -137,22 +144,26 @@ def test_infers_every_preset_and_its_input_size(name, scale):
 
 def test_other_float_types_are_cast(nano):
   tensors = nano | {
-      'norm1.weight': nano['norm1.weight'].astype(np.float16),
-      'norm1.bias': nano['norm1.bias'].astype(ml_dtypes.bfloat16),
-      'norm2.bias': nano['norm2.bias'].astype(np.float64),
-      COUNT: np.asarray(7, np.int32)}
+    'norm1.weight': nano['norm1.weight'].astype(np.float16),
+    'norm1.bias': nano['norm1.bias'].astype(ml_dtypes.bfloat16),
+    'norm2.bias': nano['norm2.bias'].astype(np.float64),
+    COUNT: np.asarray(7, np.int32),
+  }
   result = convert(checkpoint(tensors), source='x')
   for path in ('norm1/scale', 'norm1/bias', 'norm2/bias'):
     assert result.variables[path].dtype == np.float32
   np.testing.assert_array_equal(
-      result.variables['norm1/bias'], tensors['norm1.bias'].astype(np.float32))
+    result.variables['norm1/bias'], tensors['norm1.bias'].astype(np.float32)
+  )
   assert result.report.dtypes['bfloat16'] == 1
   assert result.variables['patch_embed1/bn1/count'] == 7
 
 
 def test_values_that_are_not_finite_are_reported(nano):
-  tensors = nano | {'norm1.weight': np.full(8, 1e300),
-                    'norm2.bias': np.full(16, np.nan, np.float32)}
+  tensors = nano | {
+    'norm1.weight': np.full(8, 1e300),
+    'norm2.bias': np.full(16, np.nan, np.float32),
+  }
   report = convert(checkpoint(tensors), source='x').report
   assert report.non_finite == ['norm1.weight', 'norm2.bias']
 
@@ -166,37 +177,49 @@ def refused(tensors, **options) -> ConversionError:
 
 def test_faults_are_all_listed(nano):
   tensors = without(nano, 'norm1.weight', 'block3.0.attn.q.bias') | {
-      'extra.weight': np.ones(1, np.float32), 'more': np.ones(1, np.float32),
-      'norm2.weight': np.ones(5, np.float32),
-      'norm2.bias': np.ones(16, np.int8),
-      COUNT: np.asarray(2**40)}
+    'extra.weight': np.ones(1, np.float32),
+    'more': np.ones(1, np.float32),
+    'norm2.weight': np.ones(5, np.float32),
+    'norm2.bias': np.ones(16, np.int8),
+    COUNT: np.asarray(2**40),
+  }
   error = refused(tensors)
   assert error.report.missing == ['norm1.weight', 'block3.0.attn.q.bias']
   assert error.report.unexpected == ['extra.weight', 'more']
   assert error.report.misshapen == {
-      'norm2.weight': 'shape [5] where [16] is due',
-      'norm2.bias': 'int8 where float32 is due',
-      COUNT: 'count 1099511627776 where 0 to 2147483647 is due'}
+    'norm2.weight': 'shape [5] where [16] is due',
+    'norm2.bias': 'int8 where float32 is due',
+    COUNT: 'count 1099511627776 where 0 to 2147483647 is due',
+  }
   for text in (
-      '2 missing: norm1.weight, block3.0.attn.q.bias;',
-      '2 unexpected: extra.weight, more;', 'norm2.weight (shape [5] where',
-      'norm2.bias (int8 where', COUNT, 'nearest', 'painformer_nano'):
+    '2 missing: norm1.weight, block3.0.attn.q.bias;',
+    '2 unexpected: extra.weight, more;',
+    'norm2.weight (shape [5] where',
+    'norm2.bias (int8 where',
+    COUNT,
+    'nearest',
+    'painformer_nano',
+  ):
     assert text in str(error)
 
 
 def test_keys_of_another_model(released):
-  names = {f'layer{i}.0.conv1.weight': np.ones((4, 4), np.float32)
-           for i in range(50)}
+  names = {f'layer{i}.0.conv1.weight': np.ones((4, 4), np.float32) for i in range(50)}
   error = refused(names)
   assert error.report.model == 'painformer'
   assert all(name in str(error) for name in names)
-  assert all(name in str(error) for name in without(
-      released, 'head.weight', 'head.bias'))
+  assert all(name in str(error) for name in without(released, 'head.weight', 'head.bias'))
 
 
-@pytest.mark.parametrize('shape,faults', [
-    ((), ['head.weight']), ((3,), ['head.weight']), ((3, 31), ['head.weight']),
-    ((4, 32), ['head.bias'])])
+@pytest.mark.parametrize(
+  'shape,faults',
+  [
+    ((), ['head.weight']),
+    ((3,), ['head.weight']),
+    ((3, 31), ['head.weight']),
+    ((4, 32), ['head.bias']),
+  ],
+)
 def test_head_that_does_not_fit(nano, shape, faults):
   error = refused(nano | {'head.weight': np.ones(shape, np.float32)})
   assert list(error.report.misshapen) == faults
@@ -214,19 +237,17 @@ def test_half_a_head(nano, lost):
 
 
 def test_spectral_filter_of_an_absurd_size(nano):
-  tensors = nano | {'block1.0.attn.complex_weight': np.zeros(
-      (2**20, 2, 2, 2), np.float32)}
+  tensors = nano | {'block1.0.attn.complex_weight': np.zeros((2**20, 2, 2, 2), np.float32)}
   error = refused(tensors)
   assert list(error.report.misshapen) == ['block1.0.attn.complex_weight']
 
 
 def test_what_is_allowed_gets_initial_values_or_is_left_out(nano):
   tensors = without(nano, 'norm1.weight', 'norm1.bias') | {
-      'extra.weight': np.ones(1, np.float32),
-      'norm2.bias': np.ones(5, np.float32)}
-  result = convert(
-      checkpoint(tensors), source='x',
-      allow_missing=r'^norm1\.|^extra|^norm2\.bias$')
+    'extra.weight': np.ones(1, np.float32),
+    'norm2.bias': np.ones(5, np.float32),
+  }
+  result = convert(checkpoint(tensors), source='x', allow_missing=r'^norm1\.|^extra|^norm2\.bias$')
   report = result.report
   assert report.initialised == ['norm1.weight', 'norm1.bias', 'norm2.bias']
   assert report.skipped == ['extra.weight', 'norm2.bias']

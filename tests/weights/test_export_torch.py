@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 import reference
+
 from painformer_jax.cli.main import main
 from painformer_jax.weights.torch.write import write_pth
 
@@ -29,8 +29,7 @@ def released_module(manifest):
     elif leaf in _BUFFERS:
       module.register_buffer(leaf, torch.full(shape, torch.nan))
     else:
-      module.register_parameter(
-          leaf, torch.nn.Parameter(torch.full(shape, torch.nan)))
+      module.register_parameter(leaf, torch.nn.Parameter(torch.full(shape, torch.nan)))
   return root
 
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-
 import reference
 import torch_names
-from painformer_jax.weights import key_map
+
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PRESETS
+from painformer_jax.weights import key_map
 
 MANIFEST = reference.manifest()
 
@@ -50,15 +50,26 @@ def test_rules_cover_every_preset(preset):
   paths = list(functional.abstract_variables(PRESETS[preset].config))
   names = [key_map.to_torch(path).name for path in paths]
   assert len(set(names)) == len(paths)
-  assert [[m.name for m in key_map.matches(name)] for name in names] == [
-      [path] for path in paths]
+  assert [[m.name for m in key_map.matches(name)] for name in names] == [[path] for path in paths]
 
 
-@pytest.mark.parametrize('key', [
-    '', 'head', 'head.weight.x', 'xhead.weight', 'block1.attn.q.weight',
-    'block1.x.norm1.weight', 'block.0.norm1.weight', 'norm.weight',
-    'block1.0.mlp.dwconv.weight', 'patch_embed1xproj.weight',
-    'block1.\u0661.norm1.weight', 'head.weight\n'])
+@pytest.mark.parametrize(
+  'key',
+  [
+    '',
+    'head',
+    'head.weight.x',
+    'xhead.weight',
+    'block1.attn.q.weight',
+    'block1.x.norm1.weight',
+    'block.0.norm1.weight',
+    'norm.weight',
+    'block1.0.mlp.dwconv.weight',
+    'patch_embed1xproj.weight',
+    'block1.\u0661.norm1.weight',
+    'head.weight\n',
+  ],
+)
 def test_other_names_fall_under_none(key):
   assert key_map.matches(key) == []
 
@@ -68,12 +79,16 @@ def test_other_paths_have_no_counterpart():
     key_map.to_torch('task/kernel')
 
 
-@pytest.mark.parametrize('layout,torch_shape,index,ours_index', [
+@pytest.mark.parametrize(
+  'layout,torch_shape,index,ours_index',
+  [
     ('as_is', (5,), (3,), (3,)),
     ('linear', (5, 7), (3, 6), (6, 3)),
     ('conv', (5, 7, 3, 2), (4, 6, 2, 1), (2, 1, 6, 4)),
     ('depthwise', (5, 1, 3, 2), (4, 0, 2, 1), (2, 1, 4)),
-    ('counter', (), (), ())])
+    ('counter', (), (), ()),
+  ],
+)
 def test_layouts(layout, torch_shape, index, ours_index):
   """One marked element lands where it must, and comes back."""
   array = np.zeros(torch_shape)

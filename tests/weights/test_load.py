@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 import painformer_jax as pj
-from painformer_jax.weights import load as load_module
-from painformer_jax.weights import folder as weights
-from painformer_jax.weights.convert import export
-from painformer_jax.weights.safetensors_file import write_safetensors
-from painformer_jax.weights.torch.write import write_pth
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
+from painformer_jax.weights import folder as weights
+from painformer_jax.weights import load as load_module
+from painformer_jax.weights.convert import export
+from painformer_jax.weights.safetensors_file import write_safetensors
+from painformer_jax.weights.torch.write import write_pth
 
 CONFIG = make_config('painformer_nano', num_classes=3)
 
@@ -20,8 +20,10 @@ CONFIG = make_config('painformer_nano', num_classes=3)
 @pytest.fixture(scope='module')
 def variables() -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
-  return {path: rng.random(a.shape).astype(a.dtype)
-          for path, a in functional.abstract_variables(CONFIG).items()}
+  return {
+    path: rng.random(a.shape).astype(a.dtype)
+    for path, a in functional.abstract_variables(CONFIG).items()
+  }
 
 
 @pytest.fixture(scope='module')
@@ -30,9 +32,7 @@ def forms(tmp_path_factory, variables):
   folder = tmp_path_factory.mktemp('weights')
   write_pth(folder / 'w.pth', export(variables))
   write_safetensors(folder / 'w.safetensors', export(variables))
-  weights.save_weights(
-      folder / 'w', variables, config=CONFIG,
-      source=weights.Source(name='w.pth'))
+  weights.save_weights(folder / 'w', variables, config=CONFIG, source=weights.Source(name='w.pth'))
   return folder
 
 
@@ -86,12 +86,13 @@ def test_other_input_size(forms, variables):
   assert variables[name].shape[:2] == (8, 5)
   assert loaded[name].shape[:2] == (16, 9)
   np.testing.assert_allclose(loaded[name][0, 0], variables[name][0, 0], rtol=1e-6)
-  changed = [path for path in variables
-             if not np.array_equal(loaded[path], variables[path])]
+  changed = [path for path in variables if not np.array_equal(loaded[path], variables[path])]
   assert changed and all(path.endswith('complex_weight') for path in changed)
 
 
-@pytest.mark.parametrize('options,message', [
+@pytest.mark.parametrize(
+  'options,message',
+  [
     ({'colour': 1}, 'load takes no colour'),
     ({'widths': (1,)}, 'load takes no widths'),
     ({'dtype': 'float8'}, 'dtype'),
@@ -101,7 +102,8 @@ def test_other_input_size(forms, variables):
     ({'num_classes': 'x'}, "load .*w.pth: num_classes 'x'"),
     ({'num_classes': 2.5}, 'load .*w.pth: num_classes 2.5'),
     ({'image_size': 40.5}, 'load .*w.pth: image_size 40.5'),
-])
+  ],
+)
 def test_arguments_that_do_not_fit(forms, options, message):
   with pytest.raises(InputError, match=message):
     pj.load(forms / 'w.pth', **options)

@@ -11,12 +11,12 @@ from tiny_tasks import store_tiny
 from training_runs import SMALL_MODEL
 
 import painformer_jax as pj
-from painformer_jax.weights import run_weights
-from painformer_jax.weights.load import load_arrays
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, registry
 from painformer_jax.training.config import defaults, from_config_dict
 from painformer_jax.training.loop import pretrain
+from painformer_jax.weights import run_weights
+from painformer_jax.weights.load import load_arrays
 
 MODEL = registry.make_config('painformer_nano', **SMALL_MODEL)
 
@@ -62,8 +62,9 @@ def test_a_run_starts_from_another(run, tmp_path):
   first = functional.variables(pj.load(run))
   config = tiny_run(run.parent, initial_weights=str(run), steps=1)
   # A learning rate of 0 at the first step of a warm-up leaves the weights alone.
-  config = dataclasses.replace(config, steps=2, optimizer=dataclasses.replace(
-      config.optimizer, learning_rate=0.0))
+  config = dataclasses.replace(
+    config, steps=2, optimizer=dataclasses.replace(config.optimizer, learning_rate=0.0)
+  )
   pretrain(config, tmp_path / 'second')
   second = functional.variables(pj.load(tmp_path / 'second'))
   learned = functional.parameter_paths(pj.load(run).config)
@@ -84,13 +85,18 @@ def test_another_input_size_resamples_the_filters(run):
   assert {p: a.shape for p, a in arrays.items()} == {p: a.shape for p, a in expected.items()}
 
 
-@pytest.mark.parametrize('text, message', [
-    ('{', 'damaged'), ('{"model": {"name": 5}}', 'no model 5'),
+@pytest.mark.parametrize(
+  'text, message',
+  [
+    ('{', 'damaged'),
+    ('{"model": {"name": 5}}', 'no model 5'),
     ('{"model": {"name": "painformer_nano", "heads": [0, 0, 0, 0]}}', 'damaged .*heads'),
     ('{"model": {"name": "painformer_nano", "image_size": "x"}}', "damaged .*image_size 'x'"),
     ('{"model": {"name": "painformer_nano", "colour": 1}}', "damaged .*'colour'"),
     ('{"model": {"name": "painformer_micro"}}', 'no model'),
-    ('{"model": {"name": "painformer_small"}}', 'does not have the arrays')])
+    ('{"model": {"name": "painformer_small"}}', 'does not have the arrays'),
+  ],
+)
 def test_a_mangled_record_is_one_line(run, tmp_path, text, message):
   (tmp_path / 'config.json').write_text(text)
   (tmp_path / 'checkpoints').symlink_to(run / 'checkpoints')

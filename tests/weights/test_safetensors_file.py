@@ -6,14 +6,26 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.weights.safetensors_file import write_safetensors
 from painformer_jax.weights.torch.read import read
-from painformer_jax.core.errors import InputError
 
 DTYPES = [
-    'float64', 'float32', 'float16', ml_dtypes.bfloat16, 'int64', 'int32',
-    'int16', 'int8', 'uint64', 'uint32', 'uint16', 'uint8', 'bool',
-    'complex64']
+  'float64',
+  'float32',
+  'float16',
+  ml_dtypes.bfloat16,
+  'int64',
+  'int32',
+  'int16',
+  'int8',
+  'uint64',
+  'uint32',
+  'uint16',
+  'uint8',
+  'bool',
+  'complex64',
+]
 
 
 def by_hand(header: dict, data: bytes) -> bytes:
@@ -38,11 +50,16 @@ def test_round_trip(tmp_path, dtype, shape):
 def test_reads_bytes_laid_out_by_hand_whatever_the_suffix(tmp_path):
   path = tmp_path / 'looks_like.pth'
   bfloat = np.array([1.5, -2], ml_dtypes.bfloat16)
-  path.write_bytes(by_hand(
-      {'module.b': {'dtype': 'BF16', 'shape': [2], 'data_offsets': [4, 8]},
-       'a': {'dtype': 'F32', 'shape': [1], 'data_offsets': [0, 4]},
-       '__metadata__': {'format': 'pt'}},
-      np.array([3], '<f4').tobytes() + bfloat.tobytes()))
+  path.write_bytes(
+    by_hand(
+      {
+        'module.b': {'dtype': 'BF16', 'shape': [2], 'data_offsets': [4, 8]},
+        'a': {'dtype': 'F32', 'shape': [1], 'data_offsets': [0, 4]},
+        '__metadata__': {'format': 'pt'},
+      },
+      np.array([3], '<f4').tobytes() + bfloat.tobytes(),
+    )
+  )
   tensors = read(path).tensors
   assert list(tensors) == ['a', 'b']  # in the order of the data
   assert tensors['a'] == np.float32(3)
@@ -65,19 +82,28 @@ def test_same_input_same_bytes(tmp_path):
 ENTRY = {'dtype': 'F32', 'shape': [1], 'data_offsets': [0, 4]}
 
 
-@pytest.mark.parametrize('content,message', [
+@pytest.mark.parametrize(
+  'content,message',
+  [
     (by_hand({'a': ENTRY}, b'\0' * 3), 'damaged or cut-off safetensors'),
     (by_hand({'a': ENTRY}, b'\0' * 5), 'damaged or cut-off safetensors'),
     (by_hand({'a': ENTRY}, b'')[:20], 'damaged or cut-off safetensors'),
-    (by_hand({'a': {**ENTRY, 'shape': [10**6, 10**6]}}, b'\0' * 4),
-     'damaged or cut-off safetensors'),
+    (
+      by_hand({'a': {**ENTRY, 'shape': [10**6, 10**6]}}, b'\0' * 4),
+      'damaged or cut-off safetensors',
+    ),
     (by_hand({'a': ENTRY, 'b': ENTRY}, b'\0' * 4), 'damaged or cut-off'),
-    (by_hand({'a': {**ENTRY, 'dtype': 'F8_E4M3', 'data_offsets': [0, 1]}},
-             b'\0'), "'a' has the element type F8_E4M3, which is not read"),
+    (
+      by_hand({'a': {**ENTRY, 'dtype': 'F8_E4M3', 'data_offsets': [0, 1]}}, b'\0'),
+      "'a' has the element type F8_E4M3, which is not read",
+    ),
     (by_hand({'a': {**ENTRY, 'dtype': 'X\n'}}, b'\0' * 4), 'damaged or cut-off'),
-    (by_hand({'a': ENTRY, 'module.a': {**ENTRY, 'data_offsets': [4, 8]}},
-             b'\0' * 8), "holds both 'a' and 'module.a'"),
-])
+    (
+      by_hand({'a': ENTRY, 'module.a': {**ENTRY, 'data_offsets': [4, 8]}}, b'\0' * 8),
+      "holds both 'a' and 'module.a'",
+    ),
+  ],
+)
 def test_lies(tmp_path, content, message):
   path = tmp_path / 'w.safetensors'
   path.write_bytes(content)

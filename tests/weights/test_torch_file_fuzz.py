@@ -6,38 +6,47 @@ import sys
 import time
 import tracemalloc
 
+import forge
 import ml_dtypes
 import numpy as np
 import pytest
 
-import forge
+from painformer_jax.core.errors import InputError
 from painformer_jax.weights.safetensors_file import write_safetensors
 from painformer_jax.weights.torch.read import read
 from painformer_jax.weights.torch.write import write_pth
-from painformer_jax.core.errors import InputError
 
 MUTANTS = 400  # of each kind
 MEMORY = 32 << 20
 SECONDS = 2.0
 
 TENSORS = {
-    'module.norm.weight': np.arange(4, dtype=np.float32),
-    'mlp.weight': np.arange(6, dtype=np.float16).reshape(2, 3),
-    'half': np.ones((1, 2), ml_dtypes.bfloat16),
-    'count': np.asarray(5),
+  'module.norm.weight': np.arange(4, dtype=np.float32),
+  'mlp.weight': np.arange(6, dtype=np.float16).reshape(2, 3),
+  'half': np.ones((1, 2), ml_dtypes.bfloat16),
+  'count': np.asarray(5),
 }
 
 # A program with the memo, extras, views and a shared storage.
 BODY = forge.dict_(
-    epoch=forge.number(300),
-    args=forge.name('argparse', 'Namespace') + b')\x81' + forge.dict_(
-        lr=b'G' + b'\x3f\xf0' + b'\0' * 6) + b'b',
-    state_dict=forge.ORDERED_DICT + b'q\1(' + forge.text('a') + forge.tensor(
-        [2, 2], [1, 2], count=6, offset=1) + forge.text('b') + forge.tensor(
-            [6]) + b'u' + forge.dict_(_metadata=b'h\1') + b'b')
+  epoch=forge.number(300),
+  args=forge.name('argparse', 'Namespace')
+  + b')\x81'
+  + forge.dict_(lr=b'G' + b'\x3f\xf0' + b'\0' * 6)
+  + b'b',
+  state_dict=forge.ORDERED_DICT
+  + b'q\1('
+  + forge.text('a')
+  + forge.tensor([2, 2], [1, 2], count=6, offset=1)
+  + forge.text('b')
+  + forge.tensor([6])
+  + b'u'
+  + forge.dict_(_metadata=b'h\1')
+  + b'b',
+)
 STORAGE = forge.floats(1, 2, 3, 4, 5, 6)
 
-EXTREMES = [0, 1, 255, 2**16, 2**31 - 1, -1, -2**31, 2**40, 10**12, 2**63, 2**90]
+EXTREMES = [0, 1, 255, 2**16, 2**31 - 1, -1, -(2**31), 2**40, 10**12, 2**63, 2**90]
 
 
 def mutated_bytes(rng: random.Random, content: bytes) -> bytes:
@@ -50,16 +59,16 @@ def mutated_bytes(rng: random.Random, content: bytes) -> bytes:
       case 0:
         data[at] ^= 1 << rng.randrange(8)
       case 1:
-        del data[max(at, 1):]
+        del data[max(at, 1) :]
       case 2:
         data[at:at] = rng.randbytes(span)
       case 3:
-        del data[at:at + span]
+        del data[at : at + span]
       case 4:
         other = rng.randrange(len(data))
-        data[at:at + span] = data[other:other + span]
+        data[at : at + span] = data[other : other + span]
       case 5:
-        data[at:at + span] = rng.choice([b'\0', b'\xff']) * span
+        data[at : at + span] = rng.choice([b'\0', b'\xff']) * span
     if not data:
       data = bytearray(b'\0')
   return bytes(data)
@@ -75,9 +84,15 @@ def mutated_program(rng: random.Random, program: bytes) -> bytes:
   argument; the zip around it is sound, checksums and all."""
   ops = operations(program)
   foreign = [bytes([code]) for code in range(256)] + [
-      forge.name('os', 'system'), forge.name('builtins', 'eval'),
-      forge.name('torch', 'FloatStorage'), forge.text('storage'), b'h\1',
-      b'\x94', b'2', b'0']
+    forge.name('os', 'system'),
+    forge.name('builtins', 'eval'),
+    forge.name('torch', 'FloatStorage'),
+    forge.text('storage'),
+    b'h\1',
+    b'\x94',
+    b'2',
+    b'0',
+  ]
   for _ in range(rng.randint(1, 4)):
     at, other = rng.randrange(len(ops)), rng.randrange(len(ops))
     match rng.randrange(6):
@@ -112,8 +127,7 @@ def mutants(kind: str, folder):
     if kind == 'bytes':
       yield mutated_bytes(rng, wholes[index % 2])
     elif kind == 'opcodes':
-      yield forge.archive_of(
-          mutated_program(rng, forge.program(BODY)), [STORAGE])
+      yield forge.archive_of(mutated_program(rng, forge.program(BODY)), [STORAGE])
     else:
       yield mutated_bytes(rng, safetensors.read_bytes())
 

@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.weights.torch.read import read
 from painformer_jax.weights.torch.write import write_pth
-from painformer_jax.core.errors import InputError
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip('torch')
@@ -34,19 +34,28 @@ def assert_same(read_tensors, torch_tensors):
 
 def varied() -> dict:
   base = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)
-  shared = torch.arange(6.)
+  shared = torch.arange(6.0)
   return {
-      'permuted': base.permute(2, 0, 1), 'row': base[1], 'step': base[..., ::2],
-      'scalar': torch.tensor(3), 'empty': torch.zeros(0, 3),
-      'expanded': torch.ones(1).expand(3, 4),
-      'shared': shared, 'shared_view': shared[2:4],
-      'parameter': torch.nn.Parameter(base[0]),
-      'half': base.half(), 'bfloat16': base.bfloat16()[:, 1:],
-      'double': base.double(), 'bool': base > 3,
-      'complex': torch.complex(base, base),
-      'uint16': torch.tensor([1, 65535], dtype=torch.uint16),
-      **{str(dtype): base.to(dtype) for dtype in (
-          torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)}}
+    'permuted': base.permute(2, 0, 1),
+    'row': base[1],
+    'step': base[..., ::2],
+    'scalar': torch.tensor(3),
+    'empty': torch.zeros(0, 3),
+    'expanded': torch.ones(1).expand(3, 4),
+    'shared': shared,
+    'shared_view': shared[2:4],
+    'parameter': torch.nn.Parameter(base[0]),
+    'half': base.half(),
+    'bfloat16': base.bfloat16()[:, 1:],
+    'double': base.double(),
+    'bool': base > 3,
+    'complex': torch.complex(base, base),
+    'uint16': torch.tensor([1, 65535], dtype=torch.uint16),
+    **{
+      str(dtype): base.to(dtype)
+      for dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+    },
+  }
 
 
 @pytest.mark.parametrize('protocol', [2, 3, 4, 5])
@@ -65,20 +74,38 @@ def test_reads_a_training_checkpoint(tmp_path):
   schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
   wrapped = torch.nn.DataParallel(network)
   path = tmp_path / 'w.pth'
-  torch.save({
-      'model_state_dict': wrapped.state_dict(), 'epoch': 3,
-      'optimizer': optimizer.state_dict(), 'schedule': schedule.state_dict(),
+  torch.save(
+    {
+      'model_state_dict': wrapped.state_dict(),
+      'epoch': 3,
+      'optimizer': optimizer.state_dict(),
+      'schedule': schedule.state_dict(),
       'args': argparse.Namespace(lr=1e-4, out=pathlib.Path('x'), seeds={1, 2}),
-      'best': np.float64(0.5), 'curve': np.arange(3), 'rng': torch.get_rng_state(),
-      'dtype': torch.float16, 'device': torch.device('cpu'),
-      'size': torch.Size([3, 4])}, path)
+      'best': np.float64(0.5),
+      'curve': np.arange(3),
+      'rng': torch.get_rng_state(),
+      'dtype': torch.float16,
+      'device': torch.device('cpu'),
+      'size': torch.Size([3, 4]),
+    },
+    path,
+  )
   result = read(path)
   assert result.container == 'model_state_dict'
   assert_same(result.tensors, network.state_dict())
   assert result.tensors['1.num_batches_tracked'] == 1
   assert result.ignored == [
-      'epoch', 'optimizer', 'schedule', 'args', 'best', 'curve', 'rng',
-      'dtype', 'device', 'size']
+    'epoch',
+    'optimizer',
+    'schedule',
+    'args',
+    'best',
+    'curve',
+    'rng',
+    'dtype',
+    'device',
+    'size',
+  ]
 
 
 def test_reads_files_saved_without_checksums(tmp_path):

@@ -10,13 +10,13 @@ import time
 
 import numpy as np
 import pytest
-
 from conftest import environment
-from painformer_jax.weights import folder as weights
-from painformer_jax.weights.folder import Source
+
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
+from painformer_jax.weights import folder as weights
+from painformer_jax.weights.folder import Source
 
 CONFIG = make_config('painformer_nano', num_classes=3)
 SOURCE = Source(name='painformer.pth', sha256='ab' * 32, model='painformer_nano')
@@ -25,14 +25,15 @@ SOURCE = Source(name='painformer.pth', sha256='ab' * 32, model='painformer_nano'
 @pytest.fixture(scope='module')
 def variables() -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
-  return {path: (10 * rng.random(a.shape)).astype(a.dtype)
-          for path, a in functional.abstract_variables(CONFIG).items()}
+  return {
+    path: (10 * rng.random(a.shape)).astype(a.dtype)
+    for path, a in functional.abstract_variables(CONFIG).items()
+  }
 
 
 @pytest.fixture
 def folder(tmp_path, variables):
-  weights.save_weights(
-      tmp_path / 'w', variables, config=CONFIG, source=SOURCE)
+  weights.save_weights(tmp_path / 'w', variables, config=CONFIG, source=SOURCE)
   return tmp_path / 'w'
 
 
@@ -65,8 +66,7 @@ def test_replaces_weights_and_empty_folders(folder, variables, tmp_path):
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'No space left')])
 @pytest.mark.parametrize('call', [1, 2])
-def test_an_interruption_between_the_replacements(
-    folder, variables, monkeypatch, error, call):
+def test_an_interruption_between_the_replacements(folder, variables, monkeypatch, error, call):
   """Before each of the two, the old folder stays or comes back whole."""
   calls, replace = [], os.replace
 
@@ -79,8 +79,8 @@ def test_an_interruption_between_the_replacements(
   monkeypatch.setattr(os, 'replace', interrupted)
   with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else InputError):
     weights.save_weights(
-        folder, {path: 0 * a for path, a in variables.items()},
-        config=CONFIG, source=SOURCE)
+      folder, {path: 0 * a for path, a in variables.items()}, config=CONFIG, source=SOURCE
+    )
   monkeypatch.setattr(os, 'replace', replace)
   assert len(calls) >= call
   assert [p.name for p in folder.parent.iterdir()] == ['w']
@@ -94,15 +94,17 @@ def test_never_overwrites_other_things(tmp_path, variables):
   (tmp_path / 'thesis' / 'chapter1').write_text('words')
   (tmp_path / 'file').write_text('words')
   targets = [
-      ('thesis', 'holds other things than weights'), ('file', 'is a file'),
-      ('absent/w', 'there is no folder'), ('file/w', 'there is no folder'),
-      ('w' * 300, 'File name too long')]
+    ('thesis', 'holds other things than weights'),
+    ('file', 'is a file'),
+    ('absent/w', 'there is no folder'),
+    ('file/w', 'there is no folder'),
+    ('w' * 300, 'File name too long'),
+  ]
   if sys.platform == 'linux':  # Where not even root makes files.
     targets.append(('/proc/w', r'no file can be made in /proc \('))
   for target, message in targets:
     with pytest.raises(InputError, match=message):
-      weights.save_weights(
-          tmp_path / target, variables, config=CONFIG, source=SOURCE)
+      weights.save_weights(tmp_path / target, variables, config=CONFIG, source=SOURCE)
   assert (tmp_path / 'thesis' / 'chapter1').read_text() == 'words'
   assert sorted(p.name for p in tmp_path.iterdir()) == ['file', 'thesis']
 
@@ -110,26 +112,27 @@ def test_never_overwrites_other_things(tmp_path, variables):
 def test_full_disk_leaves_the_old_weights(folder, variables):
   """A limit on file sizes stands in for a full disk: a real error."""
   script = (
-      'import resource, sys, numpy as np\n'
-      'from painformer_jax.checkpoints import weights\n'
-      'from painformer_jax.core.errors import InputError\n'
-      'from painformer_jax.models.registry import make_config\n'
-      'loaded = weights.load_weights(sys.argv[1])\n'
-      'resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))\n'
-      'try:\n'
-      '  weights.save_weights(sys.argv[1], loaded.variables,\n'
-      '                       config=loaded.config, source=loaded.source)\n'
-      'except InputError as error:\n'
-      '  print(error)\n')
+    'import resource, sys, numpy as np\n'
+    'from painformer_jax.checkpoints import weights\n'
+    'from painformer_jax.core.errors import InputError\n'
+    'from painformer_jax.models.registry import make_config\n'
+    'loaded = weights.load_weights(sys.argv[1])\n'
+    'resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))\n'
+    'try:\n'
+    '  weights.save_weights(sys.argv[1], loaded.variables,\n'
+    '                       config=loaded.config, source=loaded.source)\n'
+    'except InputError as error:\n'
+    '  print(error)\n'
+  )
   result = subprocess.run(
-      [sys.executable, '-c', script, str(folder)], capture_output=True,
-      text=True, env=environment())
+    [sys.executable, '-c', script, str(folder)], capture_output=True, text=True, env=environment()
+  )
   assert result.stdout == (
-      f'{folder} cannot be written: File too large; free some space or choose another place\n')
+    f'{folder} cannot be written: File too large; free some space or choose another place\n'
+  )
   assert result.stderr == ''  # Orbax prints pages here by itself.
   loaded = weights.load_weights(folder)
-  assert loaded.variables['norm1/scale'].tobytes() == (
-      variables['norm1/scale'].tobytes())
+  assert loaded.variables['norm1/scale'].tobytes() == (variables['norm1/scale'].tobytes())
   assert [p.name for p in folder.parent.iterdir()] == ['w']
 
 
@@ -169,7 +172,9 @@ def rewrite(folder, **changes):
   path.write_text(json.dumps(description))
 
 
-@pytest.mark.parametrize('changes,message', [
+@pytest.mark.parametrize(
+  'changes,message',
+  [
     ({'format': 'something else'}, 'its format is unknown'),
     ({'version': 99}, r'newer painformer_jax .format 99.; upgrade painformer_jax$'),
     ({'version': 'x'}, 'is damaged'),
@@ -183,7 +188,8 @@ def rewrite(folder, **changes):
     ({'config': {'num_classes': 10**30}}, 'its arrays are not those'),
     ({'config': {}}, 'its arrays are not those of its config'),
     ({'checksums': {}}, 'checksum of .* does not match'),
-])
+  ],
+)
 def test_descriptions_that_lie(folder, changes, message):
   rewrite(folder, **changes)
   with pytest.raises(InputError, match=message) as caught:

@@ -20,22 +20,20 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers import fit_program
-from painformer_jax.assessment.mixers import fusion
-from painformer_jax.assessment.statistics import metrics
-from painformer_jax.assessment.results import summary as results
 from painformer_jax.assessment import experiment
 from painformer_jax.assessment.config import AssessConfig
-from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings, EmbeddingStore
-from painformer_jax.assessment.mixers.fit_program import Data, FitConfig, RunInputs
+from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.assessment.folds.batches import Fold, Run, class_weights, minibatches
+from painformer_jax.assessment.mixers import cost, fit_program, fusion
+from painformer_jax.assessment.mixers.fit_program import Data, FitConfig, RunInputs
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.assessment.mixers.predict import predict
-from painformer_jax.core.files import write_atomically
+from painformer_jax.assessment.results import summary as results
+from painformer_jax.assessment.statistics import metrics
 from painformer_jax.core.config_fields import build
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_atomically
 from painformer_jax.models import mixer
 from painformer_jax.models.mixer import MixerConfig
 from painformer_jax.parallel import mesh as parallel
@@ -113,8 +111,10 @@ class Assessor:
     """
     ready = {name: self._normalised(name, part) for name, part in tokens.items()}
     inputs = fusion.assemble(self.fusion, ready)
-    logits = [predict(model, parameters, each, seeds=True) for model, parameters, each in zip(
-        self.models, self.parameters, inputs)]
+    logits = [
+      predict(model, parameters, each, seeds=True)
+      for model, parameters, each in zip(self.models, self.parameters, inputs)
+    ]
     there = [each.there for each in inputs]
     joined = fusion.decide(self.fusion, logits, there=there)
     probability = scipy.special.softmax(joined.astype(np.float64) / self.temperature, axis=-1)
@@ -130,8 +130,9 @@ class Assessor:
     return dataclasses.replace(tokens, values=values.astype(np.float32))
 
 
-def train(inputs: np.ndarray, labels: np.ndarray, mask: np.ndarray, *, config: FitConfig,
-          steps: int) -> dict[str, np.ndarray]:
+def train(
+  inputs: np.ndarray, labels: np.ndarray, mask: np.ndarray, *, config: FitConfig, steps: int
+) -> dict[str, np.ndarray]:
   """Trains a Mixer on all samples, once a seed: path -> [seeds, ...].
 
   Args:
@@ -148,21 +149,35 @@ def train(inputs: np.ndarray, labels: np.ndarray, mask: np.ndarray, *, config: F
   config = dataclasses.replace(config, steps=steps)
   program = dataclasses.replace(config, seeds=(0,), epochs=1, class_weights='none')
   place = lambda tree: fit_program.put_runs(mesh, tree)
-  data = jax.device_put(Data(
+  data = jax.device_put(
+    Data(
       inputs=np.where(mask[:, :, None], inputs, 0).astype(np.float32),
-      labels=labels.astype(np.int32), mask=None if mask.all() else mask),
-                        parallel.replicated(mesh))
-  told = place(RunInputs(
+      labels=labels.astype(np.int32),
+      mask=None if mask.all() else mask,
+    ),
+    parallel.replicated(mesh),
+  )
+  told = place(
+    RunInputs(
       batches=np.stack([minibatches(run, steps=steps, batch=config.batch) for run in runs]),
-      weights=np.stack([class_weights(
-          run, labels, classes=config.model.outputs,
-          balanced=config.class_weights == 'balanced') for run in runs]),
-      test=np.zeros((len(runs), 1, 1), np.int32)))
+      weights=np.stack(
+        [
+          class_weights(
+            run, labels, classes=config.model.outputs, balanced=config.class_weights == 'balanced'
+          )
+          for run in runs
+        ]
+      ),
+      test=np.zeros((len(runs), 1, 1), np.int32),
+    )
+  )
   state = fit_program.make_initial(program, mesh)(place(np.stack([run.key for run in runs])))
-  piece = cost.piece_size(config.model, tokens=inputs.shape[1], batch=config.batch,
-                          platform=mesh.devices.flat[0].platform)
+  piece = cost.piece_size(
+    config.model, tokens=inputs.shape[1], batch=config.batch, platform=mesh.devices.flat[0].platform
+  )
   state, losses, _ = fit_program.make_advance(program, mesh, steps=steps, piece=piece)(
-      state, data, told, np.int32(0), np.int32(steps), False)
+    state, data, told, np.int32(0), np.int32(steps), False
+  )
   if not np.isfinite(np.asarray(losses)).all():
     raise InputError('the loss on all samples is not finite: take a lower learning rate')
   return {path: np.asarray(array) for path, array in state.params.items()}
@@ -191,9 +206,17 @@ def temperature(label: np.ndarray, probability: np.ndarray) -> float:
   return float(np.exp(found.x))
 
 
-def keep(config: AssessConfig, job: experiment.Job, outcome: experiment.Outcome, *,
-         summary: results.Summary, store: EmbeddingStore, sources: Mapping[str, Source],
-         folder: str | os.PathLike, say: Callable[[str], None] = lambda line: None) -> None:
+def keep(
+  config: AssessConfig,
+  job: experiment.Job,
+  outcome: experiment.Outcome,
+  *,
+  summary: results.Summary,
+  store: EmbeddingStore,
+  sources: Mapping[str, Source],
+  folder: str | os.PathLike,
+  say: Callable[[str], None] = lambda line: None,
+) -> None:
   """Trains a job's Mixers on all its samples, and writes them.
 
   Of a grid, the point is taken that most folds chose.
@@ -224,8 +247,9 @@ def keep(config: AssessConfig, job: experiment.Job, outcome: experiment.Outcome,
     model = experiment.model_of(config, job, source, point)
     fit = config.fit_config(model, point)
     everything = Fold(name='all', train=np.arange(len(job.label)), test=np.arange(1))
-    learned = train(source.values, job.label, source.mask, config=fit,
-                    steps=experiment.steps(fit, [everything]))
+    learned = train(
+      source.values, job.label, source.mask, config=fit, steps=experiment.steps(fit, [everything])
+    )
     models.append(dataclasses.asdict(model))
     arrays |= {f'{number}/{path}': array for path, array in learned.items()}
   tokens = {name: store.tokens(name) for name in row.fusion.modalities}
@@ -239,21 +263,33 @@ def keep(config: AssessConfig, job: experiment.Job, outcome: experiment.Outcome,
   cooled = scipy.special.softmax(np.log(np.maximum(probability, 1e-12)) / heat, axis=1)
   accuracy = summary.scores['accuracy']
   description = {
-      'format': _FORMAT, 'version': _VERSION, 'notice': results.NOTICE,
-      'task': job.task.name, 'classes': list(job.task.classes),
-      'fusion': dataclasses.asdict(row.fusion),
-      'settings': {name: dataclasses.asdict(config.modalities[name]) for name in tokens},
-      'sources': {name: dataclasses.asdict(sources[name]) for name in tokens},
-      'normalise': config.normalise, 'models': models, 'temperature': heat,
-      'weights': {'path': os.path.abspath(config.weights),
-                  'sha256': store.record(next(iter(tokens)))['weights']['sha256']},
-      'measured': {
-          'dataset': summary.experiment.dataset, 'protocol': summary.experiment.protocol,
-          'accuracy': accuracy.estimate, 'low': _number(accuracy.low),
-          'high': _number(accuracy.high), 'samples': len(outcome.runs[0].label),
-          'chance': summary.chance,
-          'calibration_error': metrics.calibration(label, probability).error,
-          'calibration_error_after_temperature': metrics.calibration(label, cooled).error}}
+    'format': _FORMAT,
+    'version': _VERSION,
+    'notice': results.NOTICE,
+    'task': job.task.name,
+    'classes': list(job.task.classes),
+    'fusion': dataclasses.asdict(row.fusion),
+    'settings': {name: dataclasses.asdict(config.modalities[name]) for name in tokens},
+    'sources': {name: dataclasses.asdict(sources[name]) for name in tokens},
+    'normalise': config.normalise,
+    'models': models,
+    'temperature': heat,
+    'weights': {
+      'path': os.path.abspath(config.weights),
+      'sha256': store.record(next(iter(tokens)))['weights']['sha256'],
+    },
+    'measured': {
+      'dataset': summary.experiment.dataset,
+      'protocol': summary.experiment.protocol,
+      'accuracy': accuracy.estimate,
+      'low': _number(accuracy.low),
+      'high': _number(accuracy.high),
+      'samples': len(outcome.runs[0].label),
+      'chance': summary.chance,
+      'calibration_error': metrics.calibration(label, probability).error,
+      'calibration_error_after_temperature': metrics.calibration(label, cooled).error,
+    },
+  }
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -271,8 +307,10 @@ def load(folder: str | os.PathLike) -> Assessor:
   """
   folder = pathlib.Path(folder)
   if not (folder / DESCRIPTION).is_file():
-    raise InputError(f'{folder} holds no trained assessor (no {DESCRIPTION}): `painformer assess` '
-                     'with --config.assessor=True writes them to assessors/ of its workdir')
+    raise InputError(
+      f'{folder} holds no trained assessor (no {DESCRIPTION}): `painformer assess` '
+      'with --config.assessor=True writes them to assessors/ of its workdir'
+    )
   try:
     tree = json.loads((folder / DESCRIPTION).read_text())
     if tree['format'] != _FORMAT or tree['version'] > _VERSION:
@@ -280,23 +318,39 @@ def load(folder: str | os.PathLike) -> Assessor:
     with np.load(folder / _ARRAYS, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
     models = tuple(build(MixerConfig, m, where='models') for m in tree['models'])
-    part = lambda prefix: {name.removeprefix(prefix): a for name, a in arrays.items()
-                           if name.startswith(prefix)}
+    part = lambda prefix: {
+      name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)
+    }
     parameters = tuple(part(f'{n}/') for n in range(len(models)))
     for model, own in zip(models, parameters):
       if own.keys() != mixer.abstract_parameters(model).keys():
         raise ValueError('its arrays are not those of its models')
     return Assessor(
-        task=tree['task'], classes=tuple(tree['classes']),
-        fusion=build(FusionConfig, tree['fusion'], where='fusion'),
-        settings={name: build(EmbeddingSettings, s, where=name)
-                  for name, s in tree['settings'].items()},
-        sources={name: build(Source, s, where=name) for name, s in tree['sources'].items()},
-        normalise=tree['normalise'], mean=part('mean/'), std=part('std/'), models=models,
-        parameters=parameters, temperature=float(tree['temperature']), weights=tree['weights'],
-        measured=tree['measured'])
-  except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile,
-          InputError) as error:
+      task=tree['task'],
+      classes=tuple(tree['classes']),
+      fusion=build(FusionConfig, tree['fusion'], where='fusion'),
+      settings={
+        name: build(EmbeddingSettings, s, where=name) for name, s in tree['settings'].items()
+      },
+      sources={name: build(Source, s, where=name) for name, s in tree['sources'].items()},
+      normalise=tree['normalise'],
+      mean=part('mean/'),
+      std=part('std/'),
+      models=models,
+      parameters=parameters,
+      temperature=float(tree['temperature']),
+      weights=tree['weights'],
+      measured=tree['measured'],
+    )
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    zipfile.BadZipFile,
+    InputError,
+  ) as error:
     raise InputError(f'{folder} is damaged ({error}): make it again') from error
 
 

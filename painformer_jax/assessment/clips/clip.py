@@ -16,19 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from painformer_jax.assessment.results import summary as results
 from painformer_jax.assessment.clips.assessor import Assessor, Source
-from painformer_jax.assessment.embedding.record import arrays_sha256
-from painformer_jax.assessment.embedding.store import Tokens
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings
 from painformer_jax.assessment.datasets.recordings import Locator, Sample
+from painformer_jax.assessment.embedding.embed import EmbeddingSettings
+from painformer_jax.assessment.embedding.record import arrays_sha256
 from painformer_jax.assessment.embedding.sample_images import SampleReader
-from painformer_jax.weights.load import read_weights
-from painformer_jax.modalities import signal_files
+from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.results import summary as results
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.inference import Embedder
-from painformer_jax.modalities import depth, video
+from painformer_jax.modalities import depth, signal_files, video
 from painformer_jax.models import functional
+from painformer_jax.weights.load import read_weights
 
 # Share of a window's embeddings that must be there, for each modality.
 _PRESENT = 0.5
@@ -39,8 +38,10 @@ _OWN_WINDOWS = 8
 # A frame farther than this from the moment that it should show is none, seconds: a video
 # may pause.
 _PAUSE = 0.5
-RELATIVE = ('levels are relative to this recording: its own windows give the mean and the spread '
-            'that embeddings are standardised by, so one without any pain may show every level')
+RELATIVE = (
+  'levels are relative to this recording: its own windows give the mean and the spread '
+  'that embeddings are standardised by, so one without any pain may show every level'
+)
 
 Say = Callable[[str], None]
 
@@ -81,14 +82,21 @@ class Curve:
   @property
   def level(self) -> list[str]:
     """The most probable class, '' where it abstains."""
-    return ['' if why else self.classes[int(np.argmax(row))]
-            for row, why in zip(self.probability, self.reason)]
+    return [
+      '' if why else self.classes[int(np.argmax(row))]
+      for row, why in zip(self.probability, self.reason)
+    ]
 
 
 def assess_clip(
-    assessor: Assessor, recordings: Mapping[str, Recording], *, step: float = 1.0,
-    weights: str | os.PathLike | None = None, batch_size: int = 16,
-    say: Say = lambda line: None) -> Curve:
+  assessor: Assessor,
+  recordings: Mapping[str, Recording],
+  *,
+  step: float = 1.0,
+  weights: str | os.PathLike | None = None,
+  batch_size: int = 16,
+  say: Say = lambda line: None,
+) -> Curve:
   """Slides the assessor over a recording.
 
   Args:
@@ -106,8 +114,10 @@ def assess_clip(
   """
   needed = {each.source for each in assessor.settings.values()}
   if needed != recordings.keys():
-    raise InputError(f'this assessor takes {", ".join(sorted(needed))}; given were '
-                     f'{", ".join(sorted(recordings)) or "none"}')
+    raise InputError(
+      f'this assessor takes {", ".join(sorted(needed))}; given were '
+      f'{", ".join(sorted(recordings)) or "none"}'
+    )
   if not 0 < step < float('inf'):
     raise InputError(f'the step must be above 0 s, not {step:g}')
   if batch_size < 1:
@@ -122,8 +132,9 @@ def assess_clip(
     lengths.append(found[name].seconds)
   length = min(lengths)
   if length < _WHOLE * window:
-    raise InputError(f'the recording lasts {length:.2f} s; this assessor judges windows of '
-                     f'{window:.2f} s')
+    raise InputError(
+      f'the recording lasts {length:.2f} s; this assessor judges windows of {window:.2f} s'
+    )
   # A window may reach a sample or a frame beyond the end, as those of training may.
   starts = np.arange(max(1, int((length - window) / step + 1.001))) * step
   say(f'{len(starts)} windows of {window:.2f} s')
@@ -136,14 +147,23 @@ def assess_clip(
   judged = [n for n, why in enumerate(reasons) if not why]
   probability = np.full((len(starts), len(assessor.classes)), np.nan)
   if is_relative(assessor) and 0 < len(judged) < _OWN_WINDOWS:
-    raise InputError(f'{len(judged)} windows can be judged; this assessor needs {_OWN_WINDOWS} to '
-                     "standardise a person's recording by: give a longer one, or a shorter step")
+    raise InputError(
+      f'{len(judged)} windows can be judged; this assessor needs {_OWN_WINDOWS} to '
+      "standardise a person's recording by: give a longer one, or a shorter step"
+    )
   if judged:
-    kept = {name: dataclasses.replace(part, values=part.values[judged], mask=part.mask[judged])
-            for name, part in tokens.items()}
+    kept = {
+      name: dataclasses.replace(part, values=part.values[judged], mask=part.mask[judged])
+      for name, part in tokens.items()
+    }
     probability[judged] = assessor.probabilities(kept)[0]
-  return Curve(classes=assessor.classes, start=starts, stop=starts + window,
-               probability=probability, reason=tuple(reasons))
+  return Curve(
+    classes=assessor.classes,
+    start=starts,
+    stop=starts + window,
+    probability=probability,
+    reason=tuple(reasons),
+  )
 
 
 def is_relative(assessor: Assessor) -> bool:
@@ -161,22 +181,35 @@ def write_curve(curve: Curve, assessor: Assessor) -> dict[str, str]:
   relative = RELATIVE if is_relative(assessor) else None
   if relative:
     text.write(f'# {relative}\n')
-  stand_ins = {name: depth.STAND_IN for name, settings in assessor.settings.items()
-               if settings.stand_in}
+  stand_ins = {
+    name: depth.STAND_IN for name, settings in assessor.settings.items() if settings.stand_in
+  }
   text.writelines(f'# {name}: a stand-in: {what}\n' for name, what in stand_ins.items())
   writer = csv.writer(text, lineterminator='\n')
   writer.writerow(('start', 'stop', 'level', *(f'p {c}' for c in curve.classes), 'abstained'))
   rows = list(zip(curve.start, curve.stop, curve.level, curve.probability, curve.reason))
   for start, stop, level, probability, why in rows:
-    writer.writerow((f'{start:.3f}', f'{stop:.3f}', level,
-                     *('' if why else f'{p:.4f}' for p in probability), why))
+    writer.writerow(
+      (f'{start:.3f}', f'{stop:.3f}', level, *('' if why else f'{p:.4f}' for p in probability), why)
+    )
   record = {
-      'notice': results.NOTICE, 'task': assessor.task, 'classes': list(curve.classes),
-      'relative': relative, 'stand_ins': stand_ins, 'measured': dict(assessor.measured),
-      'windows': [
-          {'start': round(float(start), 3), 'stop': round(float(stop), 3), 'level': level or None,
-           'probability': None if why else [round(float(p), 4) for p in probability],
-           'abstained': why or None} for start, stop, level, probability, why in rows]}
+    'notice': results.NOTICE,
+    'task': assessor.task,
+    'classes': list(curve.classes),
+    'relative': relative,
+    'stand_ins': stand_ins,
+    'measured': dict(assessor.measured),
+    'windows': [
+      {
+        'start': round(float(start), 3),
+        'stop': round(float(stop), 3),
+        'level': level or None,
+        'probability': None if why else [round(float(p), 4) for p in probability],
+        'abstained': why or None,
+      }
+      for start, stop, level, probability, why in rows
+    ],
+  }
   return {'csv': text.getvalue(), 'json': json.dumps(record, indent=2) + '\n'}
 
 
@@ -185,11 +218,13 @@ def _embedder(assessor: Assessor, weights, batch_size: int) -> tuple[Embedder, i
   stored = read_weights(path)
   arrays = {name: a for name, a in stored.variables.items() if not name.startswith('head/')}
   if arrays_sha256(arrays) != assessor.weights['sha256']:
-    raise InputError(f'{path} holds other weights than this assessor was trained with: name '
-                     'those (--weights)')
+    raise InputError(
+      f'{path} holds other weights than this assessor was trained with: name those (--weights)'
+    )
   config = dataclasses.replace(stored.config, num_classes=0)
-  return Embedder(functional.from_variables(config, arrays), batch_size=batch_size), \
-      config.image_size
+  return Embedder(
+    functional.from_variables(config, arrays), batch_size=batch_size
+  ), config.image_size
 
 
 class _Embeddings:
@@ -230,14 +265,23 @@ class _Embeddings:
 class _SignalTokens:
   """Windows of one modality of signals."""
 
-  def __init__(self, settings: EmbeddingSettings, source: Source, recording: Recording, *,
-               embedder: Embedder, image_size: int):
+  def __init__(
+    self,
+    settings: EmbeddingSettings,
+    source: Source,
+    recording: Recording,
+    *,
+    embedder: Embedder,
+    image_size: int,
+  ):
     if not recording.rate > 0:
       raise InputError(f'{recording.path}: say how many samples a second it has (--rate)')
     columns = recording.columns or ('',)
     if len(columns) != len(source.channels):
-      raise InputError(f'{recording.path}: this assessor takes {len(source.channels)} channels, '
-                       f'{len(columns)} columns are named (--column)')
+      raise InputError(
+        f'{recording.path}: this assessor takes {len(source.channels)} channels, '
+        f'{len(columns)} columns are named (--column)'
+      )
     self._settings, self._source, self._rate = settings, source, recording.rate
     self._embedder = embedder
     self._reader = SampleReader(settings, channels=source.channels, image_size=image_size)
@@ -253,9 +297,15 @@ class _SignalTokens:
       for number, start in enumerate(starts):
         first = round(start * self._rate)
         path = pathlib.Path(folder, f'{number}.csv')
-        _write_window(path, source.channels, self._values[:, first:first + rows])
-        sample = Sample(subject='', name=f'{start:g} s', level=None, data={
-            self._settings.source: Locator(path=path, columns=source.channels, rate=self._rate)})
+        _write_window(path, source.channels, self._values[:, first : first + rows])
+        sample = Sample(
+          subject='',
+          name=f'{start:g} s',
+          level=None,
+          data={
+            self._settings.source: Locator(path=path, columns=source.channels, rate=self._rate)
+          },
+        )
         remarks, count = [], 0
         try:
           for image in self._reader.images(sample, say=remarks.append):
@@ -265,8 +315,11 @@ class _SignalTokens:
         except InputError as error:
           remarks.append(str(error))
         path.unlink()
-        reasons.append('' if count >= _PRESENT * source.tokens else
-                       f'{self._settings.source}: {"; ".join(remarks) or "missing"}')
+        reasons.append(
+          ''
+          if count >= _PRESENT * source.tokens
+          else f'{self._settings.source}: {"; ".join(remarks) or "missing"}'
+        )
     say(f'{self._settings.source}: {len(embeddings)} images')
     numbers = np.arange(len(starts) * source.tokens).reshape(len(starts), source.tokens)
     return embeddings.tokens(numbers), reasons
@@ -275,12 +328,21 @@ class _SignalTokens:
 class _VideoTokens:
   """Windows of one modality of a video."""
 
-  def __init__(self, settings: EmbeddingSettings, source: Source, recording: Recording, *,
-               embedder: Embedder, image_size: int):
+  def __init__(
+    self,
+    settings: EmbeddingSettings,
+    source: Source,
+    recording: Recording,
+    *,
+    embedder: Embedder,
+    image_size: int,
+  ):
     if not source.timed:
-      raise InputError(f'this assessor was trained on images of {settings.source} that do not say '
-                       'their rate, as folders of images never do, so it cannot judge a clip over '
-                       'time')
+      raise InputError(
+        f'this assessor was trained on images of {settings.source} that do not say '
+        'their rate, as folders of images never do, so it cannot judge a clip over '
+        'time'
+      )
     self._path, self._source, self._settings = recording.path, source, settings
     self._embedder, self._size = embedder, image_size
     # Of every frame: phones and browsers record at rates that vary, and a container need
@@ -300,10 +362,15 @@ class _VideoTokens:
     # Windows share images: one of every `apart` seconds, whatever their step.
     places = np.rint(starts[:, None] / apart).astype(int) + np.arange(source.tokens)
     shown = self._frames_at(places * apart)
-    reader = SampleReader(dataclasses.replace(settings, max_tokens=0), channels=(),
-                          image_size=self._size)
-    sample = Sample(subject='', name=self._path, level=None,
-                    data={settings.source: Locator(path=pathlib.Path(self._path))})
+    reader = SampleReader(
+      dataclasses.replace(settings, max_tokens=0), channels=(), image_size=self._size
+    )
+    sample = Sample(
+      subject='',
+      name=self._path,
+      level=None,
+      data={settings.source: Locator(path=pathlib.Path(self._path))},
+    )
     embeddings, found = _Embeddings(self._embedder), set()
     try:
       for image in reader.images(sample, say=say, numbers=set(shown.flat) - {-1}):
@@ -316,8 +383,10 @@ class _VideoTokens:
     for row, there in zip(shown, tokens.mask):
       share = there.mean()
       if share < _PRESENT:
-        reasons.append(f'{settings.source}: {"no face" if settings.crops else "nothing"} in '
-                       f'{1 - share:.0%} of it')
+        reasons.append(
+          f'{settings.source}: {"no face" if settings.crops else "nothing"} in '
+          f'{1 - share:.0%} of it'
+        )
       elif not found & set(row):
         reasons.append(f'{settings.source}: no face is found in it, only followed from elsewhere')
       else:

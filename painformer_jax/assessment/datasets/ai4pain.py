@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Literal
 
 from painformer_jax.assessment.datasets import signal_check
-from painformer_jax.assessment.datasets.recordings import (VIDEO, Finding, Locator, Sample, Study, load_channels, named, read_rows, read_table)
+from painformer_jax.assessment.datasets.recordings import (
+  VIDEO,
+  Finding,
+  Locator,
+  Sample,
+  Study,
+  load_channels,
+  named,
+  read_rows,
+  read_table,
+)
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.quality import QualityRules
 
@@ -34,11 +44,15 @@ FNIRS = 'fnirs'
 SATURATION = (50.0, 100.0)  # Percent that a sensor on a finger may show; of this project.
 
 # Edition -> levels, and condition -> level.
-_LEVELS = {2024: ('no pain', 'low pain', 'high pain'),
-           2025: ('no pain', 'low pain', 'high pain'),
-           2026: ('no pain', 'arm', 'hand')}
-_CONDITIONS = {2025: {'baseline': 0, 'rest': 0, 'low': 1, 'high': 2},
-               2026: {'baseline': 0, 'arm': 1, 'hand': 2}}
+_LEVELS = {
+  2024: ('no pain', 'low pain', 'high pain'),
+  2025: ('no pain', 'low pain', 'high pain'),
+  2026: ('no pain', 'arm', 'hand'),
+}
+_CONDITIONS = {
+  2025: {'baseline': 0, 'rest': 0, 'low': 1, 'high': 2},
+  2026: {'baseline': 0, 'arm': 1, 'hand': 2},
+}
 # Edition -> condition -> segments a person has. Of 2025's baseline and rest it is not known.
 SEGMENTS = {2025: {'low': 12, 'high': 12}, 2026: {'baseline': 12, 'arm': 12, 'hand': 12}}
 WORDS_2024 = {'no': 0, 'nopain': 0, 'baseline': 0, 'rest': 0, 'low': 1, 'high': 2}
@@ -63,18 +77,24 @@ class FnirsTables:
 
   def __post_init__(self):
     if not self.columns or not self.rate > 0:
-      raise InputError('fNIRS tables need the names of their columns and a positive '
-                       f'sampling rate, not {self.columns} and {self.rate}')
+      raise InputError(
+        'fNIRS tables need the names of their columns and a positive '
+        f'sampling rate, not {self.columns} and {self.rate}'
+      )
     try:
       self.path.format(split='', subject='', sample='')
     except (KeyError, IndexError, ValueError) as error:
-      raise InputError(f'the fNIRS path {self.path!r} may hold {{split}}, {{subject}} '
-                       'and {sample} only') from error
+      raise InputError(
+        f'the fNIRS path {self.path!r} may hold {{split}}, {{subject}} and {{sample}} only'
+      ) from error
 
 
 def open_2024(
-    root: str | os.PathLike, *, fnirs: FnirsTables | None = None,
-    words: Mapping[str, int] = WORDS_2024, labels: str | os.PathLike | None = None,
+  root: str | os.PathLike,
+  *,
+  fnirs: FnirsTables | None = None,
+  words: Mapping[str, int] = WORDS_2024,
+  labels: str | os.PathLike | None = None,
 ) -> Study:
   """Lists the 2024 challenge: one sample a clip.
 
@@ -103,19 +123,35 @@ def open_2024(
         else:
           level = _level_by_words(path.stem, words)
         if level is None and split != 'test':
-          findings.append(Finding(where=str(path), what=(
-              'the table of labels does not have it' if table is not None else
-              'its name does not tell its level; give a table of labels')))
+          findings.append(
+            Finding(
+              where=str(path),
+              what=(
+                'the table of labels does not have it'
+                if table is not None
+                else 'its name does not tell its level; give a table of labels'
+              ),
+            )
+          )
           continue
         data = {VIDEO: Locator(path=path)}
         if fnirs:
           data[FNIRS] = Locator(
-              path=root / fnirs.path.format(
-                  split=folder.name, subject=person.name, sample=path.stem),
-              columns=fnirs.columns, rate=fnirs.rate, delimiter=fnirs.delimiter)
-        samples.append(Sample(
-            subject=person.name, name=f'{split}/{person.name}/{path.stem}',
-            level=level, data=data, split=split, folder=folder.name))
+            path=root / fnirs.path.format(split=folder.name, subject=person.name, sample=path.stem),
+            columns=fnirs.columns,
+            rate=fnirs.rate,
+            delimiter=fnirs.delimiter,
+          )
+        samples.append(
+          Sample(
+            subject=person.name,
+            name=f'{split}/{person.name}/{path.stem}',
+            level=level,
+            data=data,
+            split=split,
+            folder=folder.name,
+          )
+        )
   return _study(2024, root, samples, findings)
 
 
@@ -130,8 +166,12 @@ def open_2026(root: str | os.PathLike, **options) -> Study:
 
 
 def _open_segments(
-    root: str | os.PathLike, edition: int, *, modalities: Sequence[str] = SIGNALS,
-    conditions: Mapping[str, int] | None = None, max_seconds: float | None = 10.0,
+  root: str | os.PathLike,
+  edition: int,
+  *,
+  modalities: Sequence[str] = SIGNALS,
+  conditions: Mapping[str, int] | None = None,
+  max_seconds: float | None = 10.0,
 ) -> Study:
   """One sample a segment, that is a column; only the lines of names are read.
 
@@ -149,8 +189,9 @@ def _open_segments(
   """
   unknown = [m for m in modalities if m not in SIGNALS]
   if unknown or not modalities:
-    raise InputError(f'AI4Pain {edition} has {", ".join(SIGNALS)}, not '
-                     f'{", ".join(unknown) or "nothing"}')
+    raise InputError(
+      f'AI4Pain {edition} has {", ".join(SIGNALS)}, not {", ".join(unknown) or "nothing"}'
+    )
   root, known = Path(root), _CONDITIONS[edition]
   conditions = known if conditions is None else conditions
   stop = None if max_seconds is None else round(max_seconds * RATE)
@@ -172,32 +213,53 @@ def _open_segments(
         for column in columns:
           segment = column.lower().removeprefix(f'{path.stem.lower()}_')
           if segment == column.lower():
-            findings.append(Finding(where=str(path), what=(
-                f'column {column!r} does not begin with {path.stem}_')))
+            findings.append(
+              Finding(where=str(path), what=(f'column {column!r} does not begin with {path.stem}_'))
+            )
             continue
           places = segments[path.stem, segment]
           if modality in places:
             findings.append(Finding(where=str(path), what=f'two columns {column!r}'))
-          places[modality] = Locator(path=path, columns=(column,), rate=RATE, stop=stop,
-                                     padded=True)
+          places[modality] = Locator(
+            path=path, columns=(column,), rate=RATE, stop=stop, padded=True
+          )
     lacking = defaultdict(list)  # (person, modality) -> segments
     for (person, segment), data in segments.items():
       condition = segment.rpartition('_')[0]
       level = conditions.get(condition)
       if level is None and (split != 'test' or condition in known):
         if condition not in known:
-          findings.append(Finding(where=f'{split}, {person}', what=(
-              f'segment {segment!r} is none of {", ".join(known)}')))
+          findings.append(
+            Finding(
+              where=f'{split}, {person}',
+              what=(f'segment {segment!r} is none of {", ".join(known)}'),
+            )
+          )
         continue
       # A folder that is missing altogether is one finding, and so is a table.
       for modality in found.keys() - data.keys():
         lacking[person, modality].append(segment)
-      samples.append(Sample(subject=person, name=f'{split}/{person}_{segment}', level=level,
-                            data=data, split=split, folder=folder.name))
+      samples.append(
+        Sample(
+          subject=person,
+          name=f'{split}/{person}_{segment}',
+          level=level,
+          data=data,
+          split=split,
+          folder=folder.name,
+        )
+      )
     for (person, modality), names in sorted(lacking.items()):
-      findings.append(Finding(where=f'{split}, {person}', what=(
-          f'{modality} lacks {", ".join(names)}' if person in found[modality] else
-          f'no table of {modality}')))
+      findings.append(
+        Finding(
+          where=f'{split}, {person}',
+          what=(
+            f'{modality} lacks {", ".join(names)}'
+            if person in found[modality]
+            else f'no table of {modality}'
+          ),
+        )
+      )
   return _study(edition, root, samples, findings)
 
 
@@ -215,13 +277,15 @@ def expected_people(root: str | os.PathLike, *, protocol: str) -> dict[str, int]
     InputError: no such folders.
   """
   there = _splits(Path(root))
-  return {split: count for split, count in PEOPLE.items()
-          if split in there or split == protocol}
+  return {split: count for split, count in PEOPLE.items() if split in there or split == protocol}
 
 
 def check(
-    study: Study, *, depth: Literal['files', 'rows', 'signals'] = 'rows',
-    people: Mapping[str, int] | None = None, segments: Mapping[str, int] | None = None,
+  study: Study,
+  *,
+  depth: Literal['files', 'rows', 'signals'] = 'rows',
+  people: Mapping[str, int] | None = None,
+  segments: Mapping[str, int] | None = None,
 ) -> list[Finding]:
   """Everything missing or odd in the study, before any work starts.
 
@@ -248,9 +312,12 @@ def check(
   for sample in study.samples:
     where[sample.subject].add(sample.split)
   findings += [
-      Finding(where=person, what=f'is in {" and ".join(sorted(splits))}; a person may '
-              'be in one split only') for person, splits in where.items()
-      if len(splits) > 1]
+    Finding(
+      where=person, what=f'is in {" and ".join(sorted(splits))}; a person may be in one split only'
+    )
+    for person, splits in where.items()
+    if len(splits) > 1
+  ]
   good, seen = set(), {}
   for sample in study.samples:
     for modality, place in sample.data.items():
@@ -272,19 +339,25 @@ def _segment_findings(study: Study, expected: Mapping[str, int]) -> Iterator[Fin
     segment = sample.name.rpartition('/')[2].removeprefix(f'{sample.subject}_')
     condition, _, number = segment.rpartition('_')
     numbers[sample.split, sample.subject][condition].add(number)
-  tested = {condition for (split, _), own in numbers.items() if split == 'test'
-            for condition in own}
+  tested = {
+    condition for (split, _), own in numbers.items() if split == 'test' for condition in own
+  }
   for (split, person), own in numbers.items():
     if split == 'test' and not expected.keys() <= tested:
       continue  # Its labels are withheld.
-    lacking = [name for condition, count in expected.items()
-               for name in _lacking(condition, own[condition], count)]
+    lacking = [
+      name
+      for condition, count in expected.items()
+      for name in _lacking(condition, own[condition], count)
+    ]
     if lacking:
       yield Finding(where=f'{split}, {person}', what=f'lacks {", ".join(lacking)}')
     for condition, count in expected.items():
       if len(own[condition]) > count:
-        yield Finding(where=f'{split}, {person}', what=(
-            f'{len(own[condition])} segments {condition}, not {count}'))
+        yield Finding(
+          where=f'{split}, {person}',
+          what=(f'{len(own[condition])} segments {condition}, not {count}'),
+        )
 
 
 def _lacking(condition: str, numbers: set[str], count: int) -> list[str]:
@@ -318,9 +391,14 @@ def _signal_findings(study: Study, good: set[Path]) -> Iterator[Finding]:
   """File by file, so that each is read once."""
   lengths = defaultdict(lambda: defaultdict(Counter))
   entries = sorted(
-      ((place.path, sample.name, modality, sample) for sample in study.samples
-       for modality, place in sample.data.items()
-       if place.columns and place.path in good), key=lambda entry: entry[:3])
+    (
+      (place.path, sample.name, modality, sample)
+      for sample in study.samples
+      for modality, place in sample.data.items()
+      if place.columns and place.path in good
+    ),
+    key=lambda entry: entry[:3],
+  )
   for path, name, modality, sample in entries:
     try:
       channels, _ = load_channels(sample, modality)
@@ -338,17 +416,28 @@ def _signal_findings(study: Study, good: set[Path]) -> Iterator[Finding]:
     for level, own in labelled.items():
       others = set().union(*(c for l, c in labelled.items() if l != level))
       if others and not own & others:
-        yield Finding(where=modality, what=(
+        yield Finding(
+          where=modality,
+          what=(
             f'the length of a segment gives away the level {study.levels[level]!r}: '
-            f'{named(sorted(own))} samples, elsewhere {named(sorted(others))}'))
+            f'{named(sorted(own))} samples, elsewhere {named(sorted(others))}'
+          ),
+        )
 
 
 def _study(edition: int, root: Path, samples: list[Sample], findings: list[Finding]) -> Study:
   if not any(s.level is not None for s in samples):
-    raise InputError(f'{root} has no labelled sample of AI4Pain {edition}' + (
-        f'; the first trouble: {findings[0]}' if findings else ''))
-  return Study(name=f'AI4Pain {edition}', root=root, samples=tuple(samples),
-               levels=_LEVELS[edition], findings=tuple(findings))
+    raise InputError(
+      f'{root} has no labelled sample of AI4Pain {edition}'
+      + (f'; the first trouble: {findings[0]}' if findings else '')
+    )
+  return Study(
+    name=f'AI4Pain {edition}',
+    root=root,
+    samples=tuple(samples),
+    levels=_LEVELS[edition],
+    findings=tuple(findings),
+  )
 
 
 def _splits(root: Path) -> dict[str, Path]:

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 from painformer_jax.assessment.datasets import signal_check
-from painformer_jax.assessment.datasets.recordings import (VIDEO, Finding, Locator, Sample, Study, read_rows)
+from painformer_jax.assessment.datasets.recordings import (
+  VIDEO,
+  Finding,
+  Locator,
+  Sample,
+  Study,
+  read_rows,
+)
 from painformer_jax.core.errors import InputError
 
 NAME = 'BioVid Part A'
@@ -26,8 +33,7 @@ SYNTHETIC_NAME = f'{NAME}, synthetic copy'
 LEVELS = ('BL1', 'PA1', 'PA2', 'PA3', 'PA4')
 SIGNALS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
 MODALITIES = (*SIGNALS, VIDEO)
-LIST_COLUMNS = ('subject_id', 'subject_name', 'class_id', 'class_name',
-                'sample_id', 'sample_name')
+LIST_COLUMNS = ('subject_id', 'subject_name', 'class_id', 'class_name', 'sample_id', 'sample_name')
 RATE, ROWS, ROWS_TOLERANCE = 512.0, 2816, 1
 SUBJECTS, PER_LEVEL = 87, 20
 
@@ -38,8 +44,7 @@ _SUBJECT = re.compile(r'\d{6}_[mw]_\d+')
 Depth = Literal['files', 'rows', 'signals']
 
 
-def open_study(
-    root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIES) -> Study:
+def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIES) -> Study:
   """Lists a BioVid folder by its samples.csv; opens no signal and no video.
 
   Rows of the list that contradict themselves become findings of the study, and
@@ -64,28 +69,36 @@ def open_study(
   header, rows = read_rows(path, delimiter='\t')
   missing = [name for name in LIST_COLUMNS if name not in header]
   if missing:
-    raise InputError(f'{path} has no column {", ".join(missing)}; its columns must '
-                     f'be {" ".join(LIST_COLUMNS)}, separated by tabs')
+    raise InputError(
+      f'{path} has no column {", ".join(missing)}; its columns must '
+      f'be {" ".join(LIST_COLUMNS)}, separated by tabs'
+    )
   samples, findings, ids = {}, [], {}
   for line, cells in enumerate(rows, 2):
     row = dict(zip(header, (cell.strip() for cell in cells)))
     problem = _row_problem(row, cells=len(cells), columns=len(header))
     if not problem and row['sample_name'] in samples:
       problem = f'{row["sample_name"]} is listed twice'
-    if not problem and ids.setdefault(row['subject_id'], row['subject_name']) != (
-        row['subject_name']):
-      problem = (f'subject_id {row["subject_id"]} is {ids[row["subject_id"]]} above, '
-                 f'{row["subject_name"]} here')
+    if (
+      not problem
+      and ids.setdefault(row['subject_id'], row['subject_name']) != (row['subject_name'])
+    ):
+      problem = (
+        f'subject_id {row["subject_id"]} is {ids[row["subject_id"]]} above, '
+        f'{row["subject_name"]} here'
+      )
     if problem:
       findings.append(Finding(where=f'{_LIST}, line {line}', what=problem))
     else:
       samples[row['sample_name']] = _sample(root, row, modalities)
   if not samples:
-    raise InputError(f'{path} lists no usable sample' + (
-        f'; the first trouble: {findings[0]}' if findings else ''))
+    raise InputError(
+      f'{path} lists no usable sample' + (f'; the first trouble: {findings[0]}' if findings else '')
+    )
   name = SYNTHETIC_NAME if (root / PLANTED).is_file() else NAME
-  return Study(name=name, root=root, samples=tuple(samples.values()), levels=LEVELS,
-               findings=tuple(findings))
+  return Study(
+    name=name, root=root, samples=tuple(samples.values()), levels=LEVELS, findings=tuple(findings)
+  )
 
 
 def _row_problem(row: dict[str, str], *, cells: int, columns: int) -> str:
@@ -112,16 +125,25 @@ def _sample(root: Path, row: dict[str, str], modalities: Sequence[str]) -> Sampl
     return root / folder / subject / f'{name}{suffix}'
 
   return Sample(
-      subject=subject, name=name, level=LEVELS.index(row['class_name']),
-      data={m: Locator(path=place(VIDEO)) if m == VIDEO else Locator(
-          path=place('signals'), columns=(m,), rate=RATE, delimiter='\t')
-            for m in modalities})
+    subject=subject,
+    name=name,
+    level=LEVELS.index(row['class_name']),
+    data={
+      m: Locator(path=place(VIDEO))
+      if m == VIDEO
+      else Locator(path=place('signals'), columns=(m,), rate=RATE, delimiter='\t')
+      for m in modalities
+    },
+  )
 
 
 def check(
-    study: Study, *, depth: Depth = 'rows', subjects: int | None = SUBJECTS,
-    per_level: int | None = PER_LEVEL,
-    progress: Callable[[str], None] = lambda line: None,
+  study: Study,
+  *,
+  depth: Depth = 'rows',
+  subjects: int | None = SUBJECTS,
+  per_level: int | None = PER_LEVEL,
+  progress: Callable[[str], None] = lambda line: None,
 ) -> list[Finding]:
   """Everything missing or odd in the study, before any work starts.
 
@@ -144,8 +166,7 @@ def check(
   findings = list(study.findings)
   people = study.subjects
   if subjects is not None and len(people) != subjects:
-    findings.append(Finding(
-        where=str(_LIST), what=f'{len(people)} subjects, not {subjects}'))
+    findings.append(Finding(where=str(_LIST), what=f'{len(people)} subjects, not {subjects}'))
   by_subject = defaultdict(list)
   for sample in study.samples:
     by_subject[sample.subject].append(sample)
@@ -157,9 +178,9 @@ def check(
     folder = study.root / _FOLDERS[kind][0]
     if wanted and not folder.is_dir():
       absent.add(kind)
-      findings.append(Finding(
-          where=str(folder), what=f'no such folder; {len(wanted):,} files should be '
-          'in it'))
+      findings.append(
+        Finding(where=str(folder), what=f'no such folder; {len(wanted):,} files should be in it')
+      )
   for number, person in enumerate(people, 1):
     progress(f'{number} of {len(people)}  {person}')
     for kind in ('signals', VIDEO):
@@ -168,17 +189,19 @@ def check(
   return findings
 
 
-def _count_findings(
-    by_subject: dict[str, list[Sample]], per_level: int) -> Iterator[Finding]:
+def _count_findings(by_subject: dict[str, list[Sample]], per_level: int) -> Iterator[Finding]:
   """People who do not have so many clips of each level."""
   for person, samples in by_subject.items():
     counts = Counter(s.level for s in samples)
-    odd = [f'{counts[i]} {name}' for i, name in enumerate(LEVELS)
-           if counts[i] != per_level]
+    odd = [f'{counts[i]} {name}' for i, name in enumerate(LEVELS) if counts[i] != per_level]
     if odd:
-      yield Finding(where=person, what=(
+      yield Finding(
+        where=person,
+        what=(
           f'{len(samples)} samples, not {per_level * len(LEVELS)}: {", ".join(odd)} '
-          f'instead of {per_level} each'))
+          f'instead of {per_level} each'
+        ),
+      )
 
 
 def _modality(sample: Sample, kind: str) -> str | None:
@@ -186,16 +209,14 @@ def _modality(sample: Sample, kind: str) -> str | None:
   return next((m for m in sample.data if (m == VIDEO) == (kind == VIDEO)), None)
 
 
-def _file_findings(
-    root: Path, samples: list[Sample], kind: str, depth: Depth) -> Iterator[Finding]:
+def _file_findings(root: Path, samples: list[Sample], kind: str, depth: Depth) -> Iterator[Finding]:
   """Of one person's files of one kind."""
   places = {s.data[m].path.name: s for s in samples if (m := _modality(s, kind))}
   if not places:
     return
   folder = root / _FOLDERS[kind][0] / samples[0].subject
   if not folder.is_dir():
-    yield Finding(where=str(folder),
-                  what=f'no such folder; {len(places)} files should be in it')
+    yield Finding(where=str(folder), what=f'no such folder; {len(places)} files should be in it')
     return
   present = {entry.name: entry for entry in os.scandir(folder)}
   for name, sample in places.items():
@@ -206,8 +227,13 @@ def _file_findings(
     elif kind == 'signals' and depth != 'files':
       columns = tuple(m for m in sample.data if m != VIDEO)
       yield from signal_check.table_findings(
-          folder / name, delimiter='\t', columns=columns, rows=ROWS,
-          tolerance=ROWS_TOLERANCE, signals=depth == 'signals')
+        folder / name,
+        delimiter='\t',
+        columns=columns,
+        rows=ROWS,
+        tolerance=ROWS_TOLERANCE,
+        signals=depth == 'signals',
+      )
   suffix = _FOLDERS[kind][1]
   stray = sorted(n for n in present if n.endswith(suffix) and n not in places)
   # Rows of the list that are faulty have no sample, but are reported already.

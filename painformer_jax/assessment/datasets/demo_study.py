@@ -16,21 +16,24 @@ from pathlib import Path
 
 import numpy as np
 
-from painformer_jax.assessment.folds.protocols import Task
 from painformer_jax.assessment.datasets.recordings import Locator, Sample, Study
+from painformer_jax.assessment.folds.protocols import Task
+from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.data.demo import fnirs, signals
 from painformer_jax.data.demo.fetch import require
 from painformer_jax.data.demo.sources import PYPHYSIO, SYSTOLE
-from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.fnirs import band_pass, haemoglobin, optical_density
 
 NAME = 'demo corpus'
 LEVELS = ('rest from pictures', 'picture', 'rest from tapping', 'tapping')
-TASKS: Mapping[str, Task] = {task.name: task for task in (
+TASKS: Mapping[str, Task] = {
+  task.name: task
+  for task in (
     Task(name='stimulus-rest', classes=('rest', 'stimulus'), class_of={0: 0, 1: 1}),
     Task(name='tapping-rest', classes=('rest', 'tapping'), class_of={2: 0, 3: 1}),
-)}
+  )
+}
 # Modality -> column of the recording.
 PICTURE_COLUMNS = {'ecg': 'ECG', 'gsr': 'EDA', 'resp': 'Respiration'}
 
@@ -56,8 +59,7 @@ class _Window:
   stop: float
 
 
-def open_study(
-    cache: str | os.PathLike, folder: str | os.PathLike, *, gap: float = 10.0) -> Study:
+def open_study(cache: str | os.PathLike, folder: str | os.PathLike, *, gap: float = 10.0) -> Study:
   """Writes the recordings as tables, once, and lists their windows.
 
   Args:
@@ -82,8 +84,12 @@ def open_study(
 
 
 def windows(
-    onsets: Sequence[float], edges: Sequence[float], *, delays: Sequence[float],
-    length: float, gap: float,
+  onsets: Sequence[float],
+  edges: Sequence[float],
+  *,
+  delays: Sequence[float],
+  length: float,
+  gap: float,
 ) -> list[_Window]:
   """Windows after onsets, and as many at rest where there are so many, in order of time.
 
@@ -100,18 +106,31 @@ def windows(
   times, found = np.asarray(onsets, float), []
   for block, (low, high) in enumerate(zip(edges, edges[1:])):
     low, high = low + gap / 2, high - gap / 2
-    after = sorted(onset + delay for onset in onsets for delay in delays
-                   if low <= onset and onset + delay + length <= high)
-    free = [start for start in np.arange(low, high - length, 0.25)
-            if not np.any((start - _QUIET < times) & (times < start + length))]
+    after = sorted(
+      onset + delay
+      for onset in onsets
+      for delay in delays
+      if low <= onset and onset + delay + length <= high
+    )
+    free = [
+      start
+      for start in np.arange(low, high - length, 0.25)
+      if not np.any((start - _QUIET < times) & (times < start + length))
+    ]
     if not after or not free:
-      raise InputError(f'block {block + 1} of {len(edges) - 1}, {low:g} to {high:g} s, has no '
-                       f'window {"of rest" if after else "after an onset"}: take a shorter gap')
+      raise InputError(
+        f'block {block + 1} of {len(edges) - 1}, {low:g} to {high:g} s, has no '
+        f'window {"of rest" if after else "after an onset"}: take a shorter gap'
+      )
     chosen = np.linspace(0, len(free) - 1, min(len(after), len(free))).round().astype(int)
-    found += sorted((
+    found += sorted(
+      (
         _Window(block=block, label=label, start=float(start), stop=float(start) + length)
         for label, starts in enumerate(([free[i] for i in chosen], after))
-        for start in starts), key=lambda window: window.start)
+        for start in starts
+      ),
+      key=lambda window: window.start,
+    )
   return found
 
 
@@ -121,10 +140,17 @@ def _picture_samples(root: Path, folder: Path, gap: float) -> list[Sample]:
   edges = [_PICTURES[0], *(float(onsets[i] + onsets[i + 1]) / 2 for i in pauses), _PICTURES[1]]
   path = folder / 'pictures.csv'
   if not path.is_file():
-    _write_table(path, {column: signals.read_channel(root, _RECORDING, column)
-                        for column in PICTURE_COLUMNS.values()})
-  places = {modality: Locator(path=path, columns=(column,), rate=float(signals.RATE))
-            for modality, column in PICTURE_COLUMNS.items()}
+    _write_table(
+      path,
+      {
+        column: signals.read_channel(root, _RECORDING, column)
+        for column in PICTURE_COLUMNS.values()
+      },
+    )
+  places = {
+    modality: Locator(path=path, columns=(column,), rate=float(signals.RATE))
+    for modality, column in PICTURE_COLUMNS.items()
+  }
   found = windows(onsets, edges, delays=signals.STIMULUS_DELAYS, length=signals.WINDOW, gap=gap)
   return [_sample('pictures', window, places, first_level=0) for window in found]
 
@@ -148,25 +174,29 @@ def _oxygenated(recording: fnirs.Recording, kept: np.ndarray, edges: list[float]
   result = np.zeros((len(recording.intensity), len(kept)))
   for first, last in zip(rows, rows[1:]):
     density = optical_density(recording.intensity[first:last, kept])
-    changes = haemoglobin(density, wavelengths=recording.wavelengths,
-                          distance=recording.distance[kept])
+    changes = haemoglobin(
+      density, wavelengths=recording.wavelengths, distance=recording.distance[kept]
+    )
     part = band_pass(changes[..., 0], recording.rate, low=_BAND[0], high=_BAND[1])
-    result[first:first + len(part)] = part
+    result[first : first + len(part)] = part
   return result
 
 
-def _sample(recording: str, window: _Window, places: Mapping[str, Locator], *,
-            first_level: int) -> Sample:
+def _sample(
+  recording: str, window: _Window, places: Mapping[str, Locator], *, first_level: int
+) -> Sample:
   def cut(place: Locator) -> Locator:
     first = round(window.start * place.rate)
     return dataclasses.replace(
-        place, start=first, stop=first + round((window.stop - window.start) * place.rate))
+      place, start=first, stop=first + round((window.stop - window.start) * place.rate)
+    )
 
   return Sample(
-      subject=f'{recording}, block {window.block + 1}',
-      name=f'{recording} {window.start:.3f}-{window.stop:.3f} s',
-      level=first_level + window.label,
-      data={modality: cut(place) for modality, place in places.items()})
+    subject=f'{recording}, block {window.block + 1}',
+    name=f'{recording} {window.start:.3f}-{window.stop:.3f} s',
+    level=first_level + window.label,
+    data={modality: cut(place) for modality, place in places.items()},
+  )
 
 
 def _write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -176,7 +206,7 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
   def write(file):
     file.write((','.join(columns) + '\n').encode())
     for start in range(0, len(values), 65536):
-      part = values[start:start + 65536]
+      part = values[start : start + 65536]
       file.write((line * len(part) % tuple(part.ravel().tolist())).encode())
 
   write_atomically(path, write)

@@ -27,8 +27,9 @@ def check_patterns(patterns: Mapping[str, str], *, known: Sequence[str]) -> None
     try:
       pattern.format(split='', subject='', sample='')
     except (KeyError, IndexError, ValueError) as error:
-      raise InputError(f'config.pictures.{name}: {pattern!r} may hold {{split}}, {{subject}} and '
-                       '{sample} only') from error
+      raise InputError(
+        f'config.pictures.{name}: {pattern!r} may hold {{split}}, {{subject}} and {{sample}} only'
+      ) from error
 
 
 def with_pictures(study: Study, patterns: Mapping[str, str]) -> Study:
@@ -40,10 +41,17 @@ def with_pictures(study: Study, patterns: Mapping[str, str]) -> Study:
       of images in the order of their names; may hold {split} (as the folder is spelt),
       {subject} and {sample}.
   """
+
   def extended(sample: Sample) -> Sample:
-    places = {name: Locator(path=study.root / pattern.format(
-        split=sample.folder, subject=sample.subject, sample=sample.name.rpartition('/')[2]))
-              for name, pattern in patterns.items()}
+    places = {
+      name: Locator(
+        path=study.root
+        / pattern.format(
+          split=sample.folder, subject=sample.subject, sample=sample.name.rpartition('/')[2]
+        )
+      )
+      for name, pattern in patterns.items()
+    }
     return dataclasses.replace(sample, data={**sample.data, **places})
 
   return dataclasses.replace(study, samples=tuple(map(extended, study.samples)))
@@ -51,9 +59,15 @@ def with_pictures(study: Study, patterns: Mapping[str, str]) -> Study:
 
 def without_pictures(study: Study, names: Iterable[str]) -> Study:
   """The study as its reader listed it."""
-  return dataclasses.replace(study, samples=tuple(dataclasses.replace(
-      sample, data={m: place for m, place in sample.data.items() if m not in names})
-                                                  for sample in study.samples))
+  return dataclasses.replace(
+    study,
+    samples=tuple(
+      dataclasses.replace(
+        sample, data={m: place for m, place in sample.data.items() if m not in names}
+      )
+      for sample in study.samples
+    ),
+  )
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -65,8 +79,12 @@ def image_files(folder: Path) -> list[Path]:
   found = [path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES]
   if not found:
     raise InputError(f'{folder} holds no image')
-  return sorted(found, key=lambda path: [
-      int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)])
+  return sorted(
+    found,
+    key=lambda path: [
+      int(part) if part.isdigit() else part for part in re.split(r'(\d+)', path.name)
+    ],
+  )
 
 
 def count_pictures(path: Path) -> int:
@@ -81,8 +99,14 @@ def count_pictures(path: Path) -> int:
   return video.count_frames(path)
 
 
-def findings(study: Study, sources: Sequence[str], *, whole: bool, given: Sequence[str] = (),
-             progress: Callable[[str], None] = lambda line: None) -> Iterator[Finding]:
+def findings(
+  study: Study,
+  sources: Sequence[str],
+  *,
+  whole: bool,
+  given: Sequence[str] = (),
+  progress: Callable[[str], None] = lambda line: None,
+) -> Iterator[Finding]:
   """What is missing or odd in the pictures of a study.
 
   Args:
@@ -113,7 +137,8 @@ def findings(study: Study, sources: Sequence[str], *, whole: bool, given: Sequen
       elif count < _SHORT * usual:
         yield Finding(where=str(path), what=f'{count} frames, where others have {usual:g}')
     repeated = collections.Counter(
-        sample.data[source].path for sample in study.samples if source in sample.data)
+      sample.data[source].path for sample in study.samples if source in sample.data
+    )
     for path, times in repeated.items():
       if times > 1:
         yield Finding(where=str(path), what=f'is the {source} of {times} samples')

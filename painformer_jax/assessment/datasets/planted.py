@@ -26,9 +26,16 @@ from pathlib import Path
 import numpy as np
 import scipy.special
 
-from painformer_jax.assessment.datasets.biovid import (LEVELS, LIST_COLUMNS, PLANTED, RATE, ROWS, SIGNALS)
-from painformer_jax.core.files import write_atomically
+from painformer_jax.assessment.datasets.biovid import (
+  LEVELS,
+  LIST_COLUMNS,
+  PLANTED,
+  RATE,
+  ROWS,
+  SIGNALS,
+)
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_atomically
 
 NOTE = 'Synthetic signals in the layout of BioVid part A; no person was recorded.'
 
@@ -100,8 +107,9 @@ class Plan:
     if task == '5-class':
       return (8 * _normal(distance / 8) - 3) / 5
     if task not in (known := [f'BL1-{level}' for level in LEVELS[1:]]):
-      raise InputError(f'the planted accuracy of {task!r} is not known, only of '
-                       f'{", ".join(known)} and 5-class')
+      raise InputError(
+        f'the planted accuracy of {task!r} is not known, only of {", ".join(known)} and 5-class'
+      )
     return _normal(distance * LEVELS.index(task[4:]) / 8)
 
 
@@ -130,7 +138,8 @@ def write_study(root: str | os.PathLike, plan: Plan = Plan()) -> Path:
     rows = _write_signals(partial / 'biosignals_filtered', plan)
     (partial / 'starting_point').mkdir()
     (partial / 'starting_point' / 'samples.csv').write_text(
-        ''.join('\t'.join(row) + '\n' for row in (LIST_COLUMNS, *rows)))
+      ''.join('\t'.join(row) + '\n' for row in (LIST_COLUMNS, *rows))
+    )
     text = json.dumps(_description(plan), indent=2) + '\n'
     write_atomically(partial / PLANTED, lambda file: file.write(text.encode()))
     os.replace(partial, root)
@@ -159,12 +168,20 @@ def read_plan(root: str | os.PathLike) -> Plan | None:
 def subject_names(plan: Plan) -> list[str]:
   """Like BioVid's: date, sex, age; unlike any of them, as no month is the 13th."""
   rng = np.random.default_rng([plan.seed, 1])
-  return [f'13{number // 100 % 100:02d}{number % 100:02d}_{"mw"[number % 2]}_'
-          f'{rng.integers(20, 66)}' for number in range(1, plan.subjects + 1)]
+  return [
+    f'13{number // 100 % 100:02d}{number % 100:02d}_{"mw"[number % 2]}_{rng.integers(20, 66)}'
+    for number in range(1, plan.subjects + 1)
+  ]
 
 
-def signals(amplitude: float, rng: np.random.Generator, *, gain: float = 1.0,
-            heart_rate: float = 70.0, effect: float = 2.0) -> dict[str, np.ndarray]:
+def signals(
+  amplitude: float,
+  rng: np.random.Generator,
+  *,
+  gain: float = 1.0,
+  heart_rate: float = 70.0,
+  effect: float = 2.0,
+) -> dict[str, np.ndarray]:
   """One sample's signals.
 
   Args:
@@ -183,9 +200,9 @@ def signals(amplitude: float, rng: np.random.Generator, *, gain: float = 1.0,
   conductance = response(_TIME + TAIL_BEFORE) + height * response(_TIME - onset)
   conductance = conductance + _FLOOR * _smooth_noise(rng)
   return {
-      'gsr': 2 + gain * (conductance + 1),
-      'ecg': _ecg(rng, heart_rate),
-      **{name: _emg(rng, level) for name, level in zip(SIGNALS[2:], (6.0, 3.0, 2.5))},
+    'gsr': 2 + gain * (conductance + 1),
+    'ecg': _ecg(rng, heart_rate),
+    **{name: _emg(rng, level) for name, level in zip(SIGNALS[2:], (6.0, 3.0, 2.5))},
   }
 
 
@@ -197,8 +214,7 @@ def response(seconds: np.ndarray) -> np.ndarray:
   """
   t = np.maximum(seconds, 0)
   peak = math.log(FALL / RISE) * RISE * FALL / (FALL - RISE)
-  return (np.exp(-t / FALL) - np.exp(-t / RISE)) / (
-      math.exp(-peak / FALL) - math.exp(-peak / RISE))
+  return (np.exp(-t / FALL) - np.exp(-t / RISE)) / (math.exp(-peak / FALL) - math.exp(-peak / RISE))
 
 
 def read_amplitude(gsr: np.ndarray, *, effect: float = 2.0) -> float:
@@ -216,8 +232,9 @@ def read_amplitude(gsr: np.ndarray, *, effect: float = 2.0) -> float:
   """
   best = None
   for onset in np.linspace(ONSET - JITTER, ONSET + JITTER, 9):
-    columns = np.stack([response(_TIME + TAIL_BEFORE), response(_TIME - onset),
-                        np.ones(ROWS)], axis=1)
+    columns = np.stack(
+      [response(_TIME + TAIL_BEFORE), response(_TIME - onset), np.ones(ROWS)], axis=1
+    )
     weights, rest, _, _ = np.linalg.lstsq(columns, gsr, rcond=None)
     if best is None or rest[0] < best[0]:
       best = rest[0], weights[1] / weights[0]
@@ -227,8 +244,7 @@ def read_amplitude(gsr: np.ndarray, *, effect: float = 2.0) -> float:
 def _write_signals(folder: Path, plan: Plan) -> list[tuple[str, ...]]:
   """All tables; returns the rows of the list."""
   rows = []
-  shifts = np.random.default_rng([plan.seed, 2]).normal(
-      0, plan.subject_spread, plan.subjects)
+  shifts = np.random.default_rng([plan.seed, 2]).normal(0, plan.subject_spread, plan.subjects)
   for number, (name, shift) in enumerate(zip(subject_names(plan), shifts), 1):
     (folder / name).mkdir(parents=True)
     # A generator a person: more people leave the first ones as they are.
@@ -240,8 +256,10 @@ def _write_signals(folder: Path, plan: Plan) -> list[tuple[str, ...]]:
       counts[level] += 1
       amplitude = shift + plan.effect * level / 4 + rng.normal()
       sample = f'{name}-{LEVELS[level]}-{counts[level]:03d}'
-      _write_table(folder / name / f'{sample}_bio.csv', signals(
-          amplitude, rng, gain=gain, heart_rate=heart_rate, effect=plan.effect))
+      _write_table(
+        folder / name / f'{sample}_bio.csv',
+        signals(amplitude, rng, gain=gain, heart_rate=heart_rate, effect=plan.effect),
+      )
       rows.append((str(number), name, str(level), LEVELS[level], str(len(rows) + 1), sample))
   return rows
 
@@ -250,16 +268,18 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
   names = ('gsr', 'ecg', *SIGNALS[2:])
   values = np.column_stack([_TIME * 1e6, *(columns[n] for n in names)])
   line = '\t'.join(['%d'] + ['%.6g'] * len(names)) + '\n'
-  path.write_text('\t'.join(('time', *names)) + '\n'
-                  + line * ROWS % tuple(values.ravel().tolist()))
+  path.write_text('\t'.join(('time', *names)) + '\n' + line * ROWS % tuple(values.ravel().tolist()))
 
 
 def _description(plan: Plan) -> dict:
   tasks = [*(f'BL1-{level}' for level in LEVELS[1:]), '5-class']
-  return {'note': NOTE, 'plan': dataclasses.asdict(plan),
-          'best_accuracy': {t: plan.accuracy(t) for t in tasks},
-          'best_accuracy_of_strangers': {t: plan.accuracy_of_strangers(t) for t in tasks},
-          'chance_modalities': list(SIGNALS[1:])}
+  return {
+    'note': NOTE,
+    'plan': dataclasses.asdict(plan),
+    'best_accuracy': {t: plan.accuracy(t) for t in tasks},
+    'best_accuracy_of_strangers': {t: plan.accuracy_of_strangers(t) for t in tasks},
+    'chance_modalities': list(SIGNALS[1:]),
+  }
 
 
 def _normal(z: float) -> float:
@@ -277,9 +297,14 @@ def _ecg(rng: np.random.Generator, heart_rate: float) -> np.ndarray:
   signal = 0.01 * rng.normal(size=ROWS)
   beat = -rng.uniform(0, 60 / heart_rate)
   while beat < _TIME[-1] + 1:
-    for delay, height, width in ((-0.17, 0.12, 0.022), (-0.026, -0.1, 0.008), (0, 1, 0.011),
-                                 (0.028, -0.22, 0.01), (0.27, 0.28, 0.045)):
-      signal += height * np.exp(-0.5 * ((_TIME - beat - delay) / width)**2)
+    for delay, height, width in (
+      (-0.17, 0.12, 0.022),
+      (-0.026, -0.1, 0.008),
+      (0, 1, 0.011),
+      (0.028, -0.22, 0.01),
+      (0.27, 0.28, 0.045),
+    ):
+      signal += height * np.exp(-0.5 * ((_TIME - beat - delay) / width) ** 2)
     beat += 60 / heart_rate * (1 + 0.04 * rng.normal())
   return signal + 0.03 * np.sin(2 * np.pi * (0.25 * _TIME + rng.uniform()))
 
@@ -289,5 +314,5 @@ def _emg(rng: np.random.Generator, level: float) -> np.ndarray:
   strength = np.ones(ROWS)
   for _ in range(rng.poisson(1.5)):
     middle, width = rng.uniform(0, _TIME[-1]), rng.uniform(0.1, 0.5)
-    strength += rng.uniform(1, 5) * np.exp(-0.5 * ((_TIME - middle) / width)**2)
+    strength += rng.uniform(1, 5) * np.exp(-0.5 * ((_TIME - middle) / width) ** 2)
   return level * strength * rng.normal(size=ROWS)

@@ -106,9 +106,11 @@ class Study:
   @property
   def splits(self) -> dict[str, tuple[str, ...]]:
     """Split -> its subjects; empty where the study fixes none."""
-    return {split: tuple(dict.fromkeys(
-        s.subject for s in self.samples if s.split == split))
-            for split in dict.fromkeys(s.split for s in self.samples) if split}
+    return {
+      split: tuple(dict.fromkeys(s.subject for s in self.samples if s.split == split))
+      for split in dict.fromkeys(s.split for s in self.samples)
+      if split
+    }
 
   def subject_array(self) -> np.ndarray:
     """str [samples]."""
@@ -116,8 +118,7 @@ class Study:
 
   def level_array(self) -> np.ndarray:
     """int64 [samples], -1 where the label is withheld."""
-    return np.array([-1 if s.level is None else s.level for s in self.samples],
-                    np.int64)
+    return np.array([-1 if s.level is None else s.level for s in self.samples], np.int64)
 
   def split_array(self) -> np.ndarray:
     """str [samples]."""
@@ -164,13 +165,14 @@ def load_channels(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
   table = read_table(place.path, delimiter=place.delimiter)
   missing = [c for c in place.columns if c not in table.columns]
   if missing:
-    raise InputError(f'{place.path} has no column {missing[0]!r}; it has '
-                     f'{", ".join(table.columns[:8])}')
+    raise InputError(
+      f'{place.path} has no column {missing[0]!r}; it has {", ".join(table.columns[:8])}'
+    )
   picked = [table.columns.index(c) for c in place.columns]
-  values = table.values[place.start:place.stop, picked].T.copy()
+  values = table.values[place.start : place.stop, picked].T.copy()
   if place.padded:
     filled = np.flatnonzero(~np.isnan(values).all(axis=0))
-    values = values[:, :filled[-1] + 1 if filled.size else 0]
+    values = values[:, : filled[-1] + 1 if filled.size else 0]
   if not values.shape[1]:
     raise InputError(f'{place.path} has no value of {sample.name}')
   return values, place.rate
@@ -190,8 +192,9 @@ def video_path(sample: Sample, source: str = VIDEO) -> Path:
 
 def _locate(sample: Sample, modality: str) -> Locator:
   if modality not in sample.data:
-    raise InputError(f'{sample.name} has no {modality}; it has '
-                     f'{", ".join(sample.data) or "nothing"}')
+    raise InputError(
+      f'{sample.name} has no {modality}; it has {", ".join(sample.data) or "nothing"}'
+    )
   return sample.data[modality]
 
 
@@ -221,8 +224,7 @@ def _read_table(path: str, delimiter: str, modified: int, size: int) -> Table:
     with open(path, encoding='utf-8-sig') as file:
       first, *lines = file.read().splitlines() or ['']
     header = next(csv.reader([first], delimiter=delimiter), ())
-    values = np.loadtxt(lines or ['-'], delimiter=delimiter, comments=None, ndmin=2,
-                        quotechar='"')
+    values = np.loadtxt(lines or ['-'], delimiter=delimiter, comments=None, ndmin=2, quotechar='"')
     if values.shape[1] != len(header):
       raise ValueError('another number of columns')
   except (OSError, ValueError, csv.Error):
@@ -232,8 +234,9 @@ def _read_table(path: str, delimiter: str, modified: int, size: int) -> Table:
   return Table(tuple(name.strip() for name in header), values)
 
 
-def _numbers(path: str, header: Sequence[str], rows: Sequence[Sequence[str]], *,
-             delimiter: str) -> np.ndarray:
+def _numbers(
+  path: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, delimiter: str
+) -> np.ndarray:
   """Cells as float64 [rows, columns], or an error that names the line."""
   if not rows:
     raise InputError(f'{path} has no rows below its line of names')
@@ -244,14 +247,16 @@ def _numbers(path: str, header: Sequence[str], rows: Sequence[Sequence[str]], *,
     except ValueError:
       cells = []
     if len(cells) != len(header):
-      raise InputError(f'{path}, line {number + 2}: expected {len(header)} numbers, found '
-                       f'{delimiter.join(row)[:60]!r}')
+      raise InputError(
+        f'{path}, line {number + 2}: expected {len(header)} numbers, found '
+        f'{delimiter.join(row)[:60]!r}'
+      )
     values[number] = cells
   return values
 
 
 def read_rows(
-    path: str | os.PathLike, *, delimiter: str,
+  path: str | os.PathLike, *, delimiter: str
 ) -> tuple[tuple[str, ...], list[list[str]]]:
   """Column names and cells of a text table; blank lines are left out.
 

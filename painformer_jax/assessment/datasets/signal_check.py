@@ -32,8 +32,7 @@ def troubles(signal: np.ndarray, rules: QualityRules = QualityRules()) -> tuple[
 
 
 def table_findings(
-    path: Path, *, delimiter: str, columns: Sequence[str], rows: int, tolerance: int,
-    signals: bool,
+  path: Path, *, delimiter: str, columns: Sequence[str], rows: int, tolerance: int, signals: bool
 ) -> Iterator[Finding]:
   """What is wrong with a table of one sample's signals.
 
@@ -45,6 +44,7 @@ def table_findings(
     tolerance: of the number of rows.
     signals: whether to examine the values too.
   """
+
   def finding(what: str) -> Finding:
     return Finding(where=str(path), what=what)
 

@@ -12,19 +12,31 @@ import jax
 import numpy as np
 
 import painformer_jax
-from painformer_jax.assessment.embedding import record as embedding_record
-from painformer_jax.assessment.embedding.store import (EmbeddingStore, ModalityFolder, Tokens, Trouble)
-from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.assessment.datasets.recordings import Sample, Study, named
-from painformer_jax.assessment.embedding.sample_images import (EmbeddingSettings, SampleReader, TokenImage, channels_of, settings_record, token_labels)
-from painformer_jax.weights.load import read_weights
-from painformer_jax.weights.folder import Weights
+from painformer_jax.assessment.embedding import record as embedding_record
+from painformer_jax.assessment.embedding.sample_images import (
+  EmbeddingSettings,
+  SampleReader,
+  TokenImage,
+  channels_of,
+  settings_record,
+  token_labels,
+)
+from painformer_jax.assessment.embedding.store import (
+  EmbeddingStore,
+  ModalityFolder,
+  Tokens,
+  Trouble,
+)
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Meter
+from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.modalities import depth
 from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.core.progress import Meter
 from painformer_jax.training.step import make_embed_step
+from painformer_jax.weights.folder import Weights
+from painformer_jax.weights.load import read_weights
 
 __all__ = ['EmbeddingSettings', 'EmbeddingStore', 'Tokens', 'Trouble', 'compute_embeddings']
 
@@ -35,10 +47,17 @@ _BATCHES_A_PART = 32
 
 
 def compute_embeddings(
-    study: Study, settings: Mapping[str, EmbeddingSettings], *,
-    weights: str | os.PathLike | Weights, folder: str | os.PathLike, batch_size: int = 32,
-    readers: int = 2, max_left_out: float = 0.1, devices: Sequence[jax.Device] | None = None,
-    progress: Callable[[str], None] = lambda line: None) -> EmbeddingStore:
+  study: Study,
+  settings: Mapping[str, EmbeddingSettings],
+  *,
+  weights: str | os.PathLike | Weights,
+  folder: str | os.PathLike,
+  batch_size: int = 32,
+  readers: int = 2,
+  max_left_out: float = 0.1,
+  devices: Sequence[jax.Device] | None = None,
+  progress: Callable[[str], None] = lambda line: None,
+) -> EmbeddingStore:
   """Embeds every sample of a study, or takes what an earlier call has left.
 
   Each modality has its own folder below `folder`. What is finished is used if
@@ -74,8 +93,10 @@ def compute_embeddings(
   if not settings or not study.samples:
     raise InputError('there is nothing to embed: no modality, or no sample')
   if batch_size < 1 or readers < 1 or not 0 <= max_left_out <= 1:
-    raise InputError('batch_size and readers must be at least 1, max_left_out in [0, 1], not '
-                     f'{batch_size}, {readers} and {max_left_out}')
+    raise InputError(
+      'batch_size and readers must be at least 1, max_left_out in [0, 1], not '
+      f'{batch_size}, {readers} and {max_left_out}'
+    )
   if not isinstance(weights, Weights):
     weights = read_weights(weights)
   network = Network(weights, batch_size=batch_size, devices=devices)
@@ -83,43 +104,63 @@ def compute_embeddings(
   # All that cannot go on is known before any work starts.
   for name, each in settings.items():
     ModalityFolder(pathlib.Path(folder, name)).begin(
-        network.record | {
-            'settings': settings_record(each, channels[name]),
-            'samples': embedding_record.samples_record(study, each.source),
-            embedding_record.INFORMATION: {
-                'study': study.name, 'weights': weights.source.name,
-                'stand_in': depth.STAND_IN if each.stand_in else '',
-                'painformer_jax': painformer_jax.__version__}},
-        embedding_record.fingerprints(study, each.source))
+      network.record
+      | {
+        'settings': settings_record(each, channels[name]),
+        'samples': embedding_record.samples_record(study, each.source),
+        embedding_record.INFORMATION: {
+          'study': study.name,
+          'weights': weights.source.name,
+          'stand_in': depth.STAND_IN if each.stand_in else '',
+          'painformer_jax': painformer_jax.__version__,
+        },
+      },
+      embedding_record.fingerprints(study, each.source),
+    )
   for name, each in settings.items():
     target = ModalityFolder(pathlib.Path(folder, name))
     if target.finished:
       progress(f'{name}: embeddings found in {target.path}')
-      _check_left_out(name, [t for t in target.troubles() if t.left_out],
-                      samples=len(study.samples), share=max_left_out)
+      _check_left_out(
+        name,
+        [t for t in target.troubles() if t.left_out],
+        samples=len(study.samples),
+        share=max_left_out,
+      )
       continue
     with target.locked():
       _embed_modality(
-          study, each, target, name=name, network=network, channels=channels[name],
-          readers=readers, max_left_out=max_left_out, progress=progress)
+        study,
+        each,
+        target,
+        name=name,
+        network=network,
+        channels=channels[name],
+        readers=readers,
+        max_left_out=max_left_out,
+        progress=progress,
+      )
   return EmbeddingStore(folder, tuple(settings), [sample.name for sample in study.samples])
 
 
 class Network:
   """The backbone on all devices, for batches of one size."""
 
-  def __init__(self, weights: Weights, *, batch_size: int,
-               devices: Sequence[jax.Device] | None):
+  def __init__(self, weights: Weights, *, batch_size: int, devices: Sequence[jax.Device] | None):
     self.config = dataclasses.replace(weights.config, num_classes=0)
-    self._arrays = {path: array for path, array in weights.variables.items()
-                    if not path.startswith('head/')}
+    self._arrays = {
+      path: array for path, array in weights.variables.items() if not path.startswith('head/')
+    }
     self._mesh = parallel.data_mesh(devices)
     self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
     self._placed = False
     self.record = {
-        'version': _VERSION, 'model': dataclasses.asdict(self.config),
-        'mean': Preset.mean, 'std': Preset.std,
-        'weights': {'sha256': embedding_record.arrays_sha256(self._arrays)}}
+      'version': _VERSION,
+      'model': dataclasses.asdict(self.config),
+      'mean': Preset.mean,
+      'std': Preset.std,
+      'weights': {'sha256': embedding_record.arrays_sha256(self._arrays)},
+    }
 
   def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
     """Up to batch_size images, uint8 [size, size, 3] -> float32 [the same, width]."""
@@ -128,9 +169,10 @@ class Network:
       self._placed = True
     size = self.config.image_size
     batch = np.zeros((self.batch_size, size, size, 3), np.uint8)
-    batch[:len(images)] = images
-    return np.asarray(_step(self.config, self._mesh)(
-        self._arrays, parallel.put_batch(self._mesh, batch)))[:len(images)]
+    batch[: len(images)] = images
+    return np.asarray(
+      _step(self.config, self._mesh)(self._arrays, parallel.put_batch(self._mesh, batch))
+    )[: len(images)]
 
 
 @functools.lru_cache(maxsize=8)
@@ -139,9 +181,18 @@ def _step(config: PainFormerConfig, mesh: jax.sharding.Mesh):
   return make_embed_step(config, mesh, mean=Preset.mean, std=Preset.std)
 
 
-def _embed_modality(study: Study, settings: EmbeddingSettings, target: ModalityFolder, *,
-                    name: str, network: Network, channels: tuple[str, ...], readers: int,
-                    max_left_out: float, progress) -> None:
+def _embed_modality(
+  study: Study,
+  settings: EmbeddingSettings,
+  target: ModalityFolder,
+  *,
+  name: str,
+  network: Network,
+  channels: tuple[str, ...],
+  readers: int,
+  max_left_out: float,
+  progress,
+) -> None:
   """Embeds what is left of a modality, part by part."""
   if target.finished:  # by another process, in the meantime
     return
@@ -173,8 +224,10 @@ def _embed_modality(study: Study, settings: EmbeddingSettings, target: ModalityF
         part.write(target, width=network.config.embedding_width)
         part = _PartInMemory(first=part.last)
   target.finish(
-      samples=samples, width=network.config.embedding_width,
-      labels=lambda tokens: token_labels(settings, channels, tokens))
+    samples=samples,
+    width=network.config.embedding_width,
+    labels=lambda tokens: token_labels(settings, channels, tokens),
+  )
 
 
 class _PartInMemory:
@@ -207,17 +260,23 @@ class _PartInMemory:
 
   def write(self, target: ModalityFolder, *, width: int) -> None:
     values = np.concatenate([np.zeros((0, width), np.float32), *self._values])
-    target.write_part(self.first, self.last, samples=np.array(self._samples, np.int64),
-                      tokens=np.array(self._tokens, np.int64), values=values,
-                      troubles=self.troubles)
+    target.write_part(
+      self.first,
+      self.last,
+      samples=np.array(self._samples, np.int64),
+      tokens=np.array(self._tokens, np.int64),
+      values=values,
+      troubles=self.troubles,
+    )
 
 
 def _check_left_out(name: str, lost: Sequence[Trouble], *, samples: int, share: float) -> None:
   """Raises InputError if too many samples are left out."""
   if len(lost) > share * samples:
     raise InputError(
-        f'{name}: {len(lost)} of {samples} samples cannot be used, above the limit of '
-        f'{share:.0%} ({named(lost)}): mend the data or the settings, or raise max_left_out')
+      f'{name}: {len(lost)} of {samples} samples cannot be used, above the limit of '
+      f'{share:.0%} ({named(lost)}): mend the data or the settings, or raise max_left_out'
+    )
 
 
 def _read(reader: SampleReader, sample: Sample) -> Iterator[TokenImage | list[Trouble]]:
@@ -231,5 +290,6 @@ def _read(reader: SampleReader, sample: Sample) -> Iterator[TokenImage | list[Tr
     remarks.append(str(error))
   if not count and not remarks:
     remarks.append('nothing in it can be used')
-  yield [Trouble(sample=sample.name, what='; '.join(remarks), left_out=not count)] \
-      if remarks else []
+  yield (
+    [Trouble(sample=sample.name, what='; '.join(remarks), left_out=not count)] if remarks else []
+  )

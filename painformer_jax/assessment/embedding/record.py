@@ -19,9 +19,19 @@ def samples_record(study: Study, source: str) -> dict:
   digest = hashlib.sha256()
   for sample in study.samples:
     place = sample.data.get(source)
-    where = None if place is None else [
-        _relative(place.path, study.root), place.columns, place.rate, place.delimiter,
-        place.start, place.stop, place.padded]
+    where = (
+      None
+      if place is None
+      else [
+        _relative(place.path, study.root),
+        place.columns,
+        place.rate,
+        place.delimiter,
+        place.start,
+        place.stop,
+        place.padded,
+      ]
+    )
     digest.update(json.dumps([sample.subject, sample.name, where]).encode() + b'\n')
   return {'count': len(study.samples), 'sha256': digest.hexdigest()}
 
@@ -32,8 +42,9 @@ def fingerprints(study: Study, source: str) -> dict[str, str]:
   Reading a data set whole takes too long for every start; a recording that changes
   inside only, to the same length, goes unseen.
   """
-  paths = dict.fromkeys(sample.data[source].path for sample in study.samples
-                        if source in sample.data)
+  paths = dict.fromkeys(
+    sample.data[source].path for sample in study.samples if source in sample.data
+  )
   return {_relative(path, study.root): _fingerprint(path) for path in paths}
 
 

@@ -9,15 +9,27 @@ from typing import Literal
 import numpy as np
 
 from painformer_jax.assessment.datasets.pictures import image_files
-from painformer_jax.assessment.datasets.recordings import (VIDEO, Sample, Study, load_channels, video_path)
-from painformer_jax.embedding.pictures import PictureConfig, PictureReader
+from painformer_jax.assessment.datasets.recordings import (
+  VIDEO,
+  Sample,
+  Study,
+  load_channels,
+  video_path,
+)
 from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.pictures import PictureConfig, PictureReader
 from painformer_jax.modalities.quality import Tally, trim
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
 # Modality of a study -> key of `cleaning.METHODS`.
-CLEANING = {'ecg': 'ecg', 'gsr': 'gsr', 'eda': 'gsr', 'emg_trapezius': 'emg',
-            'emg_corrugator': 'emg', 'emg_zygomaticus': 'emg'}
+CLEANING = {
+  'ecg': 'ecg',
+  'gsr': 'gsr',
+  'eda': 'gsr',
+  'emg_trapezius': 'emg',
+  'emg_corrugator': 'emg',
+  'emg_zygomaticus': 'emg',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +68,13 @@ class EmbeddingSettings:
   @property
   def crops(self) -> bool:
     """Whether images are of the face alone."""
-    return bool(self.picture == 'face' or self.stand_in or self.frames.crop
-                or self.network and self.source == VIDEO)
+    return bool(
+      self.picture == 'face'
+      or self.stand_in
+      or self.frames.crop
+      or self.network
+      and self.source == VIDEO
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,8 +103,9 @@ def channels_of(study: Study, source: str) -> tuple[str, ...]:
     if source in sample.data:
       columns = sample.data[source].columns
       return columns if len(columns) != 1 else (source,)
-  raise InputError(f'no sample of {study.name} has {source}; there are '
-                   f'{", ".join(study.modalities)}')
+  raise InputError(
+    f'no sample of {study.name} has {source}; there are {", ".join(study.modalities)}'
+  )
 
 
 class SampleReader:
@@ -102,20 +120,24 @@ class SampleReader:
     InputError: settings that do not fit, or a package that is not installed.
   """
 
-  def __init__(self, settings: EmbeddingSettings, *, channels: tuple[str, ...],
-               image_size: int):
+  def __init__(self, settings: EmbeddingSettings, *, channels: tuple[str, ...], image_size: int):
     self._settings, self._channels, self._size = settings, channels, image_size
     self._pictures = None
     if not channels:
       self._pictures = PictureReader(
-          settings.picture, dataclasses.replace(settings.frames, crop=settings.crops),
-          network=settings.network or None, mesh=settings.stand_in)
+        settings.picture,
+        dataclasses.replace(settings.frames, crop=settings.crops),
+        network=settings.network or None,
+        mesh=settings.stand_in,
+      )
     elif settings.signal.clean and settings.source not in CLEANING:
-      raise InputError(f'there is no cleaning for {settings.source}, only for '
-                       f'{", ".join(CLEANING)}')
+      raise InputError(
+        f'there is no cleaning for {settings.source}, only for {", ".join(CLEANING)}'
+      )
 
-  def images(self, sample: Sample, *, say: Callable[[str], None],
-             numbers: Container[int] | None = None) -> Iterator[TokenImage]:
+  def images(
+    self, sample: Sample, *, say: Callable[[str], None], numbers: Container[int] | None = None
+  ) -> Iterator[TokenImage]:
     """The sample's images, tokens rising; none where nothing in it can be used.
 
     Args:
@@ -141,8 +163,11 @@ class SampleReader:
       return
     for row in self._pictures.rows(str(path), image_size=self._size, say=say, numbers=numbers):
       frame = max(row.place['frame'], 0)  # A single image says -1.
-      yield TokenImage(token=frame // every if numbers is None else frame, image=row.image,
-                       found=row.place.get('face', 'detected') == 'detected')
+      yield TokenImage(
+        token=frame // every if numbers is None else frame,
+        image=row.image,
+        found=row.place.get('face', 'detected') == 'detected',
+      )
 
   def _folder(self, files: Sequence[pathlib.Path], say) -> Iterator[TokenImage]:
     """Image by image, each by itself."""
@@ -150,8 +175,9 @@ class SampleReader:
     for token, file in enumerate(files):
       try:
         for row in self._pictures.rows(str(file), image_size=self._size, say=say):
-          yield TokenImage(token=token, image=row.image,
-                           found=row.place.get('face', 'detected') == 'detected')
+          yield TokenImage(
+            token=token, image=row.image, found=row.place.get('face', 'detected') == 'detected'
+          )
       except InputError as error:
         troubles.append(error)
     if len(troubles) == len(files):
@@ -163,11 +189,21 @@ class SampleReader:
     source, config, tally = self._settings.source, self._settings.signal, Tally()
     signals, rate = load_channels(sample, source)
     if len(signals) != len(self._channels):
-      raise InputError(f'{source} of {sample.name} has {len(signals)} channels, '
-                       f'not {len(self._channels)}')
+      raise InputError(
+        f'{source} of {sample.name} has {len(signals)} channels, not {len(self._channels)}'
+      )
     trimmed = [trim(values)[0] for values in signals]
-    drawers = [SignalDrawer(values, rate, config, modality=source, image_size=self._size,
-                            cleaned_as=CLEANING.get(source, '')) for values in trimmed]
+    drawers = [
+      SignalDrawer(
+        values,
+        rate,
+        config,
+        modality=source,
+        image_size=self._size,
+        cleaned_as=CLEANING.get(source, ''),
+      )
+      for values in trimmed
+    ]
     count = len(config.of(source))
     for window in windows(max(map(len, trimmed)), rate, config):
       for channel, drawer in enumerate(drawers):
@@ -182,8 +218,9 @@ class SampleReader:
       say(str(tally))
 
 
-def token_labels(settings: EmbeddingSettings, channels: tuple[str, ...],
-                 tokens: int) -> tuple[str, ...]:
+def token_labels(
+  settings: EmbeddingSettings, channels: tuple[str, ...], tokens: int
+) -> tuple[str, ...]:
   """What each token is: 'frame 12', 'gsr psd', 'S1_D2 waveform, 5-10 s'."""
   if not channels:
     return tuple(f'frame {token * settings.frames.every}' for token in range(tokens))

@@ -1,11 +1,11 @@
 """Embeddings of a study on disk: written part by part, kept with what made them.
 
-    <folder>/<name>/record.json    all that the embeddings depend on; written first
-    <folder>/<name>/files.json     a fingerprint of each recording
-    <folder>/<name>/parts/*.npz    finished runs of samples, until all are done
-    <folder>/<name>/values.npy     float32 [samples, tokens, width], NaN where nothing is
-    <folder>/<name>/mask.npy       bool [samples, tokens]
-    <folder>/<name>/summary.json   tokens and troubles; written last
+<folder>/<name>/record.json    all that the embeddings depend on; written first
+<folder>/<name>/files.json     a fingerprint of each recording
+<folder>/<name>/parts/*.npz    finished runs of samples, until all are done
+<folder>/<name>/values.npy     float32 [samples, tokens, width], NaN where nothing is
+<folder>/<name>/mask.npy       bool [samples, tokens]
+<folder>/<name>/summary.json   tokens and troubles; written last
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from painformer_jax.assessment.embedding.record import INFORMATION, differences
 from painformer_jax.assessment.datasets.recordings import named
-from painformer_jax.core.files import write_atomically
+from painformer_jax.assessment.embedding.record import INFORMATION, differences
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,8 +72,7 @@ class EmbeddingStore:
     InputError: something is missing or damaged, or of other samples.
   """
 
-  def __init__(self, folder: str | os.PathLike, names: Sequence[str],
-               samples: Sequence[str]):
+  def __init__(self, folder: str | os.PathLike, names: Sequence[str], samples: Sequence[str]):
     self.folder, self.names, self.samples = pathlib.Path(folder), tuple(names), tuple(samples)
     self._parts = {name: ModalityFolder(self.folder / name) for name in names}
     for name, part in self._parts.items():
@@ -118,8 +117,9 @@ class EmbeddingStore:
 
   def _part(self, name: str) -> 'ModalityFolder':
     if name not in self._parts:
-      raise InputError(f'there are no embeddings {name!r} in {self.folder}, only '
-                       f'{", ".join(self.names)}')
+      raise InputError(
+        f'there are no embeddings {name!r} in {self.folder}, only {", ".join(self.names)}'
+      )
     return self._parts[name]
 
 
@@ -164,22 +164,30 @@ class ModalityFolder:
     there = self.record()
     differing = list(differences(there, record))
     if differing:
-      raise InputError(f'{self.path} holds embeddings made otherwise ({named(differing)}): '
-                       'name another folder, or remove that one')
+      raise InputError(
+        f'{self.path} holds embeddings made otherwise ({named(differing)}): '
+        'name another folder, or remove that one'
+      )
     before = self._read_json('files.json')
     # Finished embeddings can be used where the recordings are not at hand.
-    changed = [path for path, state in files.items()
-               if state != before.get(path) and (state or not self.finished)]
+    changed = [
+      path
+      for path, state in files.items()
+      if state != before.get(path) and (state or not self.finished)
+    ]
     if changed:
-      raise InputError(f'{self.path} holds embeddings of recordings that have changed since '
-                       f'({named(changed)}): name another folder, or remove that one')
+      raise InputError(
+        f'{self.path} holds embeddings of recordings that have changed since '
+        f'({named(changed)}): name another folder, or remove that one'
+      )
     if self.finished:
       shutil.rmtree(self._parts, ignore_errors=True)
 
   def _make(self, record: Mapping, files: Mapping[str, str]) -> None:
     try:
       if self.path.is_dir() and any(
-          not p.name.startswith('.') and p.name != 'files.json' for p in self.path.iterdir()):
+        not p.name.startswith('.') and p.name != 'files.json' for p in self.path.iterdir()
+      ):
         raise InputError(f'{self.path} holds other things than embeddings; name a new folder')
       self.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -198,8 +206,10 @@ class ModalityFolder:
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError as error:
-        raise InputError(f'another process is embedding into {self.path}: wait for it, then '
-                         'run the same command again') from error
+        raise InputError(
+          f'another process is embedding into {self.path}: wait for it, then '
+          'run the same command again'
+        ) from error
       except OSError:
         pass  # A file system without locks.
       # What a killed process has left; that among the parts goes with them.
@@ -212,13 +222,22 @@ class ModalityFolder:
     stop = 0
     for first, last, _ in self._spans():
       if first != stop:
-        raise InputError(f'{self._parts} lacks the samples from {stop} to {first}: remove '
-                         f'{self.path}')
+        raise InputError(
+          f'{self._parts} lacks the samples from {stop} to {first}: remove {self.path}'
+        )
       stop = last
     return stop
 
-  def write_part(self, first: int, last: int, *, samples: np.ndarray, tokens: np.ndarray,
-                 values: np.ndarray, troubles: Sequence[Trouble]) -> None:
+  def write_part(
+    self,
+    first: int,
+    last: int,
+    *,
+    samples: np.ndarray,
+    tokens: np.ndarray,
+    values: np.ndarray,
+    troubles: Sequence[Trouble],
+  ) -> None:
     """Keeps a finished run of samples.
 
     Args:
@@ -237,18 +256,21 @@ class ModalityFolder:
       raise InputError(f'{self._parts} cannot be written: {error.strerror}') from error
     text = json.dumps([dataclasses.asdict(trouble) for trouble in troubles])
     write_atomically(
-        self._parts / f'{first:08d}-{last:08d}.npz',
-        lambda file: np.savez(
-            file, samples=np.asarray(samples, np.int64), tokens=np.asarray(tokens, np.int64),
-            values=np.asarray(values, np.float32), troubles=np.array(text)))
+      self._parts / f'{first:08d}-{last:08d}.npz',
+      lambda file: np.savez(
+        file,
+        samples=np.asarray(samples, np.int64),
+        tokens=np.asarray(tokens, np.int64),
+        values=np.asarray(values, np.float32),
+        troubles=np.array(text),
+      ),
+    )
 
   def left_out(self) -> list[Trouble]:
     """Those of the parts so far of which nothing could be used."""
-    return [trouble for part in self._read_parts() for trouble in part.troubles
-            if trouble.left_out]
+    return [trouble for part in self._read_parts() for trouble in part.troubles if trouble.left_out]
 
-  def finish(self, *, samples: int, width: int,
-             labels: Callable[[int], Sequence[str]]) -> None:
+  def finish(self, *, samples: int, width: int, labels: Callable[[int], Sequence[str]]) -> None:
     """Joins the parts; holds one sample in memory at a time.
 
     Args:
@@ -259,14 +281,16 @@ class ModalityFolder:
     Raises:
       InputError: it cannot be written.
     """
-    tokens = 1 + max((int(part.tokens.max()) for part in self._read_parts()
-                      if len(part.tokens)), default=0)
+    tokens = 1 + max(
+      (int(part.tokens.max()) for part in self._read_parts() if len(part.tokens)), default=0
+    )
     mask = np.zeros((samples, tokens), bool)
     troubles = []
 
     def write(file) -> None:
-      np.lib.format.write_array_header_1_0(file, {
-          'descr': '<f4', 'fortran_order': False, 'shape': (samples, tokens, width)})
+      np.lib.format.write_array_header_1_0(
+        file, {'descr': '<f4', 'fortran_order': False, 'shape': (samples, tokens, width)}
+      )
       for part in self._read_parts():
         mask[part.samples, part.tokens] = True
         troubles.extend(part.troubles)
@@ -278,8 +302,10 @@ class ModalityFolder:
 
     write_atomically(self.path / 'values.npy', write)
     write_atomically(self.path / 'mask.npy', lambda file: np.save(file, mask))
-    self._write_json('summary.json', {
-        'tokens': labels(tokens), 'troubles': [dataclasses.asdict(t) for t in troubles]})
+    self._write_json(
+      'summary.json',
+      {'tokens': labels(tokens), 'troubles': [dataclasses.asdict(t) for t in troubles]},
+    )
     shutil.rmtree(self._parts, ignore_errors=True)
 
   def tokens(self) -> Tokens:
@@ -299,8 +325,11 @@ class ModalityFolder:
     return tuple(Trouble(**fields) for fields in self._read_json('summary.json')['troubles'])
 
   def _spans(self) -> list[tuple[int, int, pathlib.Path]]:
-    return sorted((*map(int, path.stem.split('-')), path) for path in self._parts.glob('*.npz')
-                  if not path.name.startswith('.'))
+    return sorted(
+      (*map(int, path.stem.split('-')), path)
+      for path in self._parts.glob('*.npz')
+      if not path.name.startswith('.')
+    )
 
   def _read_parts(self) -> Iterator['_Part']:
     for first, last, path in self._spans():
@@ -309,10 +338,12 @@ class ModalityFolder:
           arrays = {name: file[name] for name in ('samples', 'tokens', 'values')}
           troubles = json.loads(str(file['troubles']))
       except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f'{path} is damaged: remove {self.path}, then run the same command '
-                         'again') from error
-      yield _Part(first=first, last=last, **arrays,
-                  troubles=tuple(Trouble(**fields) for fields in troubles))
+        raise InputError(
+          f'{path} is damaged: remove {self.path}, then run the same command again'
+        ) from error
+      yield _Part(
+        first=first, last=last, **arrays, troubles=tuple(Trouble(**fields) for fields in troubles)
+      )
 
   def _read_json(self, name: str) -> dict:
     try:
@@ -321,8 +352,7 @@ class ModalityFolder:
         raise ValueError('no JSON object')
       return content
     except (OSError, ValueError) as error:
-      raise InputError(f'{self.path / name} is damaged ({error}): remove '
-                       f'{self.path}') from error
+      raise InputError(f'{self.path / name} is damaged ({error}): remove {self.path}') from error
 
   def _write_json(self, name: str, content) -> None:
     text = json.dumps(content, indent=1) + '\n'

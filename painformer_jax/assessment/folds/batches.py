@@ -62,14 +62,17 @@ def check_folds(folds: Sequence[Fold], *, samples: int) -> None:
       if indices.ndim != 1 or not indices.size or not np.issubdtype(indices.dtype, np.integer):
         raise InputError(f'{where}: needs one or more sample indices')
       if indices.min() < 0 or indices.max() >= samples:
-        raise InputError(f'{where}: index {indices.max() if indices.min() >= 0 else indices.min()} '
-                         f'is not in 0 to {samples - 1}')
+        raise InputError(
+          f'{where}: index {indices.max() if indices.min() >= 0 else indices.min()} '
+          f'is not in 0 to {samples - 1}'
+        )
       if len(np.unique(indices)) != indices.size:
         raise InputError(f'{where}: a sample is named twice')
     both = np.intersect1d(fold.train, fold.test)
     if both.size:
-      raise InputError(f'fold {fold.name!r} trains on {both.size} of its own test samples, '
-                       f'such as {both[0]}')
+      raise InputError(
+        f'fold {fold.name!r} trains on {both.size} of its own test samples, such as {both[0]}'
+      )
 
 
 def count_steps(folds: Sequence[Fold], *, epochs: int, batch: int) -> int:
@@ -89,14 +92,14 @@ def minibatches(run: Run, *, steps: int, batch: int) -> np.ndarray:
   rng = np.random.default_rng(run.entropy)
   epochs = -(-steps * batch // len(train))
   stream = np.concatenate([rng.permutation(train) for _ in range(epochs)])
-  return stream[:steps * batch].reshape(steps, batch)
+  return stream[: steps * batch].reshape(steps, batch)
 
 
 def padded(indices: Sequence[np.ndarray], *, length: int) -> np.ndarray:
   """Index sets of any sizes -> [sets, length] int32, filled up with index 0."""
   rows = np.zeros((len(indices), length), np.int32)
   for row, values in zip(rows, indices, strict=True):
-    row[:len(values)] = values
+    row[: len(values)] = values
   return rows
 
 

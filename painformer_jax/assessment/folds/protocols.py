@@ -9,16 +9,20 @@ from painformer_jax.assessment.folds.batches import Fold, check_folds
 from painformer_jax.core.errors import InputError
 
 # Of public readers (S): the validation people of the 61/26 hold-out of BioVid.
-BIOVID_HOLD_OUT = tuple('''
+BIOVID_HOLD_OUT = tuple(
+  """
     100914_m_39 101114_w_37 082315_w_60 083114_w_55 083109_m_60 072514_m_27 080309_m_29
     112016_m_25 112310_m_20 092813_w_24 112809_w_23 112909_w_20 071313_m_41 101309_m_48
     101609_m_36 091809_w_43 102214_w_36 102316_w_50 112009_w_43 101814_m_58 101908_m_61
-    102309_m_61 112209_m_51 112610_w_60 112914_w_51 120514_w_56'''.split())
+    102309_m_61 112209_m_51 112610_w_60 112914_w_51 120514_w_56""".split()
+)
 # One source (S): the people outside the subset of 67 who react visibly.
-BIOVID_NOT_REACTIVE = tuple('''
+BIOVID_NOT_REACTIVE = tuple(
+  """
     082315_w_60 082414_m_64 082909_m_47 083009_w_42 083013_w_47 083109_m_60 083114_w_55
     091914_m_46 092009_m_54 092014_m_56 092509_w_51 092714_m_64 100514_w_51 100914_m_39
-    101114_w_37 101209_w_61 101809_m_59 101916_m_40 111313_m_64 120614_w_61'''.split())
+    101114_w_37 101209_w_61 101809_m_59 101916_m_40 111313_m_64 120614_w_61""".split()
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,28 +45,31 @@ class Task:
 
 
 _BIOVID = ('BL1', 'PA1', 'PA2', 'PA3', 'PA4')
-TASKS: Mapping[str, Task] = {task.name: task for task in (
-    *(Task(name=f'BL1-{_BIOVID[k]}', classes=('no pain', _BIOVID[k]),
-           class_of={0: 0, k: 1}) for k in (1, 2, 3, 4)),
+TASKS: Mapping[str, Task] = {
+  task.name: task
+  for task in (
+    *(
+      Task(name=f'BL1-{_BIOVID[k]}', classes=('no pain', _BIOVID[k]), class_of={0: 0, k: 1})
+      for k in (1, 2, 3, 4)
+    ),
     Task(name='5-class', classes=_BIOVID, class_of={k: k for k in range(5)}),
-    Task(name='3-class', classes=('no pain', 'low', 'high'),
-         class_of={k: k for k in range(3)}),
+    Task(name='3-class', classes=('no pain', 'low', 'high'), class_of={k: k for k in range(3)}),
     # AI4Pain 2026: where it hurts.
-    Task(name='3-site', classes=('no pain', 'arm', 'hand'),
-         class_of={k: k for k in range(3)}),
-)}
+    Task(name='3-site', classes=('no pain', 'arm', 'hand'), class_of={k: k for k in range(3)}),
+  )
+}
 
 
 # Dataset of a config -> its tasks: those whose levels mean what the classes are called.
 _BIOVID_TASKS = (*(f'BL1-{level}' for level in _BIOVID[1:]), '5-class')
 DATASET_TASKS: Mapping[str, tuple[str, ...]] = {
-    'biovid': _BIOVID_TASKS,
-    'planted': _BIOVID_TASKS,
-    'ai4pain-2024': ('3-class',),
-    'ai4pain-2025': ('3-class',),
-    'ai4pain-2026': ('3-site',),
-    # As in `demo_study`, which imports this module.
-    'demo': ('stimulus-rest', 'tapping-rest'),
+  'biovid': _BIOVID_TASKS,
+  'planted': _BIOVID_TASKS,
+  'ai4pain-2024': ('3-class',),
+  'ai4pain-2025': ('3-class',),
+  'ai4pain-2026': ('3-site',),
+  # As in `demo_study`, which imports this module.
+  'demo': ('stimulus-rest', 'tapping-rest'),
 }
 
 
@@ -79,8 +86,9 @@ def check_tasks(dataset: str, tasks: Sequence[str]) -> None:
   known = DATASET_TASKS[dataset]
   wrong = [task for task in tasks if task not in known]
   if wrong:
-    raise InputError(f'config.tasks: {dataset} has no task {", ".join(wrong)}, only '
-                     f'{", ".join(known)}')
+    raise InputError(
+      f'config.tasks: {dataset} has no task {", ".join(wrong)}, only {", ".join(known)}'
+    )
 
 
 def check_subjects(folds: Sequence[Fold], subjects: np.ndarray) -> None:
@@ -98,25 +106,30 @@ def check_subjects(folds: Sequence[Fold], subjects: np.ndarray) -> None:
   for fold in folds:
     shared = np.intersect1d(subjects[fold.train], subjects[fold.test])
     if shared.size:
-      raise InputError(f'fold {fold.name}: subject {shared[0]} is trained on and tested on; '
-                       'a subject must be on one side only')
+      raise InputError(
+        f'fold {fold.name}: subject {shared[0]} is trained on and tested on; '
+        'a subject must be on one side only'
+      )
 
 
 # Those with a single fold.
 FIXED = ('hold-out', 'validation', 'test')
 # Name in a config -> what tables call it.
 PROTOCOLS = {
-    'loso': 'leave-one-subject-out',
-    'loso-reactive': 'leave-one-subject-out, the 67 who react',
-    'hold-out': 'hold-out',
-    'validation': 'fixed split, validation',
-    'test': 'fixed split, test',
+  'loso': 'leave-one-subject-out',
+  'loso-reactive': 'leave-one-subject-out, the 67 who react',
+  'hold-out': 'hold-out',
+  'validation': 'fixed split, validation',
+  'test': 'fixed split, test',
 }
 
 
 def make_folds(
-    protocol: str, *, subjects: np.ndarray, splits: np.ndarray | None = None,
-    test_subjects: Sequence[str] = (),
+  protocol: str,
+  *,
+  subjects: np.ndarray,
+  splits: np.ndarray | None = None,
+  test_subjects: Sequence[str] = (),
 ) -> list[Fold]:
   """The folds of a protocol by its name; time blocks have their own function.
 
@@ -143,8 +156,7 @@ def make_folds(
   return fixed_split(splits, subjects, train=train, test=protocol)
 
 
-def leave_one_subject_out(
-    subjects: np.ndarray, *, exclude: Sequence[str] = ()) -> list[Fold]:
+def leave_one_subject_out(subjects: np.ndarray, *, exclude: Sequence[str] = ()) -> list[Fold]:
   """One fold a subject, in the order in which they first occur.
 
   Args:
@@ -160,14 +172,16 @@ def leave_one_subject_out(
   people = list(dict.fromkeys(subjects[kept].tolist()))
   if len(people) < 2:
     raise InputError(f'leave-one-subject-out needs two subjects or more, not {len(people)}')
-  return _checked([
+  return _checked(
+    [
       _fold(person, test=kept & (subjects == person), train=kept & (subjects != person))
-      for person in people], subjects)
+      for person in people
+    ],
+    subjects,
+  )
 
 
-def hold_out(
-    subjects: np.ndarray, *, test_subjects: Sequence[str] = BIOVID_HOLD_OUT,
-) -> list[Fold]:
+def hold_out(subjects: np.ndarray, *, test_subjects: Sequence[str] = BIOVID_HOLD_OUT) -> list[Fold]:
   """One fold: the test subjects, and all others for training.
 
   Raises:
@@ -182,8 +196,11 @@ def hold_out(
 
 
 def fixed_split(
-    splits: np.ndarray, subjects: np.ndarray, *, train: Sequence[str] = ('train',),
-    test: str = 'validation',
+  splits: np.ndarray,
+  subjects: np.ndarray,
+  *,
+  train: Sequence[str] = ('train',),
+  test: str = 'validation',
 ) -> list[Fold]:
   """One fold by the splits that a dataset comes with.
 
@@ -198,12 +215,10 @@ def fixed_split(
   """
   splits, subjects = np.asarray(splits), np.asarray(subjects)
   _check_present((*train, test), splits, what='of the fixed split')
-  return _checked([_fold(test, test=splits == test, train=np.isin(splits, list(train)))],
-                  subjects)
+  return _checked([_fold(test, test=splits == test, train=np.isin(splits, list(train)))], subjects)
 
 
-def inner_folds(
-    fold: Fold, subjects: np.ndarray, *, count: int = 5, seed: int = 0) -> list[Fold]:
+def inner_folds(fold: Fold, subjects: np.ndarray, *, count: int = 5, seed: int = 0) -> list[Fold]:
   """Folds inside a fold's training samples, to choose hyper-parameters by.
 
   Its training subjects are dealt into `count` parts at random; each part is tested
@@ -222,20 +237,29 @@ def inner_folds(
   check_subjects([fold], subjects)
   people = np.unique(subjects[fold.train])
   if len(people) < 2 or count < 2:
-    raise InputError(f'fold {fold.name}: {count} inner folds of {len(people)} training '
-                     'subjects; at least two of each are needed')
-  parts = np.array_split(np.random.default_rng(seed).permutation(people),
-                         min(count, len(people)))
+    raise InputError(
+      f'fold {fold.name}: {count} inner folds of {len(people)} training '
+      'subjects; at least two of each are needed'
+    )
+  parts = np.array_split(np.random.default_rng(seed).permutation(people), min(count, len(people)))
   training = np.zeros(len(subjects), bool)
   training[fold.train] = True
-  return _checked([
-      _fold(f'{fold.name}, inner {number}', test=training & np.isin(subjects, part),
-            train=training & ~np.isin(subjects, part))
-      for number, part in enumerate(parts, 1)], subjects)
+  return _checked(
+    [
+      _fold(
+        f'{fold.name}, inner {number}',
+        test=training & np.isin(subjects, part),
+        train=training & ~np.isin(subjects, part),
+      )
+      for number, part in enumerate(parts, 1)
+    ],
+    subjects,
+  )
 
 
-def time_blocks(recordings: np.ndarray, start: np.ndarray, stop: np.ndarray, *,
-                count: int) -> np.ndarray:
+def time_blocks(
+  recordings: np.ndarray, start: np.ndarray, stop: np.ndarray, *, count: int
+) -> np.ndarray:
   """Cuts each recording into consecutive blocks of about as many samples each.
 
   Samples of equal middle stay together.
@@ -260,8 +284,13 @@ def time_blocks(recordings: np.ndarray, start: np.ndarray, stop: np.ndarray, *,
 
 
 def time_block_folds(
-    recordings: np.ndarray, start: np.ndarray, stop: np.ndarray, *, count: int,
-    gap: float, among: np.ndarray | None = None,
+  recordings: np.ndarray,
+  start: np.ndarray,
+  stop: np.ndarray,
+  *,
+  count: int,
+  gap: float,
+  among: np.ndarray | None = None,
 ) -> list[Fold]:
   """Folds for few or single people: each block of time is tested on once.
 
@@ -282,8 +311,10 @@ def time_block_folds(
   recordings = np.asarray(recordings)
   start, stop = np.asarray(start, float), np.asarray(stop, float)
   if count < 2 or not gap >= 0 or not np.all(start < stop):
-    raise InputError('time blocks need two folds or more, a gap of 0 s or more, and '
-                     f'samples that last; not {count} folds with a gap of {gap} s')
+    raise InputError(
+      'time blocks need two folds or more, a gap of 0 s or more, and '
+      f'samples that last; not {count} folds with a gap of {gap} s'
+    )
   among = np.arange(len(start)) if among is None else np.asarray(among)
   block = np.full(len(start), -1)
   block[among] = time_blocks(recordings[among], start[among], stop[among], count=count)
@@ -293,13 +324,18 @@ def time_block_folds(
     train = (block >= 0) & ~test
     for recording in np.unique(recordings[test]):
       inside = test & (recordings == recording)
-      near = (recordings == recording) & (stop > start[inside].min() - gap) & (
-          start < stop[inside].max() + gap)
+      near = (
+        (recordings == recording)
+        & (stop > start[inside].min() - gap)
+        & (start < stop[inside].max() + gap)
+      )
       train &= ~near
     if not (train.any() and test.any()):
-      raise InputError(f'time block {number + 1} of {count}: nothing to '
-                       f'{"test" if train.any() else "train"} on with a gap of {gap:g} s; '
-                       'use fewer folds or a smaller gap')
+      raise InputError(
+        f'time block {number + 1} of {count}: nothing to '
+        f'{"test" if train.any() else "train"} on with a gap of {gap:g} s; '
+        'use fewer folds or a smaller gap'
+      )
     folds.append(_fold(f'block {number + 1}', test=test, train=train))
   return folds
 
@@ -351,5 +387,7 @@ def _checked(folds: list[Fold], subjects: np.ndarray) -> list[Fold]:
 def _check_present(names: Sequence[str], among: np.ndarray, *, what: str) -> None:
   missing = [name for name in names if name not in set(among.tolist())]
   if missing:
-    raise InputError(f'{len(missing)} of the {len(names)} {what} are not in the study: '
-                     f'{", ".join(missing[:3])}{" ..." if len(missing) > 3 else ""}')
+    raise InputError(
+      f'{len(missing)} of the {len(names)} {what} are not in the study: '
+      f'{", ".join(missing[:3])}{" ..." if len(missing) > 3 else ""}'
+    )

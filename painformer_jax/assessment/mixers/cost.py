@@ -30,8 +30,9 @@ class Size:
   activations: int = 0
 
   def __add__(self, other: 'Size') -> 'Size':
-    return Size(**{f.name: getattr(self, f.name) + getattr(other, f.name)
-                   for f in dataclasses.fields(Size)})
+    return Size(
+      **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(Size)}
+    )
 
   @property
   def multiply_adds(self) -> int:
@@ -52,15 +53,29 @@ def size(config: MixerConfig, *, tokens: int) -> Size:
   if config.tokens == 'scalar':
     context = context * config.input_width + config.code_width
   latents, width = config.latents, config.width
-  cross = _attention(latents, width, context, config.context_width,
-                     config.cross_heads, config.cross_head_width, has_context=True)
-  own = _attention(latents, width, latents, width,
-                   config.self_heads, config.self_head_width, has_context=False)
+  cross = _attention(
+    latents,
+    width,
+    context,
+    config.context_width,
+    config.cross_heads,
+    config.cross_head_width,
+    has_context=True,
+  )
+  own = _attention(
+    latents, width, latents, width, config.self_heads, config.self_head_width, has_context=False
+  )
   hidden = config.mlp_ratio * width
-  mlp = Size(parameters=2 * width + width * 2 * hidden + 2 * hidden + hidden * width + width,
-             linear=3 * latents * width * hidden, activations=latents * (3 * width + 5 * hidden))
-  total += Size(parameters=latents * width + 2 * width + (width + 1) * config.outputs,
-                linear=width * config.outputs, activations=context * config.context_width)
+  mlp = Size(
+    parameters=2 * width + width * 2 * hidden + 2 * hidden + hidden * width + width,
+    linear=3 * latents * width * hidden,
+    activations=latents * (3 * width + 5 * hidden),
+  )
+  total += Size(
+    parameters=latents * width + 2 * width + (width + 1) * config.outputs,
+    linear=width * config.outputs,
+    activations=context * config.context_width,
+  )
   for _ in range(config.depth):
     total += cross + mlp
     for _ in range(config.self_attentions):
@@ -68,26 +83,41 @@ def size(config: MixerConfig, *, tokens: int) -> Size:
   return total
 
 
-def _attention(latents: int, width: int, tokens: int, context_width: int, heads: int,
-               head_width: int, *, has_context: bool) -> Size:
+def _attention(
+  latents: int,
+  width: int,
+  tokens: int,
+  context_width: int,
+  heads: int,
+  head_width: int,
+  *,
+  has_context: bool,
+) -> Size:
   inner = heads * head_width
   norms = 2 * width + (2 * context_width if has_context else 0)
   projected = 2 * latents * inner + 2 * tokens * inner
   if is_narrow(heads, context_width, inner=inner):
     projected = 2 * latents * heads * context_width
   return Size(
-      parameters=norms + width * inner + context_width * 2 * inner + inner * width + width,
-      linear=2 * latents * width * inner + tokens * context_width * 2 * inner,
-      attention=2 * latents * tokens * inner,
-      activations=(latents * 3 * width + projected
-                   + (tokens * 2 * context_width if has_context else 0)
-                   + 3 * heads * latents * tokens))
+    parameters=norms + width * inner + context_width * 2 * inner + inner * width + width,
+    linear=2 * latents * width * inner + tokens * context_width * 2 * inner,
+    attention=2 * latents * tokens * inner,
+    activations=(
+      latents * 3 * width
+      + projected
+      + (tokens * 2 * context_width if has_context else 0)
+      + 3 * heads * latents * tokens
+    ),
+  )
 
 
 def count_pieces(rows: int, *, most: int) -> int:
   """Fewest equal pieces of at most so many rows each; 1 where `most` is 0."""
-  return next(pieces for pieces in range(1, rows + 1)
-              if rows % pieces == 0 and (not most or rows // pieces <= most))
+  return next(
+    pieces
+    for pieces in range(1, rows + 1)
+    if rows % pieces == 0 and (not most or rows // pieces <= most)
+  )
 
 
 def piece_size(config: MixerConfig, *, tokens: int, batch: int, platform: str) -> int:
@@ -136,12 +166,16 @@ class TrainingCost:
     return self.flops / flops_per_second / 3600
 
   def __str__(self) -> str:
-    return (f'{self.runs} runs x {self.samples:,} samples x '
-            f'{self.flops_per_sample / 1e6:.4g} MFLOP = {self.flops / 1e12:.4g} TFLOP')
+    return (
+      f'{self.runs} runs x {self.samples:,} samples x '
+      f'{self.flops_per_sample / 1e6:.4g} MFLOP = {self.flops / 1e12:.4g} TFLOP'
+    )
 
 
-def training_cost(config: MixerConfig, *, tokens: int, runs: int, steps: int,
-                  batch: int) -> TrainingCost:
+def training_cost(
+  config: MixerConfig, *, tokens: int, runs: int, steps: int, batch: int
+) -> TrainingCost:
   """Cost of so many runs of so many steps each."""
-  return TrainingCost(runs=runs, samples=steps * batch,
-                      flops_per_sample=size(config, tokens=tokens).train_flops)
+  return TrainingCost(
+    runs=runs, samples=steps * batch, flops_per_sample=size(config, tokens=tokens).train_flops
+  )

@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from painformer_jax.assessment.embedding.store import Tokens
-from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.assessment.datasets.recordings import Sample, Study
-from painformer_jax.assessment.embedding.sample_images import (EmbeddingSettings, SampleReader, TokenImage, channels_of)
-from painformer_jax.core.files import write_atomically
+from painformer_jax.assessment.embedding.sample_images import (
+  EmbeddingSettings,
+  SampleReader,
+  TokenImage,
+  channels_of,
+)
+from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_atomically
+from painformer_jax.core.read_ahead import read_ahead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +38,10 @@ class Wanted:
 
 def frames_a_step(tokens: Mapping[str, Tokens], *, frames: int) -> dict[str, int]:
   """How many images of each modality of a sample a step takes, at most."""
-  return {name: min(frames, int(part.mask.sum(axis=1).max(initial=0)) or 1)
-          for name, part in tokens.items()}
+  return {
+    name: min(frames, int(part.mask.sum(axis=1).max(initial=0)) or 1)
+    for name, part in tokens.items()
+  }
 
 
 def choose(mask: np.ndarray, count: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -73,22 +80,43 @@ class Batches:
       faces are found once, not in every epoch; None keeps none.
   """
 
-  def __init__(self, study: Study, settings: Mapping[str, EmbeddingSettings], *,
-               tokens: Mapping[str, Tokens], rows: np.ndarray, label: np.ndarray,
-               weights: np.ndarray, frames: Mapping[str, int], entropy: Sequence[int],
-               start: int, image_size: int, readers: int,
-               images: pathlib.Path | None = None):
+  def __init__(
+    self,
+    study: Study,
+    settings: Mapping[str, EmbeddingSettings],
+    *,
+    tokens: Mapping[str, Tokens],
+    rows: np.ndarray,
+    label: np.ndarray,
+    weights: np.ndarray,
+    frames: Mapping[str, int],
+    entropy: Sequence[int],
+    start: int,
+    image_size: int,
+    readers: int,
+    images: pathlib.Path | None = None,
+  ):
     self._rows, self._label, self._weights = rows, label, weights
     self._frames, self._size, self._step = dict(frames), image_size, start
     self._absent = {name: part.mask.shape[1] for name, part in tokens.items()}
     self._open = contextlib.ExitStack()
     self._images = {}
     for number, (name, each) in enumerate(settings.items()):
-      wanted = _Requests(study, tokens[name].mask, rows[start:], frames=self._frames[name],
-                         entropy=[*entropy, number], first=start)
-      self._images[name] = self._open.enter_context(contextlib.closing(read_ahead(
-          wanted, _starter(each, study, image_size, images and images / name),
-          threads=readers)))
+      wanted = _Requests(
+        study,
+        tokens[name].mask,
+        rows[start:],
+        frames=self._frames[name],
+        entropy=[*entropy, number],
+        first=start,
+      )
+      self._images[name] = self._open.enter_context(
+        contextlib.closing(
+          read_ahead(
+            wanted, _starter(each, study, image_size, images and images / name), threads=readers
+          )
+        )
+      )
 
   def __enter__(self) -> 'Batches':
     return self
@@ -132,8 +160,16 @@ class Batches:
 class _Requests(Sequence):
   """What the rows of all steps want of one modality, made as they are asked for."""
 
-  def __init__(self, study: Study, mask: np.ndarray, rows: np.ndarray, *, frames: int,
-               entropy: Sequence[int], first: int):
+  def __init__(
+    self,
+    study: Study,
+    mask: np.ndarray,
+    rows: np.ndarray,
+    *,
+    frames: int,
+    entropy: Sequence[int],
+    first: int,
+  ):
     self._study, self._mask, self._rows = study, mask, rows
     self._frames, self._entropy, self._first = frames, list(entropy), first
 
@@ -144,12 +180,16 @@ class _Requests(Sequence):
     step, row = divmod(number, self._rows.shape[1])
     position = int(self._rows[step, row])
     rng = np.random.default_rng([*self._entropy, self._first + step, row])
-    return Wanted(position=position, sample=self._study.samples[position],
-                  tokens=choose(self._mask[position], self._frames, rng))
+    return Wanted(
+      position=position,
+      sample=self._study.samples[position],
+      tokens=choose(self._mask[position], self._frames, rng),
+    )
 
 
-def _starter(settings: EmbeddingSettings, study: Study, image_size: int,
-             images: pathlib.Path | None):
+def _starter(
+  settings: EmbeddingSettings, study: Study, image_size: int, images: pathlib.Path | None
+):
   """What each reading thread begins with."""
   channels = channels_of(study, settings.source)
   kept = None if images is None or channels else images  # Signals are drawn quickly.
@@ -167,12 +207,17 @@ def _read(reader: SampleReader, wanted: Wanted, kept: pathlib.Path | None) -> li
   """The images, in order: from what is kept, else from the recording."""
   if not wanted.tokens:
     return []
-  found = (_first(reader, wanted) if kept is None
-           else _all(reader, wanted.sample, kept / f'{wanted.position:07d}.npz'))
+  found = (
+    _first(reader, wanted)
+    if kept is None
+    else _all(reader, wanted.sample, kept / f'{wanted.position:07d}.npz')
+  )
   missing = [token for token in wanted.tokens if token not in found]
   if missing:
-    raise InputError(f'{wanted.sample.name}: {len(missing)} of its images could be read before '
-                     'and cannot now: has the recording changed?')
+    raise InputError(
+      f'{wanted.sample.name}: {len(missing)} of its images could be read before '
+      'and cannot now: has the recording changed?'
+    )
   return [TokenImage(token=token, image=found[token]) for token in wanted.tokens]
 
 
@@ -198,9 +243,14 @@ def _all(reader: SampleReader, sample: Sample, path: pathlib.Path) -> Mapping[in
       # What can be read of a damaged recording is used, as in embedding.
       if not images:
         raise
-    write_atomically(path, lambda file: np.savez(
-        file, token=np.array([image.token for image in images]),
-        image=np.stack([image.image for image in images])))
+    write_atomically(
+      path,
+      lambda file: np.savez(
+        file,
+        token=np.array([image.token for image in images]),
+        image=np.stack([image.image for image in images]),
+      ),
+    )
   try:
     with np.load(path, allow_pickle=False) as file:
       return dict(zip(file['token'].tolist(), file['image'], strict=True))

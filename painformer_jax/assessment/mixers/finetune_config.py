@@ -55,8 +55,13 @@ class FinetuneConfig:
   keep_images: bool = True
 
   def __post_init__(self):
-    for name, least in (('epochs', 1), ('batch', 1), ('frames', 1), ('images_at_once', 0),
-                        ('readers', 1)):
+    for name, least in (
+      ('epochs', 1),
+      ('batch', 1),
+      ('frames', 1),
+      ('images_at_once', 0),
+      ('readers', 1),
+    ):
       if getattr(self, name) < least:
         raise InputError(f'{name} is {getattr(self, name)}, below {least}')
     if not 0 <= self.learning_rate < float('inf'):
@@ -100,11 +105,16 @@ def learning_rates(config: FinetuneConfig, model: PainFormerConfig) -> dict[str,
   layers = path_rules.match(layer_rules(model), paths, table='learning rate')
   frozen = _matched(config.frozen, paths)
   if len(frozen) == len(paths):
-    raise InputError('config.finetune.frozen leaves nothing of the backbone to learn: set '
-                     "config.backbone to 'frozen' instead")
+    raise InputError(
+      'config.finetune.frozen leaves nothing of the backbone to learn: set '
+      "config.backbone to 'frozen' instead"
+    )
   top = model.depth + 1
-  return {path: config.learning_rate * config.layer_decay ** (top - layers[path])
-          for path in paths if path not in frozen}
+  return {
+    path: config.learning_rate * config.layer_decay ** (top - layers[path])
+    for path in paths
+    if path not in frozen
+  }
 
 
 def _matched(patterns: Iterable[str], paths: Iterable[str]) -> set[str]:
@@ -112,8 +122,10 @@ def _matched(patterns: Iterable[str], paths: Iterable[str]) -> set[str]:
   for pattern in patterns:
     own = {path for path in paths if re.fullmatch(pattern, path)}
     if not own:
-      raise InputError(f'config.finetune.frozen: {pattern!r} matches no parameter of the '
-                       f'backbone, such as {next(iter(paths))}')
+      raise InputError(
+        f'config.finetune.frozen: {pattern!r} matches no parameter of the '
+        f'backbone, such as {next(iter(paths))}'
+      )
     found |= own
   return found
 
@@ -122,5 +134,7 @@ def describe(rates: Mapping[str, float], model: PainFormerConfig) -> str:
   """'19,423,104 of 19,596,704 parameters learn, at 2.4e-07 to 1e-05'."""
   shapes = functional.abstract_variables(model)
   learning = sum(shapes[path].size for path in rates)
-  return (f'{learning:,} of {functional.count_parameters(model):,} parameters of the backbone '
-          f'learn, at {min(rates.values()):.2g} to {max(rates.values()):.2g}')
+  return (
+    f'{learning:,} of {functional.count_parameters(model):,} parameters of the backbone '
+    f'learn, at {min(rates.values()):.2g} to {max(rates.values()):.2g}'
+  )

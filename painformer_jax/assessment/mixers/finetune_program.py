@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from painformer_jax.core import path_rules
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers import fit_program
-from painformer_jax.assessment.mixers import fusion_on_device
+from painformer_jax.assessment.mixers import cost, fit_program, fusion_on_device
 from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.assessment.mixers.fusion_on_device import Part
+from painformer_jax.core import path_rules
 from painformer_jax.models import functional, mixer
 from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.parallel import mesh as parallel
@@ -23,9 +21,9 @@ from painformer_jax.training.step import normalise
 
 # Whether weight decay applies.
 DECAY_RULES = (
-    (r'mixer\d+/(.*/)?latents', False),
-    (r'.*/(bias|scale)', False),
-    (r'.*/(kernel|complex_weight)', True),
+  (r'mixer\d+/(.*/)?latents', False),
+  (r'.*/(bias|scale)', False),
+  (r'.*/(kernel|complex_weight)', True),
 )
 
 
@@ -66,8 +64,9 @@ class TunePlan:
   images_at_once: int = 0
 
 
-def make_optimizer(fit: FitConfig, rates: Mapping[str, float], *,
-                   steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+  fit: FitConfig, rates: Mapping[str, float], *, steps: int
+) -> optax.GradientTransformation:
   """AdamW of so many steps in which each parameter has a highest rate of its own.
 
   Args:
@@ -76,19 +75,25 @@ def make_optimizer(fit: FitConfig, rates: Mapping[str, float], *,
     steps: of the whole training.
   """
   shape = optax.warmup_cosine_decay_schedule(
-      init_value=0.0, peak_value=1.0, warmup_steps=round(fit.warmup * steps),
-      decay_steps=steps, end_value=fit.final_ratio)
+    init_value=0.0,
+    peak_value=1.0,
+    warmup_steps=round(fit.warmup * steps),
+    decay_steps=steps,
+    end_value=fit.final_ratio,
+  )
   decays = path_rules.match(DECAY_RULES, rates, table='weight decay')
   return optax.chain(
-      optax.clip_by_global_norm(fit.clip_norm) if fit.clip_norm else optax.identity(),
-      optax.scale_by_adam(b1=fit.b1, b2=fit.b2),
-      optax.add_decayed_weights(fit.weight_decay, mask=decays),
-      optax.stateless(lambda updates, _: {p: -rates[p] * u for p, u in updates.items()}),
-      optax.scale_by_schedule(shape))
+    optax.clip_by_global_norm(fit.clip_norm) if fit.clip_norm else optax.identity(),
+    optax.scale_by_adam(b1=fit.b1, b2=fit.b2),
+    optax.add_decayed_weights(fit.weight_decay, mask=decays),
+    optax.stateless(lambda updates, _: {p: -rates[p] * u for p, u in updates.items()}),
+    optax.scale_by_schedule(shape),
+  )
 
 
-def initial_state(plan: TunePlan, optimizer, *, backbone: Mapping[str, jax.Array],
-                  key: jax.Array) -> TuneState:
+def initial_state(
+  plan: TunePlan, optimizer, *, backbone: Mapping[str, jax.Array], key: jax.Array
+) -> TuneState:
   """A state at step 0: the backbone as given, fresh Mixers.
 
   Args:
@@ -102,8 +107,12 @@ def initial_state(plan: TunePlan, optimizer, *, backbone: Mapping[str, jax.Array
   for number, fit in enumerate(plan.fits):
     fresh = mixer.initial_parameters(fit.model, jax.random.fold_in(start, number))
     params |= {f'{mixer_name(number)}/{path}': a for path, a in fresh.items()}
-  return TuneState(step=jnp.zeros((), jnp.int32), params=params,
-                   opt_state=optimizer.init(params), key=jax.random.key_data(training))
+  return TuneState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    key=jax.random.key_data(training),
+  )
 
 
 def mixer_name(number: int) -> str:
@@ -127,18 +136,29 @@ def make_step(plan: TunePlan, optimizer, mesh: jax.sharding.Mesh) -> Callable:
     images = [batch[name]['image'] for name in names]
     images = [rows.reshape(-1, *rows.shape[2:]) for rows in images]
     embeddings = parallel.separate(
-        mesh, _embed(plan, mesh, arrays, parallel.interleave(mesh, images)),
-        [len(rows) for rows in images])
-    parts = {name: _in_their_places(rows, batch[name]['token'], tokens=plan.tokens[name])
-             for name, rows in zip(names, embeddings)}
+      mesh,
+      _embed(plan, mesh, arrays, parallel.interleave(mesh, images)),
+      [len(rows) for rows in images],
+    )
+    parts = {
+      name: _in_their_places(rows, batch[name]['token'], tokens=plan.tokens[name])
+      for name, rows in zip(names, embeddings)
+    }
     loss = 0.0
     for number, (fit, part) in enumerate(
-        zip(plan.fits, fusion_on_device.fuse(plan.fusion, parts), strict=True)):
+      zip(plan.fits, fusion_on_device.fuse(plan.fusion, parts), strict=True)
+    ):
       # A sample that lacks all that a Mixer reads teaches it nothing.
       there = part.mask.any(axis=1).astype(jnp.float32)
       loss += fit_program.batch_loss(
-          fit, group(params, mixer_name(number)), part.values, part.mask, batch['label'],
-          batch['weight'] * there, key=jax.random.fold_in(key, number))
+        fit,
+        group(params, mixer_name(number)),
+        part.values,
+        part.mask,
+        batch['label'],
+        batch['weight'] * there,
+        key=jax.random.fold_in(key, number),
+      )
     return loss
 
   def step(state: TuneState, fixed, batch):
@@ -146,13 +166,20 @@ def make_step(plan: TunePlan, optimizer, mesh: jax.sharding.Mesh) -> Callable:
     loss, gradients = jax.value_and_grad(loss_function)(state.params, fixed, batch, key)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {'loss': loss, 'backbone_gradient_norm': optax.tree.norm(group(gradients, BACKBONE)),
-               'parameter_norm': optax.tree.norm(params)}
+    metrics = {
+      'loss': loss,
+      'backbone_gradient_norm': optax.tree.norm(group(gradients, BACKBONE)),
+      'parameter_norm': optax.tree.norm(params),
+    }
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
   whole = parallel.replicated(mesh)
-  return jax.jit(step, donate_argnums=0, out_shardings=whole,
-                 in_shardings=(whole, whole, parallel.batch_sharding(mesh)))
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    out_shardings=whole,
+    in_shardings=(whole, whole, parallel.batch_sharding(mesh)),
+  )
 
 
 def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -> jax.Array:
@@ -177,6 +204,10 @@ def _in_their_places(embeddings: jax.Array, token: jax.Array, *, tokens: int) ->
   """[batch x frames, width] -> [batch, tokens, width], zeros where nothing is."""
   batch, frames = token.shape
   place = jax.nn.one_hot(token, tokens, dtype=jnp.float32)  # Beyond the last: nowhere.
-  values = jnp.einsum('bft,bfw->btw', place, embeddings.reshape(batch, frames, -1),
-                      precision=jax.lax.Precision.HIGHEST)
+  values = jnp.einsum(
+    'bft,bfw->btw',
+    place,
+    embeddings.reshape(batch, frames, -1),
+    precision=jax.lax.Precision.HIGHEST,
+  )
   return Part(values=values, mask=place.any(axis=1))

@@ -9,15 +9,22 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers import fit_program
+from painformer_jax.assessment.folds.batches import (
+  Fold,
+  Run,
+  check_folds,
+  class_weights,
+  count_steps,
+  minibatches,
+  padded,
+)
+from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit_cache import RunCache, RunResult, experiment_key
 from painformer_jax.assessment.mixers.fit_program import Data, FitConfig, RunInputs
-from painformer_jax.assessment.folds.batches import (Fold, Run, check_folds, class_weights, count_steps, minibatches, padded)
-from painformer_jax.core.memory import free_memory
 from painformer_jax.core.errors import InputError
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.core.memory import free_memory
 from painformer_jax.core.progress import duration
+from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.interrupt import Interrupt
 
 _SECONDS_A_LINE = 10.0  # Between two lines of progress, about.
@@ -46,11 +53,19 @@ class FitResult:
   trained: int
 
 
-def fit_folds(inputs: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], *,
-              config: FitConfig, mask: np.ndarray | None = None,
-              cache: str | os.PathLike | None = None, memory_limit: int | None = None,
-              at_once: int | None = None, devices: Sequence[jax.Device] | None = None,
-              progress: Callable[[str], None] = lambda line: None) -> FitResult:
+def fit_folds(
+  inputs: np.ndarray,
+  labels: np.ndarray,
+  folds: Sequence[Fold],
+  *,
+  config: FitConfig,
+  mask: np.ndarray | None = None,
+  cache: str | os.PathLike | None = None,
+  memory_limit: int | None = None,
+  at_once: int | None = None,
+  devices: Sequence[jax.Device] | None = None,
+  progress: Callable[[str], None] = lambda line: None,
+) -> FitResult:
   """Trains one network a fold and seed, and tests each on its own fold.
 
   All runs (folds × seeds) train in one compiled program, split over the devices,
@@ -86,22 +101,43 @@ def fit_folds(inputs: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], *,
     progress(f'{len(results)} of {len(runs)} runs are in the cache')
   seconds = 0.0
   if left:
-    progress(str(cost.training_cost(config.model, tokens=inputs.shape[1], runs=len(left),
-                                    steps=steps, batch=config.batch)))
+    progress(
+      str(
+        cost.training_cost(
+          config.model, tokens=inputs.shape[1], runs=len(left), steps=steps, batch=config.batch
+        )
+      )
+    )
     mesh = parallel.data_mesh(devices)
-    piece = cost.piece_size(config.model, tokens=inputs.shape[1], batch=config.batch,
-                            platform=mesh.devices.flat[0].platform)
+    piece = cost.piece_size(
+      config.model,
+      tokens=inputs.shape[1],
+      batch=config.batch,
+      platform=mesh.devices.flat[0].platform,
+    )
     size = group_size(
-        len(left), at_once=at_once, devices=mesh.size,
-        bytes_a_run=cost.bytes_per_run(
-            config.model, tokens=inputs.shape[1], batch=config.batch, piece=piece),
-        memory=(memory_limit or free_memory(mesh.devices.flat[0]) // 2) - inputs.nbytes)
+      len(left),
+      at_once=at_once,
+      devices=mesh.size,
+      bytes_a_run=cost.bytes_per_run(
+        config.model, tokens=inputs.shape[1], batch=config.batch, piece=piece
+      ),
+      memory=(memory_limit or free_memory(mesh.devices.flat[0]) // 2) - inputs.nbytes,
+    )
     start = time.perf_counter()
     with Interrupt() as interrupt:
       trainer = _Trainer(
-          Data(inputs=inputs, labels=labels, mask=mask), config, mesh=mesh, runs=runs,
-          steps=steps, size=size, piece=piece, progress=progress, interrupt=interrupt)
-      groups = [left[i:i + size] for i in range(0, len(left), size)]
+        Data(inputs=inputs, labels=labels, mask=mask),
+        config,
+        mesh=mesh,
+        runs=runs,
+        steps=steps,
+        size=size,
+        piece=piece,
+        progress=progress,
+        interrupt=interrupt,
+      )
+      groups = [left[i : i + size] for i in range(0, len(left), size)]
       for number, group in enumerate(groups):
         done = trainer.train(group, number=number, groups=len(groups))
         store.save(done)
@@ -109,14 +145,18 @@ def fit_folds(inputs: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], *,
     seconds = time.perf_counter() - start
   by_fold = [[results[Run(fold=fold, seed=seed)] for seed in config.seeds] for fold in folds]
   return FitResult(
-      names=tuple(fold.name for fold in folds), seeds=config.seeds,
-      logits=[np.stack([result.logits for result in row]) for row in by_fold],
-      losses=np.stack([[result.losses for result in row] for row in by_fold]),
-      seconds=seconds, trained=len(left))
+    names=tuple(fold.name for fold in folds),
+    seeds=config.seeds,
+    logits=[np.stack([result.logits for result in row]) for row in by_fold],
+    losses=np.stack([[result.losses for result in row] for row in by_fold]),
+    seconds=seconds,
+    trained=len(left),
+  )
 
 
-def group_size(runs: int, *, bytes_a_run: int, memory: int, devices: int,
-               at_once: int | None = None) -> int:
+def group_size(
+  runs: int, *, bytes_a_run: int, memory: int, devices: int, at_once: int | None = None
+) -> int:
   """How many runs train together: as many as fit, in groups of even size.
 
   Args:
@@ -134,9 +174,10 @@ def group_size(runs: int, *, bytes_a_run: int, memory: int, devices: int,
   fit = memory // bytes_a_run * devices
   if fit < devices:
     raise InputError(
-        f'one fold takes about {bytes_a_run / 2**20:.0f} MB to train and '
-        f'{max(memory, 0) / 2**20:.0f} MB are allowed beside the data: raise memory_limit, or '
-        'take a smaller model or batch')
+      f'one fold takes about {bytes_a_run / 2**20:.0f} MB to train and '
+      f'{max(memory, 0) / 2**20:.0f} MB are allowed beside the data: raise memory_limit, or '
+      'take a smaller model or batch'
+    )
   most = max(min(fit, at_once or fit, -(-runs // devices) * devices) // devices, 1) * devices
   groups = -(-runs // most)
   return -(-runs // (groups * devices)) * devices
@@ -146,23 +187,33 @@ def _checked(inputs, labels, mask, config: FitConfig):
   """The arrays in the types that training takes, or InputError."""
   inputs, labels = np.asarray(inputs), np.asarray(labels)
   if inputs.ndim != 3 or inputs.shape[2] != config.model.input_width or not inputs.size:
-    raise InputError(f'embeddings have shape {inputs.shape}; the model takes '
-                     f'[samples, tokens, {config.model.input_width}]')
+    raise InputError(
+      f'embeddings have shape {inputs.shape}; the model takes '
+      f'[samples, tokens, {config.model.input_width}]'
+    )
   if inputs.shape[1] <= config.model.encoder_tokens:
-    raise InputError(f'embeddings have {inputs.shape[1]} tokens a sample; the encoder alone '
-                     f'takes {config.model.encoder_tokens}')
+    raise InputError(
+      f'embeddings have {inputs.shape[1]} tokens a sample; the encoder alone '
+      f'takes {config.model.encoder_tokens}'
+    )
   inputs = np.ascontiguousarray(inputs, np.float32)
   if labels.shape != inputs.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-    raise InputError(f'labels have shape {labels.shape} and type {labels.dtype}; there are '
-                     f'{len(inputs)} samples, each needs an integer')
+    raise InputError(
+      f'labels have shape {labels.shape} and type {labels.dtype}; there are '
+      f'{len(inputs)} samples, each needs an integer'
+    )
   if labels.min() < 0 or labels.max() >= config.model.outputs:
-    raise InputError(f'labels go from {labels.min()} to {labels.max()}; the model has classes '
-                     f'0 to {config.model.outputs - 1}')
+    raise InputError(
+      f'labels go from {labels.min()} to {labels.max()}; the model has classes '
+      f'0 to {config.model.outputs - 1}'
+    )
   if mask is not None:
     mask = np.asarray(mask)
     if mask.shape != inputs.shape[:2] or mask.dtype != bool:
-      raise InputError(f'the mask has shape {mask.shape} and type {mask.dtype}; it needs '
-                       f'{inputs.shape[:2]} booleans')
+      raise InputError(
+        f'the mask has shape {mask.shape} and type {mask.dtype}; it needs '
+        f'{inputs.shape[:2]} booleans'
+      )
     # What is not there must not reach the gradient, not even as 0 x NaN.
     inputs = np.where(mask[:, :, None], inputs, 0)
     mask = None if mask.all() else mask
@@ -175,17 +226,26 @@ def _checked(inputs, labels, mask, config: FitConfig):
 class _Trainer:
   """Holds the compiled program; trains one group after the other."""
 
-  def __init__(self, data: Data, config: FitConfig, *, mesh: jax.sharding.Mesh,
-               runs: Sequence[Run], steps: int, size: int, piece: int,
-               progress: Callable[[str], None], interrupt: Interrupt):
+  def __init__(
+    self,
+    data: Data,
+    config: FitConfig,
+    *,
+    mesh: jax.sharding.Mesh,
+    runs: Sequence[Run],
+    steps: int,
+    size: int,
+    piece: int,
+    progress: Callable[[str], None],
+    interrupt: Interrupt,
+  ):
     self._labels, self._config, self._mesh = data.labels, config, mesh
     self._steps, self._size, self._chunk = steps, size, min(steps, _MOST_STEPS)
     self._progress, self._interrupt = progress, interrupt
     # The same padding in every group, so that one program serves all.
     longest = max(len(run.fold.test) for run in runs)
     self._test_shape = size, -(-longest // piece), piece
-    self._flops = config.batch * cost.size(
-        config.model, tokens=data.inputs.shape[1]).train_flops
+    self._flops = config.batch * cost.size(config.model, tokens=data.inputs.shape[1]).train_flops
     self._data = jax.device_put(data, parallel.replicated(mesh))
     # What the program does not depend on must not make it compile again.
     program = dataclasses.replace(config, seeds=(0,), epochs=1, steps=steps, class_weights='none')
@@ -200,45 +260,67 @@ class _Trainer:
     batches = np.stack([minibatches(run, steps=steps, batch=config.batch) for run in filled])
     place = lambda tree: fit_program.put_runs(self._mesh, tree)
     test = padded([run.fold.test for run in filled], length=math.prod(self._test_shape[1:]))
-    weights = np.stack([class_weights(
-        run, self._labels, classes=config.model.outputs,
-        balanced=config.class_weights == 'balanced') for run in filled])
-    inputs = place(RunInputs(
-        batches=np.zeros((self._size, self._chunk, config.batch), np.int32), weights=weights,
-        test=test.reshape(self._test_shape)))
+    weights = np.stack(
+      [
+        class_weights(
+          run,
+          self._labels,
+          classes=config.model.outputs,
+          balanced=config.class_weights == 'balanced',
+        )
+        for run in filled
+      ]
+    )
+    inputs = place(
+      RunInputs(
+        batches=np.zeros((self._size, self._chunk, config.batch), np.int32),
+        weights=weights,
+        test=test.reshape(self._test_shape),
+      )
+    )
     state = self._initial(place(np.stack([run.key for run in filled])))
     losses, step, count = [], 0, 1
     while step < steps:
       count = min(count, steps - step)
       chunk = np.zeros((self._size, self._chunk, config.batch), np.int32)
-      chunk[:, :count] = batches[:, step:step + count]
+      chunk[:, :count] = batches[:, step : step + count]
       start = time.perf_counter()
       state, chunk_losses, logits = self._advance(
-          state, self._data, inputs.replace(batches=place(chunk)), np.int32(step),
-          np.int32(count), step + count == steps)
+        state,
+        self._data,
+        inputs.replace(batches=place(chunk)),
+        np.int32(step),
+        np.int32(count),
+        step + count == steps,
+      )
       losses.append(np.asarray(chunk_losses)[:, :count])
       seconds = time.perf_counter() - start
       step += count
       # The first call compiles: its time says nothing of the rate.
       if step > 1 or number:
         self._seconds, self._done = self._seconds + seconds, self._done + count
-        self._report(number, groups, step, losses=losses[-1][:len(group)])
+        self._report(number, groups, step, losses=losses[-1][: len(group)])
         count = int(np.clip(_SECONDS_A_LINE * self._done / self._seconds, 1, self._chunk))
       if self._interrupt.asked:
         raise KeyboardInterrupt
     losses = np.concatenate(losses, axis=1)
-    if not np.isfinite(losses[:len(group)]).all():
-      worst = group[int(np.flatnonzero(~np.isfinite(losses[:len(group)]).all(axis=1))[0])]
-      raise InputError(f'fold {worst.fold.name!r}, seed {worst.seed}: the loss is not finite; '
-                       'take a lower learning rate or clip_norm')
+    if not np.isfinite(losses[: len(group)]).all():
+      worst = group[int(np.flatnonzero(~np.isfinite(losses[: len(group)]).all(axis=1))[0])]
+      raise InputError(
+        f'fold {worst.fold.name!r}, seed {worst.seed}: the loss is not finite; '
+        'take a lower learning rate or clip_norm'
+      )
     logits = np.asarray(logits).reshape(self._size, -1, config.model.outputs)
-    return {run: RunResult(logits=logits[i, :len(run.fold.test)], losses=losses[i])
-            for i, run in enumerate(group)}
+    return {
+      run: RunResult(logits=logits[i, : len(run.fold.test)], losses=losses[i])
+      for i, run in enumerate(group)
+    }
 
   def _report(self, number: int, groups: int, step: int, *, losses: np.ndarray) -> None:
     rate = self._done / self._seconds
     left = (groups - number) * self._steps - step
     self._progress(
-        f'group {number + 1} of {groups}, {self._size} runs: step {step} of {self._steps}, '
-        f'{rate:.3g} steps/s, {rate * self._size * self._flops / 1e9:.3g} GFLOP/s, '
-        f'loss {losses.mean():.3f}, {duration(left / rate)} left')
+      f'group {number + 1} of {groups}, {self._size} runs: step {step} of {self._steps}, '
+      f'{rate:.3g} steps/s, {rate * self._size * self._flops / 1e9:.3g} GFLOP/s, '
+      f'loss {losses.mean():.3f}, {duration(left / rate)} left'
+    )

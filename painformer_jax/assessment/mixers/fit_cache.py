@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.folds.batches import Run
-from painformer_jax.core.files import write_atomically
+from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_atomically
 
 # Raised when the same inputs would train to other results.
 _VERSION = 2
@@ -32,8 +32,9 @@ class RunResult:
   losses: np.ndarray
 
 
-def experiment_key(inputs: np.ndarray, labels: np.ndarray, mask: np.ndarray | None,
-                   config: FitConfig, *, steps: int) -> str:
+def experiment_key(
+  inputs: np.ndarray, labels: np.ndarray, mask: np.ndarray | None, config: FitConfig, *, steps: int
+) -> str:
   """Sixteen hexadecimal digits that change with all that a run's result depends on.
 
   The run itself (fold and seed) apart: see `run_key`.
@@ -89,11 +90,12 @@ class RunCache:
         with np.load(path, allow_pickle=False) as file:
           arrays = {name: file[name] for name in ('runs', 'logits', 'tests', 'losses')}
       except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f'{path} is damaged: remove it, then run the same command '
-                         'again') from error
+        raise InputError(
+          f'{path} is damaged: remove it, then run the same command again'
+        ) from error
       for key, logits, tests, losses in zip(
-          arrays['runs'].tolist(), arrays['logits'], arrays['tests'], arrays['losses'],
-          strict=True):
+        arrays['runs'].tolist(), arrays['logits'], arrays['tests'], arrays['losses'], strict=True
+      ):
         stored[key] = RunResult(logits=logits[:tests], losses=losses)
     return {run: stored[run_key(run)] for run in runs if run_key(run) in stored}
 
@@ -108,10 +110,13 @@ class RunCache:
     keys = [run_key(run) for run in results]
     tests = [len(result.logits) for result in results.values()]
     longest = max(tests)
-    logits = np.stack([np.pad(r.logits, ((0, longest - len(r.logits)), (0, 0)))
-                       for r in results.values()])
+    logits = np.stack(
+      [np.pad(r.logits, ((0, longest - len(r.logits)), (0, 0))) for r in results.values()]
+    )
     losses = np.stack([r.losses for r in results.values()])
     write_atomically(
-        self._folder / f'{self._prefix}-{keys[0]}.npz',
-        lambda file: np.savez(file, runs=np.array(keys), logits=logits,
-                              tests=np.array(tests), losses=losses))
+      self._folder / f'{self._prefix}-{keys[0]}.npz',
+      lambda file: np.savez(
+        file, runs=np.array(keys), logits=logits, tests=np.array(tests), losses=losses
+      ),
+    )

@@ -19,11 +19,7 @@ from painformer_jax.parallel import mesh as parallel
 _EPSILON = 1e-8  # Of AdamW.
 
 # Whether weight decay applies.
-DECAY_RULES = (
-    (r'(.*/)?latents', False),
-    (r'.*/(bias|scale)', False),
-    (r'.*/kernel', True),
-)
+DECAY_RULES = ((r'(.*/)?latents', False), (r'.*/(bias|scale)', False), (r'.*/kernel', True))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,13 +133,17 @@ def decay_mask(parameters) -> dict[str, bool]:
 def learning_rate(config: FitConfig, *, steps: int) -> Callable:
   """By step, of a training of so many: linear from 0, then a half cosine."""
   return optax.warmup_cosine_decay_schedule(
-      init_value=0.0, peak_value=config.learning_rate,
-      warmup_steps=round(config.warmup * steps), decay_steps=steps,
-      end_value=config.learning_rate * config.final_ratio)
+    init_value=0.0,
+    peak_value=config.learning_rate,
+    warmup_steps=round(config.warmup * steps),
+    decay_steps=steps,
+    end_value=config.learning_rate * config.final_ratio,
+  )
 
 
-def adamw(config: FitConfig, state: 'RunState', gradients, *, step: jax.Array,
-          rate: jax.Array) -> 'RunState':
+def adamw(
+  config: FitConfig, state: 'RunState', gradients, *, step: jax.Array, rate: jax.Array
+) -> 'RunState':
   """The state after a step of AdamW, as `optax.adamw` gives it.
 
   Written out because the compiler would otherwise work out the new moments again
@@ -152,15 +152,20 @@ def adamw(config: FitConfig, state: 'RunState', gradients, *, step: jax.Array,
   decays = decay_mask(state.params)
   if config.clip_norm:
     norm = optax.tree.norm(gradients)
-    gradients = {path: g * jnp.minimum(1, config.clip_norm / jnp.maximum(norm, 1e-30))
-                 for path, g in gradients.items()}
+    gradients = {
+      path: g * jnp.minimum(1, config.clip_norm / jnp.maximum(norm, 1e-30))
+      for path, g in gradients.items()
+    }
   correct1 = 1 / (1 - config.b1 ** (step + 1.0))
   correct2 = 1 / (1 - config.b2 ** (step + 1.0))
   params, first, second = {}, {}, {}
   for path, g in gradients.items():
-    m, v = jax.lax.optimization_barrier((
+    m, v = jax.lax.optimization_barrier(
+      (
         config.b1 * state.first[path] + (1 - config.b1) * g,
-        config.b2 * state.second[path] + (1 - config.b2) * jnp.square(g)))
+        config.b2 * state.second[path] + (1 - config.b2) * jnp.square(g),
+      )
+    )
     update = correct1 * m / (jnp.sqrt(correct2 * v) + _EPSILON)
     if decays[path]:
       update += config.weight_decay * state.params[path]
@@ -190,7 +195,8 @@ def batch_loss(config: FitConfig, params, inputs, mask, labels, weights, *, key)
     mask = jnp.where(kept.any(axis=1, keepdims=True), kept, there)
   logits = mixer.apply_train(config.model, params, inputs, mask, key=key_model)
   targets = optax.smooth_labels(
-      jax.nn.one_hot(labels, config.model.outputs), config.label_smoothing)
+    jax.nn.one_hot(labels, config.model.outputs), config.label_smoothing
+  )
   return (weights * optax.softmax_cross_entropy(logits, targets)).mean()
 
 
@@ -204,26 +210,35 @@ def _gradients(config: FitConfig, data: Data, params, rows, weights, *, key, pie
     labels = data.labels[rows]
     mask = None if data.mask is None else data.mask[rows]
     return jax.value_and_grad(
-        lambda params: batch_loss(config, params, data.inputs[rows], mask, labels,
-                                  weights[labels], key=key))(params)
+      lambda params: batch_loss(
+        config, params, data.inputs[rows], mask, labels, weights[labels], key=key
+      )
+    )(params)
 
   pieces = len(rows) // piece
   if pieces == 1:
     return of_piece(rows, key)
   of_all = jax.lax.fori_loop(
-      0, pieces, lambda number, total: jax.tree.map(jnp.add, total, of_piece(
-          jax.lax.dynamic_slice_in_dim(rows, number * piece, piece),
-          jax.random.fold_in(key, number))),
-      (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
+    0,
+    pieces,
+    lambda number, total: jax.tree.map(
+      jnp.add,
+      total,
+      of_piece(
+        jax.lax.dynamic_slice_in_dim(rows, number * piece, piece), jax.random.fold_in(key, number)
+      ),
+    ),
+    (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)),
+  )
   return jax.tree.map(lambda a: a / pieces, of_all)
 
 
-def _train_step(config: FitConfig, data: Data, state: RunState, rows, weights, *, step, rate,
-                piece: int):
+def _train_step(
+  config: FitConfig, data: Data, state: RunState, rows, weights, *, step, rate, piece: int
+):
   """One step of one run; `vmap` makes it one of all."""
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), step)
-  loss, gradients = _gradients(
-      config, data, state.params, rows, weights, key=key, piece=piece)
+  loss, gradients = _gradients(config, data, state.params, rows, weights, key=key, piece=piece)
   # The gradients of the latents come last. Without something that waits for them the
   # compiler does not see that all kernels have been used when they are replaced, and
   # copies each of them in every step.
@@ -253,8 +268,7 @@ def make_initial(config: FitConfig, mesh: jax.sharding.Mesh) -> Callable:
 
 
 @functools.lru_cache(maxsize=8)
-def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int,
-                 piece: int) -> Callable:
+def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int, piece: int) -> Callable:
   """Compiles what trains all runs further, and tests them at the end.
 
   `advance(state, data, inputs, start, count, test) -> (state, losses, logits)`:
@@ -274,9 +288,11 @@ def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int,
       state, losses = carry
       rows = jax.lax.dynamic_index_in_dim(inputs.batches, number, axis=1, keepdims=False)
       now = start + number
-      state, loss = jax.vmap(lambda s, r, w: _train_step(
-          config, data, s, r, w, step=now, rate=schedule(now), piece=piece))(
-              state, rows, inputs.weights)
+      state, loss = jax.vmap(
+        lambda s, r, w: _train_step(
+          config, data, s, r, w, step=now, rate=schedule(now), piece=piece
+        )
+      )(state, rows, inputs.weights)
       return state, losses.at[:, number].set(loss)
 
     losses = jnp.zeros((runs, chunk), jnp.float32)
@@ -284,16 +300,21 @@ def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int,
 
     def predict():
       by_block = jax.lax.map(
-          lambda rows: jax.vmap(lambda p, r: _predict(config, data, p, r))(state.params, rows),
-          jnp.swapaxes(inputs.test, 0, 1))
+        lambda rows: jax.vmap(lambda p, r: _predict(config, data, p, r))(state.params, rows),
+        jnp.swapaxes(inputs.test, 0, 1),
+      )
       return jnp.swapaxes(by_block, 0, 1)
 
     zeros = jnp.zeros((*inputs.test.shape, config.model.outputs), jnp.float32)
     return state, losses, jax.lax.cond(test, predict, lambda: zeros)
 
   runs, whole = parallel.batch_sharding(mesh), parallel.replicated(mesh)
-  return jax.jit(advance, donate_argnums=0,
-                 in_shardings=(runs, whole, runs, whole, whole, whole), out_shardings=runs)
+  return jax.jit(
+    advance,
+    donate_argnums=0,
+    in_shardings=(runs, whole, runs, whole, whole, whole),
+    out_shardings=runs,
+  )
 
 
 def put_runs(mesh: jax.sharding.Mesh, tree):

@@ -52,20 +52,24 @@ class FusionConfig:
   decision: Literal['probabilities', 'logits'] = 'probabilities'
 
   def __post_init__(self):
-    for name, known in (('kind', KINDS), ('scale', ('mean', 'sum')),
-                        ('decision', ('probabilities', 'logits'))):
+    for name, known in (
+      ('kind', KINDS),
+      ('scale', ('mean', 'sum')),
+      ('decision', ('probabilities', 'logits')),
+    ):
       if getattr(self, name) not in known:
-        raise InputError(f'fusion: {name} {getattr(self, name)!r} is none of '
-                         f'{", ".join(known)}')
+        raise InputError(f'fusion: {name} {getattr(self, name)!r} is none of {", ".join(known)}')
     names = self.modalities
     if not names or len(set(names)) != len(names):
       raise InputError(f'fusion: modalities must be one or more, each once, not {names}')
     if self.kind != 'fusion-n':
       if self.coded:
-        raise InputError(f"fusion: coded modalities are for fusion-n, not for {self.kind}")
+        raise InputError(f'fusion: coded modalities are for fusion-n, not for {self.kind}')
     elif not set(self.coded) < set(names) or not self.coded:
-      raise InputError('fusion-n: coded must name one or more of the modalities '
-                       f'{", ".join(names)}, and not all, not {self.coded}')
+      raise InputError(
+        'fusion-n: coded must name one or more of the modalities '
+        f'{", ".join(names)}, and not all, not {self.coded}'
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,14 +109,19 @@ class MixerInput:
     """
     width, tokens = self.values.shape[2], self.values.shape[1]
     if not self.encoder_tokens:
-      return dataclasses.replace(model, input_width=width, positions=tokens,
-                                 encoder=None, encoder_tokens=0)
+      return dataclasses.replace(
+        model, input_width=width, positions=tokens, encoder=None, encoder_tokens=0
+      )
     if encoder is None:
       raise InputError('fusion-n needs the sizes of a Video-Encoder')
     encoder = dataclasses.replace(encoder, input_width=width, positions=self.encoder_tokens)
     return dataclasses.replace(
-        model, input_width=width, positions=tokens - self.encoder_tokens,
-        encoder=encoder, encoder_tokens=self.encoder_tokens)
+      model,
+      input_width=width,
+      positions=tokens - self.encoder_tokens,
+      encoder=encoder,
+      encoder_tokens=self.encoder_tokens,
+    )
 
 
 def assemble(config: FusionConfig, tokens: Mapping[str, Tokens]) -> list[MixerInput]:
@@ -130,13 +139,16 @@ def assemble(config: FusionConfig, tokens: Mapping[str, Tokens]) -> list[MixerIn
   """
   missing = [name for name in config.modalities if name not in tokens]
   if missing:
-    raise InputError(f'fusion: there are no embeddings of {", ".join(missing)}, only of '
-                     f'{", ".join(tokens)}')
+    raise InputError(
+      f'fusion: there are no embeddings of {", ".join(missing)}, only of {", ".join(tokens)}'
+    )
   parts = {name: tokens[name] for name in config.modalities}
   shapes = {name: (part.values.shape[0], part.values.shape[2]) for name, part in parts.items()}
   if len(set(shapes.values())) > 1:
-    raise InputError('fusion: the modalities differ in samples or width: ' + ', '.join(
-        f'{name} {samples} x {width}' for name, (samples, width) in shapes.items()))
+    raise InputError(
+      'fusion: the modalities differ in samples or width: '
+      + ', '.join(f'{name} {samples} x {width}' for name, (samples, width) in shapes.items())
+    )
   whole = '+'.join(parts)
   if config.kind == 'concat':
     return [_in_a_row(whole, list(parts.values()))]
@@ -144,19 +156,26 @@ def assemble(config: FusionConfig, tokens: Mapping[str, Tokens]) -> list[MixerIn
     return [_added(whole, list(parts.values()), scale=config.scale)]
   if config.kind == 'fusion-n':
     coded = {name: parts[name] for name in config.modalities if name in config.coded}
-    rest = [_added(name, [parts[name]], scale=config.scale)
-            for name in config.modalities if name not in config.coded]
+    rest = [
+      _added(name, [parts[name]], scale=config.scale)
+      for name in config.modalities
+      if name not in config.coded
+    ]
     stacked = _added_by_token(coded, scale=config.scale)
-    return [dataclasses.replace(_in_a_row(whole, [stacked, *rest]),
-                                encoder_tokens=stacked.values.shape[1])]
+    return [
+      dataclasses.replace(
+        _in_a_row(whole, [stacked, *rest]), encoder_tokens=stacked.values.shape[1]
+      )
+    ]
   each = [_added(name, [part], scale=config.scale) for name, part in parts.items()]
   if config.kind == 'fusion-2':
     return each
   return [_added(whole, each, scale=config.scale)]
 
 
-def decide(config: FusionConfig, logits: Sequence[np.ndarray], *,
-           there: Sequence[np.ndarray] | None = None) -> np.ndarray:
+def decide(
+  config: FusionConfig, logits: Sequence[np.ndarray], *, there: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
   """One decision from those of all Mixers.
 
   Args:
@@ -172,10 +191,15 @@ def decide(config: FusionConfig, logits: Sequence[np.ndarray], *,
   Raises:
     InputError: other numbers of inputs, or shapes that differ.
   """
-  if not logits or len({np.shape(part) for part in logits}) != 1 or (
-      there is not None and len(there) != len(logits)):
-    raise InputError('decisions must be one or more, of one shape each, not '
-                     f'{[list(np.shape(part)) for part in logits]}')
+  if (
+    not logits
+    or len({np.shape(part) for part in logits}) != 1
+    or (there is not None and len(there) != len(logits))
+  ):
+    raise InputError(
+      'decisions must be one or more, of one shape each, not '
+      f'{[list(np.shape(part)) for part in logits]}'
+    )
   stacked = np.stack([np.asarray(part, np.float64) for part in logits])
   if len(stacked) == 1:
     return stacked[0].astype(np.float32)
@@ -183,8 +207,10 @@ def decide(config: FusionConfig, logits: Sequence[np.ndarray], *,
     there = np.ones((len(logits), stacked.shape[-2]), bool)
   there = np.asarray(there, bool)
   if there.shape != (len(logits), stacked.shape[-2]):
-    raise InputError(f'{there.shape[-1]} samples are said to be there or not; there are '
-                     f'decisions on {stacked.shape[-2]}')
+    raise InputError(
+      f'{there.shape[-1]} samples are said to be there or not; there are '
+      f'decisions on {stacked.shape[-2]}'
+    )
   share = np.where(there.any(axis=0), there, True).astype(np.float64)
   share /= share.sum(axis=0)
   share = np.expand_dims(share, tuple(range(1, stacked.ndim - 2)))[..., None]
@@ -211,11 +237,14 @@ def _added(name: str, parts: Sequence[Tokens | MixerInput], *, scale: str) -> Mi
   values = np.empty((samples, 1, width), np.float32)
   mask = np.concatenate([part.mask for part in parts], axis=1)
   for rows in _chunks(parts):
-    total = sum(np.where(part.mask[rows, :, None], part.values[rows], 0).sum(
-        axis=1, keepdims=True, dtype=np.float64) for part in parts)
+    total = sum(
+      np.where(part.mask[rows, :, None], part.values[rows], 0).sum(
+        axis=1, keepdims=True, dtype=np.float64
+      )
+      for part in parts
+    )
     values[rows] = _scaled(total, mask[rows].sum(axis=1, keepdims=True), mask.shape[1], scale)
-  return MixerInput(name=name, values=values, mask=mask.any(axis=1, keepdims=True),
-                    labels=(name,))
+  return MixerInput(name=name, values=values, mask=mask.any(axis=1, keepdims=True), labels=(name,))
 
 
 def _added_by_token(named: Mapping[str, Tokens], *, scale: str) -> MixerInput:
@@ -224,16 +253,19 @@ def _added_by_token(named: Mapping[str, Tokens], *, scale: str) -> MixerInput:
   shapes = {part.values.shape for part in parts}
   if len(shapes) > 1:
     counts = ', '.join(f'{name} {part.values.shape[1]}' for name, part in named.items())
-    raise InputError('fusion-n: coded modalities must have the same number of tokens, not '
-                     f'{counts}')
+    raise InputError(
+      f'fusion-n: coded modalities must have the same number of tokens, not {counts}'
+    )
   values = np.empty(shapes.pop(), np.float32)
   mask = np.stack([part.mask for part in parts])
   for rows in _chunks(parts):
-    total = sum(np.where(part.mask[rows, :, None], part.values[rows], 0).astype(np.float64)
-                for part in parts)
+    total = sum(
+      np.where(part.mask[rows, :, None], part.values[rows], 0).astype(np.float64) for part in parts
+    )
     values[rows] = _scaled(total, mask[:, rows].sum(axis=0), len(parts), scale)
-  return MixerInput(name='+'.join(named), values=values, mask=mask.any(axis=0),
-                    labels=parts[0].labels)
+  return MixerInput(
+    name='+'.join(named), values=values, mask=mask.any(axis=0), labels=parts[0].labels
+  )
 
 
 def _scaled(total: np.ndarray, count: np.ndarray, tokens: int, scale: str) -> np.ndarray:
@@ -248,5 +280,9 @@ def _in_a_row(name: str, parts: Sequence[Tokens | MixerInput]) -> MixerInput:
   labels = tuple(label for part in parts for label in part.labels)
   if len(parts) == 1:
     return MixerInput(name=name, values=parts[0].values, mask=parts[0].mask, labels=labels)
-  return MixerInput(name=name, values=np.concatenate([part.values for part in parts], axis=1),
-                    mask=np.concatenate([part.mask for part in parts], axis=1), labels=labels)
+  return MixerInput(
+    name=name,
+    values=np.concatenate([part.values for part in parts], axis=1),
+    mask=np.concatenate([part.mask for part in parts], axis=1),
+    labels=labels,
+  )

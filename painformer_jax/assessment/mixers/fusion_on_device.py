@@ -36,8 +36,11 @@ def fuse(config: FusionConfig, parts: Mapping[str, Part]) -> list[Part]:
     return [_added(own, scale=config.scale)]
   if config.kind == 'fusion-n':
     coded = [parts[name] for name in config.modalities if name in config.coded]
-    rest = [_added([parts[name]], scale=config.scale)
-            for name in config.modalities if name not in config.coded]
+    rest = [
+      _added([parts[name]], scale=config.scale)
+      for name in config.modalities
+      if name not in config.coded
+    ]
     return [_in_a_row([_added_by_token(coded, scale=config.scale), *rest])]
   each = [_added([part], scale=config.scale) for part in own]
   return each if config.kind == 'fusion-2' else [_added(each, scale=config.scale)]
@@ -48,8 +51,10 @@ def _added(parts: Sequence[Part], *, scale: str) -> Part:
   whole = _in_a_row(parts)
   total = jnp.where(whole.mask[:, :, None], whole.values, 0).sum(axis=1, keepdims=True)
   count = whole.mask.sum(axis=1, keepdims=True)
-  return Part(values=_scaled(total, count, whole.mask.shape[1], scale),
-              mask=whole.mask.any(axis=1, keepdims=True))
+  return Part(
+    values=_scaled(total, count, whole.mask.shape[1], scale),
+    mask=whole.mask.any(axis=1, keepdims=True),
+  )
 
 
 def _added_by_token(parts: Sequence[Part], *, scale: str) -> Part:
@@ -65,5 +70,7 @@ def _scaled(total: jax.Array, count: jax.Array, tokens: int, scale: str) -> jax.
 
 
 def _in_a_row(parts: Sequence[Part]) -> Part:
-  return Part(values=jnp.concatenate([part.values for part in parts], axis=1),
-              mask=jnp.concatenate([part.mask for part in parts], axis=1))
+  return Part(
+    values=jnp.concatenate([part.values for part in parts], axis=1),
+    mask=jnp.concatenate([part.mask for part in parts], axis=1),
+  )

@@ -81,10 +81,13 @@ class SignalScaler:
     shift = values.mean() - mean
     total = count + values.size
     # Chan's update: sums of squares of large offsets would cancel.
-    self._sums[subject, modality] = np.array([
-        total, mean + shift * values.size / total,
-        square + ((values - values.mean())**2).sum()
-        + shift**2 * count * values.size / total])
+    self._sums[subject, modality] = np.array(
+      [
+        total,
+        mean + shift * values.size / total,
+        square + ((values - values.mean()) ** 2).sum() + shift**2 * count * values.size / total,
+      ]
+    )
 
   def __call__(self, subject: str, modality: str, signal: np.ndarray) -> np.ndarray:
     """The signal, float64 [n], in the subject's own units.
@@ -104,5 +107,5 @@ def _statistics(values: np.ndarray) -> Standardiser:
   finite = np.isfinite(rows)
   count = np.maximum(finite.sum(axis=0), 1)
   mean = np.where(finite, rows, 0).sum(axis=0) / count
-  std = np.sqrt((np.where(finite, rows - mean, 0)**2).sum(axis=0) / count)
+  std = np.sqrt((np.where(finite, rows - mean, 0) ** 2).sum(axis=0) / count)
   return Standardiser(mean=mean, std=np.where(std > 0, std, 1.0))

@@ -13,8 +13,13 @@ from painformer_jax.models.mixer import MixerConfig
 _ROWS = 64  # At once.
 
 
-def predict(model: MixerConfig, parameters: Mapping[str, np.ndarray], source: MixerInput, *,
-            seeds: bool = False) -> np.ndarray:
+def predict(
+  model: MixerConfig,
+  parameters: Mapping[str, np.ndarray],
+  source: MixerInput,
+  *,
+  seeds: bool = False,
+) -> np.ndarray:
   """Logits of all samples, in blocks of one size.
 
   Args:
@@ -30,11 +35,14 @@ def predict(model: MixerConfig, parameters: Mapping[str, np.ndarray], source: Mi
   samples = len(source.values)
   rows = min(_ROWS, samples)
   for start in range(0, samples, rows):
-    values, mask = source.values[start:start + rows], source.mask[start:start + rows]
+    values, mask = source.values[start : start + rows], source.mask[start : start + rows]
     more = rows - len(values)
     values = np.pad(np.where(mask[:, :, None], values, 0), ((0, more), (0, 0), (0, 0)))
-    found.append(np.asarray(call(
-        dict(parameters), values.astype(np.float32), np.pad(mask, ((0, more), (0, 0))))))
+    found.append(
+      np.asarray(
+        call(dict(parameters), values.astype(np.float32), np.pad(mask, ((0, more), (0, 0))))
+      )
+    )
   return np.concatenate(found, axis=-2)[..., :samples, :]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from painformer_jax.assessment.results.summary import Experiment
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.assessment.statistics.intervals import Comparison, compare
 from painformer_jax.assessment.statistics.metrics import Predictions
-from painformer_jax.assessment.results.summary import Experiment
 from painformer_jax.core.errors import InputError
 
 
@@ -37,20 +37,28 @@ class PairedTest:
 
   def record(self) -> dict[str, Any]:
     """As results.json keeps it."""
-    return {'experiment': self.experiment, 'reference': self.reference, 'run': self.run,
-            'samples': self.samples, **self.comparison.record()}
+    return {
+      'experiment': self.experiment,
+      'reference': self.reference,
+      'run': self.run,
+      'samples': self.samples,
+      **self.comparison.record(),
+    }
 
   def __str__(self) -> str:
     c, other = self.comparison, f'{self.reference}{f" of {self.run}" if self.run else ""}'
     difference = c.difference
-    return (f'{self.experiment} against {other}: {100 * difference.estimate:+.1f} points of '
-            f'accuracy ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}), p = '
-            f'{c.p_sign_flip:.3f}; better for {c.better}, worse for {c.worse} of '
-            f'{difference.subjects}, on {self.samples:,} samples')
+    return (
+      f'{self.experiment} against {other}: {100 * difference.estimate:+.1f} points of '
+      f'accuracy ({100 * difference.low:+.1f} to {100 * difference.high:+.1f}), p = '
+      f'{c.p_sign_flip:.3f}; better for {c.better}, worse for {c.worse} of '
+      f'{difference.subjects}, on {self.samples:,} samples'
+    )
 
 
-def compare_experiments(experiment: Experiment, reference: Experiment, *,
-                        run: str = '') -> PairedTest:
+def compare_experiments(
+  experiment: Experiment, reference: Experiment, *, run: str = ''
+) -> PairedTest:
   """Tests one experiment against another, on the samples that both tell of.
 
   Args:
@@ -66,16 +74,21 @@ def compare_experiments(experiment: Experiment, reference: Experiment, *,
     raise InputError(f'{pairs} tell other classes apart')
   names = np.intersect1d(experiment.runs[0].sample, reference.runs[0].sample)
   one, other = (_restricted(each, names) for each in (experiment, reference))
-  if any(not np.array_equal(getattr(one.runs[0], part), getattr(other.runs[0], part))
-         for part in ('label', 'subject')):
+  if any(
+    not np.array_equal(getattr(one.runs[0], part), getattr(other.runs[0], part))
+    for part in ('label', 'subject')
+  ):
     raise InputError(f'{pairs} give the same samples other labels or subjects')
   subjects = len(one.runs[0].subjects) if names.size else 0
   if subjects < 2:
     raise InputError(f'{pairs} have {subjects} subjects in common; a comparison needs two')
   return PairedTest(
-      experiment=experiment.name, reference=reference.name, run=run, samples=len(names),
-      comparison=compare(other.confusion_by_subject(), one.confusion_by_subject(),
-                         metrics.accuracy))
+    experiment=experiment.name,
+    reference=reference.name,
+    run=run,
+    samples=len(names),
+    comparison=compare(other.confusion_by_subject(), one.confusion_by_subject(), metrics.accuracy),
+  )
 
 
 def against_row(experiments: Sequence[Experiment], row: str) -> list[PairedTest]:
@@ -88,8 +101,11 @@ def against_row(experiments: Sequence[Experiment], row: str) -> list[PairedTest]
   tests = []
   for base in (e for e in experiments if row and e.settings.get('row') == row):
     for each in experiments:
-      if each is not base and (each.dataset, each.task) == (base.dataset, base.task) and (
-          _shared_subjects(each, base) > 1):
+      if (
+        each is not base
+        and (each.dataset, each.task) == (base.dataset, base.task)
+        and (_shared_subjects(each, base) > 1)
+      ):
         tests.append(compare_experiments(each, base))
   return tests
 
@@ -107,8 +123,10 @@ def against_run(experiments: Sequence[Experiment], folder: str | os.PathLike) ->
   others = {e.name: e for e in read_experiments(folder)}
   pairs = [(e, others[e.name]) for e in experiments if e.name in others]
   if not pairs:
-    raise InputError(f'{folder} has no experiment named like one here: {", ".join(others)} there, '
-                     f'{", ".join(e.name for e in experiments)} here')
+    raise InputError(
+      f'{folder} has no experiment named like one here: {", ".join(others)} there, '
+      f'{", ".join(e.name for e in experiments)} here'
+    )
   return [compare_experiments(one, other, run=str(folder)) for one, other in pairs]
 
 
@@ -126,8 +144,10 @@ def read_experiments(folder: str | os.PathLike) -> list[Experiment]:
     records = json.loads((folder / 'results.json').read_text())['experiments']
     with open(folder / 'predictions.csv', newline='') as file:
       rows = list(csv.DictReader(file))
-    return [_experiment(record, [row for row in rows if row['experiment'] == record['name']])
-            for record in records]
+    return [
+      _experiment(record, [row for row in rows if row['experiment'] == record['name']])
+      for record in records
+    ]
   except (OSError, ValueError, KeyError, TypeError, csv.Error, InputError) as error:
     raise InputError(f'the results in {folder} are damaged ({error})') from error
 
@@ -136,16 +156,25 @@ def _experiment(record, rows: Iterable[dict[str, str]]) -> Experiment:
   classes, by_run = tuple(record['classes']), {}
   for row in rows:
     by_run.setdefault(row['run'], []).append(row)
-  runs = tuple(Predictions(
+  runs = tuple(
+    Predictions(
       sample=np.array([row['sample'] for row in own]),
       subject=np.array([row['subject'] for row in own]),
       label=np.array([classes.index(row['label']) for row in own]),
-      probability=np.array([row['probabilities'].split() for row in own], np.float64))
-               for own in by_run.values())
-  return Experiment(runs=runs, classes=classes, settings=record['settings'],
-                    notes=tuple(record['notes']), **{
-                        name: record[name] for name in (
-                            'name', 'dataset', 'task', 'modality', 'method', 'protocol', 'unit')})
+      probability=np.array([row['probabilities'].split() for row in own], np.float64),
+    )
+    for own in by_run.values()
+  )
+  return Experiment(
+    runs=runs,
+    classes=classes,
+    settings=record['settings'],
+    notes=tuple(record['notes']),
+    **{
+      name: record[name]
+      for name in ('name', 'dataset', 'task', 'modality', 'method', 'protocol', 'unit')
+    },
+  )
 
 
 def _restricted(experiment: Experiment, names: np.ndarray) -> Experiment:
@@ -156,8 +185,14 @@ def _restricted(experiment: Experiment, names: np.ndarray) -> Experiment:
     rows = np.array([place[name] for name in names.tolist()], np.int64)
     if not rows.size:
       return experiment
-    runs.append(Predictions(sample=run.sample[rows], subject=run.subject[rows],
-                            label=run.label[rows], probability=run.probability[rows]))
+    runs.append(
+      Predictions(
+        sample=run.sample[rows],
+        subject=run.subject[rows],
+        label=run.label[rows],
+        probability=run.probability[rows],
+      )
+    )
   return dataclasses.replace(experiment, runs=tuple(runs))
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from painformer_jax.assessment.statistics.intervals import Interval
 from painformer_jax.assessment.results.literature import EVIDENCE, Row
+from painformer_jax.assessment.statistics.intervals import Interval
 
 if TYPE_CHECKING:
   from painformer_jax.assessment.results.summary import Summary
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 _SCORES = ('accuracy', 'macro accuracy', 'macro precision', 'macro F1')
 _COLUMNS = ('dataset', 'task', 'modality', 'method', 'protocol')
 _MARK = {'V': '', 'S': '*', 'M': '**'}
-_SPECIAL = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
-            '<': r'\textless{}', '>': r'\textgreater{}',
-            **{c: f'\\{c}' for c in '&%$#_{}'}}
+_SPECIAL = {
+  '\\': r'\textbackslash{}',
+  '~': r'\textasciitilde{}',
+  '^': r'\textasciicircum{}',
+  '<': r'\textless{}',
+  '>': r'\textgreater{}',
+  **{c: f'\\{c}' for c in '&%$#_{}'},
+}
 
 
 def to_csv(summaries: 'Sequence[Summary]', published: Sequence[Row]) -> str:
@@ -28,53 +33,102 @@ def to_csv(summaries: 'Sequence[Summary]', published: Sequence[Row]) -> str:
   """
   text = io.StringIO()
   writer = csv.writer(text, lineterminator='\n')
-  writer.writerow((
-      *_COLUMNS, *(f'{score}{end}' for score in _SCORES for end in ('', ' low', ' high')),
-      'calibration error', 'chance', 'seeds', 'subjects', 'samples', 'evidence', 'source'))
+  writer.writerow(
+    (
+      *_COLUMNS,
+      *(f'{score}{end}' for score in _SCORES for end in ('', ' low', ' high')),
+      'calibration error',
+      'chance',
+      'seeds',
+      'subjects',
+      'samples',
+      'evidence',
+      'source',
+    )
+  )
   for s in summaries:
     e = s.experiment
-    writer.writerow((
+    writer.writerow(
+      (
         *(getattr(e, c) for c in _COLUMNS),
-        *(_percent(v) for score in _SCORES for v in (
-            s.scores[score].estimate, s.scores[score].low, s.scores[score].high)),
-        _percent(s.calibration.error), _percent(s.chance), len(e.runs),
-        len(e.runs[0].subjects), len(e.runs[0].label), 'measured', 'this run'))
+        *(
+          _percent(v)
+          for score in _SCORES
+          for v in (s.scores[score].estimate, s.scores[score].low, s.scores[score].high)
+        ),
+        _percent(s.calibration.error),
+        _percent(s.chance),
+        len(e.runs),
+        len(e.runs[0].subjects),
+        len(e.runs[0].label),
+        'measured',
+        'this run',
+      )
+    )
   for row in published:
-    scores = [row.figure if (score, end) == (row.metric, '') else ''
-              for score in _SCORES for end in ('', ' low', ' high')]
-    writer.writerow((*(getattr(row, c) for c in _COLUMNS), *scores, '', '', '', '', '',
-                     EVIDENCE[row.evidence], row.source))
+    scores = [
+      row.figure if (score, end) == (row.metric, '') else ''
+      for score in _SCORES
+      for end in ('', ' low', ' high')
+    ]
+    writer.writerow(
+      (
+        *(getattr(row, c) for c in _COLUMNS),
+        *scores,
+        '',
+        '',
+        '',
+        '',
+        '',
+        EVIDENCE[row.evidence],
+        row.source,
+      )
+    )
   return text.getvalue()
 
 
 def to_latex(summaries: 'Sequence[Summary]', published: Sequence[Row]) -> str:
   """A booktabs table, ready for \\input; needs \\usepackage{booktabs}."""
   lines = [
-      '% Needs \\usepackage{booktabs}.', '\\begin{tabular}{lllllrrr}', '\\toprule',
-      'Dataset & Task & Modality & Method & Protocol & Accuracy & Macro acc. & '
-      'Macro F1 \\\\', '\\midrule']
+    '% Needs \\usepackage{booktabs}.',
+    '\\begin{tabular}{lllllrrr}',
+    '\\toprule',
+    'Dataset & Task & Modality & Method & Protocol & Accuracy & Macro acc. & Macro F1 \\\\',
+    '\\midrule',
+  ]
   for s in summaries:
     e = s.experiment
-    lines.append(' & '.join((
-        *(escape(getattr(e, c)) for c in _COLUMNS),
-        *(_with_interval(s.scores[score]) for score in
-          ('accuracy', 'macro accuracy', 'macro F1')))) + r' \\')
+    lines.append(
+      ' & '.join(
+        (
+          *(escape(getattr(e, c)) for c in _COLUMNS),
+          *(
+            _with_interval(s.scores[score]) for score in ('accuracy', 'macro accuracy', 'macro F1')
+          ),
+        )
+      )
+      + r' \\'
+    )
   if published:
     lines.append('\\midrule')
   for row in published:
-    values = [f'{row.figure}{_mark(row)}' if score == row.metric else '--'
-              for score in ('accuracy', 'macro accuracy', 'macro F1')]
-    lines.append(' & '.join((*(escape(getattr(row, c)) for c in _COLUMNS), *values))
-                 + r' \\')
+    values = [
+      f'{row.figure}{_mark(row)}' if score == row.metric else '--'
+      for score in ('accuracy', 'macro accuracy', 'macro F1')
+    ]
+    lines.append(' & '.join((*(escape(getattr(row, c)) for c in _COLUMNS), *values)) + r' \\')
   lines.append('\\bottomrule')
   notes = []
   if any(not math.isnan(s.scores['accuracy'].low) for s in summaries):
     notes.append('Percent, with 95\\,\\% intervals over subjects.')
-  notes += [f'\\textsuperscript{{{mark}}} {escape(EVIDENCE[evidence])}.'
-            for evidence, mark in _MARK.items()
-            if mark and any(row.evidence == evidence for row in published)]
-  notes += [escape(note) for note in dict.fromkeys(
-      note for s in summaries for note in s.experiment.notes)]
+  notes += [
+    f'\\textsuperscript{{{mark}}} {escape(EVIDENCE[evidence])}.'
+    for evidence, mark in _MARK.items()
+    if mark and any(row.evidence == evidence for row in published)
+  ]
+  notes += [
+    escape(note) for note in dict.fromkeys(note for s in summaries for note in s.experiment.notes)
+  ]
   lines += [f'\\multicolumn{{8}}{{l}}{{\\footnotesize {note}}} \\\\' for note in notes]
   return '\n'.join([*lines, '\\end{tabular}', ''])
 

@@ -70,8 +70,12 @@ class Comparison:
 
 
 def bootstrap(
-    counts: np.ndarray, score: Score = metrics.macro_accuracy, *,
-    resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0,
+  counts: np.ndarray,
+  score: Score = metrics.macro_accuracy,
+  *,
+  resamples: int = RESAMPLES,
+  level: float = 0.95,
+  seed: int = 0,
 ) -> Interval:
   """A score with its percentile interval over resampled subjects.
 
@@ -92,8 +96,13 @@ def bootstrap(
 
 
 def compare(
-    first: np.ndarray, second: np.ndarray, score: Score = metrics.macro_accuracy, *,
-    resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0,
+  first: np.ndarray,
+  second: np.ndarray,
+  score: Score = metrics.macro_accuracy,
+  *,
+  resamples: int = RESAMPLES,
+  level: float = 0.95,
+  seed: int = 0,
 ) -> Comparison:
   """Whether the second run is better than the first on the same subjects.
 
@@ -107,22 +116,27 @@ def compare(
   """
   first, second = _by_seed(first), _by_seed(second)
   if first.shape[1:] != second.shape[1:]:
-    raise InputError('runs can be compared on the same subjects and classes only: '
-                     f'{list(first.shape[1:])} against {list(second.shape[1:])}')
+    raise InputError(
+      'runs can be compared on the same subjects and classes only: '
+      f'{list(first.shape[1:])} against {list(second.shape[1:])}'
+    )
   draws = _draws(first.shape[1], resamples, seed)
   values = _resampled(second, score, draws) - _resampled(first, score, draws)
   estimate = float(score(second.sum(1)).mean() - score(first.sum(1)).mean())
   # Added one: with no resample on the other side, p is small, not zero.
   tail = min((values <= 0).sum(), (values >= 0).sum())
-  own = np.nan_to_num((metrics.accuracy(second).mean(0) - metrics.accuracy(first).mean(0)))
+  own = np.nan_to_num(metrics.accuracy(second).mean(0) - metrics.accuracy(first).mean(0))
   # Shares of equal meaning may differ in the last bit.
   own = np.where(np.abs(own) < 1e-12, 0, own)
   return Comparison(
-      difference=_interval(estimate, values, level, first.shape[1]),
-      p_bootstrap=float(min(1, 2 * (tail + 1) / (resamples + 1))),
-      p_sign_flip=sign_flip(own, flips=resamples, seed=seed),
-      p_wilcoxon=float(scipy.stats.wilcoxon(own).pvalue) if np.any(own) else 1.0,
-      better=int((own > 0).sum()), equal=int((own == 0).sum()), worse=int((own < 0).sum()))
+    difference=_interval(estimate, values, level, first.shape[1]),
+    p_bootstrap=float(min(1, 2 * (tail + 1) / (resamples + 1))),
+    p_sign_flip=sign_flip(own, flips=resamples, seed=seed),
+    p_wilcoxon=float(scipy.stats.wilcoxon(own).pvalue) if np.any(own) else 1.0,
+    better=int((own > 0).sum()),
+    equal=int((own == 0).sum()),
+    worse=int((own < 0).sum()),
+  )
 
 
 def sign_flip(differences: np.ndarray, *, flips: int = RESAMPLES, seed: int = 0) -> float:
@@ -162,15 +176,20 @@ def _by_seed(counts: np.ndarray) -> np.ndarray:
   counts = np.asarray(counts, np.float64)
   counts = counts[None] if counts.ndim == 3 else counts
   if counts.ndim != 4 or counts.shape[1] < 2:
-    raise InputError('an interval over subjects needs confusion matrices of two subjects '
-                     f'or more, not {list(counts.shape)}')
+    raise InputError(
+      'an interval over subjects needs confusion matrices of two subjects '
+      f'or more, not {list(counts.shape)}'
+    )
   return counts
 
 
 def _draws(subjects: int, resamples: int, seed: int) -> np.ndarray:
   """How often each subject is in each resample, [resamples, subjects]."""
-  return np.random.default_rng(seed).multinomial(
-      subjects, np.full(subjects, 1 / subjects), size=resamples).astype(np.float64)
+  return (
+    np.random.default_rng(seed)
+    .multinomial(subjects, np.full(subjects, 1 / subjects), size=resamples)
+    .astype(np.float64)
+  )
 
 
 def _resampled(counts: np.ndarray, score: Score, draws: np.ndarray) -> np.ndarray:
@@ -184,5 +203,6 @@ def _interval(estimate: float, values: np.ndarray, level: float, subjects: int) 
   if not 0 < level < 1:
     raise InputError(f'the level of an interval lies between 0 and 1, not {level}')
   low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-  return Interval(estimate=estimate, low=float(low), high=float(high), level=level,
-                  subjects=subjects)
+  return Interval(
+    estimate=estimate, low=float(low), high=float(high), level=level, subjects=subjects
+  )

@@ -32,21 +32,30 @@ class Predictions:
   probability: np.ndarray
 
   def __post_init__(self):
-    for name, kind in (('sample', str), ('subject', str), ('label', np.int64),
-                       ('probability', np.float64)):
+    for name, kind in (
+      ('sample', str),
+      ('subject', str),
+      ('label', np.int64),
+      ('probability', np.float64),
+    ):
       object.__setattr__(self, name, np.asarray(getattr(self, name), kind))
     n = len(self.label)
-    if self.probability.ndim != 2 or not n or any(
-        len(a) != n for a in (self.sample, self.subject, self.probability)):
-      raise InputError('predictions need as many samples, subjects, labels and rows of '
-                       f'probabilities, and one at least: {len(self.sample)}, '
-                       f'{len(self.subject)}, {n}, {list(self.probability.shape)}')
-    if not (np.all(self.probability >= 0)
-            and np.allclose(self.probability.sum(axis=1), 1, atol=1e-3)):
+    if (
+      self.probability.ndim != 2
+      or not n
+      or any(len(a) != n for a in (self.sample, self.subject, self.probability))
+    ):
+      raise InputError(
+        'predictions need as many samples, subjects, labels and rows of '
+        f'probabilities, and one at least: {len(self.sample)}, '
+        f'{len(self.subject)}, {n}, {list(self.probability.shape)}'
+      )
+    if not (
+      np.all(self.probability >= 0) and np.allclose(self.probability.sum(axis=1), 1, atol=1e-3)
+    ):
       raise InputError('probabilities must be 0 or more and add up to 1')
     if self.label.min() < 0 or self.label.max() >= self.classes:
-      raise InputError(f'labels must be 0 to {self.classes - 1}; leave samples without '
-                       'a label out')
+      raise InputError(f'labels must be 0 to {self.classes - 1}; leave samples without a label out')
     names, counts = np.unique(self.sample, return_counts=True)
     if counts.max() > 1:
       raise InputError(f'{names[counts.argmax()]} is predicted twice')
@@ -72,14 +81,22 @@ class Predictions:
 
   def confusion_by_subject(self) -> np.ndarray:
     """int64 [subjects, classes, classes], in the order of `subjects`."""
-    return np.stack([
+    return np.stack(
+      [
         confusion(self.label[own], self.predicted[own], classes=self.classes)
-        for person in self.subjects for own in [self.subject == person]])
+        for person in self.subjects
+        for own in [self.subject == person]
+      ]
+    )
 
 
 def gather(
-    folds: Sequence[Fold], logits: Sequence[np.ndarray], *, sample: np.ndarray,
-    subject: np.ndarray, label: np.ndarray,
+  folds: Sequence[Fold],
+  logits: Sequence[np.ndarray],
+  *,
+  sample: np.ndarray,
+  subject: np.ndarray,
+  label: np.ndarray,
 ) -> tuple[Predictions, ...]:
   """What all folds said of their test samples, together, one result a seed.
 
@@ -101,16 +118,21 @@ def gather(
   positions = positions[order]
   weights = np.exp(values - values.max(axis=-1, keepdims=True))
   return tuple(
-      Predictions(sample=np.asarray(sample)[positions],
-                  subject=np.asarray(subject)[positions],
-                  label=np.asarray(label)[positions], probability=probability)
-      for probability in weights / weights.sum(axis=-1, keepdims=True))
+    Predictions(
+      sample=np.asarray(sample)[positions],
+      subject=np.asarray(subject)[positions],
+      label=np.asarray(label)[positions],
+      probability=probability,
+    )
+    for probability in weights / weights.sum(axis=-1, keepdims=True)
+  )
 
 
 def confusion(label: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
   """Counts, int64 [classes, classes]: rows true, columns predicted."""
-  return np.bincount(np.asarray(label) * classes + np.asarray(predicted),
-                     minlength=classes * classes).reshape(classes, classes)
+  return np.bincount(
+    np.asarray(label) * classes + np.asarray(predicted), minlength=classes * classes
+  ).reshape(classes, classes)
 
 
 def accuracy(counts: np.ndarray) -> np.ndarray:
@@ -134,8 +156,9 @@ def macro_precision(counts: np.ndarray) -> np.ndarray:
   0 for a class that occurs and is never predicted; classes that neither occur nor
   are predicted are left out.
   """
-  return _mean(np.where(_occurs(counts), _ratio(
-      _diagonal(counts), counts.sum(-2), empty=0), np.nan))
+  return _mean(
+    np.where(_occurs(counts), _ratio(_diagonal(counts), counts.sum(-2), empty=0), np.nan)
+  )
 
 
 def macro_f1(counts: np.ndarray) -> np.ndarray:
@@ -143,16 +166,15 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
 
   Classes that neither occur nor are predicted are left out.
   """
-  return _mean(_ratio(2 * _diagonal(counts), counts.sum(-1) + counts.sum(-2),
-                      empty=np.nan))
+  return _mean(_ratio(2 * _diagonal(counts), counts.sum(-1) + counts.sum(-2), empty=np.nan))
 
 
 # The ones that tables show, by the name they have there.
 SCORES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
-    'accuracy': accuracy,
-    'macro accuracy': macro_accuracy,
-    'macro precision': macro_precision,
-    'macro F1': macro_f1,
+  'accuracy': accuracy,
+  'macro accuracy': macro_accuracy,
+  'macro precision': macro_precision,
+  'macro F1': macro_f1,
 }
 
 
@@ -181,16 +203,22 @@ class Calibration:
 
   def record(self) -> dict[str, Any]:
     """As JSON keeps it; nan becomes null."""
+
     def plain(values):
       return [None if np.isnan(v) else float(v) for v in values]
-    return {'expected_calibration_error': self.error, 'brier': self.brier,
-            'log_loss': self.log_loss, 'edges': self.edges.tolist(),
-            'count': self.count.tolist(), 'confidence': plain(self.confidence),
-            'accuracy': plain(self.accuracy)}
+
+    return {
+      'expected_calibration_error': self.error,
+      'brier': self.brier,
+      'log_loss': self.log_loss,
+      'edges': self.edges.tolist(),
+      'count': self.count.tolist(),
+      'confidence': plain(self.confidence),
+      'accuracy': plain(self.accuracy),
+    }
 
 
-def calibration(
-    label: np.ndarray, probability: np.ndarray, *, bins: int = 10) -> Calibration:
+def calibration(label: np.ndarray, probability: np.ndarray, *, bins: int = 10) -> Calibration:
   """Calibration in `bins` of equal width from 0 to 1.
 
   Args:
@@ -206,18 +234,22 @@ def calibration(
   place = np.clip(np.searchsorted(edges, confidence, side='left') - 1, 0, bins - 1)
   count = np.bincount(place, minlength=bins)
   mean_confidence = _ratio(
-      np.bincount(place, weights=confidence, minlength=bins), count, empty=np.nan)
-  mean_right = _ratio(
-      np.bincount(place, weights=right, minlength=bins), count, empty=np.nan)
+    np.bincount(place, weights=confidence, minlength=bins), count, empty=np.nan
+  )
+  mean_right = _ratio(np.bincount(place, weights=right, minlength=bins), count, empty=np.nan)
   truth = np.zeros_like(probability)
   truth[rows, label] = 1
   chosen = np.maximum(probability[rows, label], np.finfo(np.float64).tiny)
   distance = np.abs(mean_confidence - mean_right)
   return Calibration(
-      error=float(np.nansum(count * distance) / len(right)),
-      brier=float(((probability - truth)**2).sum(axis=1).mean()),
-      log_loss=float(-np.log(chosen).mean()), edges=edges, count=count,
-      confidence=mean_confidence, accuracy=mean_right)
+    error=float(np.nansum(count * distance) / len(right)),
+    brier=float(((probability - truth) ** 2).sum(axis=1).mean()),
+    log_loss=float(-np.log(chosen).mean()),
+    edges=edges,
+    count=count,
+    confidence=mean_confidence,
+    accuracy=mean_right,
+  )
 
 
 def _diagonal(counts: np.ndarray) -> np.ndarray:
@@ -230,8 +262,12 @@ def _occurs(counts: np.ndarray) -> np.ndarray:
 
 def _ratio(part: np.ndarray, whole: np.ndarray, *, empty: float) -> np.ndarray:
   part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-  return np.divide(part, whole, out=np.full(np.broadcast_shapes(
-      part.shape, whole.shape), float(empty)), where=whole > 0)
+  return np.divide(
+    part,
+    whole,
+    out=np.full(np.broadcast_shapes(part.shape, whole.shape), float(empty)),
+    where=whole > 0,
+  )
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

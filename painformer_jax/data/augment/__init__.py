@@ -7,8 +7,28 @@ the text form in `recipe`, what suits which kind of picture in `modalities`.
 """
 
 from painformer_jax.data.augment.ops import (
-    blur, brightness, contrast, crop_resized, flip, mask, noise, shift_scale)
+  blur,
+  brightness,
+  contrast,
+  crop_resized,
+  flip,
+  mask,
+  noise,
+  shift_scale,
+)
 from painformer_jax.data.augment.policies import POLICIES, Policy, apply_to_clip, policy
 
-__all__ = ['POLICIES', 'Policy', 'apply_to_clip', 'blur', 'brightness', 'contrast',
-           'crop_resized', 'flip', 'mask', 'noise', 'policy', 'shift_scale']
+__all__ = [
+  'POLICIES',
+  'Policy',
+  'apply_to_clip',
+  'blur',
+  'brightness',
+  'contrast',
+  'crop_resized',
+  'flip',
+  'mask',
+  'noise',
+  'policy',
+  'shift_scale',
+]

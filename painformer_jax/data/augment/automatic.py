@@ -48,8 +48,9 @@ class Space:
     """The operations that suit the modality."""
     return tuple(name for name in self.levels if name in modality.ops)
 
-  def apply(self, image: np.ndarray, modality: Modality, *, which: float, level: float,
-            sign: float) -> np.ndarray:
+  def apply(
+    self, image: np.ndarray, modality: Modality, *, which: float, level: float, sign: float
+  ) -> np.ndarray:
     """One operation: the one at `which` of the way through those that suit, at `level`
     of the way to the strongest, negative where `sign` is below a half; all in [0, 1]."""
     names = self.names(modality)
@@ -60,22 +61,32 @@ class Space:
 
 
 def _space(*, shear, pixels, degrees, factor, bits, identity=True) -> Space:
-  geometric = {'shear_x': shear, 'shear_y': shear, 'translate_x': pixels,
-               'translate_y': pixels, 'rotate': degrees}
+  geometric = {
+    'shear_x': shear,
+    'shear_y': shear,
+    'translate_x': pixels,
+    'translate_y': pixels,
+    'rotate': degrees,
+  }
   factors = ('brightness', 'colour', 'contrast', 'sharpness')
-  return Space({
+  return Space(
+    {
       **({'identity': None} if identity else {}),
       **{name: Levels(0, most, signed=True) for name, most in geometric.items()},
       **{name: Levels(0, factor, signed=True, base=1.0) for name in factors},
-      'posterize': Levels(*bits, whole=True), 'solarize': Levels(255, 0),
-      'autocontrast': None, 'equalize': None})
+      'posterize': Levels(*bits, whole=True),
+      'solarize': Levels(255, 0),
+      'autocontrast': None,
+      'equalize': None,
+    }
+  )
 
 
 TRIVIAL_WIDE = _space(shear=0.99, pixels=32, degrees=135, factor=0.99, bits=(8, 2))
-RAND = _space(shear=0.3, pixels=ops.REFERENCE_SIDE * 150 / 331, degrees=30, factor=0.9,
-              bits=(8, 4))
-AUGMIX = _space(shear=0.3, pixels=ops.REFERENCE_SIDE / 3, degrees=30, factor=0.9,
-                bits=(4, 0), identity=False)
+RAND = _space(shear=0.3, pixels=ops.REFERENCE_SIDE * 150 / 331, degrees=30, factor=0.9, bits=(8, 4))
+AUGMIX = _space(
+  shear=0.3, pixels=ops.REFERENCE_SIDE / 3, degrees=30, factor=0.9, bits=(4, 0), identity=False
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +98,8 @@ class TrivialAugmentWide:
   def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     which, level, sign = rng.random(3).tolist()
     return TRIVIAL_WIDE.apply(
-        image, self.modality, which=which, level=int(level * BINS) / (BINS - 1), sign=sign)
+      image, self.modality, which=which, level=int(level * BINS) / (BINS - 1), sign=sign
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,8 +117,9 @@ class RandAugment:
 
   def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for which, sign in rng.random((self.n, 2)).tolist():
-      image = RAND.apply(image, self.modality, which=which,
-                         level=self.magnitude / (BINS - 1), sign=sign)
+      image = RAND.apply(
+        image, self.modality, which=which, level=self.magnitude / (BINS - 1), sign=sign
+      )
     return image
 
 

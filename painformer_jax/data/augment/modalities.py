@@ -28,14 +28,15 @@ def _without(*names: str) -> tuple[str, ...]:
 
 # Where colour stands for a value (temperature, distance), it must keep its meaning;
 # stretching each channel by itself changes hues too.
-_PSEUDO_COLOUR = Modality(ops=_without(
-    'colour', 'solarize', 'posterize', 'equalize', 'invert', 'autocontrast'))
+_PSEUDO_COLOUR = Modality(
+  ops=_without('colour', 'solarize', 'posterize', 'equalize', 'invert', 'autocontrast')
+)
 
 # Time runs to the right: it may be shifted, not turned round or tilted. Black on white
 # and viridis both keep their meaning, and white paper does not turn black at an edge.
 _SPECTROGRAM = Modality(
-    ops=('identity', 'translate_x', 'brightness', 'contrast', 'sharpness'),
-    flip=False, fill=None)
+  ops=('identity', 'translate_x', 'brightness', 'contrast', 'sharpness'), flip=False, fill=None
+)
 # Up and down is an offset of the amplitude here, where it is a frequency above.
 _WAVEFORM = dataclasses.replace(_SPECTROGRAM, ops=(*_SPECTROGRAM.ops, 'translate_y'))
 
@@ -43,14 +44,14 @@ GENERAL = Modality(ops=ops.NAMES)
 
 # Modalities not named here are general images.
 MODALITIES: dict[str, Modality] = {
-    'thermal': _PSEUDO_COLOUR,
-    'depth': _PSEUDO_COLOUR,
-    'waveform': _WAVEFORM,
-    'fnirs': _WAVEFORM,
-    'spectrogram': _SPECTROGRAM,
-    # Waveforms or spectrograms: what suits both.
-    'ecg': _SPECTROGRAM,
-    'eeg': _SPECTROGRAM,
-    'emg': _SPECTROGRAM,
-    'gsr': _SPECTROGRAM,
+  'thermal': _PSEUDO_COLOUR,
+  'depth': _PSEUDO_COLOUR,
+  'waveform': _WAVEFORM,
+  'fnirs': _WAVEFORM,
+  'spectrogram': _SPECTROGRAM,
+  # Waveforms or spectrograms: what suits both.
+  'ecg': _SPECTROGRAM,
+  'eeg': _SPECTROGRAM,
+  'emg': _SPECTROGRAM,
+  'gsr': _SPECTROGRAM,
 }

@@ -48,14 +48,14 @@ def shear_y(image: np.ndarray, slope: float, *, fill: int | None = 0) -> np.ndar
 def translate_x(image: np.ndarray, pixels: int, *, fill: int | None = 0) -> np.ndarray:
   """Moves to the right by whole pixels, fewer than the image has; to the left below 0."""
   width = image.shape[1]
-  kept = image[:, max(0, -pixels):width - max(0, pixels)]
+  kept = image[:, max(0, -pixels) : width - max(0, pixels)]
   return _bordered(kept, left=max(0, pixels), right=max(0, -pixels), fill=fill)
 
 
 def translate_y(image: np.ndarray, pixels: int, *, fill: int | None = 0) -> np.ndarray:
   """Moves down by whole pixels, fewer than the image has; up below 0."""
   height = image.shape[0]
-  kept = image[max(0, -pixels):height - max(0, pixels)]
+  kept = image[max(0, -pixels) : height - max(0, pixels)]
   return _bordered(kept, top=max(0, pixels), bottom=max(0, -pixels), fill=fill)
 
 
@@ -64,32 +64,31 @@ def rotate(image: np.ndarray, degrees: float, *, fill: int | None = 0) -> np.nda
   x, y = image.shape[1] / 2, image.shape[0] / 2
   cos, sin = (round(f(-math.radians(degrees)), 15) for f in (math.cos, math.sin))
   return _affine(
-      image, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y), fill=fill)
+    image, (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y), fill=fill
+  )
 
 
-def crop_resized(
-    image: np.ndarray, *, top: int, left: int, height: int, width: int,
-) -> np.ndarray:
+def crop_resized(image: np.ndarray, *, top: int, left: int, height: int, width: int) -> np.ndarray:
   """Cuts a box out (pixels) and enlarges it to the image's size, bilinearly."""
-  box = image[top:top + height, left:left + width]
-  return cv2.resize(
-      box, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+  box = image[top : top + height, left : left + width]
+  return cv2.resize(box, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def shift_scale(
-    image: np.ndarray, *, shift: float, scale_x: float, scale_y: float,
-) -> np.ndarray:
+def shift_scale(image: np.ndarray, *, shift: float, scale_x: float, scale_y: float) -> np.ndarray:
   """Moves right by `shift` (a share of the width) and scales about the centre.
 
   Bilinear; edge pixels are repeated where nothing else is there.
   """
   height, width = image.shape[:2]
-  matrix = np.array([
+  matrix = np.array(
+    [
       [scale_x, 0, (width - 1) / 2 * (1 - scale_x) + shift * width],
-      [0, scale_y, (height - 1) / 2 * (1 - scale_y)]])
+      [0, scale_y, (height - 1) / 2 * (1 - scale_y)],
+    ]
+  )
   return cv2.warpAffine(
-      image, matrix, (width, height), flags=cv2.INTER_LINEAR,
-      borderMode=cv2.BORDER_REPLICATE)
+    image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+  )
 
 
 # Levels changed. Pillow blends with single precision and cuts fractions off.
@@ -152,8 +151,9 @@ def autocontrast(image: np.ndarray) -> np.ndarray:
 
 def equalize(image: np.ndarray) -> np.ndarray:
   """Spreads each channel's levels so that all are about equally frequent."""
-  counts = np.stack([
-      cv2.calcHist([image], [channel], None, [256], [0, 256])[:, 0] for channel in range(3)])
+  counts = np.stack(
+    [cv2.calcHist([image], [channel], None, [256], [0, 256])[:, 0] for channel in range(3)]
+  )
   counts = counts.astype(np.int64)
   below = np.cumsum(counts, axis=1) - counts
   highest = 255 - np.argmax(counts[:, ::-1] > 0, axis=1)
@@ -171,8 +171,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
   return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
-def noise(
-    image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
   """Adds Gaussian noise of `sigma` grey levels, the same to all channels."""
   # 256 quantiles of the normal distribution looked up by random bytes: several
   # times quicker than normal variates, and the tails end at 2.9 sigma.
@@ -180,8 +179,9 @@ def noise(
   drawn = rng.integers(0, 256, image.shape[:2], np.uint8)
   # What is added and what is taken away, each in bytes, which neither wrap around.
   more, less = (
-      cv2.cvtColor(cv2.LUT(drawn, np.clip(part, 0, 255).astype(np.uint8)), cv2.COLOR_GRAY2RGB)
-      for part in (levels, -levels))
+    cv2.cvtColor(cv2.LUT(drawn, np.clip(part, 0, 255).astype(np.uint8)), cv2.COLOR_GRAY2RGB)
+    for part in (levels, -levels)
+  )
   return cv2.subtract(cv2.add(image, more), less)
 
 
@@ -210,34 +210,35 @@ def _translated(function: Callable, axis: int) -> Callable:
     side = image.shape[axis]
     pixels = int(value * side / REFERENCE_SIDE)
     return function(image, max(1 - side, min(side - 1, pixels)), fill=fill)
+
   return apply
 
 
 # Take a value and a fill.
 GEOMETRIC: dict[str, Callable] = {
-    'shear_x': shear_x,
-    'shear_y': shear_y,
-    'translate_x': _translated(translate_x, 1),
-    'translate_y': _translated(translate_y, 0),
-    'rotate': rotate,
+  'shear_x': shear_x,
+  'shear_y': shear_y,
+  'translate_x': _translated(translate_x, 1),
+  'translate_y': _translated(translate_y, 0),
+  'rotate': rotate,
 }
 
 # Take a value.
 STRENGTH: dict[str, Callable] = {
-    'brightness': brightness,
-    'colour': colour,
-    'contrast': contrast,
-    'sharpness': sharpness,
-    'posterize': posterize,
-    'solarize': solarize,
+  'brightness': brightness,
+  'colour': colour,
+  'contrast': contrast,
+  'sharpness': sharpness,
+  'posterize': posterize,
+  'solarize': solarize,
 }
 
 # Take nothing but the image.
 PLAIN: dict[str, Callable] = {
-    'identity': lambda image: image,
-    'autocontrast': autocontrast,
-    'equalize': equalize,
-    'invert': invert,
+  'identity': lambda image: image,
+  'autocontrast': autocontrast,
+  'equalize': equalize,
+  'invert': invert,
 }
 
 NAMES = (*GEOMETRIC, *STRENGTH, *PLAIN)
@@ -278,12 +279,14 @@ def _affine(image: np.ndarray, matrix, *, fill: int | None) -> np.ndarray:
   places = x + y if d else y
   places &= ~0xFFFF
   pairs |= places
-  return cv2.remap(image, pairs.view(np.int16).reshape(height, width, 2), None,
-                   cv2.INTER_NEAREST, **_border(fill))
+  return cv2.remap(
+    image, pairs.view(np.int16).reshape(height, width, 2), None, cv2.INTER_NEAREST, **_border(fill)
+  )
 
 
-def _places(start: float, by_x: float, by_y: float, *, height: int,
-            width: int) -> tuple[np.ndarray, np.ndarray]:
+def _places(
+  start: float, by_x: float, by_y: float, *, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
   """Coordinates of all pixel centres in 1/65536, as a row and a column to be added."""
   columns, rows = np.arange(width, dtype=np.int32), np.arange(height, dtype=np.int32)[:, None]
   return columns * _fixed(by_x), rows * _fixed(by_y) + _fixed(start + by_x * 0.5 + by_y * 0.5)
@@ -296,8 +299,8 @@ def _fixed(value: float) -> int:
 def _bordered(image, *, top=0, bottom=0, left=0, right=0, fill):
   border = _border(fill)
   return cv2.copyMakeBorder(
-      image, top, bottom, left, right, border.pop('borderMode'),
-      value=border.get('borderValue'))
+    image, top, bottom, left, right, border.pop('borderMode'), value=border.get('borderValue')
+  )
 
 
 def _border(fill: int | None) -> dict:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.augment import ops
 from painformer_jax.data.augment.modalities import MODALITIES
 from painformer_jax.data.augment.recipe import OPERATIONS, Recipe, parse
-from painformer_jax.core.errors import InputError
 
 Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -36,8 +36,9 @@ def policy(spec: str, *, modality: str = 'image') -> Policy:
       near = difflib.get_close_matches(spec, [*names, *OPERATIONS], n=1)
       hint = f' (did you mean {near[0]}?)' if near else ''
       raise InputError(
-          f"no augmentation '{spec}'{hint}, only {', '.join(names)}, or operations with | "
-          f'between: {", ".join(sorted(OPERATIONS))}')
+        f"no augmentation '{spec}'{hint}, only {', '.join(names)}, or operations with | "
+        f'between: {", ".join(sorted(OPERATIONS))}'
+      )
     return parse(spec, modality=modality)
   found = POLICIES[spec]
   if modality not in MODALITIES:
@@ -46,8 +47,9 @@ def policy(spec: str, *, modality: str = 'image') -> Policy:
     return parse(found.text, modality=modality)
   if spec in _FLIP and not MODALITIES[modality].flip:
     raise InputError(
-        f"augmentation '{spec}' mirrors left and right, which is not for images of "
-        f"modality '{modality}': take 'signal', 'spectrogram' or 'biosignal'")
+      f"augmentation '{spec}' mirrors left and right, which is not for images of "
+      f"modality '{modality}': take 'signal', 'spectrogram' or 'biosignal'"
+    )
   return found
 
 
@@ -84,8 +86,12 @@ def _face(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   height = min(size, round(size * (area / aspect) ** 0.5))
   width = min(size, round(size * (area * aspect) ** 0.5))
   image = ops.crop_resized(
-      image, top=int(rng.integers(size - height + 1)),
-      left=int(rng.integers(size - width + 1)), height=height, width=width)
+    image,
+    top=int(rng.integers(size - height + 1)),
+    left=int(rng.integers(size - width + 1)),
+    height=height,
+    width=width,
+  )
   if rng.random() < 0.5:
     image = ops.flip(image)
   image = _brightness(image, rng.uniform(0.8, 1.2))
@@ -95,8 +101,11 @@ def _face(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _signal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   # Never flipped: time has a direction.
   image = ops.shift_scale(
-      image, shift=rng.uniform(-0.05, 0.05),
-      scale_x=rng.uniform(0.9, 1.1), scale_y=rng.uniform(0.9, 1.1))
+    image,
+    shift=rng.uniform(-0.05, 0.05),
+    scale_x=rng.uniform(0.9, 1.1),
+    scale_y=rng.uniform(0.9, 1.1),
+  )
   chance = rng.random()
   if chance < 0.25:
     return ops.blur(image, rng.uniform(0.3, 1.0))
@@ -111,13 +120,16 @@ def _spectrogram(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   # as a recorder's noise floor, decides alone.
   size = image.shape[0]
   image = ops.shift_scale(
-      image, shift=rng.uniform(-0.1, 0.1), scale_x=rng.uniform(0.9, 1.1), scale_y=1.0)
+    image, shift=rng.uniform(-0.1, 0.1), scale_x=rng.uniform(0.9, 1.1), scale_y=1.0
+  )
   image = _brightness(image, rng.uniform(0.8, 1.2))
   band, span = rng.integers(0, size // 4 + 1, 2)
-  image = ops.mask(image, top=int(rng.integers(size - band + 1)), left=0,
-                   height=int(band), width=size)
-  return ops.mask(image, top=0, left=int(rng.integers(size - span + 1)),
-                  height=size, width=int(span))
+  image = ops.mask(
+    image, top=int(rng.integers(size - band + 1)), left=0, height=int(band), width=size
+  )
+  return ops.mask(
+    image, top=0, left=int(rng.integers(size - span + 1)), height=size, width=int(span)
+  )
 
 
 def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -136,22 +148,24 @@ def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
 # centre crop 200, noise, masking of 3 or of 20 blocks of 32 × 32, the probability of
 # each drawn per image from a range. The order, the ranges and the noise's strength are
 # reconstructed: the paper's values are not public here.
-_PAPER = ('augmix@0-0.5|trivial_augment@0-0.5|centre_crop(200)@0-0.5|noise(8)@0-0.5|'
-          'mask_blocks(3,32)@0-0.5|mask_blocks(20,32)@0-0.2')
-_THERMAL = ('random_resized_crop(0.6)|flip@0.5|trivial_augment@0-0.5|noise(1,6)@0-0.5|'
-            'mask_blocks(3,32)@0-0.5')
-_BIOSIGNAL = ('shift_scale(0.05,0.1)|trivial_augment@0-0.5|noise(1,6)@0-0.5|'
-              'mask_blocks(3,32)@0-0.5')
+_PAPER = (
+  'augmix@0-0.5|trivial_augment@0-0.5|centre_crop(200)@0-0.5|noise(8)@0-0.5|'
+  'mask_blocks(3,32)@0-0.5|mask_blocks(20,32)@0-0.2'
+)
+_THERMAL = (
+  'random_resized_crop(0.6)|flip@0.5|trivial_augment@0-0.5|noise(1,6)@0-0.5|mask_blocks(3,32)@0-0.5'
+)
+_BIOSIGNAL = 'shift_scale(0.05,0.1)|trivial_augment@0-0.5|noise(1,6)@0-0.5|mask_blocks(3,32)@0-0.5'
 
 POLICIES: dict[str, Policy] = {
-    'none': _none,
-    'face': _face,
-    'signal': _signal,
-    'spectrogram': _spectrogram,
-    'paper': parse(_PAPER),
-    # These two keep to their own modality's rules where the task's has none.
-    'thermal': parse(_THERMAL, modality='thermal'),
-    'biosignal': parse(_BIOSIGNAL, modality='eeg'),
+  'none': _none,
+  'face': _face,
+  'signal': _signal,
+  'spectrogram': _spectrogram,
+  'paper': parse(_PAPER),
+  # These two keep to their own modality's rules where the task's has none.
+  'thermal': parse(_THERMAL, modality='thermal'),
+  'biosignal': parse(_BIOSIGNAL, modality='eeg'),
 }
 
 # Those of the policies in code that mirror left and right.

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.augment import automatic, ops
 from painformer_jax.data.augment.modalities import GENERAL, MODALITIES, Modality
-from painformer_jax.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,16 +96,19 @@ def parse(text: str, *, modality: str = 'image') -> Recipe:
         raise ValueError(f"is not for images of modality '{modality}'")
     except ValueError as error:
       raise InputError(
-          f'augmentation {text!r}: {part.strip()!r} {error} (operations: '
-          f'{", ".join(sorted(OPERATIONS))})') from None
+        f'augmentation {text!r}: {part.strip()!r} {error} (operations: '
+        f'{", ".join(sorted(OPERATIONS))})'
+      ) from None
     steps.append(step)
   return Recipe(text=text, modality=rules, steps=tuple(steps))
 
 
 _NUMBER = r'(?:\d+\.?\d*|\.\d+)'
 _STEP = re.compile(
-    rf'(?P<name>\w+)\s*(?:\((?P<values>[^()]*)\))?\s*'
-    rf'(?:@\s*(?P<low>{_NUMBER})\s*(?:-\s*(?P<high>{_NUMBER}))?)?', re.ASCII)
+  rf'(?P<name>\w+)\s*(?:\((?P<values>[^()]*)\))?\s*'
+  rf'(?:@\s*(?P<low>{_NUMBER})\s*(?:-\s*(?P<high>{_NUMBER}))?)?',
+  re.ASCII,
+)
 
 
 def _step(part: str) -> Step:
@@ -120,8 +123,9 @@ def _step(part: str) -> Step:
   if not low <= high <= 1:
     raise ValueError('has a probability that is not in [0, 1], or a range upside down')
   texts = found['values'].split(',') if (found['values'] or '').strip() else []
-  return Step(name=found['name'], low=low, high=high,
-              values=_values(OPERATIONS[found['name']], texts))
+  return Step(
+    name=found['name'], low=low, high=high, values=_values(OPERATIONS[found['name']], texts)
+  )
 
 
 def _values(operation: Operation, texts: list[str]) -> tuple[float, ...]:
@@ -137,7 +141,7 @@ def _values(operation: Operation, texts: list[str]) -> tuple[float, ...]:
   values = [_value(a, text) for a, text in zip(arguments, texts)]
   if operation.strength and values[0] > values[1]:
     raise ValueError('has a range upside down')
-  return tuple(values + [a.default for a in arguments[len(texts):]])
+  return tuple(values + [a.default for a in arguments[len(texts) :]])
 
 
 def _value(argument: Argument, text: str) -> float:
@@ -148,8 +152,9 @@ def _value(argument: Argument, text: str) -> float:
     value = int(value)
   if not argument.least <= value <= argument.most or (argument.whole and type(value) is float):
     kind = 'whole number' if argument.whole else 'number'
-    raise ValueError(f'needs a {kind} from {argument.least:g} to {argument.most:g} '
-                     f'for {argument.name}')
+    raise ValueError(
+      f'needs a {kind} from {argument.least:g} to {argument.most:g} for {argument.name}'
+    )
   return value
 
 
@@ -177,18 +182,27 @@ def _random_resized_crop(image, rng, modality, least, aspect):
   box_width = max(1, min(width, round(width * (area * aspect) ** 0.5)))
   top, left = rng.random(2)
   return ops.crop_resized(
-      image, top=int(top * (height - box_height + 1)), left=int(left * (width - box_width + 1)),
-      height=box_height, width=box_width)
+    image,
+    top=int(top * (height - box_height + 1)),
+    left=int(left * (width - box_width + 1)),
+    height=box_height,
+    width=box_width,
+  )
 
 
 def _centre_crop(image, rng, modality, pixels):
   del rng, modality
   height, width = image.shape[:2]
   box_height, box_width = (
-      max(1, round(side * pixels / ops.REFERENCE_SIDE)) for side in (height, width))
+    max(1, round(side * pixels / ops.REFERENCE_SIDE)) for side in (height, width)
+  )
   return ops.crop_resized(
-      image, top=(height - box_height) // 2, left=(width - box_width) // 2,
-      height=box_height, width=box_width)
+    image,
+    top=(height - box_height) // 2,
+    left=(width - box_width) // 2,
+    height=box_height,
+    width=box_width,
+  )
 
 
 def _shift_scale(image, rng, modality, shift, scale_x, scale_y):
@@ -222,58 +236,91 @@ def _automatic(policy: type) -> Callable:
 
   def apply(image, rng, modality, *values):
     return policy(modality=modality, **dict(zip(names, values)))(image, rng)
+
   return apply
 
 
 def _from_table(name: str, *argument) -> Operation:
   """An operation of `ops`, with the name and range of its strength if it has one."""
   if not argument:
-    return Operation(apply=lambda image, rng, modality: ops.apply(
-        name, image, 0.0, fill=modality.fill))
+    return Operation(
+      apply=lambda image, rng, modality: ops.apply(name, image, 0.0, fill=modality.fill)
+    )
   whole = name == 'posterize'
 
   def apply(image, rng, modality, low, high):
     value = int(rng.integers(low, high + 1)) if whole else rng.uniform(low, high)
     return ops.apply(name, image, value, fill=modality.fill)
+
   title, least, most = argument
-  return Operation(apply=apply, strength=True, arguments=(
-      Argument(name=title, least=least, most=most, whole=whole),))
+  return Operation(
+    apply=apply,
+    strength=True,
+    arguments=(Argument(name=title, least=least, most=most, whole=whole),),
+  )
 
 
 OPERATIONS: dict[str, Operation] = {
-    'flip': Operation(apply=_flip),
-    'random_resized_crop': Operation(apply=_random_resized_crop, arguments=(
-        Argument(name='least share of the area', least=0.01, most=1),
-        Argument(name='aspect', least=1, most=10, default=4 / 3))),
-    'centre_crop': Operation(apply=_centre_crop, arguments=(
-        Argument(name='pixels of 224', least=1, most=ops.REFERENCE_SIDE),)),
-    'shift_scale': Operation(apply=_shift_scale, arguments=(
-        Argument(name='shift', least=0, most=1),
-        Argument(name='scale_x', least=0, most=0.9, default=0.0),
-        Argument(name='scale_y', least=0, most=0.9, default=0.0))),
-    'trivial_augment': Operation(apply=_automatic(automatic.TrivialAugmentWide)),
-    'randaugment': Operation(apply=_automatic(automatic.RandAugment), arguments=(
-        Argument(name='operations', least=1, most=20, default=2, whole=True),
-        Argument(name='magnitude', least=0, most=automatic.BINS - 1, default=9, whole=True))),
-    'augmix': Operation(apply=_automatic(automatic.AugMix), arguments=(
-        Argument(name='severity', least=1, most=automatic.AUGMIX_BINS, default=3, whole=True),
-        Argument(name='width', least=1, most=20, default=3, whole=True),
-        Argument(name='depth', least=0, most=20, default=0, whole=True),
-        Argument(name='alpha', least=0.01, most=100, default=1.0))),
-    'noise': Operation(apply=_noise, strength=True, arguments=(
-        Argument(name='sigma', least=0, most=255),)),
-    'blur': Operation(apply=_blur, strength=True, arguments=(
-        Argument(name='sigma', least=0.01, most=100),)),
-    'mask_blocks': Operation(apply=_mask_blocks, arguments=(
-        Argument(name='count', least=1, most=1000, whole=True),
-        Argument(name='pixels of 224', least=1, most=ops.REFERENCE_SIDE))),
-    **{name: _from_table(name, 'slope', -2, 2) for name in ('shear_x', 'shear_y')},
-    **{name: _from_table(name, 'pixels of 224', -223, 223)
-       for name in ('translate_x', 'translate_y')},
-    'rotate': _from_table('rotate', 'degrees', -180, 180),
-    **{name: _from_table(name, 'factor', 0, 10)
-       for name in ('brightness', 'colour', 'contrast', 'sharpness')},
-    'posterize': _from_table('posterize', 'bits', 1, 8),
-    'solarize': _from_table('solarize', 'threshold', 0, 256),
-    **{name: _from_table(name) for name in ops.PLAIN},
+  'flip': Operation(apply=_flip),
+  'random_resized_crop': Operation(
+    apply=_random_resized_crop,
+    arguments=(
+      Argument(name='least share of the area', least=0.01, most=1),
+      Argument(name='aspect', least=1, most=10, default=4 / 3),
+    ),
+  ),
+  'centre_crop': Operation(
+    apply=_centre_crop,
+    arguments=(Argument(name='pixels of 224', least=1, most=ops.REFERENCE_SIDE),),
+  ),
+  'shift_scale': Operation(
+    apply=_shift_scale,
+    arguments=(
+      Argument(name='shift', least=0, most=1),
+      Argument(name='scale_x', least=0, most=0.9, default=0.0),
+      Argument(name='scale_y', least=0, most=0.9, default=0.0),
+    ),
+  ),
+  'trivial_augment': Operation(apply=_automatic(automatic.TrivialAugmentWide)),
+  'randaugment': Operation(
+    apply=_automatic(automatic.RandAugment),
+    arguments=(
+      Argument(name='operations', least=1, most=20, default=2, whole=True),
+      Argument(name='magnitude', least=0, most=automatic.BINS - 1, default=9, whole=True),
+    ),
+  ),
+  'augmix': Operation(
+    apply=_automatic(automatic.AugMix),
+    arguments=(
+      Argument(name='severity', least=1, most=automatic.AUGMIX_BINS, default=3, whole=True),
+      Argument(name='width', least=1, most=20, default=3, whole=True),
+      Argument(name='depth', least=0, most=20, default=0, whole=True),
+      Argument(name='alpha', least=0.01, most=100, default=1.0),
+    ),
+  ),
+  'noise': Operation(
+    apply=_noise, strength=True, arguments=(Argument(name='sigma', least=0, most=255),)
+  ),
+  'blur': Operation(
+    apply=_blur, strength=True, arguments=(Argument(name='sigma', least=0.01, most=100),)
+  ),
+  'mask_blocks': Operation(
+    apply=_mask_blocks,
+    arguments=(
+      Argument(name='count', least=1, most=1000, whole=True),
+      Argument(name='pixels of 224', least=1, most=ops.REFERENCE_SIDE),
+    ),
+  ),
+  **{name: _from_table(name, 'slope', -2, 2) for name in ('shear_x', 'shear_y')},
+  **{
+    name: _from_table(name, 'pixels of 224', -223, 223) for name in ('translate_x', 'translate_y')
+  },
+  'rotate': _from_table('rotate', 'degrees', -180, 180),
+  **{
+    name: _from_table(name, 'factor', 0, 10)
+    for name in ('brightness', 'colour', 'contrast', 'sharpness')
+  },
+  'posterize': _from_table('posterize', 'bits', 1, 8),
+  'solarize': _from_table('solarize', 'threshold', 0, 256),
+  **{name: _from_table(name) for name in ops.PLAIN},
 }

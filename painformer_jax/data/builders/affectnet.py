@@ -18,37 +18,58 @@ from pathlib import Path
 
 import numpy as np
 
-from painformer_jax.data.builders.image_files import (
-    ANY_SUFFIX, MAX_MISSING, Box, FileIndex, ImageReader, Missing, Report, StoredAs,
-    check_fraction, counted, find_child, key_of, require_folder, split_by, unreadable)
-from painformer_jax.data.builders.people import in_number_order
 from painformer_jax.core.delimited import Row, read_rows
-from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.builders.image_files import (
+  ANY_SUFFIX,
+  MAX_MISSING,
+  Box,
+  FileIndex,
+  ImageReader,
+  Missing,
+  Report,
+  StoredAs,
+  check_fraction,
+  counted,
+  find_child,
+  key_of,
+  require_folder,
+  split_by,
+  unreadable,
+)
+from painformer_jax.data.builders.people import in_number_order
+from painformer_jax.data.example import Item, TaskSource
 
-CLASSES = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust',
-           'anger', 'contempt')
+CLASSES = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger', 'contempt')
 # None, uncertain, no face.
 LEFT_OUT = (8, 9, 10)
 LICENCE = 'AffectNet: research only, by agreement with its authors'
 _LISTS = {'train': 'training.csv', 'test': 'validation.csv'}
-_COLUMNS = ('subDirectory_filePath', 'face_x', 'face_y', 'face_width', 'face_height',
-            'facial_landmarks', 'expression', 'valence', 'arousal')
-_PARTS = {'train': ('train_set', 'train'),
-          'test': ('val_set', 'validation', 'val', 'test')}
+_COLUMNS = (
+  'subDirectory_filePath',
+  'face_x',
+  'face_y',
+  'face_width',
+  'face_height',
+  'facial_landmarks',
+  'expression',
+  'valence',
+  'arousal',
+)
+_PARTS = {'train': ('train_set', 'train'), 'test': ('val_set', 'validation', 'val', 'test')}
 
 
 def affectnet_task(
-    source: str | Path,
-    name: str = 'affectnet',
-    *,
-    image_size: int = 224,
-    short_side: int = 0,
-    encoding: str = 'jpeg',
-    test_fraction: float = 0.02,
-    split_seed: int = 0,
-    max_missing: float = MAX_MISSING,
-    report: Report = print,
+  source: str | Path,
+  name: str = 'affectnet',
+  *,
+  image_size: int = 224,
+  short_side: int = 0,
+  encoding: str = 'jpeg',
+  test_fraction: float = 0.02,
+  split_seed: int = 0,
+  max_missing: float = MAX_MISSING,
+  report: Report = print,
 ) -> TaskSource:
   """Lists AffectNet's images with one of the eight expressions.
 
@@ -66,8 +87,7 @@ def affectnet_task(
     InputError: the folder is laid out in neither way, cannot be read, a list is
       malformed (names the row), or too much is missing.
   """
-  stored = StoredAs(
-      image_size=image_size, short_side=short_side, encoding=encoding)
+  stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
   source = require_folder(source)
   found = _Found(source=source, report=report, max_missing=max_missing)
@@ -84,24 +104,31 @@ def affectnet_task(
     how = "the dataset's validation images for testing"
   else:
     splits = split_by(
-        [item for of in splits.values() for item in of], key_of,
-        fraction=test_fraction, seed=split_seed)
-    how = (f'{test_fraction:g} of the images of each expression held out, by seed '
-           f'{split_seed} (reconstructed)')
+      [item for of in splits.values() for item in of],
+      key_of,
+      fraction=test_fraction,
+      seed=split_seed,
+    )
+    how = (
+      f'{test_fraction:g} of the images of each expression held out, by seed '
+      f'{split_seed} (reconstructed)'
+    )
   return TaskSource(
-      name=name,
-      classes=CLASSES,
-      modality='face',
-      description=(
-          'Which of 8 expressions, from photographs of faces found on the web '
-          f'(AffectNet, annotated by hand), {how}; people may be on both sides. '
-          f"{'Cut to the annotated face; images' if lists else 'Images'} are "
-          f'{stored}.'),
-      licence=LICENCE,
-      splits=splits,
-      read=ImageReader(root=str(source), stored=stored),
-      checked=True,
-      settings=str(stored))
+    name=name,
+    classes=CLASSES,
+    modality='face',
+    description=(
+      'Which of 8 expressions, from photographs of faces found on the web '
+      f'(AffectNet, annotated by hand), {how}; people may be on both sides. '
+      f'{"Cut to the annotated face; images" if lists else "Images"} are '
+      f'{stored}.'
+    ),
+    licence=LICENCE,
+    splits=splits,
+    read=ImageReader(root=str(source), stored=stored),
+    checked=True,
+    settings=str(stored),
+  )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -119,8 +146,7 @@ class _Found:
   _seen: set[str] = dataclasses.field(default_factory=set)
 
   def __post_init__(self):
-    self.missing = Missing(
-        what='AffectNet', folder=self.source, limit=self.max_missing)
+    self.missing = Missing(what='AffectNet', folder=self.source, limit=self.max_missing)
 
   def label(self, text: str, where: str) -> int | None:
     """The label of an expression, None where it is one that is left out."""
@@ -133,7 +159,7 @@ class _Found:
       self.other += 1
       return None
     if expression not in range(len(CLASSES)):
-      raise InputError(f"{where}: expression {text!r} is not a number from 0 to 10")
+      raise InputError(f'{where}: expression {text!r} is not a number from 0 to 10')
     return int(expression)
 
   def add(self, items: list[Item], item: Item) -> None:
@@ -146,9 +172,10 @@ class _Found:
 
   def close(self) -> None:
     for count, what in (
-        (self.other, 'left out: {} without one of the 8 expressions'),
-        (self.repeated, 'left out: {} listed before'),
-        (self.boxless, 'kept whole: {} without a valid face box')):
+      (self.other, 'left out: {} without one of the 8 expressions'),
+      (self.repeated, 'left out: {} listed before'),
+      (self.boxless, 'kept whole: {} without a valid face box'),
+    ):
       if count:
         self.report(what.format(counted(count, 'image')))
     self.missing.close(self.rows, self.report)
@@ -159,15 +186,16 @@ class _Found:
 def _find_lists(source: Path) -> dict[str, Path]:
   """Split -> CSV list of layout (a); empty where there is none."""
   folder = find_child(source, 'Manually_Annotated_file_lists') or source
-  return {split: path for split, file in _LISTS.items()
-          if (path := find_child(folder, file))}
+  return {split: path for split, file in _LISTS.items() if (path := find_child(folder, file))}
 
 
-def _read_lists(
-    source: Path, lists: dict[str, Path], found: _Found) -> dict[str, list[Item]]:
-  folder = find_child(
-      source, 'Manually_Annotated_Images', 'Manually_Annotated',
-      'Manually_Annotated_compressed') or source
+def _read_lists(source: Path, lists: dict[str, Path], found: _Found) -> dict[str, list[Item]]:
+  folder = (
+    find_child(
+      source, 'Manually_Annotated_Images', 'Manually_Annotated', 'Manually_Annotated_compressed'
+    )
+    or source
+  )
   folder = find_child(folder, 'Manually_Annotated_Images') or folder
   found.missing.folder = folder
   index = FileIndex(folder, suffixes=ANY_SUFFIX)
@@ -177,8 +205,8 @@ def _read_lists(
   for split in sorted(lists):
     items = splits.setdefault(split, [])
     for row in read_rows(
-        lists[split], required=('subDirectory_filePath', 'expression'),
-        header=_COLUMNS):
+      lists[split], required=('subDirectory_filePath', 'expression'), header=_COLUMNS
+    ):
       label = found.label(row['expression'], row.where)
       if label is None:
         continue
@@ -196,8 +224,7 @@ def _read_lists(
 def _box(row: Row) -> Box | None:
   """The row's face, None where it has no sensible one."""
   try:
-    x, y, width, height = (
-        float(row[f'face_{n}']) for n in ('x', 'y', 'width', 'height'))
+    x, y, width, height = (float(row[f'face_{n}']) for n in ('x', 'y', 'width', 'height'))
   except ValueError:
     return None
   if not all(map(math.isfinite, (x, y, width, height))) or width < 1 or height < 1:
@@ -206,20 +233,21 @@ def _box(row: Row) -> Box | None:
 
 
 def _read_annotations(source: Path, found: _Found) -> dict[str, list[Item]]:
-  parts = {split: folder for split, names in _PARTS.items()
-           if (folder := find_child(source, *names))}
+  parts = {
+    split: folder for split, names in _PARTS.items() if (folder := find_child(source, *names))
+  }
   if not parts and find_child(source, 'images'):
     parts = {'train': source}
   if not parts:
     raise InputError(
-        f'{source} is laid out in no way known of AffectNet: it needs '
-        'Manually_Annotated_file_lists/training.csv, or train_set/ and val_set/ '
-        'with images/ and annotations/')
+      f'{source} is laid out in no way known of AffectNet: it needs '
+      'Manually_Annotated_file_lists/training.csv, or train_set/ and val_set/ '
+      'with images/ and annotations/'
+    )
   splits = {}
   for split in sorted(parts):
     folder = parts[split]
-    images, annotations = (
-        find_child(folder, n) for n in ('images', 'annotations'))
+    images, annotations = (find_child(folder, n) for n in ('images', 'annotations'))
     if images is None or annotations is None:
       raise InputError(f'{folder} has no folder images/ or no annotations/')
     splits[split] = []

@@ -20,13 +20,18 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from painformer_jax.data.builders.shards import (
-    Shard, WrittenShard, finished_shard, read_ahead, write_shard, written)
-from painformer_jax.data.example import Item, TaskSource, listing_sha256
-from painformer_jax.data.prepared import (
-    UNFINISHED, PreparedTask, mounted, open_task, split_sha256)
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Meter
+from painformer_jax.data.builders.shards import (
+  Shard,
+  WrittenShard,
+  finished_shard,
+  read_ahead,
+  write_shard,
+  written,
+)
+from painformer_jax.data.example import Item, TaskSource, listing_sha256
+from painformer_jax.data.prepared import UNFINISHED, PreparedTask, mounted, open_task, split_sha256
 
 # Of the layout on disk, not of a task's content.
 VERSION = '1.1.0'
@@ -38,8 +43,12 @@ Progress = Callable[[str], None]
 
 
 def store(
-    task: TaskSource, data_dir: str | Path, *, progress: Progress = print,
-    max_unreadable: float = 0.0, threads: int | None = None,
+  task: TaskSource,
+  data_dir: str | Path,
+  *,
+  progress: Progress = print,
+  max_unreadable: float = 0.0,
+  threads: int | None = None,
 ) -> PreparedTask:
   """Writes a task to `data_dir`/<name>/<version>/, or finds it there.
 
@@ -69,8 +78,7 @@ def store(
     done = {s.name: finished_shard(s, work) for s in shards}
     kept = sum(w.records + len(w.skipped) for w in done.values() if w)
     if kept:
-      progress(f'{task.name}: goes on where an interrupted run stopped, '
-               f'{kept:,} images are stored')
+      progress(f'{task.name}: goes on where an interrupted run stopped, {kept:,} images are stored')
     total = sum(len(s.items) for s in shards)
     meter = Meter(total, progress, prefix=f'{task.name}: ', done=kept)
     allowance = Allowance(task, max_unreadable=max_unreadable, progress=progress)
@@ -79,11 +87,14 @@ def store(
         allowance.add(shard.split, len(found.skipped))
         continue
       done[shard.name] = write_shard(
-          shard, work, read_ahead(
-              shard.items, task.read, threads=threads or os.cpu_count() or 1,
-              checked=task.checked),
-          wrote=meter.add, skip=lambda item, reason, split=shard.split: (
-              allowance.skip(split, item, reason)))
+        shard,
+        work,
+        read_ahead(
+          shard.items, task.read, threads=threads or os.cpu_count() or 1, checked=task.checked
+        ),
+        wrote=meter.add,
+        skip=lambda item, reason, split=shard.split: allowance.skip(split, item, reason),
+      )
     finish(task, shards, done, work, progress=progress)
   return open_task(data_dir, task.name)
 
@@ -96,11 +107,11 @@ def check_settings(name: str, *, max_unreadable: float) -> None:
   """
   if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
     raise InputError(
-        f"'{name}' is no name for a task: use lower-case letters, digits "
-        'and _, starting with a letter')
+      f"'{name}' is no name for a task: use lower-case letters, digits "
+      'and _, starting with a letter'
+    )
   if not 0 <= max_unreadable < 1:
-    raise InputError(
-        f'the share of unreadable images, {max_unreadable}, is not in [0, 1)')
+    raise InputError(f'the share of unreadable images, {max_unreadable}, is not in [0, 1)')
 
 
 def plan_shards(task: TaskSource) -> list[Shard]:
@@ -115,16 +126,17 @@ def plan_shards(task: TaskSource) -> list[Shard]:
   for split, items in task.splits.items():
     count = math.ceil(len(items) / IMAGES_PER_SHARD)
     for index in range(count):
-      part = items[index * len(items) // count:(index + 1) * len(items) // count]
-      shards.append(Shard(
-          split=split, index=index, items=part,
-          listing=listing_sha256(part, settings=task.settings)))
+      part = items[index * len(items) // count : (index + 1) * len(items) // count]
+      shards.append(
+        Shard(
+          split=split, index=index, items=part, listing=listing_sha256(part, settings=task.settings)
+        )
+      )
   return shards
 
 
 @contextlib.contextmanager
-def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *,
-           progress: Progress):
+def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *, progress: Progress):
   """The folder to write a task's shards to; None if the task is stored already.
 
   Holds the task's lock. What is there of another listing or other settings is
@@ -155,8 +167,7 @@ def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *,
         os.replace(work, final)
 
 
-def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path,
-               progress: Progress) -> None:
+def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path, progress: Progress) -> None:
   """Makes the folder, or keeps what another run of the same task wrote."""
   known = {f'{s.name}.json': s for s in shards}
   if work.exists():
@@ -198,13 +209,20 @@ class Allowance:
       raise InputError(where)
     if self._count[split] > max(1, self._share * total):
       raise InputError(
-          f'more than {self._share:.2%} of the {total:,} images of the split are '
-          f'unreadable (--max-unreadable allows more), the last: {where}')
+        f'more than {self._share:.2%} of the {total:,} images of the split are '
+        f'unreadable (--max-unreadable allows more), the last: {where}'
+      )
     self._progress(f'skipped: {where}')
 
 
-def finish(task: TaskSource, shards: Sequence[Shard],
-           done: Mapping[str, WrittenShard], work: Path, *, progress: Progress) -> None:
+def finish(
+  task: TaskSource,
+  shards: Sequence[Shard],
+  done: Mapping[str, WrittenShard],
+  work: Path,
+  *,
+  progress: Progress,
+) -> None:
   """Gives finished shards their final names, and writes TFDS's metadata.
 
   Raises:
@@ -215,42 +233,54 @@ def finish(task: TaskSource, shards: Sequence[Shard],
   for shard in shards:
     if not done[shard.name].records:
       raise InputError(
-          f"task '{task.name}', split '{shard.split}': none of the {len(shard.items):,} "
-          f"images from '{shard.items[0].key}' on can be read")
+        f"task '{task.name}', split '{shard.split}': none of the {len(shard.items):,} "
+        f"images from '{shard.items[0].key}' on can be read"
+      )
   info = tfds.core.DatasetInfo(
-      builder=tfds.core.DatasetIdentity(
-          name=task.name, version=tfds.core.Version(VERSION),
-          data_dir=str(work), module_name=__name__),
+    builder=tfds.core.DatasetIdentity(
+      name=task.name, version=tfds.core.Version(VERSION), data_dir=str(work), module_name=__name__
+    ),
+    description=task.description,
+    license=task.licence,
+    metadata=tfds.core.MetadataDict(
+      modality=task.modality,
       description=task.description,
-      license=task.licence,
-      metadata=tfds.core.MetadataDict(
-          modality=task.modality, description=task.description,
-          licence=task.licence, settings=task.settings,
-          listing={s.name: s.listing for s in shards},
-          sha256={split: split_sha256([done[s.name].sha256 for s in of])
-                  for split, of in counts.items()}),
-      features=tfds.features.FeaturesDict({
-          'image': tfds.features.Image(shape=(None, None, 3)),
-          'label': tfds.features.ClassLabel(names=list(task.classes)),
-          'key': tfds.features.Text(),
-          'source': tfds.features.Text(),
-          'identity': tfds.features.Text(),
-      }))
+      licence=task.licence,
+      settings=task.settings,
+      listing={s.name: s.listing for s in shards},
+      sha256={
+        split: split_sha256([done[s.name].sha256 for s in of]) for split, of in counts.items()
+      },
+    ),
+    features=tfds.features.FeaturesDict(
+      {
+        'image': tfds.features.Image(shape=(None, None, 3)),
+        'label': tfds.features.ClassLabel(names=list(task.classes)),
+        'key': tfds.features.Text(),
+        'source': tfds.features.Text(),
+        'identity': tfds.features.Text(),
+      }
+    ),
+  )
   splits = []
   with written(work.parent):
     for left in work.glob('*.tmp'):
       left.unlink()
-    skipped = [f'{key}: {reason}' for s in shards
-               for key, reason in done[s.name].skipped.items()]
+    skipped = [f'{key}: {reason}' for s in shards for key, reason in done[s.name].skipped.items()]
     if skipped:
       (work / 'skipped.txt').write_text('\n'.join(skipped) + '\n')
     for split, of in counts.items():
       template = tfds.core.ShardedFileTemplate(
-          data_dir=str(work), dataset_name=task.name, split=split,
-          filetype_suffix='array_record')
-      splits.append(tfds.core.SplitInfo(
-          name=split, shard_lengths=[done[s.name].records for s in of],
-          num_bytes=sum(done[s.name].bytes for s in of), filename_template=template))
+        data_dir=str(work), dataset_name=task.name, split=split, filetype_suffix='array_record'
+      )
+      splits.append(
+        tfds.core.SplitInfo(
+          name=split,
+          shard_lengths=[done[s.name].records for s in of],
+          num_bytes=sum(done[s.name].bytes for s in of),
+          filename_template=template,
+        )
+      )
     info.set_file_format('array_record')
     info.set_splits(tfds.core.splits.SplitDict(splits))
     info.write_to_directory(str(work))
@@ -263,8 +293,9 @@ def finish(task: TaskSource, shards: Sequence[Shard],
   images = ' + '.join(f'{s.num_examples:,} {s.name}' for s in splits)
   size = sum(s.num_bytes for s in splits) / 1e6
   left_out = f', {len(skipped)} left out' if skipped else ''
-  progress(f'{task.name}: stored {images} images, {size:,.1f} MB, '
-           f'{len(task.classes):,} classes{left_out}')
+  progress(
+    f'{task.name}: stored {images} images, {size:,.1f} MB, {len(task.classes):,} classes{left_out}'
+  )
 
 
 def _check_declaration(task: TaskSource) -> None:
@@ -276,16 +307,16 @@ def _check_declaration(task: TaskSource) -> None:
     if not re.fullmatch(r'[a-z][a-z0-9_]*', split):
       raise InputError(f"task '{task.name}': '{split}' is no name for a split")
   if len(task.classes) < 2:
-    raise InputError(
-        f"task '{task.name}' has {len(task.classes)} class, needs 2 or more")
+    raise InputError(f"task '{task.name}' has {len(task.classes)} class, needs 2 or more")
   if len(set(task.classes)) < len(task.classes):
     raise InputError(f"task '{task.name}': a class name occurs twice")
   for name in task.classes:
     # TFDS keeps the names one a line, and strips them when it reads them.
     if not name or name != name.strip() or len(name.splitlines()) > 1:
       raise InputError(
-          f"task '{task.name}': {name!r} is no name for a class: it is empty, "
-          'has spaces around it or spans lines')
+        f"task '{task.name}': {name!r} is no name for a class: it is empty, "
+        'has spaces around it or spans lines'
+      )
 
 
 def _check_items(task: TaskSource) -> None:
@@ -296,30 +327,30 @@ def _check_items(task: TaskSource) -> None:
     for item in items:
       where = f"task '{task.name}', split '{split}', example '{item.key}'"
       if not 0 <= item.label < len(task.classes):
-        raise InputError(
-            f'{where}: label {item.label} is outside 0 to {len(task.classes) - 1}')
+        raise InputError(f'{where}: label {item.label} is outside 0 to {len(task.classes) - 1}')
       if item.key in keys:
         raise InputError(f'{where}: its key occurs twice in the task')
       keys.add(item.key)
 
 
-def _check_unchanged(
-    task: TaskSource, shards: Sequence[Shard], prepared: PreparedTask) -> None:
+def _check_unchanged(task: TaskSource, shards: Sequence[Shard], prepared: PreparedTask) -> None:
   """Raises InputError where what is stored is not what `task` says or lists."""
   differs = [
-      # Not the description: its words may be others in another release.
-      field for field in ('classes', 'modality', 'licence', 'settings')
-      if getattr(task, field) != getattr(prepared, field)]
+    # Not the description: its words may be others in another release.
+    field
+    for field in ('classes', 'modality', 'licence', 'settings')
+    if getattr(task, field) != getattr(prepared, field)
+  ]
   if set(task.splits) != set(prepared.sizes):
     differs.append('splits')
-  elif ('settings' not in differs
-        and {s.name: s.listing for s in shards} != dict(prepared.listing)):
+  elif 'settings' not in differs and {s.name: s.listing for s in shards} != dict(prepared.listing):
     differs.append('images')
   if differs:
     raise InputError(
-        f"{prepared.path} holds another '{task.name}' (it differs in: "
-        f"{', '.join(sorted(differs))}); delete it to store this one, or "
-        'use another data folder')
+      f"{prepared.path} holds another '{task.name}' (it differs in: "
+      f'{", ".join(sorted(differs))}); delete it to store this one, or '
+      'use another data folder'
+    )
 
 
 # What file systems without locks answer, such as Lustre mounted without `flock`.
@@ -335,13 +366,14 @@ def _only_writer(home: Path, name: str, progress: Progress):
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise InputError(
-          f"another process is storing task '{name}' in {home}") from error
+      raise InputError(f"another process is storing task '{name}' in {home}") from error
     except OSError as error:
       if error.errno not in _NO_LOCKS:
         raise InputError(
-            f'{home} cannot be written: {error.strerror}; choose another data folder'
+          f'{home} cannot be written: {error.strerror}; choose another data folder'
         ) from error
-      progress(f'{name}: {home} is on a file system without locks: see to it that no '
-               'other process stores the same task')
+      progress(
+        f'{name}: {home} is on a file system without locks: see to it that no '
+        'other process stores the same task'
+      )
     yield

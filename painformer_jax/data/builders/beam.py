@@ -10,21 +10,30 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from painformer_jax.data.builders.base import (
-    Allowance, Progress, finish, opened, plan_shards)
+from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.data.builders.base import Allowance, Progress, finish, opened, plan_shards
 from painformer_jax.data.builders.shards import (
-    Shard, finished_shard, read_ahead, write_shard, written)
+  Shard,
+  finished_shard,
+  read_ahead,
+  write_shard,
+  written,
+)
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import PreparedTask, open_task
-from painformer_jax.core.errors import InputError, import_extra
 
 # Below the folder that is written to: what each shard is to hold.
 _PLAN = 'plan'
 
 
 def store_with_beam(
-    task: TaskSource, data_dir: str | Path, *, options: Sequence[str] = (),
-    progress: Progress = print, max_unreadable: float = 0.0, threads: int = 1,
+  task: TaskSource,
+  data_dir: str | Path,
+  *,
+  options: Sequence[str] = (),
+  progress: Progress = print,
+  max_unreadable: float = 0.0,
+  threads: int = 1,
 ) -> PreparedTask:
   """`base.store`, by a Beam pipeline.
 
@@ -42,7 +51,8 @@ def store_with_beam(
   """
   beam = import_extra('apache_beam', extra='beam')
   pipeline_options = import_extra(
-      'apache_beam.options.pipeline_options', extra='beam').PipelineOptions
+    'apache_beam.options.pipeline_options', extra='beam'
+  ).PipelineOptions
   shards = plan_shards(task)
   with opened(task, shards, data_dir, progress=progress) as work:
     if work is None:
@@ -55,19 +65,20 @@ def store_with_beam(
     try:
       with beam.Pipeline(options=pipeline_options(list(options))) as pipeline:
         # Reshuffled, so that runners do not fuse all shards onto one worker.
-        (pipeline | beam.Create([s.name for s in todo]) | beam.Reshuffle()
-         | beam.Map(write))
+        (pipeline | beam.Create([s.name for s in todo]) | beam.Reshuffle() | beam.Map(write))
     except Exception as error:
       # Runners wrap what workers raise in exceptions of their own.
       raise InputError(
-          f"task '{task.name}': the pipeline failed: {_last_line(error)}; finished shards "
-          'are kept, the same command goes on') from error
+        f"task '{task.name}': the pipeline failed: {_last_line(error)}; finished shards "
+        'are kept, the same command goes on'
+      ) from error
     done = {s.name: finished_shard(s, work) for s in shards}
     absent = [name for name, result in done.items() if result is None]
     if absent:
       raise InputError(
-          f"task '{task.name}': {len(absent)} shards are not in {work}, the first "
-          f'{absent[0]}: do all workers see that folder under this name?')
+        f"task '{task.name}': {len(absent)} shards are not in {work}, the first "
+        f'{absent[0]}: do all workers see that folder under this name?'
+      )
     allowance = Allowance(task, max_unreadable=max_unreadable, progress=progress)
     for shard in shards:
       items = {item.key: item for item in shard.items}
@@ -92,15 +103,14 @@ def _write_plan(shards: Sequence[Shard], work: Path) -> None:
 
 
 def _writer(
-    work: Path, read: Callable[[Item], bytes], threads: int, *, checked: bool,
+  work: Path, read: Callable[[Item], bytes], threads: int, *, checked: bool
 ) -> Callable[[str], None]:
   """What workers do with a shard's name."""
 
   def write(name: str) -> None:
     shard = pickle.loads((work / _PLAN / f'{name}.pickle').read_bytes())
     if finished_shard(shard, work) is None:
-      write_shard(shard, work, read_ahead(
-          shard.items, read, threads=threads, checked=checked))
+      write_shard(shard, work, read_ahead(shard.items, read, threads=threads, checked=checked))
 
   return write
 

@@ -34,7 +34,7 @@ class Option:
 
   @property
   def flag(self) -> str:
-    return f"--{self.name.replace('_', '-')}"
+    return f'--{self.name.replace("_", "-")}'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,12 @@ class Reader:
     return getattr(importlib.import_module(f'{__package__}.{module}'), function)
 
   def build(
-      self, source: str | Path, *, name: str | None = None,
-      report: Callable[[str], None] = print, **options,
+    self,
+    source: str | Path,
+    *,
+    name: str | None = None,
+    report: Callable[[str], None] = print,
+    **options,
   ) -> TaskSource:
     """Lists the dataset below `source` as a task.
 
@@ -88,101 +92,158 @@ class Reader:
 
 
 _IMAGE_SIZE = Option(
-    name='image_size', type=int, default=224,
-    help='side of the stored square images, pixels')
+  name='image_size', type=int, default=224, help='side of the stored square images, pixels'
+)
 _SHORT_SIDE = Option(
-    name='short_side', type=int, default=0,
-    help='keep proportions and shrink the shorter side to so many pixels, never '
-    'enlarging; 0 squashes to --image-size')
+  name='short_side',
+  type=int,
+  default=0,
+  help='keep proportions and shrink the shorter side to so many pixels, never '
+  'enlarging; 0 squashes to --image-size',
+)
 _ENCODING = Option(
-    name='encoding', type=str, default='jpeg', choices=('jpeg', 'png'),
-    help='how images are stored: JPEG of quality 95, or PNG')
+  name='encoding',
+  type=str,
+  default='jpeg',
+  choices=('jpeg', 'png'),
+  help='how images are stored: JPEG of quality 95, or PNG',
+)
 _STORED = (_IMAGE_SIZE, _SHORT_SIDE, _ENCODING)
-_SEED = Option(
-    name='split_seed', type=int, default=0, help='of the choice of what is held out')
+_SEED = Option(name='split_seed', type=int, default=0, help='of the choice of what is held out')
 _MAX_MISSING = Option(
-    name='max_missing', type=float, default=0.01,
-    help='share of the listed files that may be missing')
+  name='max_missing', type=float, default=0.01, help='share of the listed files that may be missing'
+)
 
 
 def _fraction(default: float, of: str) -> Option:
-  return Option(name='test_fraction', type=float, default=default,
-                help=f'share of {of} held out for testing')
+  return Option(
+    name='test_fraction', type=float, default=default, help=f'share of {of} held out for testing'
+  )
 
 
 _SPEAKING = (
-    *_STORED,
-    Option(name='hold_out', type=str, default='command', choices=('command', 'trial'),
-           help='what is held out whole: a share of the utterances, or trial 2'),
-    _fraction(0.1, "each subject's utterances"), _SEED,
-    Option(name='frame_step', type=int, default=1,
-           help='take every so many-th frame of an utterance'))
+  *_STORED,
+  Option(
+    name='hold_out',
+    type=str,
+    default='command',
+    choices=('command', 'trial'),
+    help='what is held out whole: a share of the utterances, or trial 2',
+  ),
+  _fraction(0.1, "each subject's utterances"),
+  _SEED,
+  Option(
+    name='frame_step', type=int, default=1, help='take every so many-th frame of an utterance'
+  ),
+)
 
 READERS: dict[str, Reader] = {
-    'folder': Reader(
-        summary='SOURCE/{train,test}/CLASS/*.jpg or .png, or SOURCE/CLASS/* with a '
-        'part held out',
-        function='folder:folder_task', page='folder', task=None,
-        options=(
-            *_STORED, _fraction(0.2, 'each class (without train and test folders)'),
-            _SEED,
-            Option(name='modality', type=str, default='image',
-                   help='kind of input, such as face'),
-            Option(name='licence', type=str, default='not stated',
-                   help='terms of the images'))),
-    'vggface2': Reader(
-        summary='VGGFace2: SOURCE/{train,test}/n000001/0001_01.jpg',
-        function='vggface2:vggface2_task', page='vggface2', task='vggface2',
-        options=(*_STORED, _fraction(0.05, "each identity's images"), _SEED)),
-    'digiface': Reader(
-        summary='DigiFace-1M: SOURCE/IDENTITY/*.png, or one folder deeper',
-        function='digiface:digiface_task', page='digiface', task='digiface',
-        options=(*_STORED, _fraction(0.05, "each identity's images"), _SEED)),
-    'speakingfaces-rgb': Reader(
-        summary='SpeakingFaces, colour: SOURCE/{train,valid,test}_data/sub_N/trial_N/'
-        'rgb_image_cmd_aligned/*_3.png',
-        function='speakingfaces:speakingfaces_task', fixed={'stream': 'rgb'},
-        page='speakingfaces', task='speakingfaces_rgb', options=_SPEAKING),
-    'speakingfaces-thermal': Reader(
-        summary='SpeakingFaces, thermal: SOURCE/{train,valid,test}_data/sub_N/'
-        'trial_N/thr_image_cmd/*_1.png',
-        function='speakingfaces:speakingfaces_task', fixed={'stream': 'thermal'},
-        page='speakingfaces', task='speakingfaces_thermal', options=_SPEAKING),
-    'affectnet': Reader(
-        summary='AffectNet: SOURCE/Manually_Annotated_file_lists/*.csv, or '
-        'SOURCE/{train_set,val_set}/{images,annotations}',
-        function='affectnet:affectnet_task', page='affectnet', task='affectnet',
-        options=(
-            *_STORED, _fraction(0.02, 'each expression (without a validation part)'),
-            _SEED, _MAX_MISSING)),
-    'rafdb-basic': Reader(
-        summary='RAF-DB, 7 expressions: SOURCE/EmoLabel/list_patition_label.txt, '
-        'SOURCE/Image/aligned',
-        function='rafdb:rafdb_task', fixed={'part': 'basic'}, page='rafdb',
-        task='rafdb_basic', options=(*_STORED, _MAX_MISSING)),
-    'rafdb-compound': Reader(
-        summary='RAF-DB, 11 compound expressions, laid out as the basic ones',
-        function='rafdb:rafdb_task', fixed={'part': 'compound'}, page='rafdb',
-        task='rafdb_compound', options=(*_STORED, _MAX_MISSING)),
-    'manifest': Reader(
-        summary='images or signals that SOURCE, a .csv, .tsv or .parquet, lists',
-        function='manifest:manifest_task', page='manifest', task=None,
-        options=(
-            Option(name='representation', type=str, default='waveform',
-                   choices=('waveform', 'psd', 'angle', 'phase'),
-                   help='how signals are drawn'),
-            Option(name='segment', type=int, default=256,
-                   help="samples in a spectrogram's segment"),
-            Option(name='rate', type=float, default=0.0,
-                   help='Hz, for rows without a rate'),
-            Option(name='classes', type=str, default='',
-                   help='names in the order of the labels, separated by commas; '
-                   'else those found, sorted'),
-            *_STORED,
-            _fraction(0.2, 'identities or rows (without a column split)'), _SEED,
-            _MAX_MISSING,
-            Option(name='modality', type=str, default='',
-                   help='kind of input; empty for image, waveform or spectrogram'),
-            Option(name='licence', type=str, default='not stated',
-                   help='terms of the data'))),
+  'folder': Reader(
+    summary='SOURCE/{train,test}/CLASS/*.jpg or .png, or SOURCE/CLASS/* with a part held out',
+    function='folder:folder_task',
+    page='folder',
+    task=None,
+    options=(
+      *_STORED,
+      _fraction(0.2, 'each class (without train and test folders)'),
+      _SEED,
+      Option(name='modality', type=str, default='image', help='kind of input, such as face'),
+      Option(name='licence', type=str, default='not stated', help='terms of the images'),
+    ),
+  ),
+  'vggface2': Reader(
+    summary='VGGFace2: SOURCE/{train,test}/n000001/0001_01.jpg',
+    function='vggface2:vggface2_task',
+    page='vggface2',
+    task='vggface2',
+    options=(*_STORED, _fraction(0.05, "each identity's images"), _SEED),
+  ),
+  'digiface': Reader(
+    summary='DigiFace-1M: SOURCE/IDENTITY/*.png, or one folder deeper',
+    function='digiface:digiface_task',
+    page='digiface',
+    task='digiface',
+    options=(*_STORED, _fraction(0.05, "each identity's images"), _SEED),
+  ),
+  'speakingfaces-rgb': Reader(
+    summary='SpeakingFaces, colour: SOURCE/{train,valid,test}_data/sub_N/trial_N/'
+    'rgb_image_cmd_aligned/*_3.png',
+    function='speakingfaces:speakingfaces_task',
+    fixed={'stream': 'rgb'},
+    page='speakingfaces',
+    task='speakingfaces_rgb',
+    options=_SPEAKING,
+  ),
+  'speakingfaces-thermal': Reader(
+    summary='SpeakingFaces, thermal: SOURCE/{train,valid,test}_data/sub_N/'
+    'trial_N/thr_image_cmd/*_1.png',
+    function='speakingfaces:speakingfaces_task',
+    fixed={'stream': 'thermal'},
+    page='speakingfaces',
+    task='speakingfaces_thermal',
+    options=_SPEAKING,
+  ),
+  'affectnet': Reader(
+    summary='AffectNet: SOURCE/Manually_Annotated_file_lists/*.csv, or '
+    'SOURCE/{train_set,val_set}/{images,annotations}',
+    function='affectnet:affectnet_task',
+    page='affectnet',
+    task='affectnet',
+    options=(
+      *_STORED,
+      _fraction(0.02, 'each expression (without a validation part)'),
+      _SEED,
+      _MAX_MISSING,
+    ),
+  ),
+  'rafdb-basic': Reader(
+    summary='RAF-DB, 7 expressions: SOURCE/EmoLabel/list_patition_label.txt, SOURCE/Image/aligned',
+    function='rafdb:rafdb_task',
+    fixed={'part': 'basic'},
+    page='rafdb',
+    task='rafdb_basic',
+    options=(*_STORED, _MAX_MISSING),
+  ),
+  'rafdb-compound': Reader(
+    summary='RAF-DB, 11 compound expressions, laid out as the basic ones',
+    function='rafdb:rafdb_task',
+    fixed={'part': 'compound'},
+    page='rafdb',
+    task='rafdb_compound',
+    options=(*_STORED, _MAX_MISSING),
+  ),
+  'manifest': Reader(
+    summary='images or signals that SOURCE, a .csv, .tsv or .parquet, lists',
+    function='manifest:manifest_task',
+    page='manifest',
+    task=None,
+    options=(
+      Option(
+        name='representation',
+        type=str,
+        default='waveform',
+        choices=('waveform', 'psd', 'angle', 'phase'),
+        help='how signals are drawn',
+      ),
+      Option(name='segment', type=int, default=256, help="samples in a spectrogram's segment"),
+      Option(name='rate', type=float, default=0.0, help='Hz, for rows without a rate'),
+      Option(
+        name='classes',
+        type=str,
+        default='',
+        help='names in the order of the labels, separated by commas; else those found, sorted',
+      ),
+      *_STORED,
+      _fraction(0.2, 'identities or rows (without a column split)'),
+      _SEED,
+      _MAX_MISSING,
+      Option(
+        name='modality',
+        type=str,
+        default='',
+        help='kind of input; empty for image, waveform or spectrogram',
+      ),
+      Option(name='licence', type=str, default='not stated', help='terms of the data'),
+    ),
+  ),
 }

@@ -10,12 +10,19 @@ makes no split; a share of each identity's images is held out (reconstructed).
 import os
 from pathlib import Path
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders.image_files import (
-    Report, StoredAs, check_fraction, counted, list_files, named, require_folder,
-    unreadable)
+  Report,
+  StoredAs,
+  check_fraction,
+  counted,
+  list_files,
+  named,
+  require_folder,
+  unreadable,
+)
 from painformer_jax.data.builders.people import in_number_order, people_task
 from painformer_jax.data.example import TaskSource
-from painformer_jax.core.errors import InputError
 
 # What the names of the eight archives add up to.
 PEOPLE = 109_999
@@ -23,15 +30,15 @@ LICENCE = 'DigiFace-1M: non-commercial research (Microsoft)'
 
 
 def digiface_task(
-    source: str | Path,
-    name: str = 'digiface',
-    *,
-    image_size: int = 224,
-    short_side: int = 0,
-    encoding: str = 'jpeg',
-    test_fraction: float = 0.05,
-    split_seed: int = 0,
-    report: Report = print,
+  source: str | Path,
+  name: str = 'digiface',
+  *,
+  image_size: int = 224,
+  short_side: int = 0,
+  encoding: str = 'jpeg',
+  test_fraction: float = 0.05,
+  split_seed: int = 0,
+  report: Report = print,
 ) -> TaskSource:
   """Lists DigiFace-1M as one class per identity, named by its folder.
 
@@ -49,8 +56,7 @@ def digiface_task(
     InputError: the folder is not laid out so, cannot be read, or two folders
       have the same identity.
   """
-  stored = StoredAs(
-      image_size=image_size, short_side=short_side, encoding=encoding)
+  stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
   source = require_folder(source)
   try:
@@ -59,10 +65,19 @@ def digiface_task(
     raise unreadable(source, error) from error
   by_identity = _group(source, keys, report)
   return people_task(
-      by_identity, source=source, name=name, released=PEOPLE, order=in_number_order,
-      stored=stored, test_fraction=test_fraction, split_seed=split_seed,
-      what='rendered people (DigiFace-1M)',
-      remarks='; their accessories are on both sides', licence=LICENCE, report=report)
+    by_identity,
+    source=source,
+    name=name,
+    released=PEOPLE,
+    order=in_number_order,
+    stored=stored,
+    test_fraction=test_fraction,
+    split_seed=split_seed,
+    what='rendered people (DigiFace-1M)',
+    remarks='; their accessories are on both sides',
+    licence=LICENCE,
+    report=report,
+  )
 
 
 def _group(source: Path, keys: list[str], report: Report) -> dict[str, list[str]]:
@@ -76,14 +91,16 @@ def _group(source: Path, keys: list[str], report: Report) -> dict[str, list[str]
     identity = os.path.basename(folder)
     if folders.setdefault(identity, folder) != folder:
       raise InputError(
-          f"{source}: identity '{identity}' is in two folders, "
-          f'{folders[identity]} and {folder}; an identity of the release is in '
-          'one, so a part was unpacked twice or renamed: remove one')
+        f"{source}: identity '{identity}' is in two folders, "
+        f'{folders[identity]} and {folder}; an identity of the release is in '
+        'one, so a part was unpacked twice or renamed: remove one'
+      )
     by_identity.setdefault(identity, []).append(key)
   if loose:
-    report(f"left out: {counted(len(loose), 'image')} outside a folder: {named(loose)}")
+    report(f'left out: {counted(len(loose), "image")} outside a folder: {named(loose)}')
   if len(by_identity) < 2:
     raise InputError(
-        f'{source} has {len(by_identity)} folders with images; expected one for '
-        'each identity, such as 0/0.png')
+      f'{source} has {len(by_identity)} folders with images; expected one for '
+      'each identity, such as 0/0.png'
+    )
   return by_identity

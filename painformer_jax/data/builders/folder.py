@@ -4,29 +4,44 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from painformer_jax.data.builders.image_files import (
-    SUFFIXES, ImageReader, Report, StoredAs, check_fraction, counted, find_child, key_of,
-    list_files, list_folders, named, require_folder, split_by, unreadable)
-from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.builders.image_files import (
+  SUFFIXES,
+  ImageReader,
+  Report,
+  StoredAs,
+  check_fraction,
+  counted,
+  find_child,
+  key_of,
+  list_files,
+  list_folders,
+  named,
+  require_folder,
+  split_by,
+  unreadable,
+)
+from painformer_jax.data.example import Item, TaskSource
 
 # Folders that are splits rather than classes, in any case; of several, the first counts.
-_SPLITS = {'train': ('train', 'training'),
-           'test': ('test', 'testing', 'val', 'valid', 'validation')}
+_SPLITS = {
+  'train': ('train', 'training'),
+  'test': ('test', 'testing', 'val', 'valid', 'validation'),
+}
 
 
 def folder_task(
-    source: str | Path,
-    name: str,
-    *,
-    image_size: int = 224,
-    short_side: int = 0,
-    encoding: str = 'jpeg',
-    test_fraction: float = 0.2,
-    split_seed: int = 0,
-    modality: str = 'image',
-    licence: str = 'not stated',
-    report: Report = print,
+  source: str | Path,
+  name: str,
+  *,
+  image_size: int = 224,
+  short_side: int = 0,
+  encoding: str = 'jpeg',
+  test_fraction: float = 0.2,
+  split_seed: int = 0,
+  modality: str = 'image',
+  licence: str = 'not stated',
+  report: Report = print,
 ) -> TaskSource:
   """Reads SOURCE/{train,test}/<class>/... or SOURCE/<class>/... as a task.
 
@@ -50,66 +65,78 @@ def folder_task(
     InputError: the folder is not laid out so, it cannot be read, a name in it
       is not UTF-8.
   """
-  stored = StoredAs(
-      image_size=image_size, short_side=short_side, encoding=encoding)
+  stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
   source = require_folder(source)
   try:
     classes, splits, how = _read_layout(
-        source, test_fraction=test_fraction, split_seed=split_seed, report=report)
+      source, test_fraction=test_fraction, split_seed=split_seed, report=report
+    )
   except OSError as error:
     raise unreadable(source, error) from error
   return TaskSource(
-      name=name,
-      classes=tuple(classes),
-      modality=modality,
-      description=(
-          f'A folder of images in {len(classes)} classes: '
-          f"{len(splits['train'])} files for training, {len(splits['test'])} for "
-          f'testing, {how}. Images are {stored}.'),
-      licence=licence,
-      splits=splits,
-      read=ImageReader(root=str(source), stored=stored),
-      checked=True,
-      settings=str(stored))
+    name=name,
+    classes=tuple(classes),
+    modality=modality,
+    description=(
+      f'A folder of images in {len(classes)} classes: '
+      f'{len(splits["train"])} files for training, {len(splits["test"])} for '
+      f'testing, {how}. Images are {stored}.'
+    ),
+    licence=licence,
+    splits=splits,
+    read=ImageReader(root=str(source), stored=stored),
+    checked=True,
+    settings=str(stored),
+  )
 
 
 def _read_layout(
-    source: Path, *, test_fraction: float, split_seed: int, report: Report,
+  source: Path, *, test_fraction: float, split_seed: int, report: Report
 ) -> tuple[list[str], dict[str, list[Item]], str]:
   """Class names, each split's items, and how the splits were made."""
-  parts = {split: [p for name in names if (p := find_child(source, name)) and p.is_dir()]
-           for split, names in _SPLITS.items()}
+  parts = {
+    split: [p for name in names if (p := find_child(source, name)) and p.is_dir()]
+    for split, names in _SPLITS.items()
+  }
   if any(parts.values()):
     classes, splits = _split_folders(source, parts, report)
     return classes, splits, 'split as its folders are'
   classes = list_folders(source)
   if len(classes) < 2:
     raise InputError(
-        f'{source} has {len(classes)} folders, needs one for each of 2 or more '
-        'classes, or train/ and test/ with these inside')
+      f'{source} has {len(classes)} folders, needs one for each of 2 or more '
+      'classes, or train/ and test/ with these inside'
+    )
   splits = split_by(
-      _list_images(source, '', classes, classes, report), key_of, fraction=test_fraction,
-      seed=split_seed)
+    _list_images(source, '', classes, classes, report),
+    key_of,
+    fraction=test_fraction,
+    seed=split_seed,
+  )
   if not splits['test']:
     raise InputError(
-        f'each class of {source} has a single image, so that none can be held '
-        'out; add images, or train/ and test/ folders')
-  how = (f'{test_fraction:g} of the images of each class held out, by seed '
-         f'{split_seed}; images of one recording or person may be on both '
-         'sides')
+      f'each class of {source} has a single image, so that none can be held '
+      'out; add images, or train/ and test/ folders'
+    )
+  how = (
+    f'{test_fraction:g} of the images of each class held out, by seed '
+    f'{split_seed}; images of one recording or person may be on both '
+    'sides'
+  )
   return classes, splits, how
 
 
 def _split_folders(
-    source: Path, parts: Mapping[str, Sequence[Path]], report: Report,
+  source: Path, parts: Mapping[str, Sequence[Path]], report: Report
 ) -> tuple[list[str], dict[str, list[Item]]]:
   classes, folders = {}, {}
   for split, found in parts.items():
     if not found:
       raise InputError(
-          f'{source} has no folder {split}/ beside its other one; add it, or '
-          'name the other one as the source to have a part of it held out')
+        f'{source} has no folder {split}/ beside its other one; add it, or '
+        'name the other one as the source to have a part of it held out'
+      )
     folders[split] = found[0]
     classes[split] = list_folders(found[0])
     for other in found[1:]:
@@ -118,36 +145,40 @@ def _split_folders(
   unseen = sorted(set(classes['test']) - set(classes['train']))
   if unseen:
     raise InputError(
-        f"{test} has classes that {train.name}/ has not: {', '.join(unseen[:5])}"
-        f"{', ...' if len(unseen) > 5 else ''}; to train on {train.name}/ alone, name "
-        'it as the source to have a part of it held out')
+      f'{test} has classes that {train.name}/ has not: {", ".join(unseen[:5])}'
+      f'{", ..." if len(unseen) > 5 else ""}; to train on {train.name}/ alone, name '
+      'it as the source to have a part of it held out'
+    )
   if len(classes['train']) < 2:
     raise InputError(
-        f"{train} has {len(classes['train'])} folders, needs one for "
-        'each of 2 or more classes')
+      f'{train} has {len(classes["train"])} folders, needs one for each of 2 or more classes'
+    )
   return classes['train'], {
-      split: _list_images(source, f'{folders[split].name}/', classes['train'],
-                          classes[split], report)
-      for split in ('train', 'test')}
+    split: _list_images(source, f'{folders[split].name}/', classes['train'], classes[split], report)
+    for split in ('train', 'test')
+  }
 
 
 def _list_images(
-    source: Path, prefix: str, classes: Sequence[str], present: Sequence[str],
-    report: Report,
+  source: Path, prefix: str, classes: Sequence[str], present: Sequence[str], report: Report
 ) -> list[Item]:
   """Images of the class folders that are there, in a fixed order; the key is the path."""
-  loose = [name for name in sorted(os.listdir(source / prefix))
-           if name.lower().endswith(SUFFIXES) and not name.startswith('.')]
+  loose = [
+    name
+    for name in sorted(os.listdir(source / prefix))
+    if name.lower().endswith(SUFFIXES) and not name.startswith('.')
+  ]
   if loose:
-    report(f"left out: {counted(len(loose), 'image')} of {source / prefix} outside a "
-           f'class: {named(loose)}')
+    report(
+      f'left out: {counted(len(loose), "image")} of {source / prefix} outside a '
+      f'class: {named(loose)}'
+    )
   labels = {name: i for i, name in enumerate(classes)}
   items = []
   for name in present:
     folder = source / f'{prefix}{name}'
     found = list_files(folder)
     if not found:
-      raise InputError(
-          f'{folder} has no image (looked for {", ".join(SUFFIXES)})')
+      raise InputError(f'{folder} has no image (looked for {", ".join(SUFFIXES)})')
     items += [Item(key=f'{prefix}{name}/{path}', label=labels[name]) for path in found]
   return items

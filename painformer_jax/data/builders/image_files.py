@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.example import Item
-from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.images import squash
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -56,17 +56,19 @@ class StoredAs:
 
   def __post_init__(self):
     if self.encoding not in _ENCODERS:
-      raise InputError(f"no encoding '{self.encoding}', only "
-                       f"{' and '.join(_ENCODERS)}")
+      raise InputError(f"no encoding '{self.encoding}', only {' and '.join(_ENCODERS)}")
     if self.image_size < 1 or self.short_side < 0:
       raise InputError(
-          f'image size {self.image_size} and short side {self.short_side} must be '
-          'positive (a short side of 0 leaves it to the image size)')
+        f'image size {self.image_size} and short side {self.short_side} must be '
+        'positive (a short side of 0 leaves it to the image size)'
+      )
 
   def __str__(self) -> str:
-    size = (f'shrunk to {self.short_side} pixels on the shorter side'
-            if self.short_side else
-            f'squashed to {self.image_size} x {self.image_size} pixels')
+    size = (
+      f'shrunk to {self.short_side} pixels on the shorter side'
+      if self.short_side
+      else f'squashed to {self.image_size} x {self.image_size} pixels'
+    )
     kind = f'JPEG of quality {JPEG_QUALITY}' if self.encoding == 'jpeg' else 'PNG'
     return f'{size}, stored as {kind}'
 
@@ -86,8 +88,9 @@ class StoredAs:
     except cv2.error:
       done = False
     if not done:
-      raise ValueError(f'an image of {rgb.shape[1]} x {rgb.shape[0]} pixels cannot be '
-                       f'stored as {self.encoding}')
+      raise ValueError(
+        f'an image of {rgb.shape[1]} x {rgb.shape[0]} pixels cannot be stored as {self.encoding}'
+      )
     return encoded.tobytes()
 
 
@@ -120,8 +123,7 @@ class ImageReader:
     return self.stored.encode(image)
 
 
-def list_files(
-    folder: str | Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[str]:
+def list_files(folder: str | Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[str]:
   """Files at any depth below a folder, as sorted paths relative to it.
 
   Suffixes count in any case. Hidden files and folders are left out, links are
@@ -140,8 +142,7 @@ def list_files(
 def list_folders(folder: str | Path) -> list[str]:
   """Names of the folders in a folder, sorted, without hidden ones."""
   with os.scandir(folder) as entries:
-    return sorted(
-        e.name for e in entries if e.is_dir() and not e.name.startswith('.'))
+    return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith('.'))
 
 
 def find_child(folder: str | Path, *names: str) -> Path | None:
@@ -202,8 +203,7 @@ class Missing:
 
   def __post_init__(self):
     if not 0 <= self.limit <= 1:
-      raise InputError(
-          f'the share that may be missing, {self.limit}, is not from 0 to 1')
+      raise InputError(f'the share that may be missing, {self.limit}, is not from 0 to 1')
 
   def add(self, name: str) -> None:
     self.count += 1
@@ -214,12 +214,14 @@ class Missing:
     """Reports what is missing of `rows`; InputError where it is too much."""
     if not self.count:
       return
-    line = (f'{self.count:,} of {counted(rows, "file")} that {self.what} names are '
-            f'missing: {named(self.first, self.count)}')
+    line = (
+      f'{self.count:,} of {counted(rows, "file")} that {self.what} names are '
+      f'missing: {named(self.first, self.count)}'
+    )
     if self.count > max(1, self.limit * rows):
       raise InputError(
-          f'{line}; complete {self.folder}, or allow more (--max-missing, '
-          f'now {self.limit:g})')
+        f'{line}; complete {self.folder}, or allow more (--max-missing, now {self.limit:g})'
+      )
     report(f'left out: {line}')
 
 
@@ -243,10 +245,11 @@ def hold_out(units: Iterable[str], *, fraction: float, seed: int) -> frozenset[s
   At least one where there are two or more, never all. Which are picked depends
   on neither their order nor the machine.
   """
-  units = sorted(set(units), key=lambda unit: hashlib.blake2b(
-      f'{seed}/{unit}'.encode(), digest_size=8).digest())
+  units = sorted(
+    set(units), key=lambda unit: hashlib.blake2b(f'{seed}/{unit}'.encode(), digest_size=8).digest()
+  )
   count = min(max(1, round(fraction * len(units))), len(units) - 1)
-  return frozenset(units[:max(0, count)])
+  return frozenset(units[: max(0, count)])
 
 
 def check_fraction(fraction: float) -> None:
@@ -256,8 +259,7 @@ def check_fraction(fraction: float) -> None:
 
 
 def split_by(
-    items: Sequence[Item], unit: Callable[[Item], str], *, fraction: float,
-    seed: int,
+  items: Sequence[Item], unit: Callable[[Item], str], *, fraction: float, seed: int
 ) -> dict[str, list[Item]]:
   """Holds out units of each class; a unit's items stay together.
 
@@ -273,8 +275,7 @@ def split_by(
   units = {}
   for item in items:
     units.setdefault(item.label, set()).add(unit(item))
-  held = {label: hold_out(of, fraction=fraction, seed=seed)
-          for label, of in units.items()}
+  held = {label: hold_out(of, fraction=fraction, seed=seed) for label, of in units.items()}
   splits = {'train': [], 'test': []}
   for item in items:
     splits['test' if unit(item) in held[item.label] else 'train'].append(item)
@@ -296,12 +297,10 @@ def require_folder(source: str | Path) -> Path:
 
 def unreadable(source: str | Path, error: OSError) -> InputError:
   """What to raise where listing a dataset fails."""
-  return InputError(
-      f'{error.filename or source} cannot be read: {error.strerror or error}')
+  return InputError(f'{error.filename or source} cannot be read: {error.strerror or error}')
 
 
-def _collect(
-    root: str, below: str, suffixes: tuple[str, ...], found: list[str]) -> None:
+def _collect(root: str, below: str, suffixes: tuple[str, ...], found: list[str]) -> None:
   with os.scandir(f'{root}/{below}' if below else root) as entries:
     for entry in entries:
       name = entry.name
@@ -346,7 +345,7 @@ def _shrink(rgb: np.ndarray, short_side: int) -> np.ndarray:
 
 
 _ENCODERS = {
-    'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]),
-    # OpenCV's default of 1 makes drawn signals two to three times as large.
-    'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 3]),
+  'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]),
+  # OpenCV's default of 1 makes drawn signals two to three times as large.
+  'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 3]),
 }

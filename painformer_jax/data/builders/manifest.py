@@ -28,20 +28,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from painformer_jax.modalities import signal_files
-from painformer_jax.data.builders.image_files import (
-    MAX_MISSING, ImageReader, Missing, Report, StoredAs, check_fraction,
-    find_child, hold_out, key_of, named, split_by)
 from painformer_jax.core.delimited import Row, read_rows
-from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.builders.image_files import (
+  MAX_MISSING,
+  ImageReader,
+  Missing,
+  Report,
+  StoredAs,
+  check_fraction,
+  find_child,
+  hold_out,
+  key_of,
+  named,
+  split_by,
+)
+from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.modalities import signal_files
 
 Representation = Literal['waveform', 'psd', 'angle', 'phase']
 REPRESENTATIONS: tuple[str, ...] = get_args(Representation)
 _FILES = ('manifest.csv', 'manifest.tsv', 'manifest.parquet')
 _IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.pgm', '.ppm')
-_SPLITS = {'training': 'train', 'testing': 'test', 'val': 'validation',
-           'valid': 'validation', 'dev': 'validation'}
+_SPLITS = {
+  'training': 'train',
+  'testing': 'test',
+  'val': 'validation',
+  'valid': 'validation',
+  'dev': 'validation',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +84,7 @@ class SignalReader:
     """
     # Imports scipy.
     from painformer_jax.modalities import biosignal
+
     signal = signal_files.read_span(self.root, item.detail)
     size = {'height': self.stored.image_size, 'width': self.stored.image_size}
     try:
@@ -76,32 +92,33 @@ class SignalReader:
         image = biosignal.waveform_image(signal, biosignal.WaveformConfig(**size))
       else:
         image = biosignal.spectrogram_image(
-            signal, item.detail.rate,
-            biosignal.SpectrogramConfig(
-                segment=self.segment, overlap=self.segment // 2, **size),
-            kind=self.representation)
+          signal,
+          item.detail.rate,
+          biosignal.SpectrogramConfig(segment=self.segment, overlap=self.segment // 2, **size),
+          kind=self.representation,
+        )
     except InputError as error:
       raise ValueError(str(error)) from error
     return self.stored.encode(image)
 
 
 def manifest_task(
-    source: str | Path,
-    name: str,
-    *,
-    representation: Representation = 'waveform',
-    segment: int = 256,
-    rate: float = 0.0,
-    classes: str = '',
-    image_size: int = 224,
-    short_side: int = 0,
-    encoding: str = 'jpeg',
-    test_fraction: float = 0.2,
-    split_seed: int = 0,
-    max_missing: float = MAX_MISSING,
-    modality: str = '',
-    licence: str = 'not stated',
-    report: Report = print,
+  source: str | Path,
+  name: str,
+  *,
+  representation: Representation = 'waveform',
+  segment: int = 256,
+  rate: float = 0.0,
+  classes: str = '',
+  image_size: int = 224,
+  short_side: int = 0,
+  encoding: str = 'jpeg',
+  test_fraction: float = 0.2,
+  split_seed: int = 0,
+  max_missing: float = MAX_MISSING,
+  modality: str = '',
+  licence: str = 'not stated',
+  report: Report = print,
 ) -> TaskSource:
   """Lists what a table names.
 
@@ -130,44 +147,50 @@ def manifest_task(
       splits, too much is missing, or an option is out of range.
   """
   if representation not in REPRESENTATIONS:
-    raise InputError(f"no representation '{representation}', only "
-                     f"{', '.join(REPRESENTATIONS)}")
+    raise InputError(f"no representation '{representation}', only {', '.join(REPRESENTATIONS)}")
   if segment < 2 or not (rate >= 0 and math.isfinite(rate)):
-    raise InputError(f'a segment of {segment} samples or a rate of {rate} Hz '
-                     'cannot be')
+    raise InputError(f'a segment of {segment} samples or a rate of {rate} Hz cannot be')
   check_fraction(test_fraction)
   table = _find_table(source)
   given = tuple(c.strip() for c in classes.split(',')) if classes else ()
   listing = _read_table(
-      table, given, rate=rate, report=report,
-      missing=Missing(what=table.name, folder=table.parent, limit=max_missing))
-  splits, how = _split(
-      table, listing, test_fraction=test_fraction, split_seed=split_seed)
+    table,
+    given,
+    rate=rate,
+    report=report,
+    missing=Missing(what=table.name, folder=table.parent, limit=max_missing),
+  )
+  splits, how = _split(table, listing, test_fraction=test_fraction, split_seed=split_seed)
   if not listing.signals:
     representation = 'image'
   drawn = {'image': '', 'waveform': 'Drawn as waveforms. '}.get(
-      representation, f'Drawn as spectrograms ({representation}, segments of '
-      f'{segment} samples, half overlapping; reconstructed). ')
+    representation,
+    f'Drawn as spectrograms ({representation}, segments of '
+    f'{segment} samples, half overlapping; reconstructed). ',
+  )
   stored = StoredAs(
-      image_size=image_size, short_side=0 if listing.signals else short_side,
-      encoding=encoding)
+    image_size=image_size, short_side=0 if listing.signals else short_side, encoding=encoding
+  )
   root = str(table.parent)
   return TaskSource(
-      name=name,
-      classes=listing.classes,
-      modality=modality or (
-          representation if representation in ('image', 'waveform')
-          else 'spectrogram'),
-      description=(
-          f'{len(listing.items)} rows of {table.name} in {len(listing.classes)} '
-          f'classes, {how}. {drawn}Images are {stored}.'),
-      licence=licence,
-      splits=splits,
-      read=(SignalReader(root=root, stored=stored, representation=representation,
-                         segment=segment)
-            if listing.signals else ImageReader(root=root, stored=stored)),
-      checked=True,
-      settings=f'{drawn}{stored}')
+    name=name,
+    classes=listing.classes,
+    modality=modality
+    or (representation if representation in ('image', 'waveform') else 'spectrogram'),
+    description=(
+      f'{len(listing.items)} rows of {table.name} in {len(listing.classes)} '
+      f'classes, {how}. {drawn}Images are {stored}.'
+    ),
+    licence=licence,
+    splits=splits,
+    read=(
+      SignalReader(root=root, stored=stored, representation=representation, segment=segment)
+      if listing.signals
+      else ImageReader(root=root, stored=stored)
+    ),
+    checked=True,
+    settings=f'{drawn}{stored}',
+  )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -200,8 +223,7 @@ def _find_table(source: str | Path) -> Path:
 
 
 def _read_table(
-    table: Path, given: tuple[str, ...], *, rate: float, missing: Missing,
-    report: Report,
+  table: Path, given: tuple[str, ...], *, rate: float, missing: Missing, report: Report
 ) -> _Listing:
   found, labels = [], set()
   there, seen = {}, set()
@@ -213,8 +235,7 @@ def _read_table(
       signals = _lists_signals(row)
     label = row.required('label')
     if given and label not in given:
-      raise InputError(f"{row.where}: label '{label}' is not one of the classes "
-                       f"{', '.join(given)}")
+      raise InputError(f"{row.where}: label '{label}' is not one of the classes {', '.join(given)}")
     span = _span(row, rate) if signals else None
     file = span.file if signals else _image(row)
     key = str(span) if signals else file
@@ -228,26 +249,33 @@ def _read_table(
       missing.add(file)
       continue
     labels.add(label)
-    found.append(
-        (key, sys.intern(label), sys.intern(row['identity']), span, split))
+    found.append((key, sys.intern(label), sys.intern(row['identity']), span, split))
   if not rows:
     raise InputError(f'{table} has no row')
   missing.close(rows, report)
   classes = given or tuple(sorted(labels, key=_class_order(labels)))
   if len(classes) < 2:
-    raise InputError(f"{table} has one class, '{classes[0]}', needs 2 or more"
-                     if classes else f'{table} has no row whose file is there')
+    raise InputError(
+      f"{table} has one class, '{classes[0]}', needs 2 or more"
+      if classes
+      else f'{table} has no row whose file is there'
+    )
   unused = [c for c in given if c not in labels]
   if unused:
-    report(f"{table.name}: no row of {named(unused)}")
+    report(f'{table.name}: no row of {named(unused)}')
   numbers = {label: i for i, label in enumerate(classes)}
   if signals:
     # Each file is then parsed once, whatever the order of the rows.
     found.sort(key=lambda row: row[3].file)
   return _Listing(
-      classes=classes, signals=signals, splits=[row[4] for row in found],
-      items=[Item(key=key, label=numbers[label], identity=identity, detail=span)
-             for key, label, identity, span, _ in found])
+    classes=classes,
+    signals=signals,
+    splits=[row[4] for row in found],
+    items=[
+      Item(key=key, label=numbers[label], identity=identity, detail=span)
+      for key, label, identity, span, _ in found
+    ],
+  )
 
 
 def _lists_signals(row: Row) -> bool:
@@ -255,8 +283,9 @@ def _lists_signals(row: Row) -> bool:
   there = {'path', 'signal'} & row.values.keys()
   if len(there) != 1:
     raise InputError(
-        f"{row.where.rpartition(', row')[0]} must have one of the columns 'path' "
-        f"(images) and 'signal', not {'both' if there else 'neither'}")
+      f"{row.where.rpartition(', row')[0]} must have one of the columns 'path' "
+      f"(images) and 'signal', not {'both' if there else 'neither'}"
+    )
   return 'signal' in there
 
 
@@ -276,23 +305,30 @@ def _span(row: Row, rate: float) -> signal_files.Span:
   number = row.number('row')
   if not (rate > 0 and math.isfinite(rate)):
     raise InputError(
-        f"{row.where}: the rate is {rate:g} Hz; give a 'rate' above 0 in the row, "
-        'or one for all (--rate)')
+      f"{row.where}: the rate is {rate:g} Hz; give a 'rate' above 0 in the row, "
+      'or one for all (--rate)'
+    )
   if not (0 <= start < math.inf) or (stop is not None and not start < stop < math.inf):
-    raise InputError(f"{row.where}: the span from {row['start'] or 0} to "
-                     f"{row['stop'] or 'the end'} s is empty or begins before 0")
+    raise InputError(
+      f'{row.where}: the span from {row["start"] or 0} to '
+      f'{row["stop"] or "the end"} s is empty or begins before 0'
+    )
   if number is not None and (number < 0 or number != int(number)):
     raise InputError(f"{row.where}: 'row' is {row['row']!r}, not a whole number from 0")
   return signal_files.Span(
-      file=sys.intern(file), key=sys.intern(row['key']),
-      column=sys.intern(row['column']), row=None if number is None else int(number),
-      rate=rate, start=start, stop=stop)
+    file=sys.intern(file),
+    key=sys.intern(row['key']),
+    column=sys.intern(row['column']),
+    row=None if number is None else int(number),
+    rate=rate,
+    start=start,
+    stop=stop,
+  )
 
 
 def _check_suffix(row: Row, file: str, known: tuple[str, ...]) -> None:
   if not file.lower().endswith(known):
-    raise InputError(
-        f"{row.where}: '{file}' is not of a known type ({', '.join(known)})")
+    raise InputError(f"{row.where}: '{file}' is not of a known type ({', '.join(known)})")
 
 
 def _split_name(row: Row) -> str:
@@ -311,7 +347,7 @@ def _class_order(labels: set[str]) -> Callable[[str], int | str]:
 
 
 def _split(
-    table: Path, listing: _Listing, *, test_fraction: float, split_seed: int,
+  table: Path, listing: _Listing, *, test_fraction: float, split_seed: int
 ) -> tuple[dict[str, list[Item]], str]:
   """The items of each split, and how they were made."""
   if any(listing.splits):
@@ -319,8 +355,10 @@ def _split(
     for item, split in zip(listing.items, listing.splits):
       splits.setdefault(split, []).append(item)
     if 'train' not in splits:
-      raise InputError(f"{table} has no row of the split 'train' whose file is "
-                       f"there, only {', '.join(sorted(splits)) or 'none'}")
+      raise InputError(
+        f"{table} has no row of the split 'train' whose file is "
+        f'there, only {", ".join(sorted(splits)) or "none"}'
+      )
     _check_identities(table, splits)
     order = ['train', *sorted(set(splits) - {'train'})]
     return {s: splits[s] for s in order}, 'split as the table says'
@@ -328,19 +366,17 @@ def _split(
     splits = _by_identity(listing.items, test_fraction, split_seed)
     of = 'identities'
   else:
-    splits = split_by(
-        listing.items, key_of, fraction=test_fraction, seed=split_seed)
+    splits = split_by(listing.items, key_of, fraction=test_fraction, seed=split_seed)
     of = 'rows'
   if not splits['test']:
     raise InputError(
-        f'{table}: each class has a single one of its {of}, so that none can be '
-        "held out; add a column 'split'")
-  return splits, (f'{test_fraction:g} of the {of} of each class held out, by seed '
-                  f'{split_seed}')
+      f'{table}: each class has a single one of its {of}, so that none can be '
+      "held out; add a column 'split'"
+    )
+  return splits, (f'{test_fraction:g} of the {of} of each class held out, by seed {split_seed}')
 
 
-def _by_identity(
-    items: list[Item], fraction: float, seed: int) -> dict[str, list[Item]]:
+def _by_identity(items: list[Item], fraction: float, seed: int) -> dict[str, list[Item]]:
   """Holds out whole identities, by the class that each has most of."""
   counts = {}
   for item in items:
@@ -365,6 +401,7 @@ def _check_identities(table: Path, splits: dict[str, list[Item]]) -> None:
     for item in items:
       if item.identity and home.setdefault(item.identity, split) != split:
         raise InputError(
-            f"{table}: identity '{item.identity}' is in the splits "
-            f"{home[item.identity]} and {split}; what is tested would have been "
-            "trained on: mend the split, or leave the column 'identity' away")
+          f"{table}: identity '{item.identity}' is in the splits "
+          f'{home[item.identity]} and {split}; what is tested would have been '
+          "trained on: mend the split, or leave the column 'identity' away"
+        )

@@ -5,24 +5,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from painformer_jax.data.builders.image_files import (
-    ImageReader, Report, StoredAs, counted, key_of, split_by)
+  ImageReader,
+  Report,
+  StoredAs,
+  counted,
+  key_of,
+  split_by,
+)
 from painformer_jax.data.example import Item, TaskSource
 
 
 def people_task(
-    images: Mapping[str, Sequence[str]],
-    *,
-    source: Path,
-    name: str,
-    released: int,
-    order: Callable[[str], object],
-    stored: StoredAs,
-    test_fraction: float,
-    split_seed: int,
-    what: str,
-    remarks: str = '',
-    licence: str,
-    report: Report,
+  images: Mapping[str, Sequence[str]],
+  *,
+  source: Path,
+  name: str,
+  released: int,
+  order: Callable[[str], object],
+  stored: StoredAs,
+  test_fraction: float,
+  split_seed: int,
+  what: str,
+  remarks: str = '',
+  licence: str,
+  report: Report,
 ) -> TaskSource:
   """A closed-set task: a class a person, a share of whose images is held out.
 
@@ -42,23 +48,27 @@ def people_task(
   """
   classes = tuple(sorted(images, key=order))
   if len(classes) != released:
-    report(f"{name}: {counted(len(classes), 'identity')} found; the release has "
-           f'{released:,}')
-  items = [Item(key=key, label=label) for label, person in enumerate(classes)
-           for key in sorted(images[person], key=order)]
+    report(f'{name}: {counted(len(classes), "identity")} found; the release has {released:,}')
+  items = [
+    Item(key=key, label=label)
+    for label, person in enumerate(classes)
+    for key in sorted(images[person], key=order)
+  ]
   return TaskSource(
-      name=name,
-      classes=classes,
-      modality='face',
-      description=(
-          f'Which of {len(classes)} {what}. Closed set: the same people in both splits; '
-          f'{test_fraction:g} of the images of each, one at least, held out, by seed '
-          f'{split_seed} (reconstructed){remarks}. Images are {stored}.'),
-      licence=licence,
-      splits=split_by(items, key_of, fraction=test_fraction, seed=split_seed),
-      read=ImageReader(root=str(source), stored=stored),
-      checked=True,
-      settings=str(stored))
+    name=name,
+    classes=classes,
+    modality='face',
+    description=(
+      f'Which of {len(classes)} {what}. Closed set: the same people in both splits; '
+      f'{test_fraction:g} of the images of each, one at least, held out, by seed '
+      f'{split_seed} (reconstructed){remarks}. Images are {stored}.'
+    ),
+    licence=licence,
+    splits=split_by(items, key_of, fraction=test_fraction, seed=split_seed),
+    read=ImageReader(root=str(source), stored=stored),
+    checked=True,
+    settings=str(stored),
+  )
 
 
 def in_number_order(path: str) -> tuple:

@@ -11,17 +11,35 @@ count from 1. Images whose names begin with test_ are the test split.
 from pathlib import Path
 from typing import Literal
 
-from painformer_jax.data.builders.image_files import (
-    ANY_SUFFIX, MAX_MISSING, FileIndex, ImageReader, Missing, Report, StoredAs, find_child,
-    require_folder, unreadable)
-from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.builders.image_files import (
+  ANY_SUFFIX,
+  MAX_MISSING,
+  FileIndex,
+  ImageReader,
+  Missing,
+  Report,
+  StoredAs,
+  find_child,
+  require_folder,
+  unreadable,
+)
+from painformer_jax.data.example import Item, TaskSource
 
 BASIC = ('surprise', 'fear', 'disgust', 'happiness', 'sadness', 'anger', 'neutral')
 COMPOUND = (
-    'happily surprised', 'happily disgusted', 'sadly fearful', 'sadly angry',
-    'sadly surprised', 'sadly disgusted', 'fearfully angry', 'fearfully surprised',
-    'angrily surprised', 'angrily disgusted', 'disgustedly surprised')
+  'happily surprised',
+  'happily disgusted',
+  'sadly fearful',
+  'sadly angry',
+  'sadly surprised',
+  'sadly disgusted',
+  'fearfully angry',
+  'fearfully surprised',
+  'angrily surprised',
+  'angrily disgusted',
+  'disgustedly surprised',
+)
 # In the order of the labels, from label 1 on.
 CLASSES = {'basic': BASIC, 'compound': COMPOUND}
 LICENCE = 'RAF-DB: non-commercial research, by agreement with its authors'
@@ -29,15 +47,15 @@ _LISTS = ('list_patition_label.txt', 'list_partition_label.txt')
 
 
 def rafdb_task(
-    source: str | Path,
-    name: str,
-    *,
-    part: Literal['basic', 'compound'],
-    image_size: int = 224,
-    short_side: int = 0,
-    encoding: str = 'jpeg',
-    max_missing: float = MAX_MISSING,
-    report: Report = print,
+  source: str | Path,
+  name: str,
+  *,
+  part: Literal['basic', 'compound'],
+  image_size: int = 224,
+  short_side: int = 0,
+  encoding: str = 'jpeg',
+  max_missing: float = MAX_MISSING,
+  report: Report = print,
 ) -> TaskSource:
   """Lists the aligned faces of one part of RAF-DB.
 
@@ -53,8 +71,7 @@ def rafdb_task(
     InputError: the folder is not laid out so, cannot be read, holds the other
       part, a line of the list is malformed (names it), or too much is missing.
   """
-  stored = StoredAs(
-      image_size=image_size, short_side=short_side, encoding=encoding)
+  stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   source, classes = require_folder(source), CLASSES[part]
   try:
     splits = _read_part(source, part, classes, max_missing, report)
@@ -63,23 +80,24 @@ def rafdb_task(
   except UnicodeDecodeError as error:
     raise InputError(f'{source}: its list of labels is no text ({error})') from error
   return TaskSource(
-      name=name,
-      classes=classes,
-      modality='face',
-      description=(
-          f'Which of {len(classes)} {part} expressions, from aligned photographs '
-          "of faces found on the web (RAF-DB), split as in the release. Images "
-          f'are {stored}.'),
-      licence=LICENCE,
-      splits=splits,
-      read=ImageReader(root=str(source), stored=stored),
-      checked=True,
-      settings=str(stored))
+    name=name,
+    classes=classes,
+    modality='face',
+    description=(
+      f'Which of {len(classes)} {part} expressions, from aligned photographs '
+      'of faces found on the web (RAF-DB), split as in the release. Images '
+      f'are {stored}.'
+    ),
+    licence=LICENCE,
+    splits=splits,
+    read=ImageReader(root=str(source), stored=stored),
+    checked=True,
+    settings=str(stored),
+  )
 
 
 def _read_part(
-    source: Path, part: str, classes: tuple[str, ...], max_missing: float,
-    report: Report,
+  source: Path, part: str, classes: tuple[str, ...], max_missing: float, report: Report
 ) -> dict[str, list[Item]]:
   home = _home(source, part)
   listing = find_child(find_child(home, 'EmoLabel'), *_LISTS)
@@ -91,8 +109,7 @@ def _read_part(
   missing = Missing(what=listing.name, folder=images, limit=max_missing)
   splits = {'train': [], 'test': []}
   seen, labels, rows = {}, set(), 0
-  for number, line in enumerate(
-      listing.read_text(encoding='utf-8-sig').splitlines(), start=1):
+  for number, line in enumerate(listing.read_text(encoding='utf-8-sig').splitlines(), start=1):
     fields = line.split()
     if not fields:
       continue
@@ -105,8 +122,7 @@ def _read_part(
     seen[file] = number
     split = file.partition('_')[0].lower()
     if split not in splits:
-      raise InputError(
-          f"{where}: {file} begins with neither 'train_' nor 'test_'")
+      raise InputError(f"{where}: {file} begins with neither 'train_' nor 'test_'")
     stem, _, suffix = file.rpartition('.')
     path = index.find(f'{stem}_aligned.{suffix}') or index.find(file)
     if path is None:
@@ -115,8 +131,9 @@ def _read_part(
     splits[split].append(Item(key=f'{prefix}/{path}', label=label))
   if part == 'compound' and labels and max(labels) < len(BASIC):
     raise InputError(
-        f'{listing} has no label above {len(BASIC)}: these are the basic '
-        'expressions, prepare them with rafdb-basic')
+      f'{listing} has no label above {len(BASIC)}: these are the basic '
+      'expressions, prepare them with rafdb-basic'
+    )
   missing.close(rows, report)
   for split, items in splits.items():
     if not items:
@@ -130,21 +147,19 @@ def _home(source: Path, part: str) -> Path:
     labels = folder and find_child(folder, 'EmoLabel')
     if labels and find_child(labels, *_LISTS):
       return folder
-  raise InputError(
-      f'{source} has no EmoLabel/{_LISTS[0]}, nor has a folder {part}/ in it')
+  raise InputError(f'{source} has no EmoLabel/{_LISTS[0]}, nor has a folder {part}/ in it')
 
 
-def _parse(
-    fields: list[str], where: str, part: str, classes: tuple[str, ...],
-) -> tuple[str, int]:
+def _parse(fields: list[str], where: str, part: str, classes: tuple[str, ...]) -> tuple[str, int]:
   """File name and label from 0 of a line."""
   if len(fields) != 2 or '.' not in fields[0]:
-    raise InputError(f"{where}: {' '.join(fields)!r} is not a file and a label")
+    raise InputError(f'{where}: {" ".join(fields)!r} is not a file and a label')
   label = int(fields[1]) if fields[1].isdecimal() else 0
   if not 1 <= label <= len(classes):
-    hint = ('; are these the compound expressions? prepare them with '
-            'rafdb-compound' if part == 'basic' and label > len(BASIC) else '')
-    raise InputError(
-        f'{where}: label {fields[1]!r} is not a number from 1 to '
-        f'{len(classes)}{hint}')
+    hint = (
+      '; are these the compound expressions? prepare them with rafdb-compound'
+      if part == 'basic' and label > len(BASIC)
+      else ''
+    )
+    raise InputError(f'{where}: label {fields[1]!r} is not a number from 1 to {len(classes)}{hint}')
   return fields[0], label - 1

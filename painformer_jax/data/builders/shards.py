@@ -19,10 +19,10 @@ from pathlib import Path
 from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.example import Item
 from painformer_jax.data.prepared import record_digest
-from painformer_jax.core.errors import InputError
 
 # A group of one record, so that any record can be read alone. JPEG and PNG are compressed
 # already: doing so again took most of the writing thread's time and saved nothing.
@@ -73,12 +73,12 @@ class WrittenShard:
 
 
 def write_shard(
-    shard: Shard,
-    folder: Path,
-    images: Iterable[tuple[Item, bytes | Exception]],
-    *,
-    wrote: Callable[[int], None] = lambda images: None,
-    skip: Callable[[Item, str], None] = lambda item, reason: None,
+  shard: Shard,
+  folder: Path,
+  images: Iterable[tuple[Item, bytes | Exception]],
+  *,
+  wrote: Callable[[int], None] = lambda images: None,
+  skip: Callable[[Item, str], None] = lambda item, reason: None,
 ) -> WrittenShard:
   """Writes a shard's images.
 
@@ -123,8 +123,8 @@ def write_shard(
     temporary.unlink(missing_ok=True)
     raise
   result = WrittenShard(
-      listing=shard.listing, records=records, bytes=size, sha256=digest.hexdigest(),
-      skipped=skipped)
+    listing=shard.listing, records=records, bytes=size, sha256=digest.hexdigest(), skipped=skipped
+  )
   with written(folder.parent):
     os.replace(temporary, target)
     _write_sidecar(folder / f'{shard.name}.json', result)
@@ -150,8 +150,9 @@ def written(home: Path):
   except (OSError, RuntimeError) as error:
     reason = getattr(error, 'strerror', None) or str(error).split(';')[0]
     raise InputError(
-        f'{home} cannot be written: {reason}; free some space, mend its '
-        'permissions or choose another data folder') from error
+      f'{home} cannot be written: {reason}; free some space, mend its '
+      'permissions or choose another data folder'
+    ) from error
 
 
 def _write_sidecar(path: Path, result: WrittenShard) -> None:
@@ -173,8 +174,7 @@ def _record(item: Item, image: bytes) -> bytes:
 
 
 def read_ahead(
-    items: Sequence[Item], read: Callable[[Item], bytes], *, threads: int,
-    checked: bool = False,
+  items: Sequence[Item], read: Callable[[Item], bytes], *, threads: int, checked: bool = False
 ) -> Iterator[tuple[Item, bytes | Exception]]:
   """Reads items in several threads, with every image decoded once, strictly.
 
@@ -187,6 +187,7 @@ def read_ahead(
   Yields:
     Items in order, with their images or what is wrong with them.
   """
+
   def sound(item: Item) -> bytes | Exception:
     try:
       image = read(item)
@@ -197,7 +198,7 @@ def read_ahead(
       return error
 
   def read_block(start: int) -> list[tuple[Item, bytes | Exception]]:
-    return [(item, sound(item)) for item in items[start:start + _BLOCK]]
+    return [(item, sound(item)) for item in items[start : start + _BLOCK]]
 
   pool = concurrent.futures.ThreadPoolExecutor(threads)
   waiting = collections.deque()

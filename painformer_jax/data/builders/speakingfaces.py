@@ -19,11 +19,22 @@ import re
 from pathlib import Path
 from typing import Literal, get_args
 
-from painformer_jax.data.builders.image_files import (
-    ImageReader, Report, StoredAs, check_fraction, counted, find_child,
-    list_files, list_folders, named, require_folder, split_by, unreadable)
-from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.builders.image_files import (
+  ImageReader,
+  Report,
+  StoredAs,
+  check_fraction,
+  counted,
+  find_child,
+  list_files,
+  list_folders,
+  named,
+  require_folder,
+  split_by,
+  unreadable,
+)
+from painformer_jax.data.example import Item, TaskSource
 
 PEOPLE = 142
 LICENCE = 'SpeakingFaces (ISSAI, Nazarbayev University): terms as its page states'
@@ -52,26 +63,31 @@ class _Stream:
 
 
 _STREAMS = {
-    'rgb': _Stream(folder='rgb_image_cmd_aligned', suffix='3', modality='face',
-                   words='colour frames, aligned with the thermal ones'),
-    'thermal': _Stream(folder='thr_image_cmd', suffix='1', modality='thermal',
-                       words='thermal frames'),
+  'rgb': _Stream(
+    folder='rgb_image_cmd_aligned',
+    suffix='3',
+    modality='face',
+    words='colour frames, aligned with the thermal ones',
+  ),
+  'thermal': _Stream(
+    folder='thr_image_cmd', suffix='1', modality='thermal', words='thermal frames'
+  ),
 }
 
 
 def speakingfaces_task(
-    source: str | Path,
-    name: str,
-    *,
-    stream: Literal['rgb', 'thermal'],
-    image_size: int = 224,
-    short_side: int = 0,
-    encoding: str = 'jpeg',
-    hold_out: HoldOut = 'command',
-    test_fraction: float = 0.1,
-    split_seed: int = 0,
-    frame_step: int = 1,
-    report: Report = print,
+  source: str | Path,
+  name: str,
+  *,
+  stream: Literal['rgb', 'thermal'],
+  image_size: int = 224,
+  short_side: int = 0,
+  encoding: str = 'jpeg',
+  hold_out: HoldOut = 'command',
+  test_fraction: float = 0.1,
+  split_seed: int = 0,
+  frame_step: int = 1,
+  report: Report = print,
 ) -> TaskSource:
   """Lists one camera's frames as one class per subject.
 
@@ -91,11 +107,10 @@ def speakingfaces_task(
     InputError: the folder is not laid out so, cannot be read, or an option is
       out of range.
   """
-  stored = StoredAs(
-      image_size=image_size, short_side=short_side, encoding=encoding)
+  stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
   if hold_out not in HOLD_OUTS:
-    raise InputError(f"hold_out is {' or '.join(HOLD_OUTS)}, not {hold_out!r}")
+    raise InputError(f'hold_out is {" or ".join(HOLD_OUTS)}, not {hold_out!r}')
   if frame_step < 1:
     raise InputError(f'the frame step must be 1 or more, not {frame_step}')
   source = require_folder(source)
@@ -107,34 +122,35 @@ def speakingfaces_task(
   subjects = sorted({frame.subject for frame in frames})
   if len(subjects) < 2:
     raise InputError(
-        f"{source} has frames of {counted(len(subjects), 'subject')}; expected "
-        f'folders such as train_data/sub_1/trial_1/{camera.folder}')
+      f'{source} has frames of {counted(len(subjects), "subject")}; expected '
+      f'folders such as train_data/sub_1/trial_1/{camera.folder}'
+    )
   if len(subjects) != PEOPLE:
-    report(f"{name}: {counted(len(subjects), 'subject')} found; the release has {PEOPLE}")
+    report(f'{name}: {counted(len(subjects), "subject")} found; the release has {PEOPLE}')
   labels = {subject: label for label, subject in enumerate(subjects)}
   frames.sort(key=lambda f: (f.subject, f.trial, f.utterance, f.number, f.key))
-  items = [
-      Item(key=f.key, label=labels[f.subject], detail=f)
-      for f in _every(frames, frame_step)]
-  splits, how = _split(
-      source, items, hold_out, test_fraction=test_fraction, seed=split_seed)
+  items = [Item(key=f.key, label=labels[f.subject], detail=f) for f in _every(frames, frame_step)]
+  splits, how = _split(source, items, hold_out, test_fraction=test_fraction, seed=split_seed)
   return TaskSource(
-      name=name,
-      classes=tuple(f'sub_{subject}' for subject in subjects),
-      modality=camera.modality,
-      description=(
-          f'Which of {len(subjects)} people, from {camera.words}, while reading '
-          'commands (SpeakingFaces). Closed set: the same people in both splits; '
-          f'{how} (reconstructed). Every '
-          f"{'frame' if frame_step == 1 else f'{frame_step}. frame'} of an "
-          f'utterance. Images are {stored}.'),
-      licence=LICENCE,
-      # The reader needs the key alone; a million details need not be kept.
-      splits={split: [dataclasses.replace(item, detail=None) for item in of]
-              for split, of in splits.items()},
-      read=ImageReader(root=str(source), stored=stored),
-      checked=True,
-      settings=str(stored))
+    name=name,
+    classes=tuple(f'sub_{subject}' for subject in subjects),
+    modality=camera.modality,
+    description=(
+      f'Which of {len(subjects)} people, from {camera.words}, while reading '
+      'commands (SpeakingFaces). Closed set: the same people in both splits; '
+      f'{how} (reconstructed). Every '
+      f'{"frame" if frame_step == 1 else f"{frame_step}. frame"} of an '
+      f'utterance. Images are {stored}.'
+    ),
+    licence=LICENCE,
+    # The reader needs the key alone; a million details need not be kept.
+    splits={
+      split: [dataclasses.replace(item, detail=None) for item in of] for split, of in splits.items()
+    },
+    read=ImageReader(root=str(source), stored=stored),
+    checked=True,
+    settings=str(stored),
+  )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,24 +180,33 @@ def _list_frames(source: Path, camera: _Stream, report: Report) -> list[_Frame]:
         if parts is None or parts[3] != camera.suffix:
           strange.append(key)
           continue
-        frames.append(_Frame(
-            key=key, subject=subject, trial=int(match[1]),
-            utterance=parts[1], number=int(parts[2])))
+        frames.append(
+          _Frame(
+            key=key, subject=subject, trial=int(match[1]), utterance=parts[1], number=int(parts[2])
+          )
+        )
   if without:
-    report(f"left out: {counted(len(without), 'trial')} without {camera.folder}: "
-           f'{named(without)}')
+    report(f'left out: {counted(len(without), "trial")} without {camera.folder}: {named(without)}')
   if strange:
-    report(f"left out: {counted(len(strange), 'image')} not named as this camera's "
-           f'(..._<frame>_{camera.suffix}.png): {named(strange)}')
+    report(
+      f"left out: {counted(len(strange), 'image')} not named as this camera's "
+      f'(..._<frame>_{camera.suffix}.png): {named(strange)}'
+    )
   return frames
 
 
 def _subjects(source: Path) -> list[tuple[str, int]]:
   """Folders of subjects below the source, and their numbers."""
-  parts = [p.name for names in (
-      ('train_data', 'train'), ('valid_data', 'valid'), ('test_data', 'test'),
-      ('image_audio',))
-      if (p := find_child(source, *names))]
+  parts = [
+    p.name
+    for names in (
+      ('train_data', 'train'),
+      ('valid_data', 'valid'),
+      ('test_data', 'test'),
+      ('image_audio',),
+    )
+    if (p := find_child(source, *names))
+  ]
   found = {}
   for part in parts or ['']:
     for folder in list_folders(source / part):
@@ -192,8 +217,9 @@ def _subjects(source: Path) -> list[tuple[str, int]]:
       number = int(match[1])
       if number in found:
         raise InputError(
-            f'{source}: subject {number} is in two folders, {found[number]} and '
-            f'{path}; the release has each in one: remove or rename one')
+          f'{source}: subject {number} is in two folders, {found[number]} and '
+          f'{path}; the release has each in one: remove or rename one'
+        )
       found[number] = path
   return [(found[number], number) for number in sorted(found)]
 
@@ -211,15 +237,19 @@ def _every(frames: list[_Frame], step: int) -> list[_Frame]:
 
 
 def _split(
-    source: Path, items: list[Item], hold_out: HoldOut, *, test_fraction: float,
-    seed: int,
+  source: Path, items: list[Item], hold_out: HoldOut, *, test_fraction: float, seed: int
 ) -> tuple[dict[str, list[Item]], str]:
   if hold_out == 'command':
     splits = split_by(
-        items, lambda item: f'{item.detail.trial}/{item.detail.utterance}',
-        fraction=test_fraction, seed=seed)
-    how = (f'{test_fraction:g} of the utterances of each held out whole, by seed '
-           f'{seed}; another reading of the same command may be on the other side')
+      items,
+      lambda item: f'{item.detail.trial}/{item.detail.utterance}',
+      fraction=test_fraction,
+      seed=seed,
+    )
+    how = (
+      f'{test_fraction:g} of the utterances of each held out whole, by seed '
+      f'{seed}; another reading of the same command may be on the other side'
+    )
   else:
     others = {i.label for i in items if i.detail.trial != 2}
     splits = {'train': [], 'test': []}
@@ -230,6 +260,7 @@ def _split(
   for split, of in splits.items():
     if not of:
       raise InputError(
-          f"{source}: nothing is left for '{split}' with hold_out {hold_out}: "
-          'each subject needs two utterances, or two trials')
+        f"{source}: nothing is left for '{split}' with hold_out {hold_out}: "
+        'each subject needs two utterances, or two trials'
+      )
   return splits, how

@@ -12,31 +12,39 @@ reconstructed.
 import re
 from pathlib import Path
 
-from painformer_jax.data.builders.image_files import (
-    Report, StoredAs, check_fraction, counted, find_child, list_files, list_folders,
-    named, require_folder, unreadable)
-from painformer_jax.data.builders.people import people_task
 from painformer_jax.core.delimited import read_rows
-from painformer_jax.data.example import TaskSource
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.builders.image_files import (
+  Report,
+  StoredAs,
+  check_fraction,
+  counted,
+  find_child,
+  list_files,
+  list_folders,
+  named,
+  require_folder,
+  unreadable,
+)
+from painformer_jax.data.builders.people import people_task
+from painformer_jax.data.example import TaskSource
 
 PEOPLE = 9131
-LICENCE = ('VGGFace2: research; no longer published by its authors, photographs '
-           'found on the web')
+LICENCE = 'VGGFace2: research; no longer published by its authors, photographs found on the web'
 _IDENTITY = re.compile(r'n\d+', re.IGNORECASE)
 _META_COLUMNS = ('Class_ID', 'Name', 'Sample_Num', 'Flag', 'Gender')
 
 
 def vggface2_task(
-    source: str | Path,
-    name: str = 'vggface2',
-    *,
-    image_size: int = 224,
-    short_side: int = 0,
-    encoding: str = 'jpeg',
-    test_fraction: float = 0.05,
-    split_seed: int = 0,
-    report: Report = print,
+  source: str | Path,
+  name: str = 'vggface2',
+  *,
+  image_size: int = 224,
+  short_side: int = 0,
+  encoding: str = 'jpeg',
+  test_fraction: float = 0.05,
+  split_seed: int = 0,
+  report: Report = print,
 ) -> TaskSource:
   """Lists VGGFace2 as one class per identity, named by its folder ('n000001').
 
@@ -54,8 +62,7 @@ def vggface2_task(
   Raises:
     InputError: the folder is not laid out so, or cannot be read.
   """
-  stored = StoredAs(
-      image_size=image_size, short_side=short_side, encoding=encoding)
+  stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
   source = require_folder(source)
   try:
@@ -64,10 +71,18 @@ def vggface2_task(
   except OSError as error:
     raise unreadable(source, error) from error
   return people_task(
-      by_identity, source=source, name=name, released=PEOPLE, order=str, stored=stored,
-      test_fraction=test_fraction, split_seed=split_seed,
-      what='people, from photographs (VGGFace2, loosely cropped faces)',
-      licence=LICENCE, report=report)
+    by_identity,
+    source=source,
+    name=name,
+    released=PEOPLE,
+    order=str,
+    stored=stored,
+    test_fraction=test_fraction,
+    split_seed=split_seed,
+    what='people, from photographs (VGGFace2, loosely cropped faces)',
+    licence=LICENCE,
+    report=report,
+  )
 
 
 def _list_identities(source: Path, report: Report) -> dict[str, list[str]]:
@@ -77,8 +92,9 @@ def _list_identities(source: Path, report: Report) -> dict[str, list[str]]:
   parts = [p for p in (find_child(source, 'train'), find_child(source, 'test')) if p]
   if not parts:
     raise InputError(
-        f'{source} has neither train/ nor test/; name the folder that holds '
-        'train/n000001/... and test/n000001/...')
+      f'{source} has neither train/ nor test/; name the folder that holds '
+      'train/n000001/... and test/n000001/...'
+    )
   for part in parts:
     for folder in list_folders(part):
       if not _IDENTITY.fullmatch(folder):
@@ -87,24 +103,25 @@ def _list_identities(source: Path, report: Report) -> dict[str, list[str]]:
       files = list_files(part / folder)
       if files:
         by_identity.setdefault(folder.lower(), []).extend(
-            f'{part.name}/{folder}/{file}' for file in files)
+          f'{part.name}/{folder}/{file}' for file in files
+        )
       else:
         empty.append(f'{part.name}/{folder}')
   if strangers:
-    report(f"left out: {counted(len(strangers), 'folder')} not named as an "
-           f'identity: {named(strangers)}')
+    report(
+      f'left out: {counted(len(strangers), "folder")} not named as an identity: {named(strangers)}'
+    )
   if empty:
-    report(f"left out: {counted(len(empty), 'identity')} without an image: "
-           f'{named(empty)}')
+    report(f'left out: {counted(len(empty), "identity")} without an image: {named(empty)}')
   if len(by_identity) < 2:
     raise InputError(
-        f"{source} has {counted(len(by_identity), 'identity')} with images; "
-        'expected folders such as train/n000001')
+      f'{source} has {counted(len(by_identity), "identity")} with images; '
+      'expected folders such as train/n000001'
+    )
   return by_identity
 
 
-def _check_against_meta(
-    source: Path, by_identity: dict[str, list[str]], report: Report) -> None:
+def _check_against_meta(source: Path, by_identity: dict[str, list[str]], report: Report) -> None:
   """Reports identities and images that identity_meta.csv lists otherwise.
 
   Nothing else depends on the file, so that a malformed one is reported as well.
@@ -116,8 +133,9 @@ def _check_against_meta(
   listed = {}
   # Names, which may be of any encoding, are not read.
   try:
-    for row in read_rows(found[0], required=('Class_ID',), header=_META_COLUMNS,
-                         encoding_errors='replace'):
+    for row in read_rows(
+      found[0], required=('Class_ID',), header=_META_COLUMNS, encoding_errors='replace'
+    ):
       listed[row.required('Class_ID').lower()] = row.number('Sample_Num')
   except InputError as error:
     report(f'folders are not held against the list: {error}')
@@ -125,12 +143,14 @@ def _check_against_meta(
   absent = sorted(set(listed) - set(by_identity))
   unknown = sorted(set(by_identity) - set(listed))
   fewer = sorted(
-      identity for identity, count in listed.items()
-      if count is not None and 0 < len(by_identity.get(identity, ())) < count)
+    identity
+    for identity, count in listed.items()
+    if count is not None and 0 < len(by_identity.get(identity, ())) < count
+  )
   for what, names in (
-      ('that it lists without a folder', absent),
-      ('that it does not list', unknown),
-      ('with fewer images than it says', fewer)):
+    ('that it lists without a folder', absent),
+    ('that it does not list', unknown),
+    ('with fewer images than it says', fewer),
+  ):
     if names:
-      report(f"{found[0].name}: {counted(len(names), 'identity')} {what}: "
-             f'{named(names)}')
+      report(f'{found[0].name}: {counted(len(names), "identity")} {what}: {named(names)}')

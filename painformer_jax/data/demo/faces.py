@@ -24,10 +24,15 @@ _LFW_FACES = 100
 def orl_items(split: str) -> list[Item]:
   """The photographs of 'train' or 'test'; `detail` is person and number."""
   return [
-      Item(key=f's{person:02}/{number:02}', label=person - 1,
-           source=str(Span(recording=f'ORL s{person}/{number}')),
-           detail=(person, number))
-      for person in range(1, ORL_PEOPLE + 1) for number in ORL_IMAGES[split]]
+    Item(
+      key=f's{person:02}/{number:02}',
+      label=person - 1,
+      source=str(Span(recording=f'ORL s{person}/{number}')),
+      detail=(person, number),
+    )
+    for person in range(1, ORL_PEOPLE + 1)
+    for number in ORL_IMAGES[split]
+  ]
 
 
 def read_orl(root: Path, image_size: int, item: Item) -> bytes:
@@ -49,9 +54,14 @@ def read_orl(root: Path, image_size: int, item: Item) -> bytes:
 def lfw_items(split: str) -> list[Item]:
   """The patches of 'train' (even ones) or 'test'; `detail` is the number."""
   return [
-      Item(key=f'{index:03}', label=int(index < _LFW_FACES),
-           source=str(Span(recording=f'lfw_subset {index}')), detail=index)
-      for index in range({'train': 0, 'test': 1}[split], 2 * _LFW_FACES, 2)]
+    Item(
+      key=f'{index:03}',
+      label=int(index < _LFW_FACES),
+      source=str(Span(recording=f'lfw_subset {index}')),
+      detail=index,
+    )
+    for index in range({'train': 0, 'test': 1}[split], 2 * _LFW_FACES, 2)
+  ]
 
 
 def read_lfw(root: Path, image_size: int, item: Item) -> bytes:

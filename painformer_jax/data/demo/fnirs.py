@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from painformer_jax.core.errors import import_extra
 from painformer_jax.data.demo.sources import PYPHYSIO
 from painformer_jax.data.demo.split import Span
-from painformer_jax.core.errors import import_extra
-from painformer_jax.modalities.fnirs import (
-    band_pass, haemoglobin, optical_density, scalp_coupling)
+from painformer_jax.modalities.fnirs import band_pass, haemoglobin, optical_density, scalp_coupling
 
 TAPPING_CLASSES = ('rest', 'tapping')
 
@@ -65,21 +64,23 @@ def read_recording(root: Path) -> Recording:
     tapping = file['signal'][()] > 0
   onsets = np.flatnonzero(tapping[1:] & ~tapping[:-1]) + 1
   return Recording(
-      intensity=intensity, wavelengths=wavelengths, distance=channels[:, 3],
-      rate=rate, onsets=tuple((onsets / rate).tolist()))
+    intensity=intensity,
+    wavelengths=wavelengths,
+    distance=channels[:, 3],
+    rate=rate,
+    onsets=tuple((onsets / rate).tolist()),
+  )
 
 
 def good_channels(recording: Recording) -> np.ndarray:
   """Indices of the long channels that feel the pulse in the training span."""
   density = optical_density(_span(recording, recording.intensity, 'train'))
   return np.flatnonzero(
-      (recording.distance >= _LONG)
-      & (scalp_coupling(density, recording.rate) >= _COUPLING))
+    (recording.distance >= _LONG) & (scalp_coupling(density, recording.rate) >= _COUPLING)
+  )
 
 
-def tapping_windows(
-    recording: Recording, split: str,
-) -> Iterator[tuple[Span, int, np.ndarray]]:
+def tapping_windows(recording: Recording, split: str) -> Iterator[tuple[Span, int, np.ndarray]]:
   """Oxygenated haemoglobin of one channel in each window of 'train' or 'test'.
 
   The two spans are converted and filtered apart, so that no filter reaches
@@ -91,18 +92,25 @@ def tapping_windows(
   kept = good_channels(recording)
   light = _span(recording, recording.intensity, split)[:, kept]
   oxygenated = band_pass(
-      haemoglobin(
-          optical_density(light), wavelengths=recording.wavelengths,
-          distance=recording.distance[kept])[..., 0],
-      recording.rate, low=_BAND[0], high=_BAND[1])
+    haemoglobin(
+      optical_density(light), wavelengths=recording.wavelengths, distance=recording.distance[kept]
+    )[..., 0],
+    recording.rate,
+    low=_BAND[0],
+    high=_BAND[1],
+  )
   length = round(WINDOW * recording.rate)
   for label, starts in enumerate(_starts(recording, split)):
     for start in starts:
       first = round((start - SPANS[split][0]) * recording.rate)
       for index, channel in enumerate(kept):
-        span = Span(recording='pyphysio fnirs', channel=f'channel {channel} HbO',
-                    start=round(start, 3), stop=round(start + WINDOW, 3))
-        yield span, label, oxygenated[first:first + length, index]
+        span = Span(
+          recording='pyphysio fnirs',
+          channel=f'channel {channel} HbO',
+          start=round(start, 3),
+          stop=round(start + WINDOW, 3),
+        )
+        yield span, label, oxygenated[first : first + length, index]
 
 
 def _starts(recording: Recording, split: str) -> tuple[list[float], list[float]]:
@@ -110,11 +118,15 @@ def _starts(recording: Recording, split: str) -> tuple[list[float], list[float]]
   begin, end = SPANS[split]
   onsets = np.asarray(recording.onsets)
   tapping = [
-      onset + _DELAY for onset in recording.onsets
-      if begin <= onset and onset + _DELAY + WINDOW <= end]
+    onset + _DELAY
+    for onset in recording.onsets
+    if begin <= onset and onset + _DELAY + WINDOW <= end
+  ]
   free = [
-      start for start in np.arange(begin, end - WINDOW, 0.1)
-      if not np.any((start - _QUIET < onsets) & (onsets < start + WINDOW))]
+    start
+    for start in np.arange(begin, end - WINDOW, 0.1)
+    if not np.any((start - _QUIET < onsets) & (onsets < start + WINDOW))
+  ]
   chosen = np.linspace(0, len(free) - 1, len(tapping)).round().astype(int)
   return [float(free[i]) for i in chosen], tapping
 

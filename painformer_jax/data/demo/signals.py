@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.data.demo.sources import BIOSIGNALS, PYPHYSIO, SYSTOLE
 from painformer_jax.data.demo.split import Span
-from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.modalities.biosignal import resample
 
 RATE = 512
@@ -29,8 +29,8 @@ TASK1_CHANNELS = ('ECG', 'EDA', 'Respiration')
 # Of this recording's 25.6 min. Two of the six series of pictures, with the
 # rest around them, are for testing; before 165 s the sensors are moved.
 TASK1_SPANS = {
-    'train': ((165.0, 680.0), (915.0, 1255.0)),
-    'test': ((690.0, 905.0), (1265.0, 1480.0)),
+  'train': ((165.0, 680.0), (915.0, 1255.0)),
+  'test': ((690.0, 905.0), (1265.0, 1480.0)),
 }
 
 
@@ -69,34 +69,34 @@ _BSN = 'biosignalsnotebooks'
 # kind, recording, channel, start and stop in seconds, sign. Recordings below
 # 1000 Hz are left out: an empty upper band would give them away.
 SEGMENTS = {
-    'train': _segments(
-        ('ecg', f'{_BSN} ecg_5_min', 'channel_1', 0, 300),
-        ('ecg', f'{_BSN} signal_sample_single_hub_ECG_2018_7_5', 'channel_1', 0, 417),
-        *_task1('ecg', 'ECG'),
-        ('emg', f'{_BSN} emg_bursts', 'channel_3', 0, 28.5),
-        ('emg', f'{_BSN} emg_1000_hz_16_bits', 'channel_6', 0, 40),
-        ('emg', f'{_BSN} emg_1000_hz_16_bits_solo', 'channel_1', 0, 87),
-        ('emg', f'{_BSN} emg_1000_hz_8_16_bits', 'channel_6', 0, 30),
-        *_task1('eda', 'EDA'),
-        ('bvp', f'{_BSN} bvp_rest', 'channel_1', 0, 105),
-        ('bvp', f'{_BSN} signal_sample_single_hub_bvp_2017_1_17', 'channel_1', 0, 27),
-        # Light through the finger: it falls where the volume of blood rises.
-        ('bvp', f'{_BSN} signal_sample_single_hub_fspo2_2018_9_3', 'channel_9',
-         2, 91, -1),
-        *_task1('respiration', 'Respiration')),
-    'test': _segments(
-        ('ecg', 'pyphysio medical', 'ecg', 0, 120),
-        ('ecg', f'{_BSN} supine_1min', 'channel_1', 0, 60),
-        # The muscle is at rest afterwards.
-        ('emg', f'{_BSN} emg_fatigue', 'channel_2', 0, 120),
-        ('eda', 'pyphysio medical', 'eda', 0, 120),
-        # The hand comes and goes before.
-        ('eda', f'{_BSN} eda_hot_surface', 'channel_3', 11, 37),
-        ('bvp', 'pyphysio medical', 'bvp', 0, 120),
-        ('bvp', f'{_BSN} bvp_motion_artifact', 'channel_2', 0, 29.5),
-        ('respiration', 'pyphysio medical', 'resp', 0, 120),
-        ('respiration', f'{_BSN} signal_sample_single_hub_respiration_2018_7_5',
-         'channel_1', 0, 60)),
+  'train': _segments(
+    ('ecg', f'{_BSN} ecg_5_min', 'channel_1', 0, 300),
+    ('ecg', f'{_BSN} signal_sample_single_hub_ECG_2018_7_5', 'channel_1', 0, 417),
+    *_task1('ecg', 'ECG'),
+    ('emg', f'{_BSN} emg_bursts', 'channel_3', 0, 28.5),
+    ('emg', f'{_BSN} emg_1000_hz_16_bits', 'channel_6', 0, 40),
+    ('emg', f'{_BSN} emg_1000_hz_16_bits_solo', 'channel_1', 0, 87),
+    ('emg', f'{_BSN} emg_1000_hz_8_16_bits', 'channel_6', 0, 30),
+    *_task1('eda', 'EDA'),
+    ('bvp', f'{_BSN} bvp_rest', 'channel_1', 0, 105),
+    ('bvp', f'{_BSN} signal_sample_single_hub_bvp_2017_1_17', 'channel_1', 0, 27),
+    # Light through the finger: it falls where the volume of blood rises.
+    ('bvp', f'{_BSN} signal_sample_single_hub_fspo2_2018_9_3', 'channel_9', 2, 91, -1),
+    *_task1('respiration', 'Respiration'),
+  ),
+  'test': _segments(
+    ('ecg', 'pyphysio medical', 'ecg', 0, 120),
+    ('ecg', f'{_BSN} supine_1min', 'channel_1', 0, 60),
+    # The muscle is at rest afterwards.
+    ('emg', f'{_BSN} emg_fatigue', 'channel_2', 0, 120),
+    ('eda', 'pyphysio medical', 'eda', 0, 120),
+    # The hand comes and goes before.
+    ('eda', f'{_BSN} eda_hot_surface', 'channel_3', 11, 37),
+    ('bvp', 'pyphysio medical', 'bvp', 0, 120),
+    ('bvp', f'{_BSN} bvp_motion_artifact', 'channel_2', 0, 29.5),
+    ('respiration', 'pyphysio medical', 'resp', 0, 120),
+    ('respiration', f'{_BSN} signal_sample_single_hub_respiration_2018_7_5', 'channel_1', 0, 60),
+  ),
 }
 
 # Windows of each kind.
@@ -121,9 +121,11 @@ def biosignal_windows(split: str) -> list[Window]:
       index = int(np.searchsorted(begins, place, side='right')) - 1
       segment = segments[index]
       start = segment.start + float(place - begins[index])
-      windows.append(Window(
-          span=_span(segment.recording, segment.channel, start), label=label,
-          sign=segment.sign))
+      windows.append(
+        Window(
+          span=_span(segment.recording, segment.channel, start), label=label, sign=segment.sign
+        )
+      )
   return windows
 
 
@@ -135,18 +137,26 @@ def stimulus_windows(onsets: Sequence[float], split: str) -> list[Window]:
   """
   spans = TASK1_SPANS[split]
   after = [
-      onset + delay for onset in onsets for delay in STIMULUS_DELAYS
-      if any(a <= onset and onset + delay + WINDOW <= b for a, b in spans)]
+    onset + delay
+    for onset in onsets
+    for delay in STIMULUS_DELAYS
+    if any(a <= onset and onset + delay + WINDOW <= b for a, b in spans)
+  ]
   times = np.asarray(onsets)
   away = [
-      start for a, b in spans for start in np.arange(a, b - WINDOW, 0.25)
-      if not np.any((start - _QUIET < times) & (times < start + WINDOW))]
+    start
+    for a, b in spans
+    for start in np.arange(a, b - WINDOW, 0.25)
+    if not np.any((start - _QUIET < times) & (times < start + WINDOW))
+  ]
   chosen = np.linspace(0, len(away) - 1, len(after)).round().astype(int)
   starts = {'rest': [away[i] for i in chosen], 'stimulus': after}
   channels = '+'.join(TASK1_CHANNELS)
   return [
-      Window(span=_span(_TASK1, channels, start), label=label)
-      for label, name in enumerate(STIMULUS_CLASSES) for start in starts[name]]
+    Window(span=_span(_TASK1, channels, start), label=label)
+    for label, name in enumerate(STIMULUS_CLASSES)
+    for start in starts[name]
+  ]
 
 
 def read_onsets(root: Path) -> list[float]:
@@ -174,9 +184,12 @@ def samples(root: Path, window: Window) -> np.ndarray:
   """
   span = window.span
   first, length = round(span.start * RATE), round(WINDOW * RATE)
-  found = np.stack([
-      read_channel(root, span.recording, channel)[first:first + length]
-      for channel in span.channel.split('+')])
+  found = np.stack(
+    [
+      read_channel(root, span.recording, channel)[first : first + length]
+      for channel in span.channel.split('+')
+    ]
+  )
   if found.shape[1] != length:
     raise InputError(f'{span} ends before the window does')
   return window.sign * found
@@ -184,15 +197,18 @@ def samples(root: Path, window: Window) -> np.ndarray:
 
 def _span(recording: str, channel: str, start: float) -> Span:
   start = round(start, 3)
-  return Span(recording=recording, channel=channel, start=start,
-              stop=start + WINDOW)
+  return Span(recording=recording, channel=channel, start=start, stop=start + WINDOW)
 
 
 def _opensignals(root: Path, name: str, channel: str) -> tuple[np.ndarray, float]:
   """A channel of a biosignalsplux or BITalino file, in ADC units."""
   h5py = import_extra('h5py', extra='demo')
-  path = (root / BIOSIGNALS.folder / 'biosignalsnotebooks/notebook_files'
-          / f'osf_files/signal_samples/{name}.h5')
+  path = (
+    root
+    / BIOSIGNALS.folder
+    / 'biosignalsnotebooks/notebook_files'
+    / f'osf_files/signal_samples/{name}.h5'
+  )
   with h5py.File(path, 'r') as file:
     device = next(d for d in file.values() if channel in d['raw'])
     return device['raw'][channel][:, 0], float(device.attrs['sampling rate'])
@@ -213,8 +229,4 @@ def _medical(root: Path, name: str, channel: str) -> tuple[np.ndarray, float]:
   return values, 2048.0
 
 
-_READERS = {
-    BIOSIGNALS.package: _opensignals,
-    SYSTOLE.package: _systole,
-    PYPHYSIO.package: _medical,
-}
+_READERS = {BIOSIGNALS.package: _opensignals, SYSTOLE.package: _systole, PYPHYSIO.package: _medical}

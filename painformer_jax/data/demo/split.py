@@ -5,12 +5,13 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from painformer_jax.data.example import TaskSource
 from painformer_jax.core.errors import InputError
+from painformer_jax.data.example import TaskSource
 
 _TEXT = re.compile(
-    r'(?P<recording>[^,]+)'
-    r'(, (?P<channel>[^,]+), (?P<start>[\d.]+)-(?P<stop>[\d.]+) s)?')
+  r'(?P<recording>[^,]+)'
+  r'(, (?P<channel>[^,]+), (?P<start>[\d.]+)-(?P<stop>[\d.]+) s)?'
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,7 @@ class Span:
   def __str__(self) -> str:
     if not self.channel:
       return self.recording
-    return (f'{self.recording}, {self.channel}, '
-            f'{self.start:.3f}-{self.stop:.3f} s')
+    return f'{self.recording}, {self.channel}, {self.start:.3f}-{self.stop:.3f} s'
 
   @classmethod
   def parse(cls, text: str) -> 'Span':
@@ -46,8 +46,12 @@ class Span:
       raise InputError(f'{text!r} names no recording and span')
     if match['channel'] is None:
       return cls(recording=match['recording'])
-    return cls(recording=match['recording'], channel=match['channel'],
-               start=float(match['start']), stop=float(match['stop']))
+    return cls(
+      recording=match['recording'],
+      channel=match['channel'],
+      start=float(match['start']),
+      stop=float(match['stop']),
+    )
 
 
 def check_disjoint(tasks: Sequence[TaskSource], *, gap: float = 0.0):
@@ -78,9 +82,7 @@ def check_disjoint(tasks: Sequence[TaskSource], *, gap: float = 0.0):
     for test, test_where in tested:
       for train, train_where in spans['train'].get(recording, ()):
         still = not (test.channel and train.channel)
-        if still or (train.start - gap < test.stop
-                     and test.start < train.stop + gap):
+        if still or (train.start - gap < test.stop and test.start < train.stop + gap):
           raise InputError(f'{test_where} is not apart from {train_where}')
   for image in images['test'].keys() & images['train'].keys():
-    raise InputError(f"{images['test'][image]} is the same image as "
-                     f"{images['train'][image]}")
+    raise InputError(f'{images["test"][image]} is the same image as {images["train"][image]}')

@@ -15,8 +15,18 @@ import pickletools
 import struct
 from collections.abc import Iterator
 
-from painformer_jax.weights.torch.records import (CALLS, DTYPES, INERT, STORAGES, Global, Inert, damaged, printable, storage)
 from painformer_jax.core.errors import InputError
+from painformer_jax.weights.torch.records import (
+  CALLS,
+  DTYPES,
+  INERT,
+  STORAGES,
+  Global,
+  Inert,
+  damaged,
+  printable,
+  storage,
+)
 
 # A PainFormer checkpoint has a program of about 50 kB, with the optimizer's
 # state 200 kB. Python objects take up to a hundred times the program's size.
@@ -39,9 +49,10 @@ def parse(program: bytes | memoryview) -> object:
   """
   if len(program) > MAX_PROGRAM_BYTES:
     raise InputError(
-        f'its list of tensors takes {len(program):,} bytes, more than the '
-        f'{MAX_PROGRAM_BYTES:,} that a state dict can need; save the weights '
-        'alone: torch.save(model.state_dict(), OUT)')
+      f'its list of tensors takes {len(program):,} bytes, more than the '
+      f'{MAX_PROGRAM_BYTES:,} that a state dict can need; save the weights '
+      'alone: torch.save(model.state_dict(), OUT)'
+    )
   return _Machine().run(bytes(program))
 
 
@@ -78,8 +89,9 @@ class _Machine:
         _STEPS[name](self, argument)
       elif name not in _IGNORED:
         raise InputError(
-            f'refuses pickle opcode {name}, which torch.save does not write; '
-            'nothing of it was executed')
+          f'refuses pickle opcode {name}, which torch.save does not write; '
+          'nothing of it was executed'
+        )
     raise damaged('no end')
 
   def pop(self) -> object:
@@ -176,9 +188,10 @@ class _Machine:
     full = f'{module}.{name}'
     if full not in _NAMES:
       raise InputError(
-          f'refuses {printable(full)}, which weights do not need; nothing of '
-          'it was executed. If you trust the file, save its weights alone '
-          'with PyTorch: torch.save(model.state_dict(), OUT)')
+        f'refuses {printable(full)}, which weights do not need; nothing of '
+        'it was executed. If you trust the file, save its weights alone '
+        'with PyTorch: torch.save(model.state_dict(), OUT)'
+      )
     self.stack.append(Global(full))
 
   def call(self, _):
@@ -212,42 +225,54 @@ _NAMES = {*CALLS, *STORAGES, *DTYPES, *INERT}
 _IGNORED = {'PROTO', 'FRAME'}
 
 _PUSH_ARGUMENT = {
-    'BININT', 'BININT1', 'BININT2', 'LONG1', 'LONG4', 'BINFLOAT',
-    'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8',
-    'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8'}
+  'BININT',
+  'BININT1',
+  'BININT2',
+  'LONG1',
+  'LONG4',
+  'BINFLOAT',
+  'BINUNICODE',
+  'SHORT_BINUNICODE',
+  'BINUNICODE8',
+  'BINBYTES',
+  'SHORT_BINBYTES',
+  'BINBYTES8',
+}
 
 _PUSH_NEW = {
-    'NONE': lambda: None,
-    'NEWTRUE': lambda: True,
-    'NEWFALSE': lambda: False,
-    'EMPTY_LIST': list,
-    'EMPTY_TUPLE': tuple,
-    'EMPTY_DICT': dict,
-    'EMPTY_SET': lambda: Inert('builtins.set')}
+  'NONE': lambda: None,
+  'NEWTRUE': lambda: True,
+  'NEWFALSE': lambda: False,
+  'EMPTY_LIST': list,
+  'EMPTY_TUPLE': tuple,
+  'EMPTY_DICT': dict,
+  'EMPTY_SET': lambda: Inert('builtins.set'),
+}
 
 _STEPS = {
-    'MARK': _Machine.mark,
-    'TUPLE': _Machine.tuple_to_mark,
-    'TUPLE1': _Machine.tuple1,
-    'TUPLE2': _Machine.tuple2,
-    'TUPLE3': _Machine.tuple3,
-    'APPEND': _Machine.append,
-    'APPENDS': _Machine.appends,
-    'ADDITEMS': _Machine.add_items,
-    'FROZENSET': _Machine.frozen_set,
-    'SETITEM': _Machine.set_item,
-    'SETITEMS': _Machine.set_items,
-    'MEMOIZE': _Machine.memoize,
-    'BINPUT': _Machine.put,
-    'LONG_BINPUT': _Machine.put,
-    'BINGET': _Machine.get,
-    'LONG_BINGET': _Machine.get,
-    'GLOBAL': _Machine.global_name,
-    'STACK_GLOBAL': _Machine.stack_global,
-    'REDUCE': _Machine.call,
-    'NEWOBJ': _Machine.call,
-    'BUILD': _Machine.build,
-    'BINPERSID': _Machine.persistent}
+  'MARK': _Machine.mark,
+  'TUPLE': _Machine.tuple_to_mark,
+  'TUPLE1': _Machine.tuple1,
+  'TUPLE2': _Machine.tuple2,
+  'TUPLE3': _Machine.tuple3,
+  'APPEND': _Machine.append,
+  'APPENDS': _Machine.appends,
+  'ADDITEMS': _Machine.add_items,
+  'FROZENSET': _Machine.frozen_set,
+  'SETITEM': _Machine.set_item,
+  'SETITEMS': _Machine.set_items,
+  'MEMOIZE': _Machine.memoize,
+  'BINPUT': _Machine.put,
+  'LONG_BINPUT': _Machine.put,
+  'BINGET': _Machine.get,
+  'LONG_BINGET': _Machine.get,
+  'GLOBAL': _Machine.global_name,
+  'STACK_GLOBAL': _Machine.stack_global,
+  'REDUCE': _Machine.call,
+  'NEWOBJ': _Machine.call,
+  'BUILD': _Machine.build,
+  'BINPERSID': _Machine.persistent,
+}
 
 
 def _key(key: object) -> object:
@@ -255,7 +280,8 @@ def _key(key: object) -> object:
   whole = isinstance(key, int) and key.bit_length() < 64
   if not whole and key is not None and not isinstance(key, (str, bytes)):
     raise InputError(
-        f'has a dict key of type {type(key).__name__}; only text and whole '
-        'numbers below 2**63 are read; save the weights alone with PyTorch: '
-        'torch.save(model.state_dict(), OUT)')
+      f'has a dict key of type {type(key).__name__}; only text and whole '
+      'numbers below 2**63 are read; save the weights alone with PyTorch: '
+      'torch.save(model.state_dict(), OUT)'
+    )
   return key

@@ -16,11 +16,11 @@ import stat
 import ml_dtypes
 import numpy as np
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.weights import safetensors_file
 from painformer_jax.weights.torch import pickle as torch_pickle
 from painformer_jax.weights.torch.records import DTYPES, TensorRecord, printable
 from painformer_jax.weights.torch.zip import TorchArchive
-from painformer_jax.core.errors import InputError
 
 # The released file has 75 MB; a training state of any preset has under 1 GB.
 MAX_FILE_BYTES = 4 << 30
@@ -31,9 +31,7 @@ CONTAINERS = ('model_state_dict', 'state_dict', 'model')
 # Wrappers (DataParallel, torch.compile) that add themselves to every name.
 _WRAPPERS = ('module', '_orig_mod')
 
-_DTYPES = {
-    name: np.dtype(getattr(ml_dtypes, name, name))
-    for name in DTYPES.values()}
+_DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in DTYPES.values()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,22 +78,25 @@ def read(path: str | os.PathLike) -> TorchCheckpoint:
   except InputError as error:
     raise InputError(f'{path} {error}') from error
   return TorchCheckpoint(
-      tensors=tensors, container=container, ignored=ignored,
-      sha256=hashlib.sha256(content).hexdigest())
+    tensors=tensors,
+    container=container,
+    ignored=ignored,
+    sha256=hashlib.sha256(content).hexdigest(),
+  )
 
 
 def _content(path: str | os.PathLike) -> bytes:
   try:
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
-      raise InputError(
-          f'{path} is a folder; give the .pth or .safetensors file in it')
+      raise InputError(f'{path} is a folder; give the .pth or .safetensors file in it')
     if not stat.S_ISREG(status.st_mode):
       raise InputError(f'{path} is not a regular file; copy it to one first')
     if status.st_size > MAX_FILE_BYTES:
       raise InputError(
-          f'{path} has {status.st_size:,} bytes, more than the '
-          f'{MAX_FILE_BYTES:,} that are read; save the weights alone')
+        f'{path} has {status.st_size:,} bytes, more than the '
+        f'{MAX_FILE_BYTES:,} that are read; save the weights alone'
+      )
     content = pathlib.Path(path).read_bytes()
   except (FileNotFoundError, NotADirectoryError) as error:
     raise InputError(f'{path} does not exist; check the path') from error
@@ -111,17 +112,23 @@ def _other_format(content: bytes) -> str:
   head = content[:64].lstrip().lower()
   again = 'torch.save(torch.load(FILE, weights_only=True), OUT)'
   if content[257:262] == b'ustar':
-    return ('is a tar archive; if PyTorch wrote it (before 0.4), save it again '
-            f'with PyTorch 1.6 or newer: {again}')
+    return (
+      'is a tar archive; if PyTorch wrote it (before 0.4), save it again '
+      f'with PyTorch 1.6 or newer: {again}'
+    )
   if content[:2] in (b'\x80\2', b'\x80\3', b'\x80\4', b'\x80\5'):
-    return ('is a bare pickle, the format of torch.save before PyTorch 1.6; '
-            f'save it again with a newer one: {again}')
+    return (
+      'is a bare pickle, the format of torch.save before PyTorch 1.6; '
+      f'save it again with a newer one: {again}'
+    )
   if head.startswith(b'version https://git-lfs'):
     return 'is a Git LFS pointer, not the weights; fetch them: git lfs pull'
   if head.startswith((b'<!doctype', b'<html')):
     return 'is a web page, not the weights; download the file itself'
-  return ('is neither a PyTorch (zip) nor a safetensors file; check that the '
-          'download is complete and of the right file')
+  return (
+    'is neither a PyTorch (zip) nor a safetensors file; check that the '
+    'download is complete and of the right file'
+  )
 
 
 def _read_zip(content: bytes) -> tuple[dict[str, np.ndarray], str, list[str]]:
@@ -129,8 +136,9 @@ def _read_zip(content: bytes) -> tuple[dict[str, np.ndarray], str, list[str]]:
   root = torch_pickle.parse(archive.read('data.pkl'))
   if not isinstance(root, dict):
     raise InputError(
-        'holds no state dict but a single object; save one with PyTorch: '
-        'torch.save(model.state_dict(), OUT)')
+      'holds no state dict but a single object; save one with PyTorch: '
+      'torch.save(model.state_dict(), OUT)'
+    )
   records, container, ignored = _find_state(root)
   return _Storages(archive, len(content)).arrays(records), container, ignored
 
@@ -139,8 +147,7 @@ def _find_state(root: dict) -> tuple[dict, str, list[str]]:
   """The state dict in what the file holds, its key, and the other keys."""
   for container in CONTAINERS:
     state = root.get(container)
-    if isinstance(state, dict) and any(
-        isinstance(value, TensorRecord) for value in state.values()):
+    if isinstance(state, dict) and any(isinstance(value, TensorRecord) for value in state.values()):
       ignored = [_name(key) for key in root if key != container]
       break
   else:
@@ -150,14 +157,16 @@ def _find_state(root: dict) -> tuple[dict, str, list[str]]:
   for key, value in state.items():
     if not isinstance(key, str) or not isinstance(value, TensorRecord):
       raise InputError(
-          f"holds something that is no tensor under '{_name(key)}' in "
-          f"{container}; save the weights alone: "
-          'torch.save(model.state_dict(), OUT)')
+        f"holds something that is no tensor under '{_name(key)}' in "
+        f'{container}; save the weights alone: '
+        'torch.save(model.state_dict(), OUT)'
+      )
   if not state:
     raise InputError(
-        'holds no state dict; looked for tensors under '
-        f"{', '.join(CONTAINERS)} and at the top, found only: "
-        + (', '.join(ignored[:20]) or 'nothing'))
+      'holds no state dict; looked for tensors under '
+      f'{", ".join(CONTAINERS)} and at the top, found only: '
+      + (', '.join(ignored[:20]) or 'nothing')
+    )
   return state, container, ignored
 
 
@@ -178,9 +187,10 @@ def _without_wrappers(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     name = '.'.join([p for p in parents if p not in _WRAPPERS] + [last])
     if name in result:
       raise InputError(
-          f"holds both '{printable(origin[name])}' and '{printable(key)}', "
-          f"which are the same '{printable(name)}' without module. and "
-          '_orig_mod.; save one of them alone')
+        f"holds both '{printable(origin[name])}' and '{printable(key)}', "
+        f"which are the same '{printable(name)}' without module. and "
+        '_orig_mod.; save one of them alone'
+      )
     result[name], origin[name] = array, key
   return result
 
@@ -198,8 +208,9 @@ class _Storages:
     self._used = 0
 
   def arrays(self, records: dict[str, TensorRecord]) -> dict[str, np.ndarray]:
-    return {key: self._array(f"tensor '{printable(key)}'", record)
-            for key, record in records.items()}
+    return {
+      key: self._array(f"tensor '{printable(key)}'", record) for key, record in records.items()
+    }
 
   def _array(self, who: str, record: TensorRecord) -> np.ndarray:
     dtype = _DTYPES[record.dtype]
@@ -210,23 +221,25 @@ class _Storages:
     held = self._held(who, record, dtype)
     if self._used + claimed > self._limit:
       raise InputError(
-          f'{who} claims {_many(count)} elements, shape {shape}, and its storage '
-          f'holds {held:,}; the file cannot be right')
+        f'{who} claims {_many(count)} elements, shape {shape}, and its storage '
+        f'holds {held:,}; the file cannot be right'
+      )
     self._used += claimed
-    last = record.offset + sum(
-        (n - 1) * stride for n, stride in zip(record.shape, record.strides))
+    last = record.offset + sum((n - 1) * stride for n, stride in zip(record.shape, record.strides))
     if count and last >= held:
       raise InputError(
-          f'{who}, shape {shape}, reaches element {last:,} of a storage that '
-          f'holds {held:,}; the file cannot be right')
+        f'{who}, shape {shape}, reaches element {last:,} of a storage that '
+        f'holds {held:,}; the file cannot be right'
+      )
     if not count:
       return np.zeros(record.shape, dtype)
     whole = np.frombuffer(self._storage(record), self._stored(dtype))
     view = np.lib.stride_tricks.as_strided(
-        whole[record.offset:], record.shape,
-        [stride * dtype.itemsize if n > 1 else 0
-         for n, stride in zip(record.shape, record.strides)],
-        writeable=False)
+      whole[record.offset :],
+      record.shape,
+      [stride * dtype.itemsize if n > 1 else 0 for n, stride in zip(record.shape, record.strides)],
+      writeable=False,
+    )
     if dtype == bool:
       return np.not_equal(view, 0, order='C')
     native = view.dtype.newbyteorder('=')
@@ -238,14 +251,16 @@ class _Storages:
     name = f'data/{storage.key}'
     if name not in self._archive:
       raise InputError(
-          f"{who} lies in the member '{printable(name)}', which the file does "
-          'not hold; download or save it again')
+        f"{who} lies in the member '{printable(name)}', which the file does "
+        'not hold; download or save it again'
+      )
     size = self._archive.size(name)
     unit = 1 if storage.dtype is None else dtype.itemsize
     if size // unit != storage.count:
       raise InputError(
-          f'{who} lies in a storage said to hold {storage.count * unit:,} '
-          f'bytes and holding {size:,}; download or save it again')
+        f'{who} lies in a storage said to hold {storage.count * unit:,} '
+        f'bytes and holding {size:,}; download or save it again'
+      )
     return size // dtype.itemsize
 
   def _storage(self, record: TensorRecord) -> memoryview:
@@ -254,7 +269,7 @@ class _Storages:
       self._bytes[name] = self._archive.read(name)
     view = self._bytes[name]
     itemsize = _DTYPES[record.dtype].itemsize
-    return view[:len(view) // itemsize * itemsize]
+    return view[: len(view) // itemsize * itemsize]
 
   def _stored(self, dtype: np.dtype) -> np.dtype:
     """A type of the same width that knows a byte order."""

@@ -56,58 +56,77 @@ class Inert:
 
 # Storage class -> element type.
 STORAGES = {
-    'torch.DoubleStorage': 'float64',
-    'torch.FloatStorage': 'float32',
-    'torch.HalfStorage': 'float16',
-    'torch.BFloat16Storage': 'bfloat16',
-    'torch.LongStorage': 'int64',
-    'torch.IntStorage': 'int32',
-    'torch.ShortStorage': 'int16',
-    'torch.CharStorage': 'int8',
-    'torch.ByteStorage': 'uint8',
-    'torch.BoolStorage': 'bool',
-    'torch.ComplexFloatStorage': 'complex64',
-    'torch.ComplexDoubleStorage': 'complex128',
-    'torch.UntypedStorage': None,
-    'torch.storage.UntypedStorage': None,
+  'torch.DoubleStorage': 'float64',
+  'torch.FloatStorage': 'float32',
+  'torch.HalfStorage': 'float16',
+  'torch.BFloat16Storage': 'bfloat16',
+  'torch.LongStorage': 'int64',
+  'torch.IntStorage': 'int32',
+  'torch.ShortStorage': 'int16',
+  'torch.CharStorage': 'int8',
+  'torch.ByteStorage': 'uint8',
+  'torch.BoolStorage': 'bool',
+  'torch.ComplexFloatStorage': 'complex64',
+  'torch.ComplexDoubleStorage': 'complex128',
+  'torch.UntypedStorage': None,
+  'torch.storage.UntypedStorage': None,
 }
 
 # Element types that tensors of untyped storages may name.
 DTYPES = {
-    f'torch.{name}': name
-    for name in (
-        'float64', 'float32', 'float16', 'bfloat16', 'int64', 'int32', 'int16',
-        'int8', 'uint8', 'uint16', 'uint32', 'uint64', 'bool', 'complex64',
-        'complex128')}
+  f'torch.{name}': name
+  for name in (
+    'float64',
+    'float32',
+    'float16',
+    'bfloat16',
+    'int64',
+    'int32',
+    'int16',
+    'int8',
+    'uint8',
+    'uint16',
+    'uint32',
+    'uint64',
+    'bool',
+    'complex64',
+    'complex128',
+  )
+}
 
 # What training scripts keep beside the weights: arguments, schedules, scores.
 INERT = {
-    'argparse.Namespace',
-    'collections.Counter',
-    'collections.defaultdict',
-    'builtins.dict', '__builtin__.dict',
-    'builtins.set', '__builtin__.set',
-    'pathlib.PosixPath', 'pathlib.WindowsPath',
-    'pathlib._local.PosixPath', 'pathlib._local.WindowsPath',
-    'numpy.dtype', 'numpy.ndarray',
-    'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar',
-    'numpy.core.multiarray._reconstruct',
-    'numpy._core.multiarray._reconstruct',
-    '_codecs.encode',
-    'torch.device',
+  'argparse.Namespace',
+  'collections.Counter',
+  'collections.defaultdict',
+  'builtins.dict',
+  '__builtin__.dict',
+  'builtins.set',
+  '__builtin__.set',
+  'pathlib.PosixPath',
+  'pathlib.WindowsPath',
+  'pathlib._local.PosixPath',
+  'pathlib._local.WindowsPath',
+  'numpy.dtype',
+  'numpy.ndarray',
+  'numpy.core.multiarray.scalar',
+  'numpy._core.multiarray.scalar',
+  'numpy.core.multiarray._reconstruct',
+  'numpy._core.multiarray._reconstruct',
+  '_codecs.encode',
+  'torch.device',
 }
 
 
 def printable(text: str, limit: int = 120) -> str:
   """`text` from a file one does not trust, fit for one line of a message."""
   text = ascii(text)[1:-1]
-  return text if len(text) <= limit else text[:limit - 3] + '...'
+  return text if len(text) <= limit else text[: limit - 3] + '...'
 
 
 def damaged(what: str) -> InputError:
   """The error for a program that torch.save cannot have written."""
-  return InputError(
-      f'its list of tensors is damaged ({what}); download or save it again')
+  return InputError(f'its list of tensors is damaged ({what}); download or save it again')
 
 
 def _count(value: object, what: str) -> int:
@@ -131,13 +150,10 @@ def storage(identifier: object) -> StorageRecord:
     raise damaged('a storage has no key')
   if not isinstance(family, Global) or family.name not in STORAGES:
     raise damaged('a storage has no class')
-  return StorageRecord(
-      key=key, dtype=STORAGES[family.name],
-      count=_count(count, 'a storage size'))
+  return StorageRecord(key=key, dtype=STORAGES[family.name], count=_count(count, 'a storage size'))
 
 
-def _tensor(storage, offset, shape, strides, requires_grad, hooks,
-            metadata=None) -> TensorRecord:
+def _tensor(storage, offset, shape, strides, requires_grad, hooks, metadata=None) -> TensorRecord:
   """torch._utils._rebuild_tensor_v2: the storage has the element type."""
   del requires_grad, hooks
   if not isinstance(storage, StorageRecord) or storage.dtype is None:
@@ -145,30 +161,31 @@ def _tensor(storage, offset, shape, strides, requires_grad, hooks,
   return _record(storage, storage.dtype, offset, shape, strides, metadata)
 
 
-def _typed_tensor(storage, offset, shape, strides, requires_grad, hooks, dtype,
-                  metadata=None) -> TensorRecord:
+def _typed_tensor(
+  storage, offset, shape, strides, requires_grad, hooks, dtype, metadata=None
+) -> TensorRecord:
   """torch._utils._rebuild_tensor_v3: the tensor states the element type."""
   del requires_grad, hooks
   if not isinstance(storage, StorageRecord) or storage.dtype is not None:
     raise damaged('a tensor without an untyped storage')
   if not isinstance(dtype, Global) or dtype.name not in DTYPES:
     raise damaged('a tensor without an element type')
-  return _record(
-      storage, DTYPES[dtype.name], offset, shape, strides, metadata)
+  return _record(storage, DTYPES[dtype.name], offset, shape, strides, metadata)
 
 
 def _record(storage, dtype, offset, shape, strides, metadata) -> TensorRecord:
   if metadata:
     raise InputError(
-        'holds a tensor with a pending conjugation or negation; resolve it '
-        'before saving: tensor.resolve_conj().resolve_neg()')
+      'holds a tensor with a pending conjugation or negation; resolve it '
+      'before saving: tensor.resolve_conj().resolve_neg()'
+    )
   shape = _counts(shape, 'a shape')
   strides = _counts(strides, 'strides')
   if len(shape) != len(strides):
     raise damaged('shape and strides differ in length')
   return TensorRecord(
-      storage=storage, dtype=dtype, offset=_count(offset, 'an offset'),
-      shape=shape, strides=strides)
+    storage=storage, dtype=dtype, offset=_count(offset, 'an offset'), shape=shape, strides=strides
+  )
 
 
 def _parameter(data, requires_grad, hooks) -> object:
@@ -192,9 +209,9 @@ class Call:
 
 # Function -> what a call of it means here, and how many arguments it takes.
 CALLS = {
-    'collections.OrderedDict': Call(dict, range(0, 1)),
-    'torch.Size': Call(_size, range(1, 2)),
-    'torch._utils._rebuild_tensor_v2': Call(_tensor, range(6, 8)),
-    'torch._utils._rebuild_tensor_v3': Call(_typed_tensor, range(7, 9)),
-    'torch._utils._rebuild_parameter': Call(_parameter, range(3, 4)),
+  'collections.OrderedDict': Call(dict, range(1)),
+  'torch.Size': Call(_size, range(1, 2)),
+  'torch._utils._rebuild_tensor_v2': Call(_tensor, range(6, 8)),
+  'torch._utils._rebuild_tensor_v3': Call(_typed_tensor, range(7, 9)),
+  'torch._utils._rebuild_parameter': Call(_parameter, range(3, 4)),
 }

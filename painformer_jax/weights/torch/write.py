@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.weights.torch.records import STORAGES
-from painformer_jax.core.errors import InputError
 
 _FOLDER = 'archive'
 
@@ -22,13 +22,12 @@ _ALIGNMENT = 64
 # The archive format version that PyTorch 1.6 to the present write.
 _VERSION = b'3\n'
 
-_CLASSES = {
-    dtype: storage for storage, dtype in STORAGES.items() if dtype is not None}
+_CLASSES = {dtype: storage for storage, dtype in STORAGES.items() if dtype is not None}
 
 
 def write_pth(
-    path: str | os.PathLike, tensors: Mapping[str, np.ndarray], *,
-    container: str = 'model_state_dict') -> None:
+  path: str | os.PathLike, tensors: Mapping[str, np.ndarray], *, container: str = 'model_state_dict'
+) -> None:
   """Writes a file that `torch.load(path, weights_only=True)` reads.
 
   The same input gives the same bytes. Every tensor has its own storage, is
@@ -49,15 +48,15 @@ def write_pth(
     array = np.asarray(array)
     if array.dtype.name not in _CLASSES:
       raise InputError(
-          f"tensor '{name}' has the element type {array.dtype}, which a .pth "
-          'file cannot hold; convert it first')
+        f"tensor '{name}' has the element type {array.dtype}, which a .pth "
+        'file cannot hold; convert it first'
+      )
     arrays[name] = array
   program = _program(arrays, container)
   write_atomically(path, lambda file: _write_archive(file, program, arrays))
 
 
-def _write_archive(
-    file: BinaryIO, program: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+def _write_archive(file: BinaryIO, program: bytes, arrays: Mapping[str, np.ndarray]) -> None:
   with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
     _add(archive, 'data.pkl', program)
     _add(archive, 'byteorder', b'little')
@@ -77,8 +76,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _little_endian(array: np.ndarray) -> bytes:
-  if array.dtype.byteorder == '>' or (
-      array.dtype.byteorder == '=' and sys.byteorder == 'big'):
+  if array.dtype.byteorder == '>' or (array.dtype.byteorder == '=' and sys.byteorder == 'big'):
     array = array.byteswap()
   return array.tobytes()
 
@@ -86,8 +84,8 @@ def _little_endian(array: np.ndarray) -> bytes:
 def _program(arrays: Mapping[str, np.ndarray], container: str) -> bytes:
   """The pickle of an OrderedDict of tensors, as torch.save describes them."""
   items = [
-      _text(name) + _tensor(array, index)
-      for index, (name, array) in enumerate(arrays.items())]
+    _text(name) + _tensor(array, index) for index, (name, array) in enumerate(arrays.items())
+  ]
   state = _EMPTY_ORDERED_DICT + b'(' + b''.join(items) + b'u'
   if container:
     state = b'}' + _text(container) + state + b's'
@@ -95,14 +93,25 @@ def _program(arrays: Mapping[str, np.ndarray], container: str) -> bytes:
 
 
 def _tensor(array: np.ndarray, index: int) -> bytes:
-  strides = [
-      math.prod(array.shape[axis + 1:]) for axis in range(array.ndim)]
-  storage = _tuple(
-      _text('storage'), _global(_CLASSES[array.dtype.name]), _text(str(index)),
-      _text('cpu'), _number(array.size)) + b'Q'
+  strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
+  storage = (
+    _tuple(
+      _text('storage'),
+      _global(_CLASSES[array.dtype.name]),
+      _text(str(index)),
+      _text('cpu'),
+      _number(array.size),
+    )
+    + b'Q'
+  )
   arguments = _tuple(
-      storage, _number(0), _tuple(*map(_number, array.shape)),
-      _tuple(*map(_number, strides)), b'\x89', _EMPTY_ORDERED_DICT)
+    storage,
+    _number(0),
+    _tuple(*map(_number, array.shape)),
+    _tuple(*map(_number, strides)),
+    b'\x89',
+    _EMPTY_ORDERED_DICT,
+  )
   return _global('torch._utils._rebuild_tensor_v2') + arguments + b'R'
 
 
