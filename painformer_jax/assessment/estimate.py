@@ -122,7 +122,7 @@ def report(
   *,
   weights: Weights,
   folder: str | os.PathLike,
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> None:
   """Says how much is to be embedded and trained, and how long both take here.
 
@@ -132,7 +132,7 @@ def report(
     study: its samples.
     weights: of the backbone.
     folder: of the embeddings; what an earlier run has left there is not counted.
-    say: takes lines.
+    log: takes lines.
   """
   tokens = {name: tokens_of(each, study) for name, each in config.used.items()}
   to_embed = {
@@ -154,7 +154,7 @@ def report(
   )
   if images:
     threads = sum(to_embed[name] * reading[name] for name in to_embed) / _READERS
-    say(
+    log(
       f'to embed: about {images:,} images, {images * an_image / 1e12:,.3g} TFLOP: '
       f'{duration(images / rate)} at the {rate:.3g} images/s that the backbone reaches here, '
       f'and beside it {duration(threads)} of reading and drawing in {_READERS} threads'
@@ -163,7 +163,7 @@ def report(
     runs = len(config.seeds) + config.shuffled
     passes = each.trained * each.passes + each.tested
     threads = sum(count * reading[name] for name, count in each.read.items())
-    say(
+    log(
       f'to fine-tune: {job.row}, {job.task.name}: {len(job.folds[0].train):,} samples x '
       f'{config.finetune.epochs} epochs x {runs} runs, {runs * each.trained:,} images, '
       f'{runs * passes * an_image / 1e12:,.3g} TFLOP: {duration(runs * passes / rate)} at '
@@ -175,7 +175,7 @@ def report(
       tokens[name] * sum(config.used[name].source in s.data for s in study.samples)
       for name in videos
     )
-    say(
+    log(
       f'to fine-tune: at most {kept * 3 * weights.config.image_size**2 / 1e9:.3g} GB of images '
       'are kept on the disk until the run is finished (config.finetune.keep_images)'
     )
@@ -187,12 +187,12 @@ def report(
         dataclasses.replace(job, inputs=planned_inputs(config, job.row, tokens, width=width))
         for job in jobs
       ],
-      say=say,
+      log=log,
     )
 
 
 def _report_mixers(
-  config: AssessConfig, jobs: Sequence[Job], *, say: Callable[[str], None]
+  config: AssessConfig, jobs: Sequence[Job], *, log: Callable[[str], None]
 ) -> None:
   """Of training on frozen embeddings; jobs have planned inputs."""
   total, seconds, rates = 0.0, 0.0, {}
@@ -204,7 +204,7 @@ def _report_mixers(
       if model not in rates:
         rates[model] = measure_rate(config, job, source)
         size = cost.size(model, tokens=source.values.shape[1])
-        say(
+        log(
           f'to train: {job.row}, {job.task.name}: {config.mixer["name"]}, {size.parameters:,} '
           f'parameters, {size.multiply_adds / 1e9:.3g} G multiply-adds a sample; '
           f'{rates[model] / 1e9:.3g} GFLOP/s in a few steps here'
@@ -214,13 +214,13 @@ def _report_mixers(
     total += own
     fit = config.fit_config(experiment.model_of(config, job, job.inputs[0], config.points[0]))
     passes = f'{fit.steps:,} steps' if fit.steps else f'{fit.epochs} epochs'
-    say(
+    log(
       f'to train: {job.row}, {job.task.name}: {len(job.positions):,} samples x '
       f'{len(job.folds)} folds x {len(config.seeds)} seeds x {passes}, '
       + experiment.describe_choices(config)
       + f'{own / 1e12:,.3g} TFLOP'
     )
-  say(f'to train: {total / 1e12:,.3g} TFLOP altogether, about {duration(seconds)} here')
+  log(f'to train: {total / 1e12:,.3g} TFLOP altogether, about {duration(seconds)} here')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -283,7 +283,7 @@ def seconds_to_read(settings: EmbeddingSettings, study: Study, *, image_size: in
   for sample in [s for s in study.samples if settings.source in s.data][:5]:
     start, count = time.perf_counter(), 0
     with contextlib.suppress(InputError):
-      for _ in itertools.islice(reader.images(sample, say=lambda line: None), _READ):
+      for _ in itertools.islice(reader.images(sample, log=lambda line: None), _READ):
         count += 1
     if count:
       return (time.perf_counter() - start) / count

@@ -52,7 +52,7 @@ _SECONDS_A_LINE = 10.0
 _SECONDS_A_CHECKPOINT = 120.0  # What a kill loses, about.
 _MOST_IN_FLIGHT = 2  # Steps under way on the devices while the host reads on.
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def run(
@@ -66,7 +66,7 @@ def run(
   images: str | os.PathLike | None = None,
   shuffle: int | None = None,
   devices: Sequence[jax.Device] | None = None,
-  progress: Say = lambda line: None,
+  progress: Log = lambda line: None,
 ) -> Outcome:
   """Fine-tunes and tests a job, once a seed; goes on where it was stopped.
 
@@ -115,7 +115,7 @@ def run(
       store=store,
       folder=pathlib.Path(folder, f'seed-{seed}'),
       devices=devices,
-      say=progress,
+      log=progress,
       images=None if images is None else pathlib.Path(images),
     )
     logits.append(tuning.logits())
@@ -168,9 +168,9 @@ class _Tuning:
     folder: pathlib.Path,
     images: pathlib.Path | None,
     devices,
-    say: Say,
+    log: Log,
   ):
-    self._study, self._weights, self._folder, self._say = study, weights, folder, say
+    self._study, self._weights, self._folder, self._log = study, weights, folder, log
     self._job, self._tune, self._run = job, config.finetune, Run(fold=job.folds[0], seed=seed)
     self._batch_size, self._images_kept = config.batch_size, images
     self._fusion = config.rows[job.row].fusion
@@ -201,7 +201,7 @@ class _Tuning:
     """[test samples, classes] float32, in the order of the fold's; from the disk if done."""
     path = self._folder / 'logits.npz'
     if path.is_file():
-      self._say(f'{self._folder} is finished')
+      self._log(f'{self._folder} is finished')
       return self._read(path)
     self._folder.mkdir(parents=True, exist_ok=True)
     state = self._train()
@@ -299,10 +299,10 @@ class _Tuning:
       else:
         self._check(restored.record['fingerprint'])
         step, state = restored.step, restored.state
-        self._say(f'goes on from step {step} of {self._steps}')
+        self._log(f'goes on from step {step} of {self._steps}')
       if step == self._steps:
         return state
-      self._say(
+      self._log(
         finetune_config.describe(learned, plan.backbone)
         + f'; {self._images:,} images a step, {self._steps:,} steps'
       )
@@ -382,7 +382,7 @@ class _Tuning:
       finite(0)
       checkpoints.save(step, state, {'fingerprint': self._fingerprint})
 
-    self._say('compiles the step of fine-tuning')
+    self._log('compiles the step of fine-tuning')
     while step < self._steps:
       compiles = first is None
       with interrupt.at_once() if compiles else contextlib.nullcontext():
@@ -395,7 +395,7 @@ class _Tuning:
         first, begun = step, now
       elif now - told >= _SECONDS_A_LINE and step > first:
         told, rate = now, (step - first) / (now - begun)
-        self._say(
+        self._log(
           f'step {step:,} of {self._steps:,}, {rate * self._images:.3g} images/s, loss '
           f'{np.mean(losses):.3f}, {duration((self._steps - step) / rate)} left'
         )
@@ -405,7 +405,7 @@ class _Tuning:
         saved_at = time.monotonic()
       if interrupt.asked and step < self._steps:
         checkpoints.finish()
-        self._say(f'saved step {step}; run the same command again to go on')
+        self._log(f'saved step {step}; run the same command again to go on')
         raise KeyboardInterrupt
     checkpoints.finish()
     return state
@@ -425,7 +425,7 @@ class _Tuning:
       readers=self._tune.readers,
       max_left_out=1.0,
       devices=list(self._mesh.devices.flat),
-      progress=self._say,
+      progress=self._log,
     )
     tokens = {
       name: _padded(store.tokens(name), self._tokens[name].mask.shape[1]) for name in self._settings

@@ -36,16 +36,16 @@ _FINDINGS_SHOWN = 20
 # Whose planted accuracy is known.
 _PLANTED_TASKS = ('BL1-PA1', 'BL1-PA2', 'BL1-PA3', 'BL1-PA4', '5-class')
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) -> int:
+def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) -> int:
   """Lists exactly what is missing or odd; trains and embeds nothing.
 
   Args:
     config: of the assessment.
     workdir: only the data of 'demo' and 'planted' are written to it.
-    say: told about progress.
+    log: told about progress.
     out: given the findings and what would be run.
 
   Returns:
@@ -58,7 +58,7 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, say: Say, out: Say) ->
   if config.finetunes:
     finetune.check(config, weights)
   study = datasets.open_study(config, workdir)
-  findings = datasets.check(config, study, whole=True, progress=say)
+  findings = datasets.check(config, study, whole=True, progress=log)
   for finding in findings:
     out(str(finding))
   out(
@@ -81,8 +81,8 @@ def assess(
   config: AssessConfig,
   workdir: str | pathlib.Path,
   *,
-  say: Say,
-  out: Say,
+  log: Log,
+  out: Log,
   against: str | pathlib.Path | None = None,
 ) -> list[results.Summary]:
   """Runs everything that is not finished, and writes the results.
@@ -95,7 +95,7 @@ def assess(
   Args:
     config: of the assessment.
     workdir: its folder; a run found there goes on.
-    say: told about progress.
+    log: told about progress.
     out: given the table.
     against: folder of another finished run, to test each row of the same name against.
 
@@ -112,17 +112,17 @@ def assess(
   if config.finetunes:
     finetune.check(config, weights)
   study = datasets.open_study(config, workdir)
-  _quick_check(config, study, say=say)
+  _quick_check(config, study, log=log)
   jobs = list(experiment.jobs(config, study))
   results.check_names([f'{job.row}, {job.task.name}' for job in jobs])
   finetune.check_unseen(config.weights, jobs, study)
   estimate.report(
-    config, jobs, study, weights=weights, folder=_embeddings(config, workdir), say=say
+    config, jobs, study, weights=weights, folder=_embeddings(config, workdir), log=log
   )
-  store = _embed(config, study, weights, workdir, say=say)
+  store = _embed(config, study, weights, workdir, log=log)
   tokens = {}
   for name in config.used:
-    say(store.describe(name))
+    log(store.describe(name))
     tokens[name] = experiment.normalised(
       store.tokens(name), study.subject_array(), how=config.normalise
     )
@@ -132,7 +132,7 @@ def assess(
   def train(job: Job, *, shuffle: int | None = None) -> Outcome:
     if not config.finetunes:
       return experiment.run(
-        config, job, study, cache=str(workdir / 'folds'), shuffle=shuffle, progress=say
+        config, job, study, cache=str(workdir / 'folds'), shuffle=shuffle, progress=log
       )
     folder = results.slug(f'{job.row}, {job.task.name}')
     return finetune.run(
@@ -142,7 +142,7 @@ def assess(
       weights=weights,
       store=store,
       shuffle=shuffle,
-      progress=say,
+      progress=log,
       images=images if config.finetune.keep_images else None,
       folder=workdir
       / 'finetuned'
@@ -151,11 +151,11 @@ def assess(
 
   found = []
   for job in experiment.jobs(config, study, tokens=tokens):
-    say(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
+    log(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
     outcome = train(job)
     shuffled = []
     for seed in range(config.shuffled):
-      say(f'labels shuffled, run {seed + 1} of {config.shuffled}')
+      log(f'labels shuffled, run {seed + 1} of {config.shuffled}')
       chance = train(job, shuffle=seed)
       shuffled.append(float(metrics.accuracy(chance.runs[0].confusion())))
     found.append(_experiment(config, job, outcome, study, store, shuffled=shuffled))
@@ -168,7 +168,7 @@ def assess(
         study=study,
         store=store,
         folder=workdir / 'assessors',
-        say=say,
+        log=log,
       )
   found.sort(key=lambda e: config.tasks.index(e.task))
   tests = paired.against_row(found, config.reference)
@@ -221,13 +221,13 @@ def open_workdir(workdir: str | pathlib.Path, config: AssessConfig) -> pathlib.P
   return workdir
 
 
-def _quick_check(config: AssessConfig, study: Study, *, say: Say) -> None:
+def _quick_check(config: AssessConfig, study: Study, *, log: Log) -> None:
   """Lists what is missing; stops there if the config says so."""
   findings = datasets.check(config, study, whole=False)
   for finding in findings[:_FINDINGS_SHOWN]:
-    say(str(finding))
+    log(str(finding))
   if len(findings) > _FINDINGS_SHOWN:
-    say(f'and {len(findings) - _FINDINGS_SHOWN:,} more: --check lists all')
+    log(f'and {len(findings) - _FINDINGS_SHOWN:,} more: --check lists all')
   if findings and config.findings == 'stop':
     raise InputError(
       f'{study.root}: {len(findings)} findings, such as {findings[0]}: mend them, or leave '
@@ -236,7 +236,7 @@ def _quick_check(config: AssessConfig, study: Study, *, say: Say) -> None:
 
 
 def _embed(
-  config: AssessConfig, study: Study, weights: Weights, workdir: pathlib.Path, *, say: Say
+  config: AssessConfig, study: Study, weights: Weights, workdir: pathlib.Path, *, log: Log
 ) -> EmbeddingStore:
   start = time.perf_counter()
   store = embeddings.compute_embeddings(
@@ -246,9 +246,9 @@ def _embed(
     folder=_embeddings(config, workdir),
     batch_size=config.batch_size,
     max_left_out=config.max_left_out,
-    progress=say,
+    progress=log,
   )
-  say(f'embeddings ready after {time.perf_counter() - start:.0f} s')
+  log(f'embeddings ready after {time.perf_counter() - start:.0f} s')
   return store
 
 
@@ -324,7 +324,7 @@ def _keep_assessor(
   study: Study,
   store: EmbeddingStore,
   folder: pathlib.Path,
-  say: Say,
+  log: Log,
 ) -> None:
   """Trains and keeps what judges clips, unless it could not do so."""
   sources = {
@@ -332,7 +332,7 @@ def _keep_assessor(
   }
   untimed = [name for name, source in sources.items() if not source.timed]
   if untimed:
-    say(
+    log(
       f'{finished.name}: no assessor is kept: the images of {", ".join(untimed)} do not say '
       'their rate, as folders of images never do, so it could not judge a clip over time'
     )
@@ -345,7 +345,7 @@ def _keep_assessor(
     store=store,
     sources=sources,
     folder=folder / results.slug(finished.name),
-    say=say,
+    log=log,
   )
 
 

@@ -191,7 +191,7 @@ class CheckpointStore:
           f'{path} is damaged and cannot be renamed: {error.strerror}; remove it, '
           'then run the same command again'
         ) from error
-      progress.say(
+      progress.log(
         f'warning: checkpoint {path} is damaged ({why}): it is {aside.name} '
         f'now, and the run goes on from step {instead}'
       )
@@ -300,7 +300,7 @@ def restore_arrays(folder: str | pathlib.Path) -> tuple[int, dict]:
       failures[step] = error
       continue
     for error in failures.values():
-      progress.say(f'warning: {error}; the one of step {step} is taken')
+      progress.log(f'warning: {error}; the one of step {step} is taken')
     return step, arrays
   if not failures:
     raise InputError(f'{folder} holds no finished checkpoint yet')

@@ -45,14 +45,14 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.cli.config_file import load_config
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.memory import keep_scratch
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
 
   config = from_config_dict(load_config(args.config, overrides=args.overrides))
   if args.check:
-    findings = assessment.check(config, args.workdir, say=say, out=print)
+    findings = assessment.check(config, args.workdir, log=log, out=print)
     if findings:
       raise InputError(f'{findings} finding{"s" if findings > 1 else ""}, listed above')
     return 0
   keep_scratch()
-  assessment.assess(config, args.workdir, say=say, out=print, against=args.against)
+  assessment.assess(config, args.workdir, log=log, out=print, against=args.against)
   return 0

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.assessment.results import summary as results
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import check_file_target, write_atomically
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
 
   kind = pathlib.Path(args.out).suffix.lower().lstrip('.') if args.out else 'csv'
   if kind not in ('csv', 'json'):
@@ -82,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
     source: clip.Recording(path=path, rate=rates.get(source, 0.0), columns=columns.get(source, ()))
     for source, path in _by_source(args.recordings, sources, what='recording').items()
   }
-  say(results.NOTICE)
+  log(results.NOTICE)
   curve = clip.assess_clip(
-    loaded, recordings, step=args.step, weights=args.weights, batch_size=args.batch_size, say=say
+    loaded, recordings, step=args.step, weights=args.weights, batch_size=args.batch_size, log=log
   )
   text = clip.write_curve(curve, loaded)[kind]
   if args.out:

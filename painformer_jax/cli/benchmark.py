@@ -133,11 +133,11 @@ def _model(args, where) -> dict:
   import dataclasses
 
   from painformer_jax.benchmarks import model as benchmark
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
 
   model, batch = args.model or 'painformer', args.batch or 8
   measurements = benchmark.benchmark(
-    model, batch=batch, rounds=args.rounds, work=args.work, dtype=args.dtype, progress=say
+    model, batch=batch, rounds=args.rounds, work=args.work, dtype=args.dtype, progress=log
   )
   print(
     f'{model}, batch {batch}, {args.dtype}, {where["devices"]} '
@@ -159,11 +159,11 @@ def _data(args, where) -> dict:
 
   from painformer_jax.benchmarks import data as benchmark_data
   from painformer_jax.core.errors import InputError
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
   from painformer_jax.data.builders.base import store
 
   if args.records:
-    rows = benchmark_data.scale(args.records, folder=args.scratch, progress=say)
+    rows = benchmark_data.scale(args.records, folder=args.scratch, progress=log)
     print(benchmark_data.scale_table(rows))
     return {'scale': [dataclasses.asdict(row) for row in rows]}
   if bool(args.data_dir) != bool(args.task):
@@ -177,8 +177,8 @@ def _data(args, where) -> dict:
     data_dir, task = args.data_dir, args.task
     if task is None:
       data_dir, task = scratch, 'photo_crops'
-      store(benchmark_data.photo_task(4096, args.image_size), scratch, progress=say)
-    settings = dict(image_size=args.image_size, threads=threads, progress=say)
+      store(benchmark_data.photo_task(4096, args.image_size), scratch, progress=log)
+    settings = dict(image_size=args.image_size, threads=threads, progress=log)
     stages = benchmark_data.stages(
       data_dir, task, batches=args.batches, rounds=args.rounds, workers=args.workers, **settings
     )
@@ -203,7 +203,7 @@ def _folds(args, where) -> dict:
   del where
   from painformer_jax.benchmarks import folds as benchmark_folds
   from painformer_jax.core.memory import keep_scratch
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
 
   keep_scratch()
   result = benchmark_folds.run(
@@ -213,7 +213,7 @@ def _folds(args, where) -> dict:
     tokens=args.tokens,
     steps=args.steps,
     rounds=args.rounds,
-    progress=say,
+    progress=log,
   )
   print(benchmark_folds.table(result))
   return result

@@ -185,19 +185,19 @@ def _add_readers(prepare) -> None:
 
 
 def _demo(args):
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
   from painformer_jax.data.builders.base import store
   from painformer_jax.data.demo import fetch, split, tasks
 
-  cache = fetch.fetch(args.cache, progress=say)
+  cache = fetch.fetch(args.cache, progress=log)
   found = tasks.demo_tasks(cache, image_size=args.image_size)
   split.check_disjoint(found, gap=_DEMO_GAP)
-  say(
+  log(
     f'checked: what the {len(found)} demo tasks test on is apart from all that '
     f'they train on, by {_DEMO_GAP} s or more within a recording'
   )
   for task in found:
-    store(task, args.data_dir, progress=say)
+    store(task, args.data_dir, progress=log)
 
 
 def _prepare(args):
@@ -205,7 +205,7 @@ def _prepare(args):
   import shlex
 
   from painformer_jax.core.errors import InputError
-  from painformer_jax.core.progress import say, waiting
+  from painformer_jax.core.progress import log, waiting
   from painformer_jax.data.augment.modalities import MODALITIES
   from painformer_jax.data.builders.base import check_settings, store
   from painformer_jax.data.builders.beam import store_with_beam
@@ -217,22 +217,22 @@ def _prepare(args):
   check_settings(args.name, max_unreadable=args.max_unreadable)
   source = args.source
   if os.path.exists(source):
-    say(f'{args.name}: lists {source}')
+    log(f'{args.name}: lists {source}')
     # Workers of Beam may be in another folder.
     source = source if args.beam is None else os.path.abspath(source)
-  with waiting(f'{args.name}: lists {source}', say):
+  with waiting(f'{args.name}: lists {source}', log):
     task = reader.build(
       source,
       name=args.name,
-      report=say,
+      report=log,
       **{option.name: getattr(args, option.name) for option in reader.options},
     )
   if task.modality not in (*MODALITIES, 'face', 'image'):
-    say(
+    log(
       f"{args.name}: modality '{task.modality}' is augmented as any image; with rules of "
       f'their own: {", ".join(MODALITIES)}'
     )
-  settings = dict(progress=say, max_unreadable=args.max_unreadable)
+  settings = dict(progress=log, max_unreadable=args.max_unreadable)
   if args.beam is None:
     store(task, args.data_dir, threads=args.threads, **settings)
   else:
@@ -287,14 +287,14 @@ def _list(args):
 
 def _check(args):
   from painformer_jax.core.errors import InputError
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
   from painformer_jax.data import check, corpus
   from painformer_jax.data.prepared import list_tasks, open_task
 
   if args.threads is not None and args.threads < 1:
     raise InputError('--threads must be at least 1')
   reports = check.check_tasks(
-    args.data_dir, names=args.tasks, progress=say, threads=args.threads, max_leaked=args.max_leaked
+    args.data_dir, names=args.tasks, progress=log, threads=args.threads, max_leaked=args.max_leaked
   )
   print(check.table(reports))
   unopened = {r.task for r in reports if r.split == '-'}

@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import check_file_target
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
   from painformer_jax.embedding.files import Sheet, embed_files
   from painformer_jax.models import functional
   from painformer_jax.weights.load import non_finite, read_weights
@@ -159,11 +159,11 @@ def _run(args: argparse.Namespace) -> int:
   reader = _picture_reader(args) if args.modality in _PICTURES else _signal_reader(args)
   check_file_target(args.out)
   if os.path.exists(args.weights):
-    say(f'reads {args.weights}')
+    log(f'reads {args.weights}')
   stored = read_weights(args.weights)
   if bad := non_finite(stored):
     more = f' and {len(bad) - 8} more' if len(bad) > 8 else ''
-    say(f'WARNING: {args.weights} holds NaN or infinity in {", ".join(bad[:8])}{more}')
+    log(f'WARNING: {args.weights} holds NaN or infinity in {", ".join(bad[:8])}{more}')
   model = functional.from_variables(stored.config, stored.variables)
   summary = embed_files(
     model,
@@ -173,7 +173,7 @@ def _run(args: argparse.Namespace) -> int:
     batch_size=args.batch_size,
     sheet=sheet,
     description=f'{stored.source.model} {stored.source.name} {stored.source.sha256}'.strip(),
-    say=say,
+    log=log,
   )
   remarks = f'; {summary.remarks}' if summary.remarks else ''
   print(f'{args.out}: {summary.rows} embeddings from {summary.files} files{remarks}')

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.core.errors import InputError, import_extra
   from painformer_jax.core.files import check_file_target, write_atomically
-  from painformer_jax.core.progress import say
+  from painformer_jax.core.progress import log
   from painformer_jax.data.corpus import PUBLISHED_SAMPLES
   from painformer_jax.parallel import topology
   from painformer_jax.planning import text as plan_text
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
   plans, failures = [], []
   for number, (point, request) in enumerate(zip(points, requests), start=1):
     setting = ', '.join(f'{k} {v}' for k, v in point.items())
-    say(
+    log(
       f'compiles {number} of {len(points)} for {request.topology}'
       + (f': {setting}' if setting else '')
     )
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
       if len(points) == 1:
         raise
       failures.append(f'{setting}: {error}')
-      say(failures[-1])
+      log(failures[-1])
       continue
     plans.append(
       plan_text.Plan(

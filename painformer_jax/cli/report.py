@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.report.build import make_report
-  from painformer_jax.training.metrics import say
+  from painformer_jax.training.metrics import log
 
-  print(make_report(args.run_folder, output=args.output, data_dir=args.data_dir, say=say))
+  print(make_report(args.run_folder, output=args.output, data_dir=args.data_dir, log=log))
   return 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
   """Prints a line where people look while a command works: standard error."""
   print(line, file=sys.stderr, flush=True)
 

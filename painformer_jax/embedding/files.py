@@ -16,7 +16,7 @@ from painformer_jax.core.progress import Meter
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.embedding.npz import NpzWriter
 from painformer_jax.embedding.pictures import PictureReader
-from painformer_jax.embedding.reader import Reader, Row, Say
+from painformer_jax.embedding.reader import Log, Reader, Row
 from painformer_jax.modalities import canvas
 from painformer_jax.modalities import sheet as sheets
 from painformer_jax.models.painformer import PainFormer
@@ -132,7 +132,7 @@ def embed_files(
   batch_size: int = 16,
   description: str = '',
   sheet: Sheet | None = None,
-  say: Callable[[str], None] = lambda line: None,
+  log: Callable[[str], None] = lambda line: None,
 ) -> Summary:
   """Embeds everything and writes one .npz.
 
@@ -151,7 +151,7 @@ def embed_files(
     batch_size: images at once.
     description: of the weights, kept with the embeddings.
     sheet: a picture to write besides.
-    say: told about bad files and progress.
+    log: told about bad files and progress.
 
   Returns:
     What was written and what was not: unreadable files are skipped, of damaged
@@ -163,7 +163,7 @@ def embed_files(
   reader = reader or PictureReader()
   files, problems = find_files(inputs, suffixes=reader.suffixes)
   for problem in problems:
-    say(problem)
+    log(problem)
   columns = {
     'embedding': ((model.config.embedding_width,), np.float32),
     'source': ((), str),
@@ -172,15 +172,15 @@ def embed_files(
   embedder = Embedder(model, batch_size=batch_size)
   tiles, non_finite = [], 0
   with NpzWriter(out, columns) as writer:
-    meter = Meter(total := reader.total(files), say)
+    meter = Meter(total := reader.total(files), log)
     if total:
-      say(f'{total:,} images to embed; compiles the model first')
+      log(f'{total:,} images to embed; compiles the model first')
 
     def report(problem: str) -> None:
       problems.append(problem)
-      say(problem)
+      log(problem)
 
-    rows = _rows(reader, files, image_size=model.config.image_size, say=say, report=report)
+    rows = _rows(reader, files, image_size=model.config.image_size, log=log, report=report)
     for batch in _ahead(_batched(rows, batch_size)):
       embedding = embedder(np.stack([row.image for row in batch]))
       non_finite += int((~np.isfinite(embedding).all(axis=1)).sum())
@@ -224,12 +224,12 @@ def embed_files(
 
 
 def _rows(
-  reader: Reader, files: Iterable[str], *, image_size: int, say: Say, report: Say
+  reader: Reader, files: Iterable[str], *, image_size: int, log: Log, report: Log
 ) -> Iterator[Row]:
   """Reads file after file; a file's trouble is reported and passed over."""
   for name in files:
     try:
-      yield from reader.rows(name, image_size=image_size, say=say)
+      yield from reader.rows(name, image_size=image_size, log=log)
     except InputError as error:
       report(str(error))
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.embedding.reader import Row, Say
+from painformer_jax.embedding.reader import Log, Row
 from painformer_jax.modalities import faces, images, maps, video
 from painformer_jax.modalities.network import Network, NetworkConfig
 
@@ -114,7 +114,7 @@ class PictureReader:
     )
 
   def rows(
-    self, name: str, *, image_size: int, say: Say, numbers: Container[int] | None = None
+    self, name: str, *, image_size: int, log: Log, numbers: Container[int] | None = None
   ) -> Iterator[Row]:
     """As of any `Reader`; `numbers` of a video's frames, in place of `config.every`."""
     broken: list[InputError] = []
@@ -139,7 +139,7 @@ class PictureReader:
     if faceless and self._config.faceless == 'skip':
       if faceless == seen:
         raise InputError(f'{name} shows no face')
-      say(f'{name}: {faceless} of {seen} frames show no face and are left out')
+      log(f'{name}: {faceless} of {seen} frames show no face and are left out')
 
   def remarks(self) -> str:
     if not self._config.crop or not self._faceless:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Reader(Protocol):
   def total(self, files: Sequence[str]) -> int:
     """About how many rows the files will make."""
 
-  def rows(self, name: str, *, image_size: int, say: Say) -> Iterator[Row]:
+  def rows(self, name: str, *, image_size: int, log: Log) -> Iterator[Row]:
     """The rows of one file, and remarks on it.
 
     Raises:

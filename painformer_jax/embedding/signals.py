@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.embedding.reader import Row, Say
+from painformer_jax.embedding.reader import Log, Row
 from painformer_jax.modalities import cleaning, fnirs, signal_files
 from painformer_jax.modalities.quality import Tally, examine, trim
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
@@ -105,7 +105,7 @@ class SignalReader:
       return spans * len(self._config.representations) * len(files)
     return 0
 
-  def rows(self, name: str, *, image_size: int, say: Say) -> Iterator[Row]:
+  def rows(self, name: str, *, image_size: int, log: Log) -> Iterator[Row]:
     config, tally = self._config, Tally()
     for channel in self._channels(name):
       values, cut = trim(channel.values)
@@ -147,7 +147,7 @@ class SignalReader:
     if not tally.kept:
       raise InputError(f'{name}: {tally}')
     if str(tally):
-      say(f'{name}: {tally}')
+      log(f'{name}: {tally}')
 
   def remarks(self) -> str:
     return str(self._tally)

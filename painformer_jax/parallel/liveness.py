@@ -60,7 +60,7 @@ def listen_on(port: int, *, backlog: int | None = None) -> socket.socket:
 
 def end_process(line: str) -> None:
   """One line, and this process is no more: no thread or collective is waited for."""
-  progress.say(f'painformer: {line}')
+  progress.log(f'painformer: {line}')
   sys.stdout.flush()
   os._exit(1)
 
@@ -99,7 +99,7 @@ class Peers:
     try:
       connection = socket.create_connection((host, meeting.port), timeout=self._timeout)
     except OSError as error:
-      progress.say(
+      progress.log(
         f'process {self._process} cannot watch the others ({host}, port {meeting.port}: '
         f'{error.strerror or error}): that one of them died is noticed late'
       )

@@ -64,7 +64,7 @@ def joined(
     _check(coordinator, count, index)
     place = _Place(coordinator, count, index)
     if index == 0:
-      progress.say(f'waits for {count - 1} other process(es) at {coordinator}')
+      progress.log(f'waits for {count - 1} other process(es) at {coordinator}')
   else:
     place = _found_by_jax(start_timeout)
   host, port = _split(place.coordinator)

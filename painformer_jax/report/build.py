@@ -22,7 +22,7 @@ def make_report(
   *,
   output: str | pathlib.Path | None = None,
   data_dir: str | None = None,
-  say: Callable[[str], None],
+  log: Callable[[str], None],
 ) -> str:
   """Embeds, probes, draws and writes everything about a run.
 
@@ -33,7 +33,7 @@ def make_report(
     folder: workdir of `painformer pretrain`, finished or not.
     output: where the HTML page goes; None for report.html in the folder.
     data_dir: where the prepared tasks are now; None for where the run had them.
-    say: takes lines on how far it is.
+    log: takes lines on how far it is.
 
   Returns:
     The page of results as plain text.
@@ -49,9 +49,9 @@ def make_report(
   page = pathlib.Path(output) if output else run.folder / PAGE
   check_file_target(page)
 
-  embedded = embed_tasks(run, say=say)
-  results = measure(run, embedded, say=say)
-  say('draws')
+  embedded = embed_tasks(run, log=log)
+  results = measure(run, embedded, log=log)
+  log('draws')
   curves = figures.curves(run, {n: a['test'].label for n, a in embedded.tasks.items()})
   scatter = figures.scatter(run, embedded.tasks)
   for name, png in ((figures.CURVES, curves), (figures.SCATTER, scatter)):

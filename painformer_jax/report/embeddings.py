@@ -66,7 +66,7 @@ class Embedded:
   seconds: float
 
 
-def embed_tasks(run: Run, *, say: Callable[[str], None]) -> Embedded:
+def embed_tasks(run: Run, *, log: Callable[[str], None]) -> Embedded:
   """Embeds the training and test split of every task, or reads them again.
 
   Writes `<run>/embeddings/<task>.npz`: `embedding` [n, width] float32,
@@ -76,7 +76,7 @@ def embed_tasks(run: Run, *, say: Callable[[str], None]) -> Embedded:
 
   Args:
     run: from `open_run`.
-    say: takes lines on how far it is.
+    log: takes lines on how far it is.
 
   Raises:
     InputError: a damaged record, embeddings that are not finite, a full disk.
@@ -96,16 +96,16 @@ def embed_tasks(run: Run, *, say: Callable[[str], None]) -> Embedded:
       folder.mkdir(exist_ok=True)
     except OSError as error:
       raise InputError(f'{folder} cannot be made: {error.strerror}') from error
-    say(
+    log(
       f'embeds {images:,} images of {len(missing)} tasks, with the backbone of '
       f'step {run.step} and with the untrained one'
     )
-    embedder, meter = _Embedder(run), Meter(images, say)
+    embedder, meter = _Embedder(run), Meter(images, log)
     for name in missing:
       found[name] = {split: embedder.split(name, split, meter) for split in SPLITS}
       _write(folder / f'{name}.npz', found[name], origins[name])
   else:
-    say(f'uses the embeddings of step {run.step} in {folder}')
+    log(f'uses the embeddings of step {run.step} in {folder}')
   return Embedded(tasks=found, images=images, seconds=time.monotonic() - started)
 
 

@@ -124,13 +124,13 @@ class Results:
     return self.step >= self.steps
 
 
-def measure(run: Run, embedded: Embedded, *, say: Callable[[str], None]) -> Results:
+def measure(run: Run, embedded: Embedded, *, log: Callable[[str], None]) -> Results:
   """Probes and baselines of every task.
 
   Raises:
     InputError: a task that cannot be probed; scikit-learn is not installed.
   """
-  say(f'fits probes and baselines of {len(run.tasks)} tasks')
+  log(f'fits probes and baselines of {len(run.tasks)} tasks')
   return Results(
     title=run.folder.resolve().name,
     model=run.config.model['name'],

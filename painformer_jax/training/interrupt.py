@@ -93,7 +93,7 @@ class Interrupt:
           signal.raise_signal(number)
 
       self._previous[number] = signal.signal(number, repeated)
-    progress.say('stops as soon as what is done is saved; once more stops at once')
+    progress.log('stops as soon as what is done is saved; once more stops at once')
 
   def _restore(self):
     for number, handler in self._previous.items():

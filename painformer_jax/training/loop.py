@@ -21,7 +21,7 @@ from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE, Clock
 from painformer_jax.training.config import TrainConfig
 from painformer_jax.training.evaluate import evaluate
 from painformer_jax.training.interrupt import Interrupt
-from painformer_jax.training.metrics import say
+from painformer_jax.training.metrics import log
 from painformer_jax.training.profile import Profiler
 from painformer_jax.training.setup import assemble
 from painformer_jax.training.speed import Machine
@@ -99,9 +99,9 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         record['window'], most_skipped=config.max_skipped, skipped=record.get('skipped', 0)
       )
       evaluation_due = record['evaluation_due']
-      say(f'goes on from step {step} of {workdir}')
+      log(f'goes on from step {step} of {workdir}')
       if record.get('devices', mesh.size) != mesh.size:
-        say(
+        log(
           f'on {mesh.size} device(s) now, {record["devices"]} before: the order of samples '
           'stays, the last bits of sums may not'
         )
@@ -123,7 +123,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         workdir / 'parameters.txt',
         parameter_overview.get_parameter_overview(setup.abstract.params, include_stats='sharding'),
       )
-    say(
+    log(
       f'{config.model["name"]}: {parameters:,} parameters in the backbone, '
       f'{sum(a.size for a in state.params.values()):,} in all (parameters.txt); '
       f'{len(tasks)} tasks, {images_per_step} images a step, {mesh.size} '
@@ -147,12 +147,12 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     closing.callback(watch.close)
     saved, first_step_began = step, time.perf_counter()
 
-    def log() -> None:
+    def log_metrics() -> None:
       values = window.averages()
       watch.settle()
       values |= machine.figures(clock.rate(), clock.split())
       writer.write(step, values)
-      say(
+      log(
         metrics_lib.progress_line(
           values, clock=clock, steps=config.steps, images_per_step=images_per_step
         )
@@ -172,7 +172,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       )
       if results is not None:
         writer.write(step, results)
-        say(
+        log(
           f'step {step}  held-out accuracy: '
           + ' '.join(f'{name} {results[f"eval/{name}/accuracy"]:.1%}' for name in classes)
         )
@@ -201,7 +201,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       if evaluation_due:
         evaluation_due = not run_evaluation()
       if step < config.steps:
-        say('compiles the training step')
+        log('compiles the training step')
       while not interrupt.stops() and step < config.steps:
         first = not clock.running
         if not first:
@@ -222,7 +222,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         if not first:
           clock.tick(images_per_step)
         else:
-          say(f'the first step took {duration(time.perf_counter() - first_step_began)}')
+          log(f'the first step took {duration(time.perf_counter() - first_step_began)}')
           clock.steps = step
           clock.resume()
         if profiler.ends_at(step):
@@ -240,7 +240,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
           )
         )
         if due_log:
-          log()
+          log_metrics()
         if due_evaluation or due_save:
           window.check()
           watch.settle()
@@ -253,7 +253,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       if interrupt.asked:
         save()
         store.finish()
-        say(
+        log(
           f'saved step {step}; run the same command again to go on'
           if step
           else 'stopped before the first step'
@@ -277,5 +277,5 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     clock=clock,
     parameters=parameters,
   )
-  say(f'finished at step {step}: {workdir / "report.json"}; next: painformer report {workdir}')
+  log(f'finished at step {step}: {workdir / "report.json"}; next: painformer report {workdir}')
   return report

@@ -264,7 +264,7 @@ def progress_line(
   )
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
   """A line for the person who watches, on standard error; one process speaks."""
   if jax.process_index() == 0:
-    progress.say(message)
+    progress.log(message)

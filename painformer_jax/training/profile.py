@@ -11,7 +11,7 @@ import time
 
 import jax
 
-from painformer_jax.training.metrics import say
+from painformer_jax.training.metrics import log
 
 FOLDER = 'profile'
 REQUEST = 'profile_now'
@@ -83,10 +83,10 @@ class Profiler:
       self._target.mkdir(parents=True, exist_ok=True)
       jax.profiler.start_trace(self._target, create_perfetto_trace=True, profiler_options=options)
     except (RuntimeError, OSError) as error:
-      say(f'no trace of step {step}: {error}')
+      log(f'no trace of step {step}: {error}')
       return False
     self._last = step + self._steps - 1
-    say(f'traces steps {step} to {self._last}')
+    log(f'traces steps {step} to {self._last}')
     return True
 
   def step(self, step: int):
@@ -113,9 +113,9 @@ class Profiler:
     try:
       jax.profiler.stop_trace()
     except (RuntimeError, OSError, ValueError) as error:
-      say(f'the trace could not be written to {self._target}: {error}')
+      log(f'the trace could not be written to {self._target}: {error}')
     else:
-      say(
+      log(
         f'a trace is in {self._target}: tensorboard --logdir {self._workdir / FOLDER} '
         '(with its profile plug-in)'
       )

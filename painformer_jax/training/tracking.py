@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Mapping
 
 from painformer_jax.core.errors import InputError, import_extra
-from painformer_jax.core.progress import say
+from painformer_jax.core.progress import log
 from painformer_jax.training.metrics import EVALUATED, TRAINED, kind
 from painformer_jax.training.run import write_json
 
@@ -68,7 +68,7 @@ class Tracker:
     self._run.define_metric('*', step_metric='step')
     write_json(workdir / RECORD, record)  # Rows made again are cut from metrics.jsonl.
     self._sent = record
-    say(
+    log(
       f'W&B run {record["id"]} of {project}: '
       + (f'written to {workdir / "wandb"} (offline)' if self._run.offline else self._run.url)
     )
@@ -80,7 +80,7 @@ class Tracker:
     try:
       self._run.log({'step': step, **values})
     except Exception as error:  # The run is worth more than its mirror.
-      say(f'W&B takes no more figures ({error}); training goes on without it')
+      log(f'W&B takes no more figures ({error}); training goes on without it')
       self._run = None
 
   def __enter__(self):

@@ -154,7 +154,7 @@ def test_a_damaged_video_is_judged_as_far_as_it_goes(of_video, tmp_path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
   said = []
   curve = clip.assess_clip(
-    of_video, {'video': clip.Recording(path=str(path))}, step=0.5, say=said.append
+    of_video, {'video': clip.Recording(path=str(path))}, step=0.5, log=said.append
   )
   assert 2 <= curve.stop[-1] < 4 and not any(curve.reason)
   assert any('is damaged' in line for line in said)
@@ -184,7 +184,7 @@ class Shown:
   def __call__(self, settings, **_):
     return self
 
-  def images(self, sample, *, say, numbers):
+  def images(self, sample, *, log, numbers):
     assert numbers == set(range(0, 60, 5))
     for token in range(12):
       if token not in self.missing:

@@ -58,7 +58,7 @@ def test_hours_are_those_of_each_network_at_its_own_rate(monkeypatch):
 
   monkeypatch.setattr(estimate, 'measured_rate', measured)
   lines = []
-  estimate._report_mixers(config, list(jobs.values()), say=lines.append)
+  estimate._report_mixers(config, list(jobs.values()), log=lines.append)
   seconds = sum(
     experiment.train_flops(config, job) / (3e5 if row == 'n' else 1e6) for row, job in jobs.items()
   )
@@ -66,7 +66,7 @@ def test_hours_are_those_of_each_network_at_its_own_rate(monkeypatch):
   assert lines[-1].endswith(f'altogether, about {duration(seconds)} here')
   assert f'{2 * PER_LEVEL * PEOPLE} samples x {PEOPLE} folds x 1 seeds x 50 steps, ' in lines[1]
   epochs, jobs = make_jobs(fit=dict(epochs=7))
-  estimate._report_mixers(epochs, [jobs['one']], say=lines.append)
+  estimate._report_mixers(epochs, [jobs['one']], log=lines.append)
   assert 'x 7 epochs, ' in lines[-2]
 
 

@@ -225,7 +225,7 @@ def read(study, number=0, **options):
   settings = EmbeddingSettings(source='thermal', picture='thermal', **options)
   said = []
   reader = SampleReader(settings, channels=(), image_size=32)
-  return list(reader.images(study.samples[number], say=said.append)), said
+  return list(reader.images(study.samples[number], log=said.append)), said
 
 
 def test_images_of_a_folder_are_tokens_in_natural_order(folder):
@@ -285,7 +285,7 @@ def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, picture):
   for source, wanted in (('video', faces.crop(whole[0], found)), ('warm', whole[0])):
     settings = EmbeddingSettings(source=source, picture=picture, network=network)
     reader = SampleReader(settings, channels=(), image_size=32)
-    images = list(reader.images(sample, say=print))
+    images = list(reader.images(sample, log=print))
     assert [image.token for image in images] == [0, 1, 2, 3]
     np.testing.assert_array_equal(images[0].image, squash(make(wanted), 32))
     # Of a source that the user names, frames are taken as they are.

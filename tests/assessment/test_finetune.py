@@ -150,7 +150,7 @@ def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
   shutil.copy(finished[0] / 'config.json', tmp_path / 'work')
   monkeypatch.setattr(finetune, '_SECONDS_A_LINE', 0.0)
   monkeypatch.setattr(finetune, '_SECONDS_A_CHECKPOINT', 0.0)
-  before = progress.say
+  before = progress.log
 
   def stop(line):
     before(line)
@@ -159,12 +159,12 @@ def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
     if 'step 5 of' in line:  # Of the second run: a signal, after which the state is saved.
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(progress, 'say', stop)
+  monkeypatch.setattr(progress, 'log', stop)
   for said in ('', 'saved step 5; run the same command again'):
     stopped = tune(folder, tmp_path / 'work')
     assert stopped.returncode not in (0, 2) and said in stopped.stderr
     monkeypatch.setattr(finetune, '_SECONDS_A_CHECKPOINT', 1e9)
-  monkeypatch.setattr(progress, 'say', before)
+  monkeypatch.setattr(progress, 'log', before)
   # The newest checkpoint is damaged as well: the one before it serves.
   made = tmp_path / 'work' / 'finetuned' / ROW / 'seed-0' / 'checkpoints'
   assert sorted(p.name for p in made.iterdir()) == ['3', '5']

@@ -271,7 +271,7 @@ def test_a_video_that_ends_early_keeps_its_frames(model, tmp_path):
   clip = write_video(tmp_path / 'a.avi', 40, codec='MJPG')
   clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
   said = []
-  summary = embed_files(model, [clip], tmp_path / 'out.npz', batch_size=4, say=said.append)
+  summary = embed_files(model, [clip], tmp_path / 'out.npz', batch_size=4, log=said.append)
   problems = [line for line in said[1:] if 'images/s' not in line]  # On a slow machine.
   assert 5 < summary.rows < 35 and summary.problems == tuple(problems)
   assert re.search(r'a.avi is damaged: it ends after \d+ of 40', problems[0])
@@ -356,7 +356,7 @@ def test_an_unknown_suffix_is_told_by_content(model, inputs, tmp_path):
 def test_progress_has_a_rate_and_an_estimate(model, inputs, tmp_path, monkeypatch):
   monkeypatch.setattr('painformer_jax.core.progress.SECONDS_BETWEEN_LINES', 0.0)
   said = []
-  embed_files(model, [inputs], tmp_path / 'out.npz', batch_size=4, say=said.append)
+  embed_files(model, [inputs], tmp_path / 'out.npz', batch_size=4, log=said.append)
   assert said[0] == '12 images to embed; compiles the model first'
   assert len(said) == 3  # The first batch compiles.
   for line, rows in zip(said[1:], (8, 12)):
@@ -402,7 +402,7 @@ def largest_while_embedding(short, long, out):
   found = {}
   for name, path in ('warm-up', short), ('short', short), ('long', long):
     seen = []
-    rows = embed_files(model, [path], out, say=lambda _: seen.append(resident())).rows
+    rows = embed_files(model, [path], out, log=lambda _: seen.append(resident())).rows
     found[name] = {'rows': rows, 'memory': max(seen)}
   return found
 

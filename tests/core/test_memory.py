@@ -167,7 +167,7 @@ def test_of_this_machine():
 _SCRATCH = """
 import resource
 import numpy as np
-from painformer_jax.assessment import memory
+from painformer_jax.core import memory
 if {keeps}:
   memory.keep_scratch()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -21,7 +21,7 @@ class Reader:
   def __init__(self, counts, faults=(), log=None):
     self.counts, self.faults, self.log = counts, faults, log
 
-  def images(self, sample, *, say):
+  def images(self, sample, *, log):
     number = int(sample.name)
     for token in range(self.counts[number]):
       if self.log is not None:

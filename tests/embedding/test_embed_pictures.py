@@ -63,7 +63,7 @@ def test_a_damaged_video_keeps_the_frames_that_wait(tmp_path, astronaut):
   clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 3 // 5])
   reader, rows = PictureReader('face'), []
   with pytest.raises(InputError, match='damaged'):
-    for row in reader.rows(str(clip), image_size=32, say=print):
+    for row in reader.rows(str(clip), image_size=32, log=print):
       rows.append(row)
   assert [r.place['face'] for r in rows[:3]] == ['detected'] * 3
   assert len(rows) > 3 and {r.place['face'] for r in rows[3:]} == {'tracked'}

@@ -215,7 +215,7 @@ def keep(
   store: EmbeddingStore,
   sources: Mapping[str, Source],
   folder: str | os.PathLike,
-  say: Callable[[str], None] = lambda line: None,
+  log: Callable[[str], None] = lambda line: None,
 ) -> None:
   """Trains a job's Mixers on all its samples, and writes them.
 
@@ -229,21 +229,21 @@ def keep(
     store: the embeddings, not normalised.
     sources: see `Assessor`.
     folder: made, or replaced file by file; the description comes last.
-    say: takes lines.
+    log: takes lines.
 
   Raises:
     InputError: it cannot be written.
   """
   folder = pathlib.Path(folder)
   if (folder / DESCRIPTION).is_file():
-    say(f'{folder} is there already')
+    log(f'{folder} is there already')
     return
   row = config.rows[job.row]
   chosen = [json.dumps(dict(p), sort_keys=True) for p in outcome.chosen.values()]
   point = json.loads(max(set(chosen), key=chosen.count)) if chosen else {}
   arrays, models = {}, []
   for number, source in enumerate(job.inputs):
-    say(f'training on all {len(job.positions):,} samples: {job.row}, {source.name}')
+    log(f'training on all {len(job.positions):,} samples: {job.row}, {source.name}')
     model = experiment.model_of(config, job, source, point)
     fit = config.fit_config(model, point)
     everything = Fold(name='all', train=np.arange(len(job.label)), test=np.arange(1))

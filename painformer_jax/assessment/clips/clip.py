@@ -43,7 +43,7 @@ RELATIVE = (
   'that embeddings are standardised by, so one without any pain may show every level'
 )
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def assess_clip(
   step: float = 1.0,
   weights: str | os.PathLike | None = None,
   batch_size: int = 16,
-  say: Say = lambda line: None,
+  log: Log = lambda line: None,
 ) -> Curve:
   """Slides the assessor over a recording.
 
@@ -106,7 +106,7 @@ def assess_clip(
     weights: of the backbone; None for where they were in training. They must be the
       same.
     batch_size: images at once.
-    say: takes lines.
+    log: takes lines.
 
   Raises:
     InputError: a source is missing or unknown, other weights, a file that cannot be
@@ -137,12 +137,12 @@ def assess_clip(
     )
   # A window may reach a sample or a frame beyond the end, as those of training may.
   starts = np.arange(max(1, int((length - window) / step + 1.001))) * step
-  say(f'{len(starts)} windows of {window:.2f} s')
+  log(f'{len(starts)} windows of {window:.2f} s')
   if is_relative(assessor):
-    say(RELATIVE)
+    log(RELATIVE)
   tokens, reasons = {}, [''] * len(starts)
   for name, part in found.items():
-    tokens[name], own = part.windows(starts, say=say)
+    tokens[name], own = part.windows(starts, log=log)
     reasons = ['; '.join(filter(None, pair)) for pair in zip(reasons, own)]
   judged = [n for n, why in enumerate(reasons) if not why]
   probability = np.full((len(starts), len(assessor.classes)), np.nan)
@@ -288,7 +288,7 @@ class _SignalTokens:
     self._values = np.stack([_read_column(recording, c) for c in columns])
     self.seconds = self._values.shape[1] / self._rate
 
-  def windows(self, starts: np.ndarray, *, say: Say) -> tuple[Tokens, list[str]]:
+  def windows(self, starts: np.ndarray, *, log: Log) -> tuple[Tokens, list[str]]:
     """Embeddings [windows, tokens, width] and why some cannot be judged."""
     source, rows = self._source, round(self._source.seconds * self._rate)
     # An hour of images would be gigabytes.
@@ -308,7 +308,7 @@ class _SignalTokens:
         )
         remarks, count = [], 0
         try:
-          for image in self._reader.images(sample, say=remarks.append):
+          for image in self._reader.images(sample, log=remarks.append):
             if image.token < source.tokens:
               embeddings.add(number * source.tokens + image.token, image.image)
               count += 1
@@ -320,7 +320,7 @@ class _SignalTokens:
           if count >= _PRESENT * source.tokens
           else f'{self._settings.source}: {"; ".join(remarks) or "missing"}'
         )
-    say(f'{self._settings.source}: {len(embeddings)} images')
+    log(f'{self._settings.source}: {len(embeddings)} images')
     numbers = np.arange(len(starts) * source.tokens).reshape(len(starts), source.tokens)
     return embeddings.tokens(numbers), reasons
 
@@ -355,7 +355,7 @@ class _VideoTokens:
     # The last frame is shown as long as the one before it.
     self.seconds = float(self._times[-1] + min(between[-1], self._near))
 
-  def windows(self, starts: np.ndarray, *, say: Say) -> tuple[Tokens, list[str]]:
+  def windows(self, starts: np.ndarray, *, log: Log) -> tuple[Tokens, list[str]]:
     """Embeddings [windows, tokens, width] and why some cannot be judged."""
     source, settings = self._source, self._settings
     apart = settings.frames.every / source.rate  # Seconds between embeddings in training.
@@ -373,12 +373,12 @@ class _VideoTokens:
     )
     embeddings, found = _Embeddings(self._embedder), set()
     try:
-      for image in reader.images(sample, say=say, numbers=set(shown.flat) - {-1}):
+      for image in reader.images(sample, log=log, numbers=set(shown.flat) - {-1}):
         embeddings.add(image.token, image.image)
         if image.found:
           found.add(image.token)
     except InputError as error:
-      say(str(error))
+      log(str(error))
     tokens, reasons = embeddings.tokens(shown), []
     for row, there in zip(shown, tokens.mask):
       share = there.mean()

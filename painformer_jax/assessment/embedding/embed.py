@@ -283,7 +283,7 @@ def _read(reader: SampleReader, sample: Sample) -> Iterator[TokenImage | list[Tr
   """A sample's images, then its troubles."""
   remarks, count = [], 0
   try:
-    for image in reader.images(sample, say=remarks.append):
+    for image in reader.images(sample, log=remarks.append):
       count += 1
       yield image
   except InputError as error:

@@ -136,13 +136,13 @@ class SampleReader:
       )
 
   def images(
-    self, sample: Sample, *, say: Callable[[str], None], numbers: Container[int] | None = None
+    self, sample: Sample, *, log: Callable[[str], None], numbers: Container[int] | None = None
   ) -> Iterator[TokenImage]:
     """The sample's images, tokens rising; none where nothing in it can be used.
 
     Args:
       sample: of the study.
-      say: told what was left out of a sample of which something is used.
+      log: told what was left out of a sample of which something is used.
       numbers: of the frames to take from a video file, in place of every
         `frames.every`; a token is then the number of its frame.
 
@@ -150,18 +150,18 @@ class SampleReader:
       InputError: the file is missing, damaged or has nothing to use, perhaps after
         some images.
     """
-    images = self._video(sample, say, numbers) if self._pictures else self._signal(sample, say)
+    images = self._video(sample, log, numbers) if self._pictures else self._signal(sample, log)
     for image in images:
       if self._settings.max_tokens and image.token >= self._settings.max_tokens:
         return
       yield image
 
-  def _video(self, sample: Sample, say, numbers) -> Iterator[TokenImage]:
+  def _video(self, sample: Sample, log, numbers) -> Iterator[TokenImage]:
     every, path = self._settings.frames.every, video_path(sample, self._settings.source)
     if path.is_dir():
-      yield from self._folder(image_files(path)[::every], say)
+      yield from self._folder(image_files(path)[::every], log)
       return
-    for row in self._pictures.rows(str(path), image_size=self._size, say=say, numbers=numbers):
+    for row in self._pictures.rows(str(path), image_size=self._size, log=log, numbers=numbers):
       frame = max(row.place['frame'], 0)  # A single image says -1.
       yield TokenImage(
         token=frame // every if numbers is None else frame,
@@ -169,12 +169,12 @@ class SampleReader:
         found=row.place.get('face', 'detected') == 'detected',
       )
 
-  def _folder(self, files: Sequence[pathlib.Path], say) -> Iterator[TokenImage]:
+  def _folder(self, files: Sequence[pathlib.Path], log) -> Iterator[TokenImage]:
     """Image by image, each by itself."""
     troubles = []
     for token, file in enumerate(files):
       try:
-        for row in self._pictures.rows(str(file), image_size=self._size, say=say):
+        for row in self._pictures.rows(str(file), image_size=self._size, log=log):
           yield TokenImage(
             token=token, image=row.image, found=row.place.get('face', 'detected') == 'detected'
           )
@@ -183,9 +183,9 @@ class SampleReader:
     if len(troubles) == len(files):
       raise troubles[0]
     if troubles:
-      say(f'{len(troubles)} of {len(files)} images left out, such as {troubles[0]}')
+      log(f'{len(troubles)} of {len(files)} images left out, such as {troubles[0]}')
 
-  def _signal(self, sample: Sample, say) -> Iterator[TokenImage]:
+  def _signal(self, sample: Sample, log) -> Iterator[TokenImage]:
     source, config, tally = self._settings.source, self._settings.signal, Tally()
     signals, rate = load_channels(sample, source)
     if len(signals) != len(self._channels):
@@ -215,7 +215,7 @@ class SampleReader:
     if not tally.kept:
       raise InputError(str(tally))
     if str(tally):
-      say(str(tally))
+      log(str(tally))
 
 
 def token_labels(

@@ -224,7 +224,7 @@ def _read(reader: SampleReader, wanted: Wanted, kept: pathlib.Path | None) -> li
 def _first(reader: SampleReader, wanted: Wanted) -> dict[int, np.ndarray]:
   """Of the images up to the last that is wanted, those that are."""
   found = {}
-  with contextlib.closing(reader.images(wanted.sample, say=lambda line: None)) as images:
+  with contextlib.closing(reader.images(wanted.sample, log=lambda line: None)) as images:
     for image in images:
       if image.token in wanted.tokens:
         found[image.token] = image.image
@@ -238,7 +238,7 @@ def _all(reader: SampleReader, sample: Sample, path: pathlib.Path) -> Mapping[in
   if not path.is_file():
     images = []
     try:
-      images.extend(reader.images(sample, say=lambda line: None))
+      images.extend(reader.images(sample, log=lambda line: None))
     except InputError:
       # What can be read of a damaged recording is used, as in embedding.
       if not images:
