@@ -113,7 +113,7 @@ def test_full_disk_leaves_the_old_weights(folder, variables):
   """A limit on file sizes stands in for a full disk: a real error."""
   script = (
     'import resource, sys, numpy as np\n'
-    'from painformer_jax.checkpoints import weights\n'
+    'from painformer_jax.weights import folder as weights\n'
     'from painformer_jax.core.errors import InputError\n'
     'from painformer_jax.models.registry import make_config\n'
     'loaded = weights.load_weights(sys.argv[1])\n'
