@@ -25,7 +25,7 @@ from painformer_jax.assessment.embedding.store import ModalityFolder
 from painformer_jax.assessment.experiment import Job
 from painformer_jax.assessment.mixers import cost
 from painformer_jax.assessment.mixers.fusion import MixerInput
-from painformer_jax.benchmarks.folds import measured_rate
+from painformer_jax.assessment.mixers.speed import measured_rate
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import duration
 from painformer_jax.modalities import video

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from assess_runs import quick_jit
 
-from painformer_jax.assessment.mixers import cost
+from painformer_jax.assessment.mixers import cost, speed
+from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.benchmarks import compare
 from painformer_jax.benchmarks import folds as benchmark_folds
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import mixer
@@ -78,8 +80,8 @@ def test_both_networks_give_the_same_logits(change, measured):
     path: np.float32(rng.normal(path.endswith('scale'), 0.1, a.shape))
     for path, a in mixer.abstract_parameters(config).items()
   }
-  twin = benchmark_folds.torch_mixer(config)
-  benchmark_folds.load_arrays(twin, arrays)
+  twin = compare.torch_mixer(config)
+  compare.load_arrays(twin, arrays)
   x = rng.standard_normal((4, 3, config.input_width), np.float32)
   wanted = jax.jit(
     lambda arrays, x: mixer.from_parameters(config, arrays)(x),
@@ -93,9 +95,9 @@ def test_both_networks_give_the_same_logits(change, measured):
 
 
 def test_hours_follow_from_a_measured_rate():
-  config = benchmark_folds.FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
+  config = FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
   with quick_jit():
-    rate = benchmark_folds.measured_rate(config, tokens=2, runs=1)
+    rate = speed.measured_rate(config, tokens=2, runs=1)
   assert 1e4 < rate < 1e13
   total = cost.training_cost(config.model, tokens=2, runs=87, steps=10, batch=4)
   assert total.flops == 87 * 40 * 6 * cost.size(config.model, tokens=2).multiply_adds
@@ -104,8 +106,8 @@ def test_hours_follow_from_a_measured_rate():
 
 
 def test_no_fold_trains_on_what_it_leaves_out():
-  config = benchmark_folds.FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
-  problem = benchmark_folds.make_problem(config, folds=3, samples=30, tokens=1, steps=9)
+  config = FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
+  problem = speed.make_problem(config, folds=3, samples=30, tokens=1, steps=9)
   assert problem.batches.shape == (3, 9, 4) and problem.inputs.shape == (30, 1, 12)
   for batches, test in zip(problem.batches, np.array_split(np.arange(30), 3)):
     assert not set(batches.ravel()) & set(test) and len(set(batches.ravel())) == 20
@@ -115,7 +117,7 @@ def test_no_fold_trains_on_what_it_leaves_out():
 def test_configs_beyond_the_benchmark_are_refused():
   pytest.importorskip('torch')
   with pytest.raises(ValueError, match='no encoder'):
-    benchmark_folds.torch_mixer(mixer.make_config('mixer_laptop', dtype='bfloat16'))
+    compare.torch_mixer(mixer.make_config('mixer_laptop', dtype='bfloat16'))
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ class TrainingCost:
     return self.runs * self.samples * self.flops_per_sample
 
   def hours(self, flops_per_second: float) -> float:
-    """At a rate measured on this machine, such as by `benchmark_folds.measured_rate`."""
+    """At a rate measured on this machine, such as by `speed.measured_rate`."""
     return self.flops / flops_per_second / 3600
 
   def __str__(self) -> str:
