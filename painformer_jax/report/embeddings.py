@@ -137,7 +137,7 @@ class _Embedder:
     with mixture.eval_batches(
       task,
       split,
-      data_dir=run.data_dir,
+      data_dir=run.config.data_dir,
       image_size=run.model.image_size,
       batch_size=self._batch,
       threads=run.config.threads,

@@ -10,12 +10,13 @@ import numpy as np
 
 from painformer_jax.checkpoints import store
 from painformer_jax.core.errors import InputError
-from painformer_jax.data import mixture, prepared
+from painformer_jax.data.prepared import PreparedTask
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.training import metrics
 from painformer_jax.training.clock import Clock
-from painformer_jax.training.config import TrainConfig, from_config_dict
+from painformer_jax.training.config import TrainConfig, from_record
+from painformer_jax.training.data import TrainingData, open_training_data
 from painformer_jax.training.state import BACKBONE, HEADS, group
 
 REPORT = 'report.json'
@@ -27,9 +28,8 @@ class Run:
 
   Attributes:
     folder: its workdir.
-    config: how it is trained.
+    config: how it is trained, `data_dir` being where its prepared tasks are now.
     model: shape of the backbone.
-    data_dir: where its prepared tasks are.
     tasks: the prepared tasks by name, in the order of the run's record.
     step: of the checkpoint.
     clock: images and seconds of training up to there.
@@ -42,8 +42,7 @@ class Run:
   folder: pathlib.Path
   config: TrainConfig
   model: PainFormerConfig
-  data_dir: str
-  tasks: Mapping[str, prepared.PreparedTask]
+  tasks: Mapping[str, PreparedTask]
   step: int
   clock: Clock
   backbone: Mapping[str, np.ndarray]
@@ -88,20 +87,14 @@ def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> Run:
       'its config.json describes: one of the two comes from elsewhere'
     )
   record = store.read_record(folder / 'checkpoints', step)
-  data_dir = data_dir or config.data_dir
-  tasks = _open_tasks(
-    folder,
-    config,
-    data_dir,
-    image_size=model.image_size,
-    fingerprint=record['position']['fingerprint'],
-  )
+  if data_dir is not None:
+    config = dataclasses.replace(config, data_dir=data_dir)
+  data = _open_data(folder, config, fingerprint=record['position']['fingerprint'])
   return Run(
     folder=folder,
-    config=config,
+    config=data.config,
     model=model,
-    data_dir=data_dir,
-    tasks=tasks,
+    tasks=data.tasks,
     step=step,
     clock=Clock(**record['clock']),
     backbone=backbone,
@@ -135,37 +128,22 @@ def _read_config(folder: pathlib.Path) -> TrainConfig:
       '--workdir of `painformer pretrain`'
     )
   try:
-    fields = json.loads(path.read_text())
-    # JSON has no tuples, and a model's shape must be hashable.
-    fields['model'] = {
-      name: tuple(value) if isinstance(value, list) else value
-      for name, value in fields['model'].items()
-    }
-    return from_config_dict(fields)
+    return from_record(json.loads(path.read_text()))
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f'{path} is damaged ({error})') from error
 
 
-def _open_tasks(
-  folder: pathlib.Path, config: TrainConfig, data_dir: str, *, image_size: int, fingerprint: str
-) -> dict[str, prepared.PreparedTask]:
+def _open_data(folder: pathlib.Path, config: TrainConfig, *, fingerprint: str) -> TrainingData:
+  """Opens the run's data; InputError where it is gone or is not what was trained on."""
   try:
-    tasks = {name: prepared.open_task(data_dir, name) for name in config.tasks}
-    for task in tasks.values():
-      task.records('test')
+    data = open_training_data(config)
   except InputError as error:
     raise InputError(
       f'the prepared data of {folder} cannot be used: {error} (where it has moved, give --data-dir)'
     ) from error
-  mix = [
-    mixture.TaskRows(name=name, rows=task.rows, augment=task.augment)
-    for name, task in config.tasks.items()
-  ]
-  if fingerprint != mixture.fingerprint(
-    mix, data_dir=data_dir, image_size=image_size, seed=config.seed
-  ):
+  if data.fingerprint() != fingerprint:
     raise InputError(
-      f'the prepared data in {data_dir} is not that which {folder} was trained '
+      f'the prepared data in {config.data_dir} is not that which {folder} was trained '
       'on: restore it, or give the right --data-dir'
     )
-  return tasks
+  return data

@@ -404,6 +404,27 @@ def _check_mixing(config: TrainConfig) -> None:
         )
 
 
+def from_record(record: Mapping[str, Any]) -> TrainConfig:
+  """Checks what a run's config.json holds and turns it into a TrainConfig.
+
+  Where the run divided a batch among its tasks, the tasks' own batch sizes are left out:
+  `TrainConfig.with_rows` gives them again.
+
+  Raises:
+    InputError: an unknown or missing field, or a value that does not fit.
+    KeyError, TypeError, AttributeError: it is no record of a run.
+  """
+  # JSON has no tuples, and a model's shape must be hashable.
+  model = {k: tuple(v) if isinstance(v, list) else v for k, v in record['model'].items()}
+  tasks = record['tasks']
+  if record.get('batch_size') or record.get('batch'):
+    tasks = {
+      name: {k: v for k, v in task.items() if k not in ('rows', 'batch_size')}
+      for name, task in tasks.items()
+    }
+  return from_config_dict({**record, 'model': model, 'tasks': tasks})
+
+
 def changed_fields(config: TrainConfig, stored: Mapping) -> list[str]:
   """Fields, as 'path: stored -> now', in which a run differs from its record.
 

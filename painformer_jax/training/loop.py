@@ -11,7 +11,6 @@ from clu import parameter_overview
 from painformer_jax.checkpoints import store as store_lib
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import duration
-from painformer_jax.data import mixture, prepared
 from painformer_jax.models import functional
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel.processes import Stopped
@@ -19,6 +18,7 @@ from painformer_jax.training import metrics as metrics_lib
 from painformer_jax.training import run
 from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE, Clock
 from painformer_jax.training.config import TrainConfig
+from painformer_jax.training.data import open_training_data
 from painformer_jax.training.evaluate import evaluate
 from painformer_jax.training.interrupt import Interrupt
 from painformer_jax.training.metrics import log
@@ -52,25 +52,11 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     KeyboardInterrupt: after SIGINT or SIGTERM, once the state is saved.
   """
   # Everything that can be wrong is looked at before any work starts.
-  tasks = {name: prepared.open_task(config.data_dir, name) for name in config.tasks}
-  config = config.with_rows({name: task.sizes['train'] for name, task in tasks.items()})
-  for task in tasks.values():
-    task.records('test')
+  data = open_training_data(config)
+  config, tasks, fingerprint = data.config, data.tasks, data.fingerprint()
   classes = {name: len(task.classes) for name, task in tasks.items()}
   setup = assemble(config, classes)
   model, mesh = setup.model, setup.mesh
-  mix = [
-    mixture.TaskRows(name=name, rows=task.rows, augment=task.augment, epochs=task.epochs)
-    for name, task in config.tasks.items()
-  ]
-  end = mixture.steps_available(mix, data_dir=config.data_dir)
-  if end is not None and end < config.steps:
-    raise InputError(
-      f'config.steps is {config.steps}, but the first task to end its epochs does so '
-      f'after {end} steps'
-    )
-  data = dict(data_dir=config.data_dir, image_size=model.image_size, seed=config.seed)
-  fingerprint = mixture.fingerprint(mix, **data)
   backbone, started = None, store_lib.latest_step(pathlib.Path(workdir, 'checkpoints'))
   if config.initial_weights and started is None:
     backbone = load_arrays(config.initial_weights, config=model)
@@ -131,17 +117,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     )
     train_step, embed = setup.train_step(), setup.embed_step()
     interrupt = closing.enter_context(Interrupt())
-    batches = closing.enter_context(
-      mixture.train_batches(
-        mix,
-        **data,
-        start_step=step,
-        threads=config.threads,
-        workers=config.workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-      )
-    )
+    batches = closing.enter_context(data.batches(start_step=step))
     machine = Machine.of(model, list(mesh.devices.flat))
     watch = DeviceWatch(clock)
     closing.callback(watch.close)

@@ -17,12 +17,14 @@ from PIL import Image
 from tiny_tasks import encode, store_tiny
 from training_runs import QUICK_COMPILE, SMALL_MODEL
 
-from painformer_jax.checkpoints.store import restore_arrays
+from painformer_jax.checkpoints.store import read_record, restore_arrays
 from painformer_jax.cli import main
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import open_task
 from painformer_jax.models import functional, registry
+from painformer_jax.training.config import from_record
+from painformer_jax.training.data import open_training_data
 from painformer_jax.training.state import BACKBONE, group
 
 SHAPE = SMALL_MODEL | {'image_size': 32}
@@ -34,7 +36,8 @@ def get_config():
   config = defaults('painformer_nano')
   config.model.update({SHAPE})
   config.data_dir = 'data'
-  config.tasks = dict(bright=dict(rows=4), coin=dict(rows=4))
+  config.batch = 8
+  config.tasks = dict(bright=dict(epochs=20), coin=dict())
   config.steps = 6
   config.log_every = 2
   config.optimizer.learning_rate = 1e-3
@@ -108,6 +111,18 @@ def report(place, monkeypatch, capsys):
 
 def _read(path):
   return json.loads(path.read_text())
+
+
+def test_a_record_gives_the_data_of_its_run(place, monkeypatch):
+  """Whether the run's config named each task's batch size or divided a batch."""
+  monkeypatch.chdir(place)
+  record = _read(place / 'run/config.json')
+  divided = open_training_data(from_record(record))
+  named = open_training_data(from_record({**record, 'batch': 0}))
+  assert divided.config.rows == {'bright': 4, 'coin': 4}
+  assert [part.epochs for part in divided.mixture] == [20, 0]
+  trained_on = read_record(place / 'run/checkpoints', 6)['position']['fingerprint']
+  assert divided.fingerprint() == named.fingerprint() == trained_on
 
 
 def test_the_page_in_the_terminal(place):
