@@ -23,6 +23,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.core.progress import Meter
+from painformer_jax.core.tables import aligned
 from painformer_jax.data import mixture
 from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import base
@@ -394,26 +395,26 @@ def _resident() -> float:
 
 def table(rows: Sequence[Stage]) -> str:
   """The stages as aligned text."""
-  width = max(len(row.name) for row in rows)
-  lines = [f'{"stage":{width}}  {"images/s":>9}  {"per core":>9}  {"of bare decode":>14}']
-  lines += [
-    f'{r.name:{width}}  {r.images_per_second:9,.0f}  {r.per_core:9,.0f}  {r.ratio:14.0%}'
-    for r in rows
+  header = ('stage', 'images/s', 'per core', 'of bare decode')
+  cells = [
+    (r.name, f'{r.images_per_second:,.0f}', f'{r.per_core:,.0f}', f'{r.ratio:.0%}') for r in rows
   ]
-  return '\n'.join(lines)
+  return '\n'.join(aligned([header, *cells], right=(1, 2, 3)))
 
 
 def scale_table(rows: Sequence[Scale]) -> str:
   """The sizes as aligned text."""
-  lines = [
-    f'{"records":>11} {"files":>6} {"start":>8} {"memory":>9} {"random read":>12} '
-    f'{"once more":>12} '
-    f'{"next sample":>12} {"at first":>12} {"shuffle":>8} {"repeats":>8}'
-  ]
-  lines += [
-    f'{r.records:11,} {r.files:6,} {r.open_seconds:6.2f} s {r.resident:5.0f} MiB '
-    f'{r.random_read:9.1f} us {r.cached_read:9.1f} us {r.next_batch:9.1f} us '
-    f'{r.first_batches:9.1f} us {r.shuffle:8.1f} {r.repeats:8,}'
-    for r in rows
-  ]
-  return '\n'.join(lines)
+  columns = {
+    'records': lambda r: f'{r.records:,}',
+    'files': lambda r: f'{r.files:,}',
+    'start': lambda r: f'{r.open_seconds:.2f} s',
+    'memory': lambda r: f'{r.resident:.0f} MiB',
+    'random read': lambda r: f'{r.random_read:.1f} us',
+    'once more': lambda r: f'{r.cached_read:.1f} us',
+    'next sample': lambda r: f'{r.next_batch:.1f} us',
+    'at first': lambda r: f'{r.first_batches:.1f} us',
+    'shuffle': lambda r: f'{r.shuffle:.1f}',
+    'repeats': lambda r: f'{r.repeats:,}',
+  }
+  cells = [[show(row) for show in columns.values()] for row in rows]
+  return '\n'.join(aligned([list(columns), *cells], right=range(len(columns))))

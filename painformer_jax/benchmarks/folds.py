@@ -18,6 +18,7 @@ from painformer_jax.assessment.mixers.speed import compile_trainer, make_problem
 from painformer_jax.benchmarks.compare import prepare_torch
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.memory import free_memory
+from painformer_jax.core.tables import aligned
 from painformer_jax.models import mixer
 
 
@@ -141,19 +142,18 @@ def table(result: dict) -> str:
   lines = [
     f'{result["model"]}, {result["parameters"]:,} parameters, {result["folds"]} folds, '
     f'batch {result["batch"]}, {result["tokens"]} embedding(s) a sample, '
-    f'{result["devices"]} {result["device_kind"]} device(s); load {result["load"]:.1f}',
-    f'{"":24} {"fold steps/s":>12} {"GFLOP/s":>8} {"ratio":>6}',
+    f'{result["devices"]} {result["device_kind"]} device(s); load {result["load"]:.1f}'
   ]
+  rows = [('', 'fold steps/s', 'GFLOP/s', 'ratio')]
   ratio = '' if result['ratio'] is None else f'{result["ratio"]:.2f}'
   for side, name, last in (
     ('jax', 'JAX, all folds at once', ratio),
     ('torch', 'PyTorch, one by one', '1.00'),
   ):
     if result[side]:
-      lines.append(
-        f'{name:24} {result[side]["fold_steps_per_second"]:12.1f} '
-        f'{result[side]["gflops_per_second"]:8.1f} {last:>6}'
-      )
+      rate, flops = (result[side][f'{unit}_per_second'] for unit in ('fold_steps', 'gflops'))
+      rows.append((name, f'{rate:.1f}', f'{flops:.1f}', last))
+  lines += aligned(rows, right=(1, 2, 3))
   if not result['torch']:
     lines.append('PyTorch is not installed here: nothing to compare with')
   lines.append(f'JAX compiled in {result["compile_seconds"]:.0f} s beforehand')

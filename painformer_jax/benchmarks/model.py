@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from painformer_jax.core.tables import aligned
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
 
@@ -144,14 +145,17 @@ def benchmark(
 
 def table(measurements: Sequence[Measurement]) -> str:
   """The measurements as aligned text."""
-  lines = [
-    f'{"work":8} {"gate":5} {"depthwise":10} {"images/s":>9} {"ratio":>6} '
-    f'{"compile":>8} {"temporaries":>12}'
-  ]
+  rows = [('work', 'gate', 'depthwise', 'images/s', 'ratio', 'compile', 'temporaries')]
   for m in measurements:
-    lines.append(
-      f'{m.variant.work:8} {m.variant.gate:5} {m.variant.depthwise:10} '
-      f'{m.images_per_second:9.2f} {m.ratio:6.2f} {m.compile_seconds:7.1f}s '
-      f'{m.temporary_bytes / 2**20:9.0f} MB'
+    rows.append(
+      (
+        m.variant.work,
+        m.variant.gate,
+        m.variant.depthwise,
+        f'{m.images_per_second:.2f}',
+        f'{m.ratio:.2f}',
+        f'{m.compile_seconds:.1f}s',
+        f'{m.temporary_bytes / 2**20:.0f} MB',
+      )
     )
-  return '\n'.join(lines)
+  return '\n'.join(aligned(rows, right=(3, 4, 5, 6)))

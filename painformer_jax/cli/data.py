@@ -243,6 +243,7 @@ def _prepare(args):
 
 def _page(args):
   from painformer_jax.core.errors import InputError
+  from painformer_jax.core.tables import aligned
   from painformer_jax.data.builders.catalog import PAGES, READERS
   from painformer_jax.data.corpus import CORPUS
 
@@ -254,8 +255,8 @@ def _page(args):
     | {name: name for name in pages}
   )
   if args.name is None:
-    for name, path in pages.items():
-      print(f'{name:18} {path.read_text().splitlines()[0].lstrip("# ")}')
+    titles = [(name, path.read_text().splitlines()[0].lstrip('# ')) for name, path in pages.items()]
+    print('\n'.join(aligned(titles)))
   elif args.name in names:
     print(pages[names[args.name]].read_text(), end='')
   else:

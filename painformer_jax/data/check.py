@@ -12,8 +12,8 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Meter
+from painformer_jax.core.tables import aligned
 from painformer_jax.data.batch import decode_strictly
-from painformer_jax.data.columns import aligned
 from painformer_jax.data.prepared import (
   PreparedTask,
   Records,

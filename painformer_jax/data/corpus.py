@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.columns import aligned
+from painformer_jax.core.tables import aligned
 from painformer_jax.data.prepared import PreparedTask
 
 # Published samples of all tasks together.

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.columns import aligned
+from painformer_jax.core.tables import aligned
 
 FEATURES = ('image', 'label', 'key', 'source', 'identity')
 # Soft limits of open files are 1,024 on many systems, the hard ones far higher.

@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 from painformer_jax.core.errors import import_extra
 from painformer_jax.core.progress import duration
+from painformer_jax.core.tables import aligned
 from painformer_jax.parallel.topology import Topology, parse
 from painformer_jax.planning.plan import FLAGS, Program
 from painformer_jax.planning.roofline import ARITHMETIC, INTERCONNECT, MEMORY, Roofline, roofline
@@ -147,7 +148,7 @@ def describe(plan: Plan) -> str:
     ('images, labels', size(program.batch_bytes)),
   ]
   if program.failure is not None:
-    return '\n'.join([*lines, *_aligned(rows), '', f'It does not fit: {program.failure}'])
+    return '\n'.join([*lines, *aligned(rows, indent=2), '', f'It does not fit: {program.failure}'])
   capacity = ''
   if chip:
     capacity = f' of {size(chip.memory)} ({program.peak_bytes / chip.memory:.1%})'
@@ -189,7 +190,7 @@ def describe(plan: Plan) -> str:
   ] or [('collectives', 'none')]
   if program.unknown_loops:
     rows.append(('loops of unknown length', f'{program.unknown_loops}, counted once'))
-  return '\n'.join([*lines, *_aligned(rows), '', *_estimate(plan)])
+  return '\n'.join([*lines, *aligned(rows, indent=2), '', *_estimate(plan)])
 
 
 def _compiled(plan: Plan) -> str:
@@ -230,11 +231,6 @@ def _group_name(topology: Topology) -> str:
   return 'node' if topology.platform == 'cuda' else 'slice'
 
 
-def _aligned(rows) -> list[str]:
-  width = max(len(name) for name, _ in rows)
-  return [f'  {name.ljust(width)}  {text}' for name, text in rows]
-
-
 def _estimate(plan: Plan) -> list[str]:
   estimate = plan.roofline
   if estimate is None:
@@ -246,7 +242,7 @@ def _estimate(plan: Plan) -> list[str]:
   left_out = [('not counted', plan.uncounted)] if plan.uncounted else []
   return [
     'Roofline, an estimate from peak rates that all overlap; real steps take longer:',
-    *_aligned(
+    *aligned(
       [
         ('time of a step', f'{", ".join(times.values())}: bound by {estimate.bound}'),
         (
@@ -260,7 +256,8 @@ def _estimate(plan: Plan) -> list[str]:
           f'{hours:,.1f} hours, {hours * estimate.chips:,.0f} chip-hours, at best',
         ),
         *left_out,
-      ]
+      ],
+      indent=2,
     ),
   ]
 
@@ -318,10 +315,7 @@ def table(plans: Sequence[Plan]) -> str:
           f'{hours * estimate.chips:,.0f}',
         ]
     rows.append(row)
-  widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-  lines = [
-    '  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-  ]
+  lines = aligned(rows, right=range(len(header)))
   lines.append(
     'Up to "collectives": facts about compiled programs. '
     'From "step ms" on: roofline estimates, at best.'

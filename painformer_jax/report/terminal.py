@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from painformer_jax.core.tables import aligned, cut
 from painformer_jax.report import wording
 from painformer_jax.report.results import Results, TaskResult
 
@@ -46,16 +47,11 @@ def text_page(results: Results, *, files: Mapping[str, object]) -> str:
 
 def _split_lines(tasks: Sequence[TaskResult]) -> list[str]:
   """'name  training + test images  how they differ', a line for each task."""
-  names = [_cut(task.name, _NAME_WIDTH) for task in tasks]
+  names = [cut(task.name, _NAME_WIDTH) for task in tasks]
   counts = [f'{task.n_train:,} + {task.n_test:,}' for task in tasks]
-  starts = [
-    f'{name:<{max(map(len, names))}}  {count:>{max(map(len, counts))}}  '
-    for name, count in zip(names, counts)
-  ]
-  return [
-    start + textwrap.shorten(task.split, WIDTH - len(start), placeholder=' ...')
-    for start, task in zip(starts, tasks)
-  ]
+  room = WIDTH - max(map(len, names)) - max(map(len, counts)) - 4
+  splits = [textwrap.shorten(task.split, room, placeholder=' ...') for task in tasks]
+  return aligned(list(zip(names, counts, splits)), right=(1,))
 
 
 def _entry(term: str, text: str) -> str:
@@ -84,21 +80,15 @@ def _table(tasks: Sequence[TaskResult]) -> str:
     header.insert(2, 'F1')
     for row, task in zip(rows, tasks):
       row.insert(2, percent(task.probe.macro_f1) if task.unbalanced else '-')
-  widths = [max(map(len, column)) for column in zip(header, *rows)]
-  figures = ['  '.join(f'{cell:>{w}}' for cell, w in zip(row, widths)) for row in [header, *rows]]
-  verdicts = ['', *(f'  {task.verdict}' for task in tasks)]
-  room = WIDTH - 2 - len(figures[0]) - max(map(len, verdicts))
-  names = ['task', *(_cut(task.name, room) for task in tasks)]
-  return '\n'.join(
-    f'{name:<{max(map(len, names))}}  {cells}{end}'
-    for name, cells, end in zip(names, figures, verdicts)
-  )
+  rows = [header, *rows]
+  figures = sum(max(map(len, column)) + 2 for column in zip(*rows))
+  room = WIDTH - figures - max(len(task.verdict) for task in tasks) - 2
+  names = ['task', *(cut(task.name, room) for task in tasks)]
+  verdicts = ['', *(task.verdict for task in tasks)]
+  table = [[name, *row, verdict] for name, row, verdict in zip(names, rows, verdicts)]
+  return '\n'.join(aligned(table, right=range(1, len(header) + 1)))
 
 
 def percent(share: float) -> str:
   """0.123 -> '12.3'."""
   return f'{share * 100:.1f}'
-
-
-def _cut(name: str, width: int) -> str:
-  return name if len(name) <= width else name[: width - 1] + '~'

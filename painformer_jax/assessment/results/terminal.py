@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from painformer_jax.assessment.results import literature
 from painformer_jax.assessment.results.summary import Summary
+from painformer_jax.core.tables import aligned, cut
 
 _HEADER = ('task', 'modality', 'method', 'accuracy', '95 %', 'macro', 'F1', 'chance', 'n')
 _MARKS = {'V': '', 'S': ' *', 'M': ' **'}
-_WIDTHS = {'modality': 26, 'method': 26}
+_WIDTH = 26  # Of a modality and a method; longer ones are cut.
 
 
 def table(summaries: Sequence[Summary]) -> str:
@@ -20,8 +21,8 @@ def table(summaries: Sequence[Summary]) -> str:
     rows.append(
       (
         e.task,
-        _cut(e.modality, 'modality'),
-        _cut(e.method, 'method'),
+        cut(e.modality, _WIDTH),
+        cut(e.method, _WIDTH),
         f'{100 * score.estimate:.1f}',
         interval,
         f'{100 * s.scores["macro accuracy"].estimate:.1f}',
@@ -39,8 +40,8 @@ def table(summaries: Sequence[Summary]) -> str:
     rows.append(
       (
         row.task,
-        _cut(row.modality, 'modality'),
-        _cut(row.method, 'method'),
+        cut(row.modality, _WIDTH),
+        cut(row.method, _WIDTH),
         f'{row.figure}{_MARKS[row.evidence]}',
         '',
         '',
@@ -49,14 +50,7 @@ def table(summaries: Sequence[Summary]) -> str:
         '',
       )
     )
-  widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-  lines = [
-    '  '.join(
-      cell.ljust(width) if i < 3 else cell.rjust(width)
-      for i, (cell, width) in enumerate(zip(row, widths))
-    ).rstrip()
-    for row in rows
-  ]
+  lines = aligned(rows, right=range(3, len(_HEADER)))
   lines += [
     f'{mark.strip()} {literature.EVIDENCE[evidence]}'
     for evidence, mark in _MARKS.items()
@@ -73,8 +67,3 @@ def table(summaries: Sequence[Summary]) -> str:
     whose = [s.experiment.name for s in summaries if note in s.experiment.notes]
     lines.append(note if len(whose) == len(summaries) else f'{"; ".join(whose)}: {note}')
   return '\n'.join(lines)
-
-
-def _cut(text: str, column: str) -> str:
-  width = _WIDTHS[column]
-  return text if len(text) <= width else text[: width - 3] + '...'
