@@ -15,7 +15,9 @@ import ml_collections
 
 from painformer_jax.assessment.datasets import ai4pain, biovid, demo_study, pictures
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings
-from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.folds import protocols, tasks
+from painformer_jax.assessment.folds.protocols import BLOCKS, PROTOCOLS
+from painformer_jax.assessment.folds.tasks import TASKS
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
 from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
@@ -25,9 +27,6 @@ from painformer_jax.models import mixer
 from painformer_jax.models.mixer import MixerConfig
 
 Dataset = Literal['biovid', 'ai4pain-2024', 'ai4pain-2025', 'ai4pain-2026', 'demo', 'planted']
-TASKS = {**protocols.TASKS, **demo_study.TASKS}
-BLOCKS = 'blocks'
-PROTOCOLS = {**protocols.PROTOCOLS, BLOCKS: 'leave-one-block-of-time-out'}
 # Preset of the Mixer -> that of the Video-Encoder of its size.
 ENCODERS = {'mixer_laptop': 'video_encoder_laptop', 'mixer_published': 'video_encoder_published'}
 
@@ -325,7 +324,7 @@ def _check_names(config: AssessConfig) -> None:
   for task in config.tasks:
     if task not in TASKS:
       raise InputError(f'config.tasks: there is no {task!r}{hint(task, TASKS)}')
-  protocols.check_tasks(config.dataset, config.tasks)
+  tasks.check_tasks(config.dataset, config.tasks)
   if config.protocol not in PROTOCOLS:
     raise InputError(f'config.protocol is {config.protocol!r}{hint(config.protocol, PROTOCOLS)}')
   if (config.protocol == BLOCKS) != (config.dataset == 'demo'):

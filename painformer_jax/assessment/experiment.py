@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from painformer_jax.assessment.config import BLOCKS, TASKS, AssessConfig
+from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.datasets.recordings import Study
 from painformer_jax.assessment.embedding.store import Tokens
-from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.folds import permuted_labels, protocols
 from painformer_jax.assessment.folds.batches import Fold, count_steps
-from painformer_jax.assessment.folds.protocols import Task
+from painformer_jax.assessment.folds.protocols import BLOCKS
+from painformer_jax.assessment.folds.tasks import TASKS, Task
 from painformer_jax.assessment.mixers import cost, fusion
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.assessment.mixers.fit_program import FitConfig
@@ -182,7 +183,9 @@ def run(
   seeds = config.seeds
   if shuffle is not None:
     # Windows of a block of time overlap; the study lists them by time.
-    deal = protocols.shift_labels if config.protocol == BLOCKS else protocols.shuffle_labels
+    deal = (
+      permuted_labels.shift_labels if config.protocol == BLOCKS else permuted_labels.shuffle_labels
+    )
     job = dataclasses.replace(job, label=deal(job.label, subjects, seed=shuffle))
     seeds = seeds[:1]
   protocols.check_subjects(job.folds, subjects)

@@ -27,7 +27,7 @@ from painformer_jax.assessment.embedding import embed as embeddings
 from painformer_jax.assessment.embedding.record import INFORMATION, arrays_sha256
 from painformer_jax.assessment.embedding.store import EmbeddingStore, Tokens
 from painformer_jax.assessment.experiment import Job, Outcome
-from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.folds import permuted_labels, protocols
 from painformer_jax.assessment.folds.batches import Run, class_weights, minibatches
 from painformer_jax.assessment.mixers import finetune_config, finetune_program, fusion
 from painformer_jax.assessment.mixers.finetune_batches import Batches, frames_a_step
@@ -100,7 +100,7 @@ def run(
   subjects, seeds = study.subject_array()[job.positions], config.seeds
   if shuffle is not None:
     job = dataclasses.replace(
-      job, label=protocols.shuffle_labels(job.label, subjects, seed=shuffle)
+      job, label=permuted_labels.shuffle_labels(job.label, subjects, seed=shuffle)
     )
     seeds = seeds[:1]
   protocols.check_subjects(job.folds, subjects)

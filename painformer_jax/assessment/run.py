@@ -13,15 +13,16 @@ from painformer_jax.assessment import estimate, experiment, finetune
 from painformer_jax.assessment import study as datasets
 from painformer_jax.assessment.clips import assessor
 from painformer_jax.assessment.clips.assessor import Source
-from painformer_jax.assessment.config import BLOCKS, PROTOCOLS, AssessConfig, changed_fields
+from painformer_jax.assessment.config import AssessConfig, changed_fields
 from painformer_jax.assessment.datasets.recordings import Study
 from painformer_jax.assessment.embedding import embed as embeddings
 from painformer_jax.assessment.embedding.embed import EmbeddingStore
 from painformer_jax.assessment.embedding.sample_images import channels_of
 from painformer_jax.assessment.experiment import Job, Outcome
-from painformer_jax.assessment.folds.protocols import FIXED
-from painformer_jax.assessment.results import paired, terminal
+from painformer_jax.assessment.folds.protocols import BLOCKS, FIXED, PROTOCOLS
+from painformer_jax.assessment.results import paired, terminal, write
 from painformer_jax.assessment.results import summary as results
+from painformer_jax.assessment.results.read import read_experiments
 from painformer_jax.assessment.statistics import intervals, metrics
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.training.run import environment, write_json
@@ -70,7 +71,7 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) ->
     f'{weights.config.image_size} pixels'
   )
   jobs = list(experiment.jobs(config, study))
-  results.check_names([f'{job.row}, {job.task.name}' for job in jobs])
+  write.check_names([f'{job.row}, {job.task.name}' for job in jobs])
   for job in jobs:
     out(f'{job.row}, {job.task.name}: {len(job.positions):,} samples, {len(job.folds)} folds')
   finetune.check_unseen(config.weights, jobs, study)
@@ -106,7 +107,7 @@ def assess(
   if config.figures:
     import_extra('matplotlib', extra='demo')  # Known before hours of work.
   if against is not None:
-    paired.read_experiments(against)
+    read_experiments(against)
   workdir = open_workdir(workdir, config)
   weights = read_weights(config.weights)
   if config.finetunes:
@@ -114,7 +115,7 @@ def assess(
   study = datasets.open_study(config, workdir)
   _quick_check(config, study, log=log)
   jobs = list(experiment.jobs(config, study))
-  results.check_names([f'{job.row}, {job.task.name}' for job in jobs])
+  write.check_names([f'{job.row}, {job.task.name}' for job in jobs])
   finetune.check_unseen(config.weights, jobs, study)
   estimate.report(
     config, jobs, study, weights=weights, folder=_embeddings(config, workdir), log=log
@@ -134,7 +135,7 @@ def assess(
       return experiment.run(
         config, job, study, cache=str(workdir / 'folds'), shuffle=shuffle, progress=log
       )
-    folder = results.slug(f'{job.row}, {job.task.name}')
+    folder = write.slug(f'{job.row}, {job.task.name}')
     return finetune.run(
       config,
       job,
@@ -174,7 +175,7 @@ def assess(
   tests = paired.against_row(found, config.reference)
   if against is not None:
     tests += paired.against_run(found, against)
-  results.write_results(found, workdir, tests=tests, figures=config.figures)
+  write.write_results(found, workdir, tests=tests, figures=config.figures)
   shutil.rmtree(images, ignore_errors=True)
   summaries = [results.summarise(e) for e in found]
   out(terminal.table(summaries))
@@ -344,7 +345,7 @@ def _keep_assessor(
     summary=results.summarise(finished),
     store=store,
     sources=sources,
-    folder=folder / results.slug(finished.name),
+    folder=folder / write.slug(finished.name),
     log=log,
   )
 
@@ -391,9 +392,9 @@ def _notes(config: AssessConfig, job: Job, outcome: Outcome) -> Iterator[str]:
     plan = datasets.planted_plan(config)
     if job.task.name in _PLANTED_TASKS:
       yield (
-        f'synthetic; planted: {100 * plan.accuracy(job.task.name):.1f} % at most for who '
-        f"knows each person's shift, {100 * plan.accuracy_of_strangers(job.task.name):.1f} % "
-        'for who does not'
+        f'synthetic: by construction the best possible accuracy is '
+        f"{100 * plan.accuracy(job.task.name):.1f} % where each subject's shift is known and "
+        f'{100 * plan.accuracy_on_unseen_subjects(job.task.name):.1f} % on unseen subjects'
       )
 
 

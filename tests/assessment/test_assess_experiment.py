@@ -12,7 +12,7 @@ from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.datasets import demo_study
 from painformer_jax.assessment.datasets.recordings import Locator, Sample, Study
 from painformer_jax.assessment.embedding.store import Tokens
-from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.folds import permuted_labels, protocols
 from painformer_jax.assessment.statistics import intervals
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.demo import fetch
@@ -224,15 +224,15 @@ def _small(layout, deal, *, recordings, effect=0.0):
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_overlapping_windows_of_noise_are_hardly_found_more_often_than_p_says(layout):
   """Of 100 recordings of noise about 5 have p <= 0.05, and an effect is found."""
-  assert 0.01 <= _small(layout, protocols.shift_labels, recordings=100) <= 0.12
-  assert _small(layout, protocols.shift_labels, recordings=20, effect=2.0) >= 0.9
+  assert 0.01 <= _small(layout, permuted_labels.shift_labels, recordings=100) <= 0.12
+  assert _small(layout, permuted_labels.shift_labels, recordings=20, effect=2.0) >= 0.9
 
 
 @pytest.mark.slow
 def test_labels_dealt_out_one_by_one_mislead_more():
   dealt, moved = (
     _small('pictures', deal, recordings=200)
-    for deal in (protocols.shuffle_labels, protocols.shift_labels)
+    for deal in (permuted_labels.shuffle_labels, permuted_labels.shift_labels)
   )
   assert dealt > 0.1 > moved
 

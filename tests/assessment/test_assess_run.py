@@ -25,7 +25,7 @@ def test_results_hold_every_row_with_intervals(finished):
     score = each['scores']['accuracy']
     assert score['low'] <= score['estimate'] <= score['high']
     assert each['settings']['folds'] == 4 and len(each['settings']['shuffled']['accuracy']) == 2
-    assert any('planted: 97.7 % at most' in note for note in each['notes'])
+    assert any('best possible accuracy is 97.7 %' in note for note in each['notes'])
     assert any('shuffled within each subject' in note for note in each['notes'])
   assert found['both, BL1-PA4']['modality'] == 'GSR+ECG'
 

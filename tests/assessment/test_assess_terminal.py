@@ -37,7 +37,8 @@ def test_own_rows_stand_above_the_literature_with_its_marks():
   assert lines[0].split()[:4] == ['task', 'modality', 'method', 'accuracy']
   assert '90.0' in lines[1] and '80.0-100.0' in lines[1] and '50.0' in lines[1]
   assert any('PainFormer' in line and '89.0 *' in line for line in lines[2:])
-  assert '* reported by another source' in lines and '** unverified' in lines
+  assert '* as another publication reports it' in lines
+  assert '** recalled from memory, not checked' in lines
 
 
 def test_it_says_how_this_run_and_others_were_tested():
@@ -46,12 +47,12 @@ def test_it_says_how_this_run_and_others_were_tested():
     for line in terminal.table([experiment('one')]).splitlines()
     if line.startswith('protocol here: p. ')
   ]
-  assert line.endswith('Of the published rows: leave-one-subject-out; not stated')
+  assert line.endswith('Of the published figures: leave-one-subject-out; not stated')
 
 
 def test_synthetic_data_stand_beside_no_literature():
   text = terminal.table([experiment('one', dataset='BioVid Part A, synthetic copy')])
-  assert 'PainFormer' not in text and 'unverified' not in text
+  assert 'PainFormer' not in text and 'from memory' not in text
 
 
 def test_a_note_of_all_is_said_once_and_others_with_their_names():

@@ -10,13 +10,14 @@ from assessment_layouts import (
   biovid_signal,
   biovid_table_path,
   biovid_video_path,
+  load_signal,
   write_biovid,
   write_biovid_table,
   write_list,
 )
 
 from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.datasets.recordings import load_channels, load_signal, video_path
+from painformer_jax.assessment.datasets.recordings import load_channels, video_path
 from painformer_jax.core.errors import InputError
 
 SMALL = {'subjects': 2, 'per_level': 1}

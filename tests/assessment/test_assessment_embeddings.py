@@ -5,7 +5,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from assessment_layouts import write_ai4pain_2024, write_ai4pain_2025, write_table
+from assessment_layouts import load_signal, write_ai4pain_2024, write_ai4pain_2025, write_table
 from embedding_studies import (  # noqa: F401  (fixtures)
   GSR,
   RGB,
@@ -24,7 +24,7 @@ from embedding_studies import (  # noqa: F401  (fixtures)
 from test_video import write_video
 
 from painformer_jax.assessment.datasets import ai4pain
-from painformer_jax.assessment.datasets.recordings import load_channels, load_signal
+from painformer_jax.assessment.datasets.recordings import load_channels
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings
 from painformer_jax.assessment.embedding.store import ModalityFolder
 from painformer_jax.core.errors import InputError

@@ -9,7 +9,8 @@ from test_assessment_results import experiment, predictions
 
 from painformer_jax.assessment.results import paired
 from painformer_jax.assessment.results.paired import compare_experiments
-from painformer_jax.assessment.results.summary import write_results
+from painformer_jax.assessment.results.read import read_experiments
+from painformer_jax.assessment.results.write import write_results
 from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.core.errors import InputError
 
@@ -60,7 +61,7 @@ def test_only_samples_that_both_tell_of_count():
   'other, words',
   [
     (dict(runs=(predictions(0, subjects=1),)), '1 subjects in common'),
-    (dict(classes=('no pain', 'PA3')), 'tell other classes apart'),
+    (dict(classes=('no pain', 'PA3')), 'different classes'),
   ],
 )
 def test_what_cannot_be_compared(other, words):
@@ -105,7 +106,7 @@ def test_a_run_is_compared_with_one_on_disk(tmp_path):
     settings={'row': 'gsr'},
   )
   write_results([before, experiment('ecg', (predictions(3),))], tmp_path, figures=False)
-  read = paired.read_experiments(tmp_path)
+  read = read_experiments(tmp_path)
   assert [e.name for e in read] == ['gsr', 'ecg'] and read[0].notes == ('a note',)
   for one, other in zip(before.runs, read[0].runs):
     np.testing.assert_array_equal(one.predicted, other.predicted)
@@ -119,10 +120,10 @@ def test_a_run_is_compared_with_one_on_disk(tmp_path):
 
 def test_runs_that_are_not_there_or_have_nothing_in_common(tmp_path):
   with pytest.raises(InputError, match='no finished assessment'):
-    paired.read_experiments(tmp_path)
+    read_experiments(tmp_path)
   write_results([experiment('gsr')], tmp_path, figures=False)
   with pytest.raises(InputError, match='no experiment named like one here: gsr there, ecg here'):
     paired.against_run([experiment('ecg')], tmp_path)
   (tmp_path / 'predictions.csv').write_text('experiment\n')
   with pytest.raises(InputError, match='are damaged'):
-    paired.read_experiments(tmp_path)
+    read_experiments(tmp_path)

@@ -8,8 +8,8 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.assessment.config import TASKS, Dataset, from_config_dict
-from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.config import Dataset, from_config_dict
+from painformer_jax.assessment.folds import permuted_labels, protocols, tasks
 from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
@@ -41,7 +41,7 @@ class TestLists:
 class TestTasks:
   def test_classes_of_every_level(self):
     levels = np.array([0, 1, 2, 3, 4, -1])
-    found = {name: task.labels(levels).tolist() for name, task in protocols.TASKS.items()}
+    found = {name: task.labels(levels).tolist() for name, task in tasks.TASKS.items()}
     assert found == {
       'BL1-PA1': [0, 1, -1, -1, -1, -1],
       'BL1-PA2': [0, -1, 1, -1, -1, -1],
@@ -50,13 +50,16 @@ class TestTasks:
       '5-class': [0, 1, 2, 3, 4, -1],
       '3-class': [0, 1, 2, -1, -1, -1],
       '3-site': [0, 1, 2, -1, -1, -1],
+      'stimulus-rest': [0, 1, -1, -1, -1, -1],
+      'tapping-rest': [-1, -1, 0, 1, -1, -1],
     }
-    for name, task in protocols.TASKS.items():
+    for name, task in tasks.TASKS.items():
       assert task.name == name and set(task.class_of.values()) == set(range(len(task.classes)))
 
   def test_every_dataset_has_tasks_and_every_task_a_dataset(self):
-    assert set(protocols.DATASET_TASKS) == set(typing.get_args(Dataset))
-    assert {t for tasks in protocols.DATASET_TASKS.values() for t in tasks} == set(TASKS)
+    assert set(tasks.DATASET_TASKS) == set(typing.get_args(Dataset))
+    named = {task for names in tasks.DATASET_TASKS.values() for task in names}
+    assert named == set(tasks.TASKS)
 
   @pytest.mark.parametrize(
     'dataset, task',
@@ -72,10 +75,10 @@ class TestTasks:
     ],
   )
   def test_tasks_of_other_datasets_are_refused(self, dataset, task):
-    known = protocols.DATASET_TASKS[dataset]
-    protocols.check_tasks(dataset, known)
+    known = tasks.DATASET_TASKS[dataset]
+    tasks.check_tasks(dataset, known)
     with pytest.raises(InputError) as error:
-      protocols.check_tasks(dataset, (known[0], task))
+      tasks.check_tasks(dataset, (known[0], task))
     assert str(error.value) == (
       f'config.tasks: {dataset} has no task {task}, only {", ".join(known)}'
     )
@@ -258,78 +261,13 @@ class TestInnerFolds:
       protocols.inner_folds(fold, np.array(['x', 'x', 'y']))
 
 
-class TestTimeBlocks:
-  def windows(self, *, overlap=0.0, n=40, length=5.0):
-    start = np.arange(n) * (length - overlap)
-    return np.array(['r'] * n), start, start + length
-
-  def test_blocks_follow_time_whatever_the_order(self):
-    recordings, start, stop = self.windows()
-    mixed = np.random.default_rng(0).permutation(40)
-    block = protocols.time_blocks(recordings, start[mixed], stop[mixed], count=4)
-    assert block.tolist() == (mixed // 10).tolist()
-
-  def test_gap(self):
-    recordings, start, stop = self.windows()
-    folds = protocols.time_block_folds(recordings, start, stop, count=4, gap=12.0)
-    # Blocks of 50 s; windows of 5 s that touch the 12 s beside the block are dropped.
-    assert folds[0].train.tolist() == list(range(13, 40))
-    assert folds[1].train.tolist() == [*range(7), *range(23, 40)]
-    assert [f.test.tolist() for f in folds] == [list(range(k, k + 10)) for k in (0, 10, 20, 30)]
-
-  @settings(deadline=None, max_examples=60)
-  @given(
-    st.lists(
-      st.tuples(st.sampled_from('ab'), st.floats(0, 500), st.floats(1, 20)), min_size=8, max_size=60
-    ),
-    st.integers(2, 4),
-    st.floats(0, 30),
-  )
-  def test_no_training_window_comes_near_a_tested_one(self, drawn, count, gap):
-    recordings = np.array([r for r, _, _ in drawn])
-    start = np.array([t for _, t, _ in drawn])
-    stop = start + np.array([d for _, _, d in drawn])
-    try:
-      folds = protocols.time_block_folds(recordings, start, stop, count=count, gap=gap)
-    except InputError as error:
-      assert 'use fewer folds or a smaller gap' in str(error)
-      return
-    tested = np.concatenate([f.test for f in folds])
-    assert sorted(tested.tolist()) == list(range(len(drawn)))
-    for fold in folds:
-      for i in fold.train:
-        for j in fold.test:
-          if recordings[i] == recordings[j]:
-            apart = max(start[j] - stop[i], start[i] - stop[j])
-            assert apart >= gap - 1e-9
-
-  def test_inside_a_fold(self):
-    recordings, start, stop = self.windows(overlap=2.5, n=80)
-    outer = protocols.time_block_folds(recordings, start, stop, count=4, gap=5.0)
-    for fold in outer:
-      inner = protocols.time_block_folds(
-        recordings, start, stop, count=3, gap=5.0, among=fold.train
-      )
-      assert sorted(np.concatenate([f.test for f in inner]).tolist()) == fold.train.tolist()
-      assert not set(np.concatenate([f.train for f in inner])) & set(fold.test)
-
-  @pytest.mark.parametrize('count, gap', [(1, 0), (2, -1), (2, float('nan'))])
-  def test_nonsense(self, count, gap):
-    with pytest.raises(InputError, match='two folds or more, a gap of 0 s or more'):
-      protocols.time_block_folds(*self.windows(), count=count, gap=gap)
-
-  def test_gap_that_leaves_nothing(self):
-    with pytest.raises(InputError, match='nothing to train on with a gap of 500 s'):
-      protocols.time_block_folds(*self.windows(), count=4, gap=500)
-
-
 class TestShuffle:
   def test_each_subject_keeps_their_own_labels(self):
     rng = np.random.default_rng(0)
     subjects = np.repeat(['a', 'b', 'c'], 50)
     labels = np.concatenate([rng.integers(0, 2, 50), rng.integers(0, 5, 50), np.ones(50, int)])
     before = labels.copy()
-    shuffled = protocols.shuffle_labels(labels, subjects, seed=1)
+    shuffled = permuted_labels.shuffle_labels(labels, subjects, seed=1)
     np.testing.assert_array_equal(labels, before)
     assert (shuffled != labels).sum() > 30
     for person in 'abc':
@@ -341,7 +279,7 @@ class TestShuffle:
     labels = np.concatenate([np.repeat([0, 1, 0], [10, 20, 10]), np.repeat([1, 0], 30)])
     before, moved = labels.copy(), set()
     for seed in range(50):
-      shifted = protocols.shift_labels(labels, blocks, seed=seed)
+      shifted = permuted_labels.shift_labels(labels, blocks, seed=seed)
       for block in 'ab':
         own = blocks == block
         turns = [n for n in range(own.sum()) if (np.roll(labels[own], n) == shifted[own]).all()]

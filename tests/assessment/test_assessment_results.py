@@ -10,10 +10,11 @@ import PIL.Image
 import pytest
 import sklearn.metrics
 
-from painformer_jax.assessment.folds import protocols
+from painformer_jax.assessment.folds import tasks
 from painformer_jax.assessment.results import literature, paired
 from painformer_jax.assessment.results import table as result_table
-from painformer_jax.assessment.results.summary import Experiment, summarise, write_results
+from painformer_jax.assessment.results.summary import Experiment, summarise
+from painformer_jax.assessment.results.write import write_results
 from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.core.errors import InputError
 
@@ -150,7 +151,7 @@ class TestFiles:
     assert rows[0]['chance'] == '50.00' and rows[0]['subjects'] == '6'
     assert float(rows[1]['accuracy low']) < float(rows[1]['accuracy'])
     published = {(r['method'], r['modality']): r for r in rows[2:]}
-    assert published['PainFormer', 'thermal']['evidence'] == 'unverified'
+    assert published['PainFormer', 'thermal']['evidence'] == 'assumed'
     assert published['PainFormer', 'GSR']['accuracy'] == '89.0'
     assert published['PainFormer', 'GSR']['accuracy low'] == ''
     assert published['PainFormer', 'GSR']['macro F1'] == ''
@@ -180,7 +181,7 @@ class TestFiles:
     assert all(len(re.findall(r'(?<!\\)&', row)) == 7 for row in rows)
     assert r'GSR\_\&\_ECG' in rows[2] and r'100 \% synthetic' in text
     assert r'71.55\textsuperscript{**}' in text and r'** ' not in text
-    assert r'\textsuperscript{**} unverified.' in text
+    assert r'\textsuperscript{**} recalled from memory, not checked.' in text
     assert text.count('{') == text.count('}')
 
   def test_picture(self, written):
@@ -226,30 +227,30 @@ class TestFiles:
 
 
 class TestLiterature:
-  biovid = {(r.method, r.modality): r for r in literature.rows('BioVid Part A', 'BL1-PA4')}
-  ai4pain = {(r.method, r.modality): r for r in literature.rows('AI4Pain 2024', '3-class')}
+  biovid = {(r.method, r.modality): r for r in literature.published('BioVid Part A', 'BL1-PA4')}
+  ai4pain = {(r.method, r.modality): r for r in literature.published('AI4Pain 2024', '3-class')}
 
   def test_every_row_is_of_a_known_dataset_and_task(self):
     assert len(self.biovid) == 11 and len(self.ai4pain) == 6
-    assert len(literature.ROWS) == 17
-    for row in literature.ROWS:
-      assert row.task in protocols.TASKS and row.evidence in literature.EVIDENCE
+    assert len(literature.FIGURES) == 17
+    for row in literature.FIGURES:
+      assert row.task in tasks.TASKS and row.evidence in literature.EVIDENCE
       assert row.source and row.protocol and 0 < row.value < 100
 
   @pytest.mark.parametrize(
     'method, modality, figure, evidence',
     [
-      ('PainFormer', 'RGB', '76.3', 'S'),
-      ('PainFormer', 'ECG', '75.5', 'S'),
-      ('PainFormer', 'GSR', '89.0', 'S'),
-      ('PainFormer', 'RGB+thermal+depth+GSR', '89.1', 'S'),
-      ('PainFormer', 'thermal', '71.55', 'M'),
-      ('PainFormer', 'depth', '71.67', 'M'),
-      ('PainFormer', 'EMG', '72.02', 'M'),
-      ('JMT', 'face+EDA', '89.1', 'S'),
-      ('CrossMod-Transformer', 'EDA+ECG', '87.52', 'S'),
-      ('Aslam', 'not stated', '86.90', 'S'),
-      ('Li', 'not stated', '86.21', 'S'),
+      ('PainFormer', 'RGB', '76.3', 'secondary'),
+      ('PainFormer', 'ECG', '75.5', 'secondary'),
+      ('PainFormer', 'GSR', '89.0', 'secondary'),
+      ('PainFormer', 'RGB+thermal+depth+GSR', '89.1', 'secondary'),
+      ('PainFormer', 'thermal', '71.55', 'assumed'),
+      ('PainFormer', 'depth', '71.67', 'assumed'),
+      ('PainFormer', 'EMG', '72.02', 'assumed'),
+      ('JMT', 'face+EDA', '89.1', 'secondary'),
+      ('CrossMod-Transformer', 'EDA+ECG', '87.52', 'secondary'),
+      ('Aslam', 'not stated', '86.90', 'secondary'),
+      ('Li', 'not stated', '86.21', 'secondary'),
     ],
   )
   def test_biovid(self, method, modality, figure, evidence):
@@ -259,12 +260,12 @@ class TestLiterature:
   @pytest.mark.parametrize(
     'method, modality, figure, evidence',
     [
-      ('challenge baseline', 'fNIRS', '43.3', 'V'),
-      ('challenge baseline', 'face', '40.1', 'V'),
-      ('challenge baseline', 'face+fNIRS', '41.7', 'V'),
-      ('Twins-PainViT', 'not stated', '46.76', 'V'),
-      ('PainFormer', 'not stated', '55.69', 'M'),
-      ('ReFace', 'not stated', '56.00', 'V'),
+      ('challenge baseline', 'fNIRS', '43.3', 'verified'),
+      ('challenge baseline', 'face', '40.1', 'verified'),
+      ('challenge baseline', 'face+fNIRS', '41.7', 'verified'),
+      ('Twins-PainViT', 'not stated', '46.76', 'verified'),
+      ('PainFormer', 'not stated', '55.69', 'assumed'),
+      ('ReFace', 'not stated', '56.00', 'verified'),
     ],
   )
   def test_ai4pain(self, method, modality, figure, evidence):
@@ -272,5 +273,5 @@ class TestLiterature:
     assert (row.figure, row.evidence) == (figure, evidence)
 
   def test_recalled_figures_are_marked(self):
-    unverified = [r for r in literature.ROWS if not r.verified]
-    assert len(unverified) == 4 and all('from memory' in r.source for r in unverified)
+    assumed = [r for r in literature.FIGURES if r.evidence == 'assumed']
+    assert len(assumed) == 4 and all('from memory' in r.source for r in assumed)

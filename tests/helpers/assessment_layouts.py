@@ -4,11 +4,19 @@ from pathlib import Path
 
 import numpy as np
 
+from painformer_jax.assessment.datasets.recordings import load_channels
+
 LEVELS = ('BL1', 'PA1', 'PA2', 'PA3', 'PA4')
 BIOVID_SIGNALS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
 BIOVID_LIST = ('subject_id', 'subject_name', 'class_id', 'class_name', 'sample_id', 'sample_name')
 # In this order a sorted listing would not pair with the list of samples.
 PEOPLE = ('120614_w_61', '071309_w_21')
+
+
+def load_signal(sample, modality):
+  """A modality of one channel: float64 [n], and its rate in Hz."""
+  (values,), rate = load_channels(sample, modality)
+  return values, rate
 
 
 def write_table(path: Path, columns, rows, *, delimiter: str) -> None:

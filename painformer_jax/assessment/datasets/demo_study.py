@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from painformer_jax.assessment.datasets.recordings import Locator, Sample, Study
-from painformer_jax.assessment.folds.protocols import Task
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.data.demo import fnirs, signals
@@ -27,13 +26,6 @@ from painformer_jax.modalities.fnirs import band_pass, haemoglobin, optical_dens
 
 NAME = 'demo corpus'
 LEVELS = ('rest from pictures', 'picture', 'rest from tapping', 'tapping')
-TASKS: Mapping[str, Task] = {
-  task.name: task
-  for task in (
-    Task(name='stimulus-rest', classes=('rest', 'stimulus'), class_of={0: 0, 1: 1}),
-    Task(name='tapping-rest', classes=('rest', 'tapping'), class_of={2: 0, 3: 1}),
-  )
-}
 # Modality -> column of the recording.
 PICTURE_COLUMNS = {'ecg': 'ECG', 'gsr': 'EDA', 'resp': 'Respiration'}
 

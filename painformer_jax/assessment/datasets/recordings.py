@@ -133,23 +133,6 @@ class Table:
   values: np.ndarray
 
 
-def load_signal(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
-  """One signal of one sample.
-
-  Returns:
-    float64 [n], which may hold NaN (`modalities.biosignal.fill_gaps` bridges
-    it), and its rate in Hz.
-
-  Raises:
-    InputError: the sample lacks the modality, it has several channels, or the
-      file is missing or broken.
-  """
-  values, rate = load_channels(sample, modality)
-  if len(values) != 1:
-    raise InputError(f'{modality} of {sample.name} has {len(values)} channels, not one')
-  return values[0], rate
-
-
 def load_channels(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
   """All channels of one modality of one sample, such as fNIRS.
 

@@ -12,7 +12,7 @@ from painformer_jax.modalities.quality import QualityRules, examine
 CLIPPED_SHARE = 0.01  # Of a signal, above which it is worth a finding.
 
 
-def troubles(signal: np.ndarray, rules: QualityRules = QualityRules()) -> tuple[str, ...]:
+def troubles(signal: np.ndarray, rules: QualityRules) -> tuple[str, ...]:
   """What is wrong with one signal in words, worst first; none if it is sound.
 
   Args:
@@ -65,7 +65,7 @@ def table_findings(
   if signals:
     for name in columns:
       if name in header:
-        for trouble in troubles(table.values[:, header.index(name)]):
+        for trouble in troubles(table.values[:, header.index(name)], QualityRules()):
           yield finding(f'{name}: {trouble}')
 
 

@@ -75,7 +75,7 @@ class EmbeddingStore:
   def __init__(self, folder: str | os.PathLike, names: Sequence[str], samples: Sequence[str]):
     self.folder, self.names, self.samples = pathlib.Path(folder), tuple(names), tuple(samples)
     self._parts = {name: ModalityFolder(self.folder / name) for name in names}
-    for name, part in self._parts.items():
+    for part in self._parts.values():
       if not part.finished:
         raise InputError(f'{part.path} holds no finished embeddings')
       if part.record()['samples']['count'] != len(self.samples):

@@ -1,24 +1,21 @@
-"""One picture an experiment: confusion, calibration, and every subject."""
+"""The figure of an experiment: confusion matrix, calibration, and accuracy by subject."""
 
 import io
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from painformer_jax.assessment.results.summary import Summary
 from painformer_jax.core.errors import import_extra
-
-if TYPE_CHECKING:
-  from painformer_jax.assessment.results.summary import Summary
 
 WIDTH, HEIGHT, DPI = 9.0, 6.6, 130  # Inches, dots an inch.
 BLUE, LIGHT_BLUE, ORANGE, GREY = '#1f5fa8', '#8fb4dc', '#e3936f', '#777777'
-# More subjects are not named below their bars.
+# With more subjects than this, bars have no names.
 _NAMED = 40
 
 
-def draw(summary: 'Summary') -> bytes:
-  """A PNG; nothing global is touched and no screen is needed.
+def draw(summary: Summary) -> bytes:
+  """The figure as PNG. Uses no display and leaves matplotlib's global state alone.
 
   Raises:
     InputError: matplotlib is not installed.
@@ -40,7 +37,7 @@ def draw(summary: 'Summary') -> bytes:
   return file.getvalue()
 
 
-def _heading(summary: 'Summary') -> str:
+def _heading(summary: Summary) -> str:
   e, accuracy = summary.experiment, summary.scores['accuracy']
   interval = (
     ''
@@ -53,7 +50,7 @@ def _heading(summary: 'Summary') -> str:
   )
 
 
-def _confusion(axis, summary: 'Summary') -> None:
+def _confusion(axis, summary: Summary) -> None:
   counts, classes = summary.confusion, summary.experiment.classes
   total = counts.sum(axis=1, keepdims=True)
   share = counts / np.maximum(total, 1)
@@ -79,7 +76,7 @@ def _confusion(axis, summary: 'Summary') -> None:
   )
 
 
-def _calibration(axis, summary: 'Summary') -> None:
+def _calibration(axis, summary: Summary) -> None:
   c = summary.calibration
   used = c.count > 0
   axis.plot([0, 1], [0, 1], color=GREY, linestyle=':', linewidth=1, label='perfect')
@@ -103,7 +100,7 @@ def _calibration(axis, summary: 'Summary') -> None:
   axis.grid(alpha=0.25)
 
 
-def _subjects(axis, summary: 'Summary') -> None:
+def _subjects(axis, summary: Summary) -> None:
   e = summary.experiment
   names = np.array(e.runs[0].subjects)
   order = np.argsort(-summary.by_subject, kind='stable')

@@ -1,15 +1,13 @@
 """Paired tests between experiments: of one run, or of two runs on the same samples."""
 
-import csv
 import dataclasses
-import json
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from painformer_jax.assessment.results.read import read_experiments
 from painformer_jax.assessment.results.summary import Experiment
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.assessment.statistics.intervals import Comparison, compare
@@ -19,14 +17,14 @@ from painformer_jax.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairedTest:
-  """Whether one experiment is better than another, in accuracy, subject by subject.
+  """Whether one experiment's accuracy is higher than another's, subject by subject.
 
   Attributes:
-    experiment: name of the one.
-    reference: name of the other.
-    run: folder that the other is from; '' for the same run.
-    samples: that both tell of; further ones of either are left out.
-    comparison: of these.
+    experiment: name of the experiment.
+    reference: name of the experiment it is compared with.
+    run: folder of the run that the reference is from; '' for the same run.
+    samples: number of samples that both predict; others are left out.
+    comparison: on these samples.
   """
 
   experiment: str
@@ -36,7 +34,7 @@ class PairedTest:
   comparison: Comparison
 
   def record(self) -> dict[str, Any]:
-    """As results.json keeps it."""
+    """Its entry in results.json."""
     return {
       'experiment': self.experiment,
       'reference': self.reference,
@@ -59,26 +57,26 @@ class PairedTest:
 def compare_experiments(
   experiment: Experiment, reference: Experiment, *, run: str = ''
 ) -> PairedTest:
-  """Tests one experiment against another, on the samples that both tell of.
+  """Tests one experiment against another, on the samples that both predict.
 
   Args:
     experiment, reference: of the same task.
-    run: folder of the reference, if it is another one.
+    run: folder of the reference's run, where it is another run.
 
   Raises:
-    InputError: fewer than two subjects in common, or samples whose subject or label
-      differs between them.
+    InputError: the two have different classes, fewer than two subjects in common, or
+      samples whose subject or label differs.
   """
   pairs = f'{experiment.name} and {reference.name}'
   if experiment.classes != reference.classes:
-    raise InputError(f'{pairs} tell other classes apart')
+    raise InputError(f'{pairs} have different classes')
   names = np.intersect1d(experiment.runs[0].sample, reference.runs[0].sample)
   one, other = (_restricted(each, names) for each in (experiment, reference))
   if any(
     not np.array_equal(getattr(one.runs[0], part), getattr(other.runs[0], part))
     for part in ('label', 'subject')
   ):
-    raise InputError(f'{pairs} give the same samples other labels or subjects')
+    raise InputError(f'{pairs} give the same samples different labels or subjects')
   subjects = len(one.runs[0].subjects) if names.size else 0
   if subjects < 2:
     raise InputError(f'{pairs} have {subjects} subjects in common; a comparison needs two')
@@ -92,11 +90,11 @@ def compare_experiments(
 
 
 def against_row(experiments: Sequence[Experiment], row: str) -> list[PairedTest]:
-  """Tests each experiment against that of a row on the same task.
+  """Tests each experiment against the one of a given row on the same task.
 
   Args:
-    experiments: of one run; `settings['row']` of each is its row.
-    row: which to compare with; '' for none.
+    experiments: of one run; `settings['row']` of each is its row in the config.
+    row: the row to compare with; '' for no tests.
   """
   tests = []
   for base in (e for e in experiments if row and e.settings.get('row') == row):
@@ -111,14 +109,14 @@ def against_row(experiments: Sequence[Experiment], row: str) -> list[PairedTest]
 
 
 def against_run(experiments: Sequence[Experiment], folder: str | os.PathLike) -> list[PairedTest]:
-  """Tests each experiment against that of the same name in another run.
+  """Tests each experiment against the one of the same name in another run.
 
   Args:
     experiments: of this run.
     folder: of the other run.
 
   Raises:
-    InputError: no finished run there, or none of its experiments has such a name.
+    InputError: the folder holds no finished run, or no experiment of the same name.
   """
   others = {e.name: e for e in read_experiments(folder)}
   pairs = [(e, others[e.name]) for e in experiments if e.name in others]
@@ -128,53 +126,6 @@ def against_run(experiments: Sequence[Experiment], folder: str | os.PathLike) ->
       f'{", ".join(e.name for e in experiments)} here'
     )
   return [compare_experiments(one, other, run=str(folder)) for one, other in pairs]
-
-
-def read_experiments(folder: str | os.PathLike) -> list[Experiment]:
-  """What `results.write_results` left in a folder.
-
-  Raises:
-    InputError: nothing, or it is damaged.
-  """
-  folder = Path(folder)
-  for name in ('results.json', 'predictions.csv'):
-    if not (folder / name).is_file():
-      raise InputError(f'{folder} holds no finished assessment (no {name})')
-  try:
-    records = json.loads((folder / 'results.json').read_text())['experiments']
-    with open(folder / 'predictions.csv', newline='') as file:
-      rows = list(csv.DictReader(file))
-    return [
-      _experiment(record, [row for row in rows if row['experiment'] == record['name']])
-      for record in records
-    ]
-  except (OSError, ValueError, KeyError, TypeError, csv.Error, InputError) as error:
-    raise InputError(f'the results in {folder} are damaged ({error})') from error
-
-
-def _experiment(record, rows: Iterable[dict[str, str]]) -> Experiment:
-  classes, by_run = tuple(record['classes']), {}
-  for row in rows:
-    by_run.setdefault(row['run'], []).append(row)
-  runs = tuple(
-    Predictions(
-      sample=np.array([row['sample'] for row in own]),
-      subject=np.array([row['subject'] for row in own]),
-      label=np.array([classes.index(row['label']) for row in own]),
-      probability=np.array([row['probabilities'].split() for row in own], np.float64),
-    )
-    for own in by_run.values()
-  )
-  return Experiment(
-    runs=runs,
-    classes=classes,
-    settings=record['settings'],
-    notes=tuple(record['notes']),
-    **{
-      name: record[name]
-      for name in ('name', 'dataset', 'task', 'modality', 'method', 'protocol', 'unit')
-    },
-  )
 
 
 def _restricted(experiment: Experiment, names: np.ndarray) -> Experiment:

@@ -1,20 +1,16 @@
-"""The table of an assessment, own rows above those of the literature."""
+"""The results as tables for files: CSV and LaTeX, published figures below the run's own."""
 
 import csv
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from painformer_jax.assessment.results.literature import EVIDENCE, Row
+from painformer_jax.assessment.results.literature import EVIDENCE, MARKS, PublishedFigure
+from painformer_jax.assessment.results.summary import Summary
 from painformer_jax.assessment.statistics.intervals import Interval
-
-if TYPE_CHECKING:
-  from painformer_jax.assessment.results.summary import Summary
 
 _SCORES = ('accuracy', 'macro accuracy', 'macro precision', 'macro F1')
 _COLUMNS = ('dataset', 'task', 'modality', 'method', 'protocol')
-_MARK = {'V': '', 'S': '*', 'M': '**'}
 _SPECIAL = {
   '\\': r'\textbackslash{}',
   '~': r'\textasciitilde{}',
@@ -25,70 +21,47 @@ _SPECIAL = {
 }
 
 
-def to_csv(summaries: 'Sequence[Summary]', published: Sequence[Row]) -> str:
-  """All figures in percent, empty where a publication gives none.
+def to_csv(summaries: Sequence[Summary], published: Sequence[PublishedFigure]) -> str:
+  """All scores in percent; cells are empty where a publication gives nothing.
 
-  Columns: those of the setting, each score with the ends of its interval, further
-  figures, then `evidence` and `source`.
+  Columns: the setting, each score with the ends of its interval, further figures, then
+  `evidence` ('measured' for this run, else a key of `literature.EVIDENCE`) and `source`.
   """
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(
+  rows = [
     (
       *_COLUMNS,
       *(f'{score}{end}' for score in _SCORES for end in ('', ' low', ' high')),
-      'calibration error',
-      'chance',
-      'seeds',
-      'subjects',
-      'samples',
-      'evidence',
-      'source',
+      *('calibration error', 'chance', 'seeds', 'subjects', 'samples', 'evidence', 'source'),
     )
-  )
+  ]
   for s in summaries:
     e = s.experiment
-    writer.writerow(
+    intervals = [s.scores[score] for score in _SCORES]
+    rows.append(
       (
         *(getattr(e, c) for c in _COLUMNS),
-        *(
-          _percent(v)
-          for score in _SCORES
-          for v in (s.scores[score].estimate, s.scores[score].low, s.scores[score].high)
-        ),
-        _percent(s.calibration.error),
-        _percent(s.chance),
-        len(e.runs),
-        len(e.runs[0].subjects),
-        len(e.runs[0].label),
-        'measured',
-        'this run',
+        *(_percent(v) for i in intervals for v in (i.estimate, i.low, i.high)),
+        *(_percent(s.calibration.error), _percent(s.chance)),
+        *(len(e.runs), len(e.runs[0].subjects), len(e.runs[0].label)),
+        *('measured', 'this run'),
       )
     )
   for row in published:
-    scores = [
-      row.figure if (score, end) == (row.metric, '') else ''
-      for score in _SCORES
-      for end in ('', ' low', ' high')
-    ]
-    writer.writerow(
-      (
-        *(getattr(row, c) for c in _COLUMNS),
-        *scores,
-        '',
-        '',
-        '',
-        '',
-        '',
-        EVIDENCE[row.evidence],
-        row.source,
-      )
-    )
+    scores = [cell for s in _SCORES for cell in (row.figure if s == row.metric else '', '', '')]
+    cells = (getattr(row, c) for c in _COLUMNS)
+    rows.append((*cells, *scores, '', '', '', '', '', row.evidence, row.source))
+  return csv_text(rows)
+
+
+def csv_text(rows: Sequence[Sequence[object]]) -> str:
+  """Rows as comma-separated text, quoted where needed; lines end in a newline."""
+  text = io.StringIO()
+  csv.writer(text, lineterminator='\n').writerows(rows)
   return text.getvalue()
 
 
-def to_latex(summaries: 'Sequence[Summary]', published: Sequence[Row]) -> str:
-  """A booktabs table, ready for \\input; needs \\usepackage{booktabs}."""
+def to_latex(summaries: Sequence[Summary], published: Sequence[PublishedFigure]) -> str:
+  """A booktabs table for \\input; the document needs \\usepackage{booktabs}."""
   lines = [
     '% Needs \\usepackage{booktabs}.',
     '\\begin{tabular}{lllllrrr}',
@@ -123,7 +96,7 @@ def to_latex(summaries: 'Sequence[Summary]', published: Sequence[Row]) -> str:
     notes.append('Percent, with 95\\,\\% intervals over subjects.')
   notes += [
     f'\\textsuperscript{{{mark}}} {escape(EVIDENCE[evidence])}.'
-    for evidence, mark in _MARK.items()
+    for evidence, mark in MARKS.items()
     if mark and any(row.evidence == evidence for row in published)
   ]
   notes += [
@@ -134,12 +107,12 @@ def to_latex(summaries: 'Sequence[Summary]', published: Sequence[Row]) -> str:
 
 
 def escape(text: str) -> str:
-  """Text as LaTeX sets it literally."""
+  """Text with LaTeX's special characters escaped."""
   return ''.join(_SPECIAL.get(c, c) for c in text)
 
 
-def _mark(row: Row) -> str:
-  mark = _MARK[row.evidence]
+def _mark(row: PublishedFigure) -> str:
+  mark = MARKS[row.evidence]
   return f'\\textsuperscript{{{mark}}}' if mark else ''
 
 

@@ -1,4 +1,4 @@
-"""The table of an assessment as plain text."""
+"""The table of results on the terminal."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from painformer_jax.assessment.results.summary import Summary
 from painformer_jax.core.tables import aligned, cut
 
 _HEADER = ('task', 'modality', 'method', 'accuracy', '95 %', 'macro', 'F1', 'chance', 'n')
-_MARKS = {'V': '', 'S': ' *', 'M': ' **'}
 _WIDTH = 26  # Of a modality and a method; longer ones are cut.
 
 
@@ -32,9 +31,9 @@ def table(summaries: Sequence[Summary]) -> str:
       )
     )
   published = [
-    row
+    figure
     for key in dict.fromkeys((s.experiment.dataset, s.experiment.task) for s in summaries)
-    for row in literature.rows(*key)
+    for figure in literature.published(*key)
   ]
   for row in published:
     rows.append(
@@ -42,7 +41,7 @@ def table(summaries: Sequence[Summary]) -> str:
         row.task,
         cut(row.modality, _WIDTH),
         cut(row.method, _WIDTH),
-        f'{row.figure}{_MARKS[row.evidence]}',
+        f'{row.figure} {literature.MARKS[row.evidence]}'.rstrip(),
         '',
         '',
         '',
@@ -52,15 +51,15 @@ def table(summaries: Sequence[Summary]) -> str:
     )
   lines = aligned(rows, right=range(3, len(_HEADER)))
   lines += [
-    f'{mark.strip()} {literature.EVIDENCE[evidence]}'
-    for evidence, mark in _MARKS.items()
+    f'{mark} {literature.EVIDENCE[evidence]}'
+    for evidence, mark in literature.MARKS.items()
     if mark and any(row.evidence == evidence for row in published)
   ]
   if published:
     lines.append(
       'protocol here: '
       + '; '.join(dict.fromkeys(s.experiment.protocol for s in summaries))
-      + '. Of the published rows: '
+      + '. Of the published figures: '
       + '; '.join(dict.fromkeys(row.protocol for row in published))
     )
   for note in dict.fromkeys(note for s in summaries for note in s.experiment.notes):

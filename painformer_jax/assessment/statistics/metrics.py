@@ -114,7 +114,7 @@ def gather(
   """
   positions = np.concatenate([np.asarray(fold.test) for fold in folds])
   order = np.argsort(positions, kind='stable')
-  values = np.concatenate([np.asarray(l, np.float64) for l in logits], axis=1)[:, order]
+  values = np.concatenate([np.asarray(each, np.float64) for each in logits], axis=1)[:, order]
   positions = positions[order]
   weights = np.exp(values - values.max(axis=-1, keepdims=True))
   return tuple(
