@@ -74,7 +74,7 @@ def test_other_labels_of_the_same_samples_are_an_error():
   flipped = Predictions(
     sample=first.sample, subject=first.subject, label=1 - first.label, probability=first.probability
   )
-  with pytest.raises(InputError, match='other labels or subjects'):
+  with pytest.raises(InputError, match='different labels or subjects'):
     compare_experiments(experiment('a', (first,)), experiment('b', (flipped,)))
 
 
