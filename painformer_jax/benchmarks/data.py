@@ -323,8 +323,10 @@ def _write_tiny_records(
     read=lambda item: image,
   )
   shards = base.plan_shards(task)
-  meter = Meter(count, progress, what='records')
-  with base.opened(task, shards, data_dir, progress=progress) as work:
+  with (
+    base.opened(task, shards, data_dir, progress=progress) as work,
+    Meter(count, progress, what='records') as meter,
+  ):
     done = {
       shard.name: write_shard(shard, work, ((item, image) for item in shard.items), wrote=meter.add)
       for shard in shards

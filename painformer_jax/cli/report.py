@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  from painformer_jax.core.progress import log
   from painformer_jax.report.build import make_report
-  from painformer_jax.training.metrics import log
 
   print(make_report(args.run_folder, output=args.output, data_dir=args.data_dir, log=log))
   return 0

@@ -1,16 +1,22 @@
-"""Lines that say how far long work is, how fast it goes and when it ends."""
+"""How far long work is, how fast it goes and when it ends: bars on a terminal, lines elsewhere.
+
+Commands pass `log`, which writes to standard error. Where that is a terminal, `Meter` and
+`waiting` draw bars there, by rich; NO_COLOR in the environment leaves the colours out.
+Everywhere else, and for any other `report`, they give a line every few seconds.
+"""
 
 import contextlib
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
 def log(line: str) -> None:
-  """Prints a line where people look while a command works: standard error."""
+  """Prints a line on standard error, above the bars if there are any."""
   print(line, file=sys.stderr, flush=True)
 
 
@@ -29,35 +35,51 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def waiting(what: str, report: Callable[[str], None]):
-  """Says every few seconds that something whose end is not known goes on."""
+def waiting(what: str, report: Callable[[str], None]) -> Iterator[None]:
+  """Shows, while the block runs, that work without a known end continues.
+
+  Args:
+    what: the work, such as 'lists photos/'.
+    report: takes the lines.
+  """
   start, over = time.monotonic(), threading.Event()
 
-  def tell():
+  def lines():
     while not over.wait(SECONDS_BETWEEN_LINES):
       report(f'{what}, for {duration(time.monotonic() - start)}')
 
-  thread = threading.Thread(target=tell, daemon=True)
-  thread.start()
-  try:
-    yield
-  finally:
-    over.set()
-    thread.join()
+  def bar(display):
+    task = display.add_task(what, total=None, text='')
+    while not over.wait(1.0):
+      display.update(task, text=duration(time.monotonic() - start))
+
+  with _display(report) as display:
+    thread = threading.Thread(
+      target=bar if display else lines, args=(display,) if display else (), daemon=True
+    )
+    thread.start()
+    try:
+      yield
+    finally:
+      over.set()
+      thread.join()
 
 
 class Meter:
-  """Says every few seconds how many of a known number are done.
+  """Counts what is done of a known number; a context manager, within which it is shown.
 
-  The rate is that since the first call of `add`, since what comes before it
-  often compiles or opens files.
+  The rate starts with the first call of `add`, since what comes before it often compiles
+  a program or opens files.
 
   Args:
     total: how many there are to do.
     report: takes the lines.
     what: plural noun of what is counted.
     prefix: begins every line, such as 'tiny: '.
-    done: how many an earlier run did; part of the share done, not of the rate.
+    done: how many an earlier run did; they count as done, not for the rate.
+
+  Attributes:
+    done: how many are done.
   """
 
   def __init__(
@@ -72,18 +94,64 @@ class Meter:
     self.done = done
     self._total, self._report = total, report
     self._what, self._prefix = what, prefix
-    self._start, self._told = None, time.monotonic()
+    self._start, self._last_line = None, time.monotonic()
+    self._closing, self._bar = contextlib.ExitStack(), None
+
+  def __enter__(self) -> 'Meter':
+    if display := self._closing.enter_context(_display(self._report)):
+      name = self._prefix.rstrip(': ')
+      bar = display.add_task(name, total=self._total or None, completed=self.done, text='')
+      self._closing.callback(display.remove_task, bar)
+      self._bar = lambda text: display.update(bar, completed=self.done, text=text)
+    return self
+
+  def __exit__(self, *exc_info) -> None:
+    self._closing.close()
 
   def add(self, count: int = 1) -> None:
+    """Counts `count` more as done."""
     self.done += count
     now = time.monotonic()
     if self._start is None:
       self._start, self._first = now, self.done
-    elif now - self._told >= SECONDS_BETWEEN_LINES:
-      self._told = now
-      rate = (self.done - self._first) / (now - self._start)
-      left = max(self._total - self.done, 0) / rate if rate else float('inf')
-      self._report(
-        f'{self._prefix}{self.done:,} of {self._total:,} {self._what}  '
-        f'{rate:,.1f} {self._what}/s  eta {duration(left)}'
-      )
+    elif self._bar:
+      self._bar(self._text(now))
+    elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+      self._last_line = now
+      self._report(self._prefix + self._text(now))
+
+  def _text(self, now: float) -> str:
+    rate = (self.done - self._first) / max(now - self._start, 1e-9)
+    left = max(self._total - self.done, 0) / rate if rate else float('inf')
+    return (
+      f'{self.done:,} of {self._total:,} {self._what}  '
+      f'{rate:,.1f} {self._what}/s  eta {duration(left)}'
+    )
+
+
+@contextlib.contextmanager
+def _display(report: Callable[[str], None]) -> Iterator:
+  """A rich.progress.Progress while the block runs; None where lines are due."""
+  global _shown
+  if report is not log or not sys.stderr.isatty() or os.environ.get('TERM') == 'dumb':
+    yield None
+  elif _shown:  # A second bar joins the first one's display.
+    yield _shown
+  else:
+    # Imported here because it takes a while and is of use on terminals only.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn('{task.description}', markup=False), BarColumn())
+    text = TextColumn('{task.fields[text]}', markup=False)
+    # What standard output gets may go to a file: it stays as it is.
+    with Progress(
+      *columns, text, console=Console(stderr=True), transient=True, redirect_stdout=False
+    ) as _shown:
+      try:
+        yield _shown
+      finally:
+        _shown = None
+
+
+_shown = None

@@ -143,9 +143,11 @@ def check_task(
     max_leaked: share of a split whose images may equal one of an earlier split:
       photographs collected from the web repeat.
   """
-  meter = Meter(sum(task.sizes.values()), progress, prefix=f'{task.name}: ')
   scans = {}
-  with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+  with (
+    Meter(sum(task.sizes.values()), progress, prefix=f'{task.name}: ') as meter,
+    concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool,
+  ):
     for split in task.sizes:
       records, parts = task.records(split), []
       starts = range(0, len(records), _BLOCK)

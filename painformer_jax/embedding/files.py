@@ -171,8 +171,8 @@ def embed_files(
   }
   embedder = Embedder(model, batch_size=batch_size)
   tiles, non_finite = [], 0
-  with NpzWriter(out, columns) as writer:
-    meter = Meter(total := reader.total(files), log)
+  total = reader.total(files)
+  with NpzWriter(out, columns) as writer, Meter(total, log) as meter:
     if total:
       log(f'{total:,} images to embed; compiles the model first')
 

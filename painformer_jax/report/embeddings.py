@@ -100,10 +100,11 @@ def embed_tasks(run: Run, *, log: Callable[[str], None]) -> Embedded:
       f'embeds {images:,} images of {len(missing)} tasks, with the backbone of '
       f'step {run.step} and with the untrained one'
     )
-    embedder, meter = _Embedder(run), Meter(images, log)
-    for name in missing:
-      found[name] = {split: embedder.split(name, split, meter) for split in SPLITS}
-      _write(folder / f'{name}.npz', found[name], origins[name])
+    embedder = _Embedder(run)
+    with Meter(images, log) as meter:
+      for name in missing:
+        found[name] = {split: embedder.split(name, split, meter) for split in SPLITS}
+        _write(folder / f'{name}.npz', found[name], origins[name])
   else:
     log(f'uses the embeddings of step {run.step} in {folder}')
   return Embedded(tasks=found, images=images, seconds=time.monotonic() - started)

@@ -64,7 +64,7 @@ assert set(pj.__all__) <= set(dir(pj))
 
 def test_unknown_attribute_is_an_attribute_error():
   with pytest.raises(AttributeError, match='no attribute .embedd.'):
-    pj.embedd
+    _ = pj.embedd
 
 
 def test_shapes_are_had_without_computing_values():

@@ -200,14 +200,16 @@ def _embed_modality(
   lost = target.left_out() if done else []
   if done:
     progress(f'{name}: {done:,} of {samples:,} samples were embedded before')
-  meter = Meter(samples, progress, what='samples', prefix=f'{name}: ', done=done)
 
   def start():
     reader = SampleReader(settings, channels=channels, image_size=network.config.image_size)
     return functools.partial(_read, reader)
 
   part = _PartInMemory(first=done)
-  with contextlib.closing(read_ahead(study.samples[done:], start, threads=readers)) as items:
+  with (
+    Meter(samples, progress, what='samples', prefix=f'{name}: ', done=done) as meter,
+    contextlib.closing(read_ahead(study.samples[done:], start, threads=readers)) as items,
+  ):
     for item in items:
       if isinstance(item, TokenImage):
         part.add(item)

@@ -80,21 +80,21 @@ def store(
     if kept:
       progress(f'{task.name}: goes on where an interrupted run stopped, {kept:,} images are stored')
     total = sum(len(s.items) for s in shards)
-    meter = Meter(total, progress, prefix=f'{task.name}: ', done=kept)
     allowance = Allowance(task, max_unreadable=max_unreadable, progress=progress)
-    for shard in shards:
-      if found := done[shard.name]:
-        allowance.add(shard.split, len(found.skipped))
-        continue
-      done[shard.name] = write_shard(
-        shard,
-        work,
-        read_ahead(
-          shard.items, task.read, threads=threads or os.cpu_count() or 1, checked=task.checked
-        ),
-        wrote=meter.add,
-        skip=lambda item, reason, split=shard.split: allowance.skip(split, item, reason),
-      )
+    with Meter(total, progress, prefix=f'{task.name}: ', done=kept) as meter:
+      for shard in shards:
+        if found := done[shard.name]:
+          allowance.add(shard.split, len(found.skipped))
+          continue
+        done[shard.name] = write_shard(
+          shard,
+          work,
+          read_ahead(
+            shard.items, task.read, threads=threads or os.cpu_count() or 1, checked=task.checked
+          ),
+          wrote=meter.add,
+          skip=lambda item, reason, split=shard.split: allowance.skip(split, item, reason),
+        )
     finish(task, shards, done, work, progress=progress)
   return open_task(data_dir, task.name)
 
