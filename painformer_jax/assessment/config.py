@@ -23,8 +23,8 @@ from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.core.config_fields import build, changes, hint, with_defaults
 from painformer_jax.core.errors import InputError
-from painformer_jax.models import mixer
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models import embedding_mixer_config
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 
 Dataset = Literal['biovid', 'ai4pain-2024', 'ai4pain-2025', 'ai4pain-2026', 'demo', 'planted']
 # Preset of the Mixer -> that of the Video-Encoder of its size.
@@ -36,7 +36,7 @@ _FIT_FIELDS = tuple(
 # `outputs` follows from the task, the rest from the embeddings and the fusion.
 _MIXER_FIELDS = tuple(
   f.name
-  for f in dataclasses.fields(MixerConfig)
+  for f in dataclasses.fields(EmbeddingMixerConfig)
   if f.name not in ('outputs', 'input_width', 'positions', 'encoder', 'encoder_tokens')
 )
 
@@ -89,8 +89,8 @@ class AssessConfig:
     protocol: of `PROTOCOLS`.
     weights: of the backbone: whatever `painformer embed --weights` takes.
     data_dir: of the dataset; '' for the demo corpus's usual cache.
-    mixer, encoder: preset of `mixer.PRESETS` under 'name', and fields to replace; the
-      encoder serves rows with fusion 'fusion-n'.
+    mixer, encoder: preset of `embedding_mixer_config.PRESETS` under 'name', and fields
+      to replace; the encoder serves rows with fusion 'fusion-n'.
     fit: fields of `FitConfig`; `steps` 0 for epochs.
     seeds: each fold trains once with each.
     backbone: 'frozen', or 'fine-tuned' together with the Mixer, for each row by itself;
@@ -195,17 +195,19 @@ class AssessConfig:
     """Every combination of the grid's values; one empty one without a grid."""
     return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
 
-  def mixer_config(self, point: Mapping[str, Any] = {}, **fixed) -> MixerConfig:
+  def mixer_config(self, point: Mapping[str, Any] = {}, **fixed) -> EmbeddingMixerConfig:
     """The mixer at a point of the grid, with fields that the data fix."""
     fields = {k: v for k, v in self.mixer.items() if k != 'name'}
     chosen = {k: v for k, v in point.items() if k in _MIXER_FIELDS}
-    return mixer.make_config(self.mixer['name'], **{**fields, **chosen, **fixed})
+    return embedding_mixer_config.make_config(self.mixer['name'], **{**fields, **chosen, **fixed})
 
-  def encoder_config(self, **fixed) -> MixerConfig:
+  def encoder_config(self, **fixed) -> EmbeddingMixerConfig:
     fields = {k: v for k, v in self.encoder.items() if k != 'name'}
-    return mixer.make_config(self.encoder['name'], **{**fields, **fixed})
+    return embedding_mixer_config.make_config(self.encoder['name'], **{**fields, **fixed})
 
-  def fit_config(self, model: MixerConfig, point: Mapping[str, Any] = {}, **fixed) -> FitConfig:
+  def fit_config(
+    self, model: EmbeddingMixerConfig, point: Mapping[str, Any] = {}, **fixed
+  ) -> FitConfig:
     """How a model trains at a point of the grid."""
     chosen = {k: v for k, v in point.items() if k in _FIT_FIELDS}
     values = {'seeds': self.seeds, **self.fit, **chosen, **fixed}
@@ -241,7 +243,7 @@ def defaults(
   for name in ('dataset', 'modalities', 'rows', 'tasks', 'protocol'):
     del tree[name]
   for part, name, further in (('mixer', mixer_name, ()), ('encoder', encoder_name, ('outputs',))):
-    shape = dataclasses.asdict(mixer.make_config(name))
+    shape = dataclasses.asdict(embedding_mixer_config.make_config(name))
     tree[part] = {'name': name} | {field: shape[field] for field in _MIXER_FIELDS + further}
   tree['fit'] = {
     f.name: f.default for f in dataclasses.fields(FitConfig) if f.name in _FIT_FIELDS
@@ -287,14 +289,14 @@ def _check_preset(part: str, fields: Mapping[str, Any]) -> None:
   """Raises InputError where one preset is named and all fields are those of its sibling."""
 
   def of(name: str) -> dict[str, Any]:
-    shape = dataclasses.asdict(mixer.make_config(name))
+    shape = dataclasses.asdict(embedding_mixer_config.make_config(name))
     return {'name': fields['name']} | {key: shape[key] for key in fields if key != 'name'}
 
   # Where few fields are given, they are replaced on purpose, whatever else has such values.
   if not fields.keys() >= {*_MIXER_FIELDS} or fields == of(fields['name']):
     return
   kind = fields['name'].rpartition('_')[0]
-  for other in mixer.PRESETS:
+  for other in embedding_mixer_config.PRESETS:
     if other.rpartition('_')[0] == kind and fields == of(other):
       raise InputError(
         f'config.{part}.name is {fields["name"]!r}, but the other fields are '
@@ -403,9 +405,10 @@ def _check_training(config: AssessConfig) -> None:
     for field in values:
       if field not in known:
         raise InputError(f'config.{part} has no field {field!r}{hint(field, known)}')
-    if values.get('name') not in mixer.PRESETS:
+    if values.get('name') not in embedding_mixer_config.PRESETS:
       raise InputError(
-        f'config.{part}.name is {values.get("name")!r}{hint(values.get("name"), mixer.PRESETS)}'
+        f'config.{part}.name is {values.get("name")!r}'
+        f'{hint(values.get("name"), embedding_mixer_config.PRESETS)}'
       )
   for field in config.fit:
     if field not in _FIT_FIELDS:

@@ -280,7 +280,7 @@ class _Tuning:
     for number, fit in enumerate(plan.fits):
       rates |= {
         f'{mixer_name(number)}/{path}': fit.learning_rate
-        for path in finetune_program.mixer.abstract_parameters(fit.model)
+        for path in finetune_program.embedding_mixer.abstract_parameters(fit.model)
       }
     optimizer = finetune_program.make_optimizer(self._fit, rates, steps=self._steps)
     start = {path: variables[path] for path in learned}

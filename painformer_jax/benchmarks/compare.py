@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from painformer_jax.assessment.mixers.speed import SCHEDULE_STEPS, Problem
-from painformer_jax.models import mixer
+from painformer_jax.models import embedding_mixer_config
 
 
-def torch_mixer(config: mixer.MixerConfig):
+def torch_mixer(config: embedding_mixer_config.EmbeddingMixerConfig):
   """The Mixer as a plain PyTorch module, with the names of the JAX arrays.
 
   Its forward takes embeddings [batch, tokens, input width], all of them there.

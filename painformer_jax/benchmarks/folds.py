@@ -19,7 +19,7 @@ from painformer_jax.benchmarks.compare import prepare_torch
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.memory import free_memory
 from painformer_jax.core.tables import aligned
-from painformer_jax.models import mixer
+from painformer_jax.models import embedding_mixer_config
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
   """Measures training steps a second of all folds, in JAX and in PyTorch.
 
   Args:
-    model: a preset of `models.mixer`.
+    model: a preset of `models.embedding_mixer_config`.
     folds: how many train; all of them stay in memory.
     batch: samples a step and fold.
     tokens: embeddings a sample.
@@ -69,7 +69,9 @@ def run(
     raise InputError(
       f'{samples} samples and {folds} folds: needs two folds or more, and two samples a fold'
     )
-  config = FitConfig(model=mixer.make_config(model, positions=tokens, **overrides), batch=batch)
+  config = FitConfig(
+    model=embedding_mixer_config.make_config(model, positions=tokens, **overrides), batch=batch
+  )
   _check_memory(config, folds=folds, tokens=tokens)
   problem = make_problem(config, folds=folds, samples=samples, tokens=tokens, steps=steps)
   result = {

@@ -1,57 +1,29 @@
-"""A model as a flat table of arrays, and back.
+"""PainFormer as functions of a flat dict of arrays, see `models.flat`."""
 
-Training states, checkpoints and compiled functions hold plain dicts from path
-to array, such as {'block1/0/mlp/fc1/kernel': ...}; modules are rebuilt from
-them where they are called.
-"""
-
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
+from painformer_jax.models import flat
 from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.models.flat import Arrays
 from painformer_jax.models.layers import Moments, Places, batch_moments, joint_moments
 from painformer_jax.models.painformer import Output, PainFormer
 from painformer_jax.models.stem import NORMS
 
-Arrays = Mapping[str, jax.Array]
-
-
-def _path(keys) -> str:
-  return '/'.join(map(str, keys))
-
-
-def variables(model: nnx.Module) -> dict[str, jax.Array]:
-  """Every array of a model by its path: parameters and running statistics."""
-  state = nnx.state(model, (nnx.Param, nnx.BatchStat))
-  return {_path(keys): leaf[...] for keys, leaf in nnx.to_flat_state(state)}
-
-
-@functools.lru_cache(maxsize=32)
-def _blueprint(config: PainFormerConfig, partition: Callable | None):
-  """A model's graph and its variables without values."""
-  model = nnx.eval_shape(lambda: PainFormer(config, rngs=nnx.Rngs(0), partition=partition))
-  graph, state = nnx.split(model, (nnx.Param, nnx.BatchStat))
-  return graph, nnx.to_flat_state(state)
+variables = flat.arrays_of
 
 
 def abstract_variables(config: PainFormerConfig) -> dict[str, jax.ShapeDtypeStruct]:
   """Paths, shapes and dtypes of a model's arrays, without making them."""
-  return {
-    _path(keys): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    for keys, leaf in _blueprint(config, None)[1]
-  }
+  return flat.shapes(PainFormer, config)
 
 
 def parameter_paths(config: PainFormerConfig) -> frozenset[str]:
   """Paths of the learned arrays; the others are running statistics."""
-  return frozenset(
-    _path(keys) for keys, leaf in _blueprint(config, None)[1] if isinstance(leaf, nnx.Param)
-  )
+  return flat.parameter_paths(PainFormer, config)
 
 
 def count_parameters(config: PainFormerConfig) -> int:
@@ -78,18 +50,7 @@ def from_variables(
   Raises:
     KeyError: a path is missing or unknown.
   """
-  graph, flat = _blueprint(config, partition)
-  unmatched = {_path(keys) for keys, _ in flat} ^ arrays.keys()
-  if unmatched:
-    raise KeyError(f'missing or unknown arrays: {", ".join(sorted(unmatched))}')
-  model = nnx.merge(
-    graph,
-    nnx.from_flat_state(
-      [(keys, type(leaf)(jnp.asarray(arrays[_path(keys)]))) for keys, leaf in flat]
-    ),
-  )
-  model.eval()
-  return model
+  return flat.build(PainFormer, config, arrays, partition=partition)
 
 
 def apply_train(

@@ -17,7 +17,7 @@ from painformer_jax.assessment.embedding.sample_images import TokenImage
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.models import mixer
+from painformer_jax.models import embedding_mixer, embedding_mixer_config
 from painformer_jax.weights.load import read_weights
 
 
@@ -35,7 +35,7 @@ def of_video(small):
   """An untrained assessor of 2 s of video at 10 frames a second, every 5th frame."""
   folder = small / 'weights'
   stored = read_weights(folder)
-  model = mixer.make_config(
+  model = embedding_mixer_config.make_config(
     'mixer_laptop',
     outputs=2,
     input_width=stored.config.embedding_width,
@@ -47,7 +47,9 @@ def of_video(small):
     self_head_width=4,
     depth=1,
   )
-  parameters = {k: np.asarray(v)[None] for k, v in mixer.initial_parameters(model, 0).items()}
+  parameters = {
+    k: np.asarray(v)[None] for k, v in embedding_mixer.initial_parameters(model, 0).items()
+  }
   settings = EmbeddingSettings(source='video', picture='rgb', frames=PictureConfig(every=5))
   return Assessor(
     task='BL1-PA4',

@@ -16,7 +16,7 @@ from painformer_jax.assessment.config import (
 )
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
-from painformer_jax.models import mixer
+from painformer_jax.models import embedding_mixer_config
 
 FILES = sorted((ROOT / 'configs').glob('assess_*.py'))
 GIVEN = ('--config.weights=w', '--config.data_dir=d')
@@ -172,7 +172,7 @@ def test_the_published_size_is_an_argument_of_every_dataset_s_file():
       overrides=[*GIVEN, *(['--config.fnirs.path=f.csv'] if 'fnirs' in file else [])],
     )
     shape = from_config_dict(config).mixer_config(positions=1)
-    assert shape == mixer.make_config('mixer_published', positions=1)
+    assert shape == embedding_mixer_config.make_config('mixer_published', positions=1)
     assert config.encoder.name == 'video_encoder_published'
   for file in ('assess_ai4pain.py:2025,', 'assess_biovid_finetune.py:'):
     with pytest.raises(InputError, match='one of mixer_laptop, mixer_published, not video_encoder'):

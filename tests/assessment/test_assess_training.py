@@ -16,7 +16,7 @@ from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.mixers.fusion import MixerInput
 from painformer_jax.assessment.mixers.predict import predict
-from painformer_jax.models import mixer
+from painformer_jax.models import embedding_mixer_config
 
 TINY = dict(
   latents=2,
@@ -79,7 +79,7 @@ def test_each_fold_of_a_preset_equals_itself_alone(name, fields, measured):
   """With the optimisations of real runs; the second as large in kind, attention and all."""
   rng = np.random.default_rng(0)
   inputs, labels = rng.normal(size=(40, 1, 20)).astype(np.float32), np.arange(40) % 2
-  model = mixer.make_config(name, input_width=20, positions=1, **fields)
+  model = embedding_mixer_config.make_config(name, input_width=20, positions=1, **fields)
   config = FitConfig(model=model, batch=8, steps=6)
   folds = [
     Fold(name=f'{i}', test=part, train=np.setdiff1d(np.arange(40), part))
@@ -137,7 +137,7 @@ def test_what_is_kept_is_what_a_fold_would_have_trained():
   labels = np.arange(12) % 2
   mask = np.ones((12, 2), bool)
   mask[0] = mask[3, 1] = False  # A sample without any embedding is not trained on.
-  model = mixer.make_config('mixer_laptop', input_width=5, positions=2, **TINY)
+  model = embedding_mixer_config.make_config('mixer_laptop', input_width=5, positions=2, **TINY)
   config = FitConfig(model=model, batch=4, steps=5, seeds=(0, 7), class_weights='balanced')
   fold = Fold(name='all samples', train=np.arange(1, 12), test=np.array([0]))
   # The tested sample must be there to be told apart: it is given to both as it is.

@@ -12,8 +12,8 @@ from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.assessment.mixers import fusion
 from painformer_jax.assessment.mixers.fusion import FusionConfig, assemble, decide
 from painformer_jax.core.errors import InputError
-from painformer_jax.models import mixer
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models import embedding_mixer
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 
 WIDTH = 3
 
@@ -230,7 +230,7 @@ def test_decisions_stay_finite_and_one_stays_as_it_is():
 
 # --- the Mixer ---------------------------------------------------------------
 
-SMALL = MixerConfig(
+SMALL = EmbeddingMixerConfig(
   tokens='vector',
   latents=2,
   width=8,
@@ -255,7 +255,7 @@ def test_a_mixer_fits_every_fusion_and_ignores_what_is_not_there(kind):
   assert config.encoder_tokens == one.encoder_tokens == (5 if coded else 0)
   if coded:
     assert config.encoder == dataclasses.replace(CODE, input_width=WIDTH, positions=5)
-  network = mixer.from_parameters(config, mixer.initial_parameters(config, 0))
+  network = embedding_mixer.from_parameters(config, embedding_mixer.initial_parameters(config, 0))
   run = jax.jit(lambda x, mask: network(x, mask))
   filled = np.where(one.mask[..., None], one.values, 7.0)
   said = np.asarray(run(one.values, one.mask))

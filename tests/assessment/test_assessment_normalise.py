@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from painformer_jax.assessment.mixers import normalise
-from painformer_jax.assessment.mixers.normalise import SignalScaler, Standardiser, zscore_by_subject
+from painformer_jax.assessment.mixers.normalise import Standardiser, zscore_by_subject
 from painformer_jax.core.errors import InputError
 
 
@@ -73,33 +73,6 @@ class TestBySubject:
       for _, f in inspect.getmembers(normalise, callable)
       if getattr(f, '__module__', '') == normalise.__name__
     ]
-    functions += [Standardiser.fit, Standardiser.__call__, SignalScaler.add, SignalScaler.__call__]
+    functions += [Standardiser.fit, Standardiser.__call__]
     names = {name for f in functions for name in inspect.signature(f).parameters}
-    assert names <= {'self', 'mean', 'std', 'values', 'subjects', 'subject', 'modality', 'signal'}
-
-
-class TestSignals:
-  def test_as_if_all_signals_were_one(self):
-    rng = np.random.default_rng(0)
-    parts = [rng.normal(1e5 + k, 1 + k, 50 + 10 * k) for k in range(5)]
-    scaler = SignalScaler()
-    for part in parts:
-      scaler.add('a', 'gsr', part)
-    scaler.add('a', 'ecg', rng.normal(size=30))
-    scaler.add('b', 'gsr', rng.normal(size=30))
-    whole = np.concatenate(parts)
-    np.testing.assert_allclose(
-      scaler('a', 'gsr', parts[2]), (parts[2] - whole.mean()) / whole.std(), atol=1e-8
-    )
-
-  def test_gaps_and_flat_signals(self):
-    scaler = SignalScaler()
-    scaler.add('a', 'gsr', [np.nan, 2, 4])
-    scaler.add('a', 'gsr', [np.nan, np.inf])
-    np.testing.assert_array_equal(scaler('a', 'gsr', [np.nan, 3, 5]), [np.nan, 0, 2])
-    scaler.add('b', 'gsr', [7, 7])
-    np.testing.assert_array_equal(scaler('b', 'gsr', [7, 8]), [0, 1])
-
-  def test_subject_without_signals(self):
-    with pytest.raises(InputError, match='no gsr of a was added'):
-      SignalScaler()('a', 'gsr', [1.0])
+    assert names <= {'self', 'mean', 'std', 'values', 'subjects'}

@@ -24,8 +24,8 @@ from painformer_jax.assessment.mixers.finetune_program import TunePlan
 from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.core.errors import InputError
-from painformer_jax.models import functional, mixer
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models import embedding_mixer, functional
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 from painformer_jax.models.registry import make_config
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.state import group
@@ -39,7 +39,7 @@ BACKBONE = make_config(
   image_size=16,
   stem_width=4,
 )
-MIXER = MixerConfig(
+MIXER = EmbeddingMixerConfig(
   outputs=2,
   input_width=16,
   tokens='vector',
@@ -259,7 +259,7 @@ def one_step(plan, *, batch=None, devices=None, tune=FROZEN):
   rates = {f'backbone/{path}': rate for path, rate in learned.items()} | {
     f'mixer{n}/{path}': 1e-2
     for n in range(len(plan.fits))
-    for path in mixer.abstract_parameters(MIXER)
+    for path in embedding_mixer.abstract_parameters(MIXER)
   }
   mesh = parallel.data_mesh(devices)
   optimizer = finetune_program.make_optimizer(FIT, rates, steps=10)
@@ -392,6 +392,6 @@ def test_eight_devices_step_as_one(whole, on_devices, measured):
 def test_every_parameter_has_a_decay_rule():
   paths = [f'backbone/{p}' for p in functional.parameter_paths(PAPER)]
   encoder = dataclasses.replace(MIXER, encoder=MIXER, encoder_tokens=1)
-  paths += [f'mixer12/{p}' for p in mixer.abstract_parameters(encoder)]
+  paths += [f'mixer12/{p}' for p in embedding_mixer.abstract_parameters(encoder)]
   finetune_program.make_optimizer(FIT, dict.fromkeys(paths, 1.0), steps=2)
   assert group({'mixer12/encoder/latents': 1}, 'mixer12') == {'encoder/latents': 1}

@@ -24,7 +24,7 @@ from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit import fit_folds, group_size
 from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.core.errors import InputError
-from painformer_jax.models import mixer
+from painformer_jax.models import embedding_mixer, embedding_mixer_config
 from painformer_jax.parallel import mesh as parallel
 
 
@@ -86,7 +86,7 @@ def test_every_parameter_has_a_decay_rule():
   with_encoder = dataclasses.replace(
     MODEL, encoder=dataclasses.replace(MODEL, outputs=4), encoder_tokens=1
   )
-  decays = fit_program.decay_mask(mixer.abstract_parameters(with_encoder))
+  decays = fit_program.decay_mask(embedding_mixer.abstract_parameters(with_encoder))
   assert decays['encoder/head/kernel'] and decays['attentions/0/q/kernel']
   assert not decays['encoder/latents'] and not decays['latents'] and not decays['norm/scale']
   with pytest.raises(ValueError, match='no rule'):
@@ -146,7 +146,9 @@ def test_groups_fit_and_are_even(runs, devices, fit_runs, at_once):
 
 
 def test_pieces_are_for_cpus_and_large_networks():
-  published, laptop = (mixer.make_config(f'mixer_{name}') for name in ('published', 'laptop'))
+  published, laptop = (
+    embedding_mixer_config.make_config(f'mixer_{name}') for name in ('published', 'laptop')
+  )
 
   def piece(model, batch, platform='cpu'):
     return cost.piece_size(model, tokens=1, batch=batch, platform=platform)

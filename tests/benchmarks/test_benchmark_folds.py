@@ -13,7 +13,7 @@ from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.benchmarks import compare
 from painformer_jax.benchmarks import folds as benchmark_folds
 from painformer_jax.core.errors import InputError
-from painformer_jax.models import mixer
+from painformer_jax.models import embedding_mixer, embedding_mixer_config
 
 SMALL = dict(
   latents=2,
@@ -74,17 +74,19 @@ def test_measures_both_sides():
 )
 def test_both_networks_give_the_same_logits(change, measured):
   torch = pytest.importorskip('torch')
-  config = dataclasses.replace(mixer.make_config('mixer_laptop'), positions=3, outputs=5, **change)
+  config = dataclasses.replace(
+    embedding_mixer_config.make_config('mixer_laptop'), positions=3, outputs=5, **change
+  )
   rng = np.random.default_rng(0)
   arrays = {
     path: np.float32(rng.normal(path.endswith('scale'), 0.1, a.shape))
-    for path, a in mixer.abstract_parameters(config).items()
+    for path, a in embedding_mixer.abstract_parameters(config).items()
   }
   twin = compare.torch_mixer(config)
   compare.load_arrays(twin, arrays)
   x = rng.standard_normal((4, 3, config.input_width), np.float32)
   wanted = jax.jit(
-    lambda arrays, x: mixer.from_parameters(config, arrays)(x),
+    lambda arrays, x: embedding_mixer.from_parameters(config, arrays)(x),
     compiler_options={'xla_backend_optimization_level': 0},
   )(arrays, x)
   with torch.no_grad():
@@ -95,7 +97,7 @@ def test_both_networks_give_the_same_logits(change, measured):
 
 
 def test_hours_follow_from_a_measured_rate():
-  config = FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
+  config = FitConfig(model=embedding_mixer_config.make_config('mixer_laptop', **SMALL), batch=4)
   with quick_jit():
     rate = speed.measured_rate(config, tokens=2, runs=1)
   assert 1e4 < rate < 1e13
@@ -106,7 +108,7 @@ def test_hours_follow_from_a_measured_rate():
 
 
 def test_no_fold_trains_on_what_it_leaves_out():
-  config = FitConfig(model=mixer.make_config('mixer_laptop', **SMALL), batch=4)
+  config = FitConfig(model=embedding_mixer_config.make_config('mixer_laptop', **SMALL), batch=4)
   problem = speed.make_problem(config, folds=3, samples=30, tokens=1, steps=9)
   assert problem.batches.shape == (3, 9, 4) and problem.inputs.shape == (30, 1, 12)
   for batches, test in zip(problem.batches, np.array_split(np.arange(30), 3)):
@@ -117,7 +119,7 @@ def test_no_fold_trains_on_what_it_leaves_out():
 def test_configs_beyond_the_benchmark_are_refused():
   pytest.importorskip('torch')
   with pytest.raises(ValueError, match='no encoder'):
-    compare.torch_mixer(mixer.make_config('mixer_laptop', dtype='bfloat16'))
+    compare.torch_mixer(embedding_mixer_config.make_config('mixer_laptop', dtype='bfloat16'))
 
 
 @pytest.mark.parametrize(

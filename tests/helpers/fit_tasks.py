@@ -7,10 +7,10 @@ import numpy as np
 from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.assessment.mixers.fit_program import FitConfig
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 
 # Without self-attention, which takes half of the compiling.
-MODEL = MixerConfig(
+MODEL = EmbeddingMixerConfig(
   outputs=2,
   input_width=6,
   tokens='vector',

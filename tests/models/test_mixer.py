@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from painformer_jax.assessment.mixers import cost
 from painformer_jax.core.errors import InputError
-from painformer_jax.models import mixer, perceiver
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models import embedding_mixer, embedding_mixer_config, perceiver
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 from painformer_jax.models.perceiver import Dropout, fourier_features
 
 # Preset -> parameters; embeddings of a sample, multiply-adds of linear layers on
@@ -28,7 +28,7 @@ SIZES = {
   'video_encoder_laptop': (21_442, 138, 1_561_984, 1_597_312),
 }
 
-TINY = MixerConfig(
+TINY = EmbeddingMixerConfig(
   outputs=3,
   input_width=5,
   tokens='vector',
@@ -74,7 +74,7 @@ def drawn(config, seed=0):
   rng = np.random.default_rng(seed)
   return {
     path: rng.normal(path.endswith('scale'), 0.4, a.shape).astype(a.dtype)
-    for path, a in mixer.abstract_parameters(config).items()
+    for path, a in embedding_mixer.abstract_parameters(config).items()
   }
 
 
@@ -84,7 +84,7 @@ jit = functools.partial(jax.jit, compiler_options={'xla_llvm_disable_expensive_p
 
 @functools.cache
 def compiled(config):
-  return jit(lambda arrays, x, mask: mixer.from_parameters(config, arrays)(x, mask))
+  return jit(lambda arrays, x, mask: embedding_mixer.from_parameters(config, arrays)(x, mask))
 
 
 def run(config, x, mask=None, seed=0):
@@ -153,7 +153,9 @@ def test_gradients_do_not_see_what_is_masked(name):
 
   @jit
   def gradients(x):
-    loss = lambda arrays, x: jnp.square(mixer.from_parameters(config, arrays)(x, mask)).sum()
+    loss = lambda arrays, x: jnp.square(
+      embedding_mixer.from_parameters(config, arrays)(x, mask)
+    ).sum()
     return jax.grad(loss, argnums=(0, 1))(drawn(config), x)
 
   plain, rubbish = gradients(x), gradients(np.where(mask[:, :, None], x, np.nan))
@@ -175,7 +177,9 @@ def test_narrow_contexts_change_no_gradient(name, measured, monkeypatch):
   config, x, mask = CASES[name], embeddings(), some_mask()
 
   def gradients():
-    loss = lambda arrays, x: jnp.square(mixer.from_parameters(config, arrays)(x, mask)).sum()
+    loss = lambda arrays, x: jnp.square(
+      embedding_mixer.from_parameters(config, arrays)(x, mask)
+    ).sum()
     return jit(lambda *args: jax.grad(loss, argnums=(0, 1))(*args))(drawn(config), x)
 
   found, calls = gradients(), []
@@ -261,16 +265,16 @@ def test_other_shapes_are_refused(name, shape, mask, message):
 
 def test_dropout_needs_a_key_and_follows_it():
   x = embeddings()
-  train = jit(lambda key: mixer.apply_train(TINY, drawn(TINY), x, key=key))
+  train = jit(lambda key: embedding_mixer.apply_train(TINY, drawn(TINY), x, key=key))
   first = train(jax.random.key(0))
   np.testing.assert_array_equal(first, train(jax.random.key(0)))
   assert np.abs(first - train(jax.random.key(1))).max() > 1e-3
   assert np.abs(first - run(TINY, x)).max() > 1e-3
   with pytest.raises(ValueError, match='needs key'):
-    mixer.apply_train(TINY, drawn(TINY), x, key=None)
+    embedding_mixer.apply_train(TINY, drawn(TINY), x, key=None)
   off = dataclasses.replace(TINY, dropout=0.0)
   np.testing.assert_allclose(
-    mixer.apply_train(off, drawn(TINY), x, key=None), run(TINY, x), atol=5e-6
+    embedding_mixer.apply_train(off, drawn(TINY), x, key=None), run(TINY, x), atol=5e-6
   )
 
 
@@ -285,32 +289,39 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
 
 @pytest.mark.slow
 def test_fresh_arrays_follow_the_seed_and_fill_every_path():
-  first, other = mixer.initial_parameters(TINY, 0), mixer.initial_parameters(TINY, 1)
-  shapes = {path: (a.shape, a.dtype) for path, a in mixer.abstract_parameters(TINY).items()}
+  first, other = (
+    embedding_mixer.initial_parameters(TINY, 0),
+    embedding_mixer.initial_parameters(TINY, 1),
+  )
+  shapes = {
+    path: (a.shape, a.dtype) for path, a in embedding_mixer.abstract_parameters(TINY).items()
+  }
   assert {path: (a.shape, a.dtype) for path, a in first.items()} == shapes
   assert all((first[p] != other[p]).any() for p in first if p.endswith('kernel') or p == 'latents')
   # The same distribution as that of the module's own constructor.
   wide = dataclasses.replace(TINY, latents=64, width=64, input_width=64)
-  own = nnx.to_flat_state(nnx.state(mixer.Mixer(wide, rngs=nnx.Rngs(0)), nnx.Param))
-  drawn_at_once = mixer.initial_parameters(wide, jax.random.key(5))
+  own = nnx.to_flat_state(
+    nnx.state(embedding_mixer.EmbeddingMixer(wide, rngs=nnx.Rngs(0)), nnx.Param)
+  )
+  drawn_at_once = embedding_mixer.initial_parameters(wide, jax.random.key(5))
   for keys, leaf in own:
     path = '/'.join(map(str, keys))
     assert np.std(drawn_at_once[path]) == pytest.approx(float(np.std(leaf[...])), rel=0.2), path
     assert np.mean(drawn_at_once[path]) == pytest.approx(float(np.mean(leaf[...])), abs=0.1), path
   with pytest.raises(KeyError, match='latents'):
-    mixer.from_parameters(TINY, {p: a for p, a in first.items() if p != 'latents'})
+    embedding_mixer.from_parameters(TINY, {p: a for p, a in first.items() if p != 'latents'})
 
 
 # --- sizes -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', mixer.PRESETS)
+@pytest.mark.parametrize('name', embedding_mixer_config.PRESETS)
 def test_preset_has_the_size_in_the_table(name):
   assert name in SIZES, f'{name} has no row in the table'
   parameters, tokens, linear, multiply_adds = SIZES[name]
-  preset = mixer.PRESETS[name]
+  preset = embedding_mixer_config.PRESETS[name]
   found = cost.size(preset.config, tokens=tokens)
-  arrays = mixer.abstract_parameters(preset.config)
+  arrays = embedding_mixer.abstract_parameters(preset.config)
   assert sum(math.prod(a.shape) for a in arrays.values()) == parameters
   assert (found.parameters, found.linear, found.multiply_adds) == (
     parameters,
@@ -321,7 +332,7 @@ def test_preset_has_the_size_in_the_table(name):
 
 
 def test_table_has_no_stale_rows():
-  assert SIZES.keys() == mixer.PRESETS.keys()
+  assert SIZES.keys() == embedding_mixer_config.PRESETS.keys()
 
 
 def test_published_presets_are_near_what_was_reported():
@@ -331,7 +342,7 @@ def test_published_presets_are_near_what_was_reported():
   parameters, _, linear, _ = SIZES['video_encoder_published']
   assert round(parameters / 1e6, 2) == 3.37 and round(linear / 1e9, 2) == 0.86
   for name in ('mixer_published', 'mixer_laptop'):
-    config = mixer.PRESETS[name].config
+    config = embedding_mixer_config.PRESETS[name].config
     assert (config.depth, config.cross_heads, config.self_attentions, config.self_heads) == (
       2,
       1,
@@ -339,7 +350,7 @@ def test_published_presets_are_near_what_was_reported():
       8,
     )
   for name in ('video_encoder_published', 'video_encoder_laptop'):
-    config = mixer.PRESETS[name].config
+    config = embedding_mixer_config.PRESETS[name].config
     assert (config.depth, config.cross_heads, config.self_attentions, config.outputs) == (
       1,
       1,
@@ -354,7 +365,7 @@ def test_counted_parameters_are_those_of_the_arrays(name, width, ratio, attentio
   config = dataclasses.replace(
     CASES[name], width=width, mlp_ratio=ratio, self_attentions=attentions
   )
-  arrays = mixer.abstract_parameters(config)
+  arrays = embedding_mixer.abstract_parameters(config)
   assert cost.size(config, tokens=5).parameters == sum(math.prod(a.shape) for a in arrays.values())
 
 
@@ -367,12 +378,12 @@ def test_counted_multiply_adds_are_those_of_the_compiler(name, tokens, most, mon
 
   That is a share of what a small network does. Narrow contexts take less than counted.
   """
-  config = mixer.PRESETS[name].config
+  config = embedding_mixer_config.PRESETS[name].config
 
   def compiled_flops():
     shape = jax.ShapeDtypeStruct((2, tokens, config.input_width), jnp.float32)
-    lowered = jax.jit(lambda arrays, x: mixer.from_parameters(config, arrays)(x)).lower(
-      mixer.abstract_parameters(config), shape
+    lowered = jax.jit(lambda arrays, x: embedding_mixer.from_parameters(config, arrays)(x)).lower(
+      embedding_mixer.abstract_parameters(config), shape
     )
     return lowered.cost_analysis()['flops'] / 2
 
@@ -396,24 +407,24 @@ def test_counted_multiply_adds_are_those_of_the_compiler(name, tokens, most, mon
     ('dropout', 1.0),
     ('bands', -1),
     ('encoder_tokens', 2),
-    ('encoder', MixerConfig(input_width=7)),
+    ('encoder', EmbeddingMixerConfig(input_width=7)),
   ],
 )
 def test_bad_field_is_named(field, value):
   with pytest.raises(InputError, match=f'mixer_laptop.*{field}'):
-    mixer.make_config('mixer_laptop', **{field: value})
+    embedding_mixer_config.make_config('mixer_laptop', **{field: value})
 
 
 def test_encoder_of_another_width_is_refused():
   with pytest.raises(ValueError, match='encoder takes embeddings of width 7'):
-    dataclasses.replace(TINY, encoder=MixerConfig(input_width=7), encoder_tokens=1)
+    dataclasses.replace(TINY, encoder=EmbeddingMixerConfig(input_width=7), encoder_tokens=1)
 
 
 def test_unknown_names_list_the_known():
   with pytest.raises(InputError, match='known: mixer_published, mixer_laptop'):
-    mixer.make_config('mixer')
+    embedding_mixer_config.make_config('mixer')
   with pytest.raises(InputError, match="no field 'latent'"):
-    mixer.make_config('mixer_laptop', latent=3)
+    embedding_mixer_config.make_config('mixer_laptop', latent=3)
 
 
 @pytest.mark.parametrize('name', ['vectors', 'many latents'])

@@ -34,8 +34,8 @@ from painformer_jax.assessment.statistics import metrics
 from painformer_jax.core.config_fields import build
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
-from painformer_jax.models import mixer
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models import embedding_mixer
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 from painformer_jax.parallel import mesh as parallel
 
 DESCRIPTION = 'assessor.json'
@@ -93,7 +93,7 @@ class Assessor:
   normalise: str
   mean: Mapping[str, np.ndarray]
   std: Mapping[str, np.ndarray]
-  models: tuple[MixerConfig, ...]
+  models: tuple[EmbeddingMixerConfig, ...]
   parameters: tuple[Mapping[str, np.ndarray], ...]
   temperature: float
   weights: Mapping[str, str]
@@ -317,13 +317,13 @@ def load(folder: str | os.PathLike) -> Assessor:
       raise ValueError('of another format or a newer version')
     with np.load(folder / _ARRAYS, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
-    models = tuple(build(MixerConfig, m, where='models') for m in tree['models'])
+    models = tuple(build(EmbeddingMixerConfig, m, where='models') for m in tree['models'])
     part = lambda prefix: {
       name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)
     }
     parameters = tuple(part(f'{n}/') for n in range(len(models)))
     for model, own in zip(models, parameters):
-      if own.keys() != mixer.abstract_parameters(model).keys():
+      if own.keys() != embedding_mixer.abstract_parameters(model).keys():
         raise ValueError('its arrays are not those of its models')
     return Assessor(
       task=tree['task'],

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 from painformer_jax.models.perceiver import is_narrow
 
 # Forward and backward: the gradients of a product are two more of its size.
@@ -44,7 +44,7 @@ class Size:
     return 2 * _TRAIN * self.multiply_adds
 
 
-def size(config: MixerConfig, *, tokens: int) -> Size:
+def size(config: EmbeddingMixerConfig, *, tokens: int) -> Size:
   """Counts of a network that reads so many embeddings, encoder tokens included."""
   context = tokens - config.encoder_tokens
   total = Size()
@@ -120,7 +120,7 @@ def count_pieces(rows: int, *, most: int) -> int:
   )
 
 
-def piece_size(config: MixerConfig, *, tokens: int, batch: int, platform: str) -> int:
+def piece_size(config: EmbeddingMixerConfig, *, tokens: int, batch: int, platform: str) -> int:
   """Samples of a run's batch whose gradients are worked out together.
 
   Accelerators take all. CPUs have caches: what an operation leaves in memory the next
@@ -132,7 +132,7 @@ def piece_size(config: MixerConfig, *, tokens: int, batch: int, platform: str) -
   return batch // count_pieces(batch, most=most)
 
 
-def bytes_per_run(config: MixerConfig, *, tokens: int, batch: int, piece: int) -> int:
+def bytes_per_run(config: EmbeddingMixerConfig, *, tokens: int, batch: int, piece: int) -> int:
   """Memory that one run takes while it trains, about.
 
   Parameters, two moments of AdamW, gradients (and their sum over pieces) and updates,
@@ -173,7 +173,7 @@ class TrainingCost:
 
 
 def training_cost(
-  config: MixerConfig, *, tokens: int, runs: int, steps: int, batch: int
+  config: EmbeddingMixerConfig, *, tokens: int, runs: int, steps: int, batch: int
 ) -> TrainingCost:
   """Cost of so many runs of so many steps each."""
   return TrainingCost(

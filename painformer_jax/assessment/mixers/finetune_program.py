@@ -13,7 +13,7 @@ from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.assessment.mixers.fusion_on_device import Part
 from painformer_jax.core import path_rules
-from painformer_jax.models import functional, mixer
+from painformer_jax.models import embedding_mixer, functional
 from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.state import BACKBONE, group
@@ -105,7 +105,7 @@ def initial_state(
   start, training = jax.random.split(jax.random.wrap_key_data(key))
   params = {f'{BACKBONE}/{path}': jnp.asarray(a) for path, a in backbone.items()}
   for number, fit in enumerate(plan.fits):
-    fresh = mixer.initial_parameters(fit.model, jax.random.fold_in(start, number))
+    fresh = embedding_mixer.initial_parameters(fit.model, jax.random.fold_in(start, number))
     params |= {f'{mixer_name(number)}/{path}': a for path, a in fresh.items()}
   return TuneState(
     step=jnp.zeros((), jnp.int32),

@@ -12,8 +12,8 @@ import optax
 from flax import struct
 
 from painformer_jax.core import path_rules
-from painformer_jax.models import mixer
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models import embedding_mixer
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 from painformer_jax.parallel import mesh as parallel
 
 _EPSILON = 1e-8  # Of AdamW.
@@ -46,7 +46,7 @@ class FitConfig:
       keeps all of its own where none would remain.
   """
 
-  model: MixerConfig
+  model: EmbeddingMixerConfig
   epochs: int = 40
   steps: int | None = None
   batch: int = 32
@@ -193,7 +193,7 @@ def batch_loss(config: FitConfig, params, inputs, mask, labels, weights, *, key)
     there = jnp.ones(inputs.shape[:2], bool) if mask is None else mask
     kept = there & jax.random.bernoulli(key_tokens, 1 - config.token_dropout, there.shape)
     mask = jnp.where(kept.any(axis=1, keepdims=True), kept, there)
-  logits = mixer.apply_train(config.model, params, inputs, mask, key=key_model)
+  logits = embedding_mixer.apply_train(config.model, params, inputs, mask, key=key_model)
   targets = optax.smooth_labels(
     jax.nn.one_hot(labels, config.model.outputs), config.label_smoothing
   )
@@ -250,7 +250,7 @@ def _train_step(
 def _predict(config: FitConfig, data: Data, params, rows):
   """Logits of one run on the samples `rows`: [rows, classes]."""
   mask = None if data.mask is None else data.mask[rows]
-  return mixer.from_parameters(config.model, params)(data.inputs[rows], mask)
+  return embedding_mixer.from_parameters(config.model, params)(data.inputs[rows], mask)
 
 
 @functools.lru_cache(maxsize=8)
@@ -259,7 +259,7 @@ def make_initial(config: FitConfig, mesh: jax.sharding.Mesh) -> Callable:
 
   def initial(key):
     start, training = jax.random.split(jax.random.wrap_key_data(key))
-    params = mixer.initial_parameters(config.model, start)
+    params = embedding_mixer.initial_parameters(config.model, start)
     zeros = jax.tree.map(jnp.zeros_like, params)
     return RunState(params=params, first=zeros, second=zeros, key=jax.random.key_data(training))
 

@@ -24,7 +24,7 @@ import scipy.special
 
 from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.core.errors import InputError
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 
 Kind = Literal['add', 'concat', 'fusion-1', 'fusion-2', 'fusion-n']
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -96,7 +96,9 @@ class MixerInput:
     """Samples of which anything is there, bool [samples]."""
     return self.mask.any(axis=1)
 
-  def fitted(self, model: MixerConfig, *, encoder: MixerConfig | None = None) -> MixerConfig:
+  def fitted(
+    self, model: EmbeddingMixerConfig, *, encoder: EmbeddingMixerConfig | None = None
+  ) -> EmbeddingMixerConfig:
     """The config of a Mixer for this input.
 
     Args:

@@ -61,47 +61,6 @@ def zscore_by_subject(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
   return result
 
 
-class SignalScaler:
-  """Standardises signals by subject and modality, in two passes over them.
-
-  `add` every signal of a subject, one after the other; then call it. Memory stays
-  constant.
-  """
-
-  def __init__(self):
-    self._sums: dict[tuple[str, str], np.ndarray] = {}
-
-  def add(self, subject: str, modality: str, signal: np.ndarray) -> None:
-    """Counts a signal, real [n], NaN left out, towards its subject."""
-    values = np.asarray(signal, np.float64)
-    values = values[np.isfinite(values)]
-    if not values.size:
-      return
-    count, mean, square = self._sums.get((subject, modality), np.zeros(3))
-    shift = values.mean() - mean
-    total = count + values.size
-    # Chan's update: sums of squares of large offsets would cancel.
-    self._sums[subject, modality] = np.array(
-      [
-        total,
-        mean + shift * values.size / total,
-        square + ((values - values.mean()) ** 2).sum() + shift**2 * count * values.size / total,
-      ]
-    )
-
-  def __call__(self, subject: str, modality: str, signal: np.ndarray) -> np.ndarray:
-    """The signal, float64 [n], in the subject's own units.
-
-    Raises:
-      InputError: nothing of that subject and modality was added.
-    """
-    if (subject, modality) not in self._sums:
-      raise InputError(f'no {modality} of {subject} was added to scale by')
-    count, mean, square = self._sums[subject, modality]
-    std = np.sqrt(square / count)
-    return (np.asarray(signal, np.float64) - mean) / (std if std > 0 else 1.0)
-
-
 def _statistics(values: np.ndarray) -> Standardiser:
   rows = values.reshape(-1, values.shape[-1])
   finite = np.isfinite(rows)

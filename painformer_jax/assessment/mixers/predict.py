@@ -7,14 +7,14 @@ import jax
 import numpy as np
 
 from painformer_jax.assessment.mixers.fusion import MixerInput
-from painformer_jax.models import mixer
-from painformer_jax.models.mixer import MixerConfig
+from painformer_jax.models import embedding_mixer
+from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 
 _ROWS = 64  # At once.
 
 
 def predict(
-  model: MixerConfig,
+  model: EmbeddingMixerConfig,
   parameters: Mapping[str, np.ndarray],
   source: MixerInput,
   *,
@@ -47,8 +47,8 @@ def predict(
 
 
 @functools.lru_cache(maxsize=8)
-def _program(model: MixerConfig, seeds: bool):
+def _program(model: EmbeddingMixerConfig, seeds: bool):
   def logits(parameters, values, mask):
-    return mixer.from_parameters(model, parameters)(values, mask)
+    return embedding_mixer.from_parameters(model, parameters)(values, mask)
 
   return jax.jit(jax.vmap(logits, in_axes=(0, None, None)) if seeds else logits)
