@@ -24,7 +24,7 @@ from painformer_jax.assessment.embedding.sample_images import (
 from painformer_jax.assessment.embedding.store import ModalityFolder
 from painformer_jax.assessment.experiment import Job
 from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers.fusion import MixerInput
+from painformer_jax.assessment.mixers.inputs import MixerInput
 from painformer_jax.assessment.mixers.speed import measured_rate
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import duration
@@ -92,7 +92,7 @@ def frames_a_second(path: str | os.PathLike) -> float:
 def planned_inputs(
   config: AssessConfig, row: str, tokens: Mapping[str, int], *, width: int
 ) -> tuple[MixerInput, ...]:
-  """The inputs of a row's Mixers in shape alone; see `fusion.assemble`."""
+  """The inputs of a row's Mixers in shape alone; see `inputs.assemble`."""
   fusion = config.rows[row].fusion
   counts, coded = [tokens[m] for m in fusion.modalities], 0
   if fusion.kind == 'concat':

@@ -16,7 +16,7 @@ from painformer_jax.assessment.folds.tasks import TASKS, Task
 from painformer_jax.assessment.mixers import cost, fusion
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.assessment.mixers.fit_program import FitConfig
-from painformer_jax.assessment.mixers.fusion import MixerInput
+from painformer_jax.assessment.mixers.inputs import MixerInput, assemble
 from painformer_jax.assessment.mixers.normalise import Standardiser, zscore_by_subject
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.assessment.statistics.metrics import Predictions
@@ -75,7 +75,7 @@ def jobs(
   """
   subjects, splits = study.subject_array(), study.split_array()
   for name, row in config.rows.items():
-    inputs = [] if tokens is None else fusion.assemble(row.fusion, tokens)
+    inputs = [] if tokens is None else assemble(row.fusion, tokens)
     sources = {config.modalities[m].source for m in row.fusion.modalities}
     there = np.array([bool(sources & s.data.keys()) for s in study.samples])
     if inputs:

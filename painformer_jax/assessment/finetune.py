@@ -32,6 +32,7 @@ from painformer_jax.assessment.folds.batches import Run, class_weights, minibatc
 from painformer_jax.assessment.mixers import finetune_config, finetune_program, fusion
 from painformer_jax.assessment.mixers.finetune_batches import Batches, frames_a_step
 from painformer_jax.assessment.mixers.finetune_program import TunePlan, TuneState, mixer_name
+from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.assessment.mixers.predict import predict
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.checkpoints.store import CheckpointStore
@@ -430,7 +431,7 @@ class _Tuning:
     tokens = {
       name: _padded(store.tokens(name), self._tokens[name].mask.shape[1]) for name in self._settings
     }
-    inputs = fusion.assemble(self._fusion, tokens)
+    inputs = assemble(self._fusion, tokens)
     logits = [
       predict(fit.model, group(state.params, mixer_name(number)), source)
       for number, (fit, source) in enumerate(zip(self._plan.fits, inputs))

@@ -14,7 +14,7 @@ from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.assessment.mixers.fit_program import FitConfig
-from painformer_jax.assessment.mixers.fusion import MixerInput
+from painformer_jax.assessment.mixers.inputs import MixerInput
 from painformer_jax.assessment.mixers.predict import predict
 from painformer_jax.models import embedding_mixer_config
 

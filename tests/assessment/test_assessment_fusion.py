@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.assessment.mixers import fusion
-from painformer_jax.assessment.mixers.fusion import FusionConfig, assemble, decide
+from painformer_jax.assessment.mixers import inputs as mixer_inputs
+from painformer_jax.assessment.mixers.fusion import FusionConfig, decide
+from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
@@ -109,11 +111,11 @@ def fusions(draw):
 @given(fusions(), st.integers(1, 400))
 def test_every_fusion_is_that_of_plain_loops(case, bytes_at_once):
   config, parts = case
-  before, fusion._BYTES_AT_ONCE = fusion._BYTES_AT_ONCE, bytes_at_once
+  before, mixer_inputs._BYTES_AT_ONCE = mixer_inputs._BYTES_AT_ONCE, bytes_at_once
   try:
     inputs = assemble(config, parts)
   finally:
-    fusion._BYTES_AT_ONCE = before
+    mixer_inputs._BYTES_AT_ONCE = before
   samples = len(parts['u'].values)
   for sample in range(samples):
     plain = plain_fusion(config, parts, sample)
@@ -159,7 +161,7 @@ def test_names_and_labels_say_what_each_token_is():
 
 def test_a_sample_without_any_token_is_masked_by_every_fusion():
   parts = three()
-  for name, part in parts.items():
+  for part in parts.values():
     part.mask[2], part.values[2] = False, np.nan
   for kind in fusion.KINDS:
     coded = ('rgb', 'thermal') if kind == 'fusion-n' else ()
@@ -181,10 +183,10 @@ def test_a_single_modality_in_a_row_stays_on_disk(tmp_path):
 
 def plain_decision(logits, there, how):
   """Of one sample: the mean over the Mixers that have a say."""
-  voices = [l for l, t in zip(logits, there) if t] or list(logits)
+  voices = [own for own, t in zip(logits, there) if t] or list(logits)
   if how == 'logits':
     return np.mean(voices, axis=0)
-  shares = [np.exp(l - l.max()) / np.exp(l - l.max()).sum() for l in voices]
+  shares = [np.exp(v - v.max()) / np.exp(v - v.max()).sum() for v in voices]
   return np.log(np.mean(shares, axis=0))
 
 

@@ -11,18 +11,13 @@ from assess_runs import quick_jit
 from test_models import drawn
 
 from painformer_jax.assessment.embedding.store import Tokens
-from painformer_jax.assessment.mixers import (
-  cost,
-  finetune_config,
-  finetune_program,
-  fusion,
-  fusion_on_device,
-)
+from painformer_jax.assessment.mixers import cost, finetune_config, finetune_program, fusion
 from painformer_jax.assessment.mixers.finetune_batches import choose, frames_a_step
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
 from painformer_jax.assessment.mixers.finetune_program import TunePlan
 from painformer_jax.assessment.mixers.fit_program import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
+from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer, functional
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
@@ -206,10 +201,10 @@ def test_fusion_on_the_device_is_that_of_embeddings(kind, scale):
     tokens[name] = Tokens(
       values=np.where(mask[:, :, None], values, np.nan), mask=mask, labels=('',) * count
     )
-    parts[name] = fusion_on_device.Part(
+    parts[name] = fusion.MaskedTokens(
       values=jnp.where(mask[:, :, None], values, 0), mask=jnp.asarray(mask)
     )
-  wanted, found = fusion.assemble(config, tokens), fusion_on_device.fuse(config, parts)
+  wanted, found = assemble(config, tokens), fusion.fuse(config, parts, xp=jnp)
   assert len(found) == len(wanted) == (3 if kind == 'fusion-2' else 1)
   for one, other in zip(wanted, found):
     np.testing.assert_array_equal(other.mask, one.mask)

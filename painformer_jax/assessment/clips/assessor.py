@@ -28,6 +28,7 @@ from painformer_jax.assessment.folds.batches import Fold, Run, class_weights, mi
 from painformer_jax.assessment.mixers import cost, fit_program, fusion
 from painformer_jax.assessment.mixers.fit_program import Data, FitConfig, RunInputs
 from painformer_jax.assessment.mixers.fusion import FusionConfig
+from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.assessment.mixers.predict import predict
 from painformer_jax.assessment.results import summary as results
 from painformer_jax.assessment.statistics import metrics
@@ -110,7 +111,7 @@ class Assessor:
       judge by.
     """
     ready = {name: self._normalised(name, part) for name, part in tokens.items()}
-    inputs = fusion.assemble(self.fusion, ready)
+    inputs = assemble(self.fusion, ready)
     logits = [
       predict(model, parameters, each, seeds=True)
       for model, parameters, each in zip(self.models, self.parameters, inputs)

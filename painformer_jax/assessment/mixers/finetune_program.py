@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from painformer_jax.assessment.mixers import cost, fit_program, fusion_on_device
+from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit_program import FitConfig
-from painformer_jax.assessment.mixers.fusion import FusionConfig
-from painformer_jax.assessment.mixers.fusion_on_device import Part
+from painformer_jax.assessment.mixers.fusion import FusionConfig, MaskedTokens, fuse
 from painformer_jax.core import path_rules
 from painformer_jax.models import embedding_mixer, functional
 from painformer_jax.models.config import PainFormerConfig, Preset
@@ -146,7 +145,7 @@ def make_step(plan: TunePlan, optimizer, mesh: jax.sharding.Mesh) -> Callable:
     }
     loss = 0.0
     for number, (fit, part) in enumerate(
-      zip(plan.fits, fusion_on_device.fuse(plan.fusion, parts), strict=True)
+      zip(plan.fits, fuse(plan.fusion, parts, xp=jnp), strict=True)
     ):
       # A sample that lacks all that a Mixer reads teaches it nothing.
       there = part.mask.any(axis=1).astype(jnp.float32)
@@ -200,7 +199,7 @@ def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -
   return jnp.swapaxes(by_device, 0, 1).reshape(len(images), -1)
 
 
-def _in_their_places(embeddings: jax.Array, token: jax.Array, *, tokens: int) -> Part:
+def _in_their_places(embeddings: jax.Array, token: jax.Array, *, tokens: int) -> MaskedTokens:
   """[batch x frames, width] -> [batch, tokens, width], zeros where nothing is."""
   batch, frames = token.shape
   place = jax.nn.one_hot(token, tokens, dtype=jnp.float32)  # Beyond the last: nowhere.
@@ -210,4 +209,4 @@ def _in_their_places(embeddings: jax.Array, token: jax.Array, *, tokens: int) ->
     embeddings.reshape(batch, frames, -1),
     precision=jax.lax.Precision.HIGHEST,
   )
-  return Part(values=values, mask=place.any(axis=1))
+  return MaskedTokens(values=values, mask=place.any(axis=1))

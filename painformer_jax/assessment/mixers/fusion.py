@@ -1,9 +1,10 @@
-"""Fusion: the embeddings of a study's modalities as inputs of one or several Mixers.
+"""Fusion of a study's modalities, on NumPy or JAX arrays: sums of tokens, joined decisions.
 
   add       every token of every modality is added: one token
   concat    nothing is fused: all tokens in a row
   fusion-1  tokens are added within each modality, then across modalities: one token
-  fusion-2  tokens are added within each modality; a Mixer each, decisions are joined
+  fusion-2  tokens are added within each modality; an Embedding-Mixer each, whose decisions
+            are joined
   fusion-n  the tokens of the coded modalities are added one by one and go to a
             Video-Encoder; its code joins a vector of each other modality, the sum of
             its tokens
@@ -16,20 +17,17 @@ none is missing). What has no token at all is masked.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Literal, get_args
 
 import numpy as np
 import scipy.special
 
-from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.core.errors import InputError
-from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 
 Kind = Literal['add', 'concat', 'fusion-1', 'fusion-2', 'fusion-n']
 KINDS: tuple[str, ...] = get_args(Kind)
-
-_BYTES_AT_ONCE = 64 << 20  # Of memory-mapped embeddings.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,107 +70,79 @@ class FusionConfig:
       )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class MixerInput:
-  """What one Mixer reads.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedTokens:
+  """Embeddings of one modality, or what one Embedding-Mixer reads; of NumPy or JAX.
 
   Attributes:
-    name: of the modality, or of all joined by '+'.
-    values: float32 [samples, tokens, width], NaN where there is nothing; may be
-      memory-mapped and read-only.
-    mask: bool [samples, tokens], what is there.
-    encoder_tokens: how many tokens from the first go to a Video-Encoder.
-    labels: of each token, for people.
+    values: float [samples, tokens, width]; where the mask is False they do not matter.
+    mask: bool [samples, tokens], the embeddings that are there.
   """
 
-  name: str
-  values: np.ndarray
-  mask: np.ndarray
-  encoder_tokens: int = 0
-  labels: tuple[str, ...] = ()
-
-  @property
-  def there(self) -> np.ndarray:
-    """Samples of which anything is there, bool [samples]."""
-    return self.mask.any(axis=1)
-
-  def fitted(
-    self, model: EmbeddingMixerConfig, *, encoder: EmbeddingMixerConfig | None = None
-  ) -> EmbeddingMixerConfig:
-    """The config of a Mixer for this input.
-
-    Args:
-      model: its sizes; number, width and positions of the embeddings are set.
-      encoder: sizes of the Video-Encoder, where one is needed; `outputs` is the
-        length of its code.
-
-    Raises:
-      InputError: an encoder is needed and none is given.
-    """
-    width, tokens = self.values.shape[2], self.values.shape[1]
-    if not self.encoder_tokens:
-      return dataclasses.replace(
-        model, input_width=width, positions=tokens, encoder=None, encoder_tokens=0
-      )
-    if encoder is None:
-      raise InputError('fusion-n needs the sizes of a Video-Encoder')
-    encoder = dataclasses.replace(encoder, input_width=width, positions=self.encoder_tokens)
-    return dataclasses.replace(
-      model,
-      input_width=width,
-      positions=tokens - self.encoder_tokens,
-      encoder=encoder,
-      encoder_tokens=self.encoder_tokens,
-    )
+  values: Any
+  mask: Any
 
 
-def assemble(config: FusionConfig, tokens: Mapping[str, Tokens]) -> list[MixerInput]:
-  """The inputs of the Mixers: one, of 'fusion-2' one a modality.
+def fuse(
+  config: FusionConfig, parts: Mapping[str, MaskedTokens], *, xp: ModuleType
+) -> list[MaskedTokens]:
+  """What each Embedding-Mixer reads: one, of 'fusion-2' one a modality.
 
   Args:
     config: see `FusionConfig`.
-    tokens: at least the config's modalities, all of the same samples and width.
-      Memory-mapped embeddings are read piece by piece; 'concat' of a single
-      modality passes them on as they are.
+    parts: all of its modalities, of the same samples and width; coded ones of the same
+      number of tokens.
+    xp: `numpy`, or `jax.numpy` inside a compiled program.
 
-  Raises:
-    InputError: a modality is missing; modalities do not have the same samples or
-      width; coded modalities do not have the same number of tokens.
+  Returns:
+    Values in the dtype of the parts, finite wherever those that are there are.
   """
-  missing = [name for name in config.modalities if name not in tokens]
-  if missing:
-    raise InputError(
-      f'fusion: there are no embeddings of {", ".join(missing)}, only of {", ".join(tokens)}'
-    )
-  parts = {name: tokens[name] for name in config.modalities}
-  shapes = {name: (part.values.shape[0], part.values.shape[2]) for name, part in parts.items()}
-  if len(set(shapes.values())) > 1:
-    raise InputError(
-      'fusion: the modalities differ in samples or width: '
-      + ', '.join(f'{name} {samples} x {width}' for name, (samples, width) in shapes.items())
-    )
-  whole = '+'.join(parts)
+  own = {name: parts[name] for name in config.modalities}
   if config.kind == 'concat':
-    return [_in_a_row(whole, list(parts.values()))]
+    return [_concatenated(own.values(), xp)]
   if config.kind == 'add':
-    return [_added(whole, list(parts.values()), scale=config.scale)]
-  if config.kind == 'fusion-n':
-    coded = {name: parts[name] for name in config.modalities if name in config.coded}
-    rest = [
-      _added(name, [parts[name]], scale=config.scale)
-      for name in config.modalities
-      if name not in config.coded
-    ]
-    stacked = _added_by_token(coded, scale=config.scale)
-    return [
-      dataclasses.replace(
-        _in_a_row(whole, [stacked, *rest]), encoder_tokens=stacked.values.shape[1]
-      )
-    ]
-  each = [_added(name, [part], scale=config.scale) for name, part in parts.items()]
+    return [_sum(_concatenated(own.values(), xp), config.scale, xp)]
+  within = [_sum(part, config.scale, xp) for name, part in own.items() if name not in config.coded]
   if config.kind == 'fusion-2':
-    return each
-  return [_added(whole, each, scale=config.scale)]
+    return within
+  if config.kind == 'fusion-1':
+    return [_sum(_concatenated(within, xp), config.scale, xp)]
+  coded = [part for name, part in own.items() if name in config.coded]
+  return [_concatenated([_sum_by_token(coded, config.scale, xp), *within], xp)]
+
+
+def _concatenated(parts: Iterable[MaskedTokens], xp: ModuleType) -> MaskedTokens:
+  """All tokens of all parts, one after the other."""
+  parts = list(parts)
+  return MaskedTokens(
+    values=xp.concatenate([part.values for part in parts], axis=1),
+    mask=xp.concatenate([part.mask for part in parts], axis=1),
+  )
+
+
+def _sum(part: MaskedTokens, scale: str, xp: ModuleType) -> MaskedTokens:
+  """All tokens of a part as one token."""
+  total = xp.where(part.mask[:, :, None], part.values, 0).sum(axis=1, keepdims=True)
+  count = part.mask.sum(axis=1, keepdims=True)
+  return MaskedTokens(
+    values=_scaled(total, count, part.mask.shape[1], scale, xp),
+    mask=part.mask.any(axis=1, keepdims=True),
+  )
+
+
+def _sum_by_token(parts: Sequence[MaskedTokens], scale: str, xp: ModuleType) -> MaskedTokens:
+  """Parts of the same number of tokens, added token by token."""
+  mask = xp.stack([part.mask for part in parts])
+  total = sum(xp.where(part.mask[:, :, None], part.values, 0) for part in parts)
+  return MaskedTokens(
+    values=_scaled(total, mask.sum(axis=0), len(parts), scale, xp), mask=mask.any(axis=0)
+  )
+
+
+def _scaled(total, count, tokens: int, scale: str, xp: ModuleType):
+  """Sums [samples, n, width] of `count` [samples, n] tokens out of `tokens`."""
+  mean = total / xp.maximum(count, 1)[..., None].astype(total.dtype)
+  return mean * tokens if scale == 'sum' else mean
 
 
 def decide(
@@ -223,68 +193,3 @@ def decide(
     mean = np.log((share * probabilities).sum(axis=0))
   # A class that no Mixer gives any chance stays finite for what comes after.
   return np.maximum(mean, np.log(np.finfo(np.float64).tiny)).astype(np.float32)
-
-
-def _chunks(parts: Sequence[Tokens | MixerInput]) -> Iterator[slice]:
-  """The samples in pieces of bounded memory."""
-  samples = len(parts[0].values)
-  bytes_a_sample = sum(part.values[:1].nbytes for part in parts) or 1
-  size = max(_BYTES_AT_ONCE // bytes_a_sample, 1)
-  return (slice(start, start + size) for start in range(0, samples, size))
-
-
-def _added(name: str, parts: Sequence[Tokens | MixerInput], *, scale: str) -> MixerInput:
-  """All tokens of all parts as one token."""
-  samples, _, width = parts[0].values.shape
-  values = np.empty((samples, 1, width), np.float32)
-  mask = np.concatenate([part.mask for part in parts], axis=1)
-  for rows in _chunks(parts):
-    total = sum(
-      np.where(part.mask[rows, :, None], part.values[rows], 0).sum(
-        axis=1, keepdims=True, dtype=np.float64
-      )
-      for part in parts
-    )
-    values[rows] = _scaled(total, mask[rows].sum(axis=1, keepdims=True), mask.shape[1], scale)
-  return MixerInput(name=name, values=values, mask=mask.any(axis=1, keepdims=True), labels=(name,))
-
-
-def _added_by_token(named: Mapping[str, Tokens], *, scale: str) -> MixerInput:
-  """Modalities of the same number of tokens, added one by one."""
-  parts = list(named.values())
-  shapes = {part.values.shape for part in parts}
-  if len(shapes) > 1:
-    counts = ', '.join(f'{name} {part.values.shape[1]}' for name, part in named.items())
-    raise InputError(
-      f'fusion-n: coded modalities must have the same number of tokens, not {counts}'
-    )
-  values = np.empty(shapes.pop(), np.float32)
-  mask = np.stack([part.mask for part in parts])
-  for rows in _chunks(parts):
-    total = sum(
-      np.where(part.mask[rows, :, None], part.values[rows], 0).astype(np.float64) for part in parts
-    )
-    values[rows] = _scaled(total, mask[:, rows].sum(axis=0), len(parts), scale)
-  return MixerInput(
-    name='+'.join(named), values=values, mask=mask.any(axis=0), labels=parts[0].labels
-  )
-
-
-def _scaled(total: np.ndarray, count: np.ndarray, tokens: int, scale: str) -> np.ndarray:
-  """Sums [samples, n, width] of `count` [samples, n] tokens out of `tokens`."""
-  with np.errstate(invalid='ignore', divide='ignore'):
-    mean = total / count[..., None]  # NaN where there is nothing
-  return mean * tokens if scale == 'sum' else mean
-
-
-def _in_a_row(name: str, parts: Sequence[Tokens | MixerInput]) -> MixerInput:
-  """All tokens of all parts, one after the other."""
-  labels = tuple(label for part in parts for label in part.labels)
-  if len(parts) == 1:
-    return MixerInput(name=name, values=parts[0].values, mask=parts[0].mask, labels=labels)
-  return MixerInput(
-    name=name,
-    values=np.concatenate([part.values for part in parts], axis=1),
-    mask=np.concatenate([part.mask for part in parts], axis=1),
-    labels=labels,
-  )

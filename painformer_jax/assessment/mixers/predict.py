@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from painformer_jax.assessment.mixers.fusion import MixerInput
+from painformer_jax.assessment.mixers.inputs import MixerInput
 from painformer_jax.models import embedding_mixer
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 
