@@ -41,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.assessment import run as assessment
-  from painformer_jax.assessment.config import from_config_dict
+  from painformer_jax.assessment.config import AssessConfig, from_config_dict
   from painformer_jax.cli.config_file import load_config
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.memory import keep_scratch
   from painformer_jax.core.progress import log
 
-  config = from_config_dict(load_config(args.config, overrides=args.overrides))
+  config = from_config_dict(load_config(args.config, overrides=args.overrides, kind=AssessConfig))
   if args.check:
     findings = assessment.check(config, args.workdir, log=log, out=print)
     if findings:

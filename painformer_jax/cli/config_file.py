@@ -1,6 +1,6 @@
 """Config files: plain Python with `get_config()`, and overrides by flag."""
 
-import difflib
+import importlib.util
 import pathlib
 import re
 import sys
@@ -10,19 +10,24 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from painformer_jax.core.config_fields import hint, new_path, use_new_names
 from painformer_jax.core.errors import InputError
 
 
-def load_config(file: str, *, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+def load_config(
+  file: str, *, overrides: Sequence[str] = (), kind: type | None = None
+) -> ml_collections.ConfigDict:
   """Runs a config file and applies overrides, as ml_collections does.
 
   Args:
     file: path, or path:argument for files whose get_config takes one.
     overrides: such as '--config.optimizer.learning_rate=1e-3'.
+    kind: dataclass of the config, whose old names file and overrides may use; None to
+      take all names as they are.
 
   Raises:
     InputError: no such file, an error inside it, an unknown key, a value of
-      another type.
+      another type, or a key under its old and its new name with different values.
   """
   path = pathlib.Path(file.split(':')[0])
   if not path.is_file():
@@ -30,26 +35,67 @@ def load_config(file: str, *, overrides: Sequence[str] = ()) -> ml_collections.C
   for override in overrides:
     if not override.startswith('--config.') or '=' not in override:
       raise InputError(f'unknown argument {override!r}: overrides are --config.KEY=VALUE')
-  try:
-    config = _parse(file)
-  except (Exception, SystemExit) as error:  # Whatever the user's own Python raises.
-    raise InputError(f'config {path}: {_innermost(error)}') from error
-  if not isinstance(config, ml_collections.ConfigDict):
-    raise InputError(f'config {path}: get_config() must return a ConfigDict')
+  config = _run(file, path, kind)
+  if kind is not None:
+    overrides = _with_new_names(overrides, kind)
   for override in overrides:
     _check_key(config, override, path)
   try:
-    return _parse(file, *overrides) if overrides else config
+    return _override(config, overrides) if overrides else config
   except Exception as error:
-    wrong, error = _wrong(file, overrides) or (' '.join(overrides), error)
+    wrong, error = _wrong(file, path, kind, overrides) or (' '.join(overrides), error)
     raise InputError(f'{wrong}: {_innermost(error)}') from error
 
 
-def _wrong(file: str, overrides: Sequence[str]) -> tuple[str, Exception] | None:
+def _run(file: str, path: pathlib.Path, kind: type | None) -> ml_collections.ConfigDict:
+  """What get_config() of the file returns, under the names of today."""
+  try:
+    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_MODULE] = module  # Dataclasses in the file look their module up.
+    spec.loader.exec_module(module)
+    config = module.get_config(*file.split(':', 1)[1:])
+  except (Exception, SystemExit) as error:  # Whatever the user's own Python raises.
+    text = f'{type(error).__name__}: {error}'.replace(f"module '{_MODULE}'", 'the file')
+    raise InputError(f'config {path}: {" ".join(text.split())}') from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise InputError(f'config {path}: get_config() must return a ConfigDict')
+  if kind is not None:
+    with config.unlocked(), config.ignore_type():
+      use_new_names(kind, config, where='config')
+  return config
+
+
+def _with_new_names(overrides: Sequence[str], kind: type) -> list[str]:
+  """The overrides with today's names for old ones."""
+  result, given = [], {}
+  for override in overrides:
+    key, _, value = override.removeprefix('--config.').partition('=')
+    new = new_path(kind, key, where='config')
+    first = given.setdefault(new, override)
+    if first != override and first.split('=')[0] != override.split('=')[0]:
+      if first.partition('=')[2] != value:
+        raise InputError(f'{first} and {override} are the same field: give only config.{new}')
+    result.append(f'--config.{new}={value}')
+  return result
+
+
+def _override(
+  config: ml_collections.ConfigDict, overrides: Sequence[str]
+) -> ml_collections.ConfigDict:
+  arguments, values = ['painformer', *overrides], flags.FlagValues()
+  config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=arguments)
+  values(arguments)
+  return values.config
+
+
+def _wrong(
+  file: str, path: pathlib.Path, kind: type | None, overrides: Sequence[str]
+) -> tuple[str, Exception] | None:
   """The first override that cannot be taken by itself, and why."""
   for override in overrides:
     try:
-      _parse(file, override)
+      _override(_run(file, path, kind), [override])
     except Exception as error:
       return override, error
   return None
@@ -68,26 +114,15 @@ def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.P
   for part in re.sub(r'\[.*?\]', '', key).split('.'):
     if not isinstance(config, ml_collections.ConfigDict) or part not in config:
       known = config.keys() if isinstance(config, ml_collections.ConfigDict) else ()
-      near = difflib.get_close_matches(part, known, n=1)
-      hint = f'; did you mean {near[0]}?' if near else ''
-      raise InputError(f'{override}: {path} has no config.{key}{hint}')
+      raise InputError(f'{override}: {path} has no config.{key}{hint(part, known)}')
     config = config[part]
 
 
 # Keys that name a preset whose fields stand beside it.
 _PRESETS = ('model.name', 'mixer.name', 'encoder.name')
 
-# The name under which ml_collections loads every config file.
-_MODULE = 'config_config'
-
-
-def _parse(file: str, *overrides: str):
-  sys.modules.pop(_MODULE, None)  # What another file defined is not of this one.
-  arguments = ['painformer', f'--config={file}', *overrides]
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=arguments)
-  values(arguments)
-  return values.config
+# The name under which every config file is loaded.
+_MODULE = 'painformer_config_file'
 
 
 def _innermost(error: Exception) -> str:
@@ -95,4 +130,4 @@ def _innermost(error: Exception) -> str:
   while error.__cause__ or error.__context__:
     error = error.__cause__ or error.__context__
   kind = '' if isinstance(error, flags.Error) else f'{type(error).__name__}: '
-  return ' '.join(f'{kind}{error}'.replace(f"module '{_MODULE}'", 'the file').split())
+  return ' '.join(f'{kind}{error}'.split())

@@ -148,7 +148,7 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
   from painformer_jax.parallel import topology as topology_lib
   from painformer_jax.planning.plan import Request
   from painformer_jax.planning.tasks import task_sizes
-  from painformer_jax.training.config import from_config_dict
+  from painformer_jax.training.config import TrainConfig, from_config_dict
 
   point = dict(point)
   name, per_chip = point.pop('topology', args.topology), point.pop('per-chip', args.per_chip)
@@ -156,7 +156,7 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
     raise InputError('name a --topology, such as v5e:16x16')
   topology = topology_lib.parse(name)
   overrides = [*args.overrides, *(f'--config.{key}={value}' for key, value in point.items())]
-  fields = load_config(args.config, overrides=overrides).to_dict()
+  fields = load_config(args.config, overrides=overrides, kind=TrainConfig).to_dict()
   if per_chip is not None:
     if not str(per_chip).isdecimal() or int(per_chip) < 1:
       raise InputError(f'--per-chip {per_chip} is not a number above 0')

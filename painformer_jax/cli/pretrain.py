@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.cli.main import explain
   from painformer_jax.core.errors import InputError
   from painformer_jax.parallel import processes
-  from painformer_jax.training.config import from_config_dict
+  from painformer_jax.training.config import TrainConfig, from_config_dict
   from painformer_jax.training.loop import pretrain
 
   several = contextlib.nullcontext()
@@ -75,6 +75,6 @@ def run(args: argparse.Namespace) -> int:
   elif args.processes is not None or args.process is not None:
     raise InputError('--processes and --process need --coordinator HOST:PORT as well')
   with several:
-    config = from_config_dict(load_config(args.config, overrides=args.overrides))
-    pretrain(config, args.workdir)
+    config = load_config(args.config, overrides=args.overrides, kind=TrainConfig)
+    pretrain(from_config_dict(config), args.workdir)
   return 0

@@ -1,16 +1,136 @@
-"""Tables of a config file as dataclasses, strictly: a typo is one clear line."""
+"""Tables of a config file as dataclasses, strictly: a typo is one clear line.
 
+A dataclass whose fields or values were renamed says so in an attribute `RENAMED`; config
+files, overrides and stored records may then use the old names.
+"""
+
+import copy
 import dataclasses
 import difflib
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Literal, TypeVar
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import log
 
 T = TypeVar('T')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Renamed:
+  """What a dataclass's fields and values were called in older releases.
+
+  Attributes:
+    fields: old name -> name now.
+    values: name of the field now -> {old value: value now}. In a text of several words
+      joined by hyphens each word is replaced.
+  """
+
+  fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  values: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+
+
+# Old names that a line was printed about: one line a process is enough.
+_WARNED: set[tuple[type, str]] = set()
+
+
+def use_new_names(kind: type, table: MutableMapping, *, where: str, warn: bool = True) -> None:
+  """Replaces old names of fields and values in a table and in those nested in it.
+
+  Args:
+    kind: the dataclass whose fields the table holds.
+    table: changed in place; a dict or a ConfigDict.
+    where: what messages call it, such as 'config'.
+    warn: print a line on stderr about each old name, once a process.
+
+  Raises:
+    InputError: a field is given under its old and its new name, with different values.
+      A value equal to the field's default counts as not given, since config files start
+      from a table of defaults.
+  """
+  names = getattr(kind, 'RENAMED', Renamed())
+  for old, new in names.fields.items():
+    if old not in table:
+      continue
+    if new in table and table[new] not in (table[old], _default(kind, new)):
+      raise InputError(
+        f'{where}.{old} is {table[old]!r} and {where}.{new} is {table[new]!r}: {old} is the '
+        f'old name of {new}, so give only {new}'
+      )
+    table[new] = table[old]
+    del table[old]
+    if warn:
+      _warn(kind, old, f'{where}.{old} is now called {where}.{new}')
+  for name, values in names.values.items():
+    value = table[name] if name in table else None
+    if not isinstance(value, str):
+      continue
+    now = values.get(value) or '-'.join(values.get(word, word) for word in value.split('-'))
+    if now != value:
+      table[name] = now
+      if warn:
+        _warn(kind, f'{name}={value}', f'{where}.{name}: {value!r} is now called {now!r}')
+  for name, hint in typing.get_type_hints(kind).items():
+    nested, value = _dataclass_of(hint), table[name] if name in table else None
+    if nested is None or not hasattr(value, 'keys'):
+      continue
+    if typing.get_origin(hint) is not Mapping:
+      use_new_names(nested, value, where=f'{where}.{name}', warn=warn)
+      continue
+    for key in value:
+      if hasattr(value[key], 'keys'):
+        use_new_names(nested, value[key], where=f'{where}.{name}.{key}', warn=warn)
+
+
+def new_path(kind: type, path: str, *, where: str) -> str:
+  """The path of a field, such as 'tasks.pain.batch_size', with old names replaced.
+
+  Args:
+    kind: the dataclass at the root.
+    path: names with dots between; an index such as '[0]' may follow a name.
+    where: what the warning calls the root, such as 'config'.
+  """
+  result = []
+  for part in path.split('.'):
+    if not dataclasses.is_dataclass(kind):  # The key of a table in a table of tables.
+      kind = _dataclass_of(kind)
+      result.append(part)
+      continue
+    name, bracket, index = part.partition('[')
+    new = getattr(kind, 'RENAMED', Renamed()).fields.get(name, name)
+    if new != name:
+      table = '.'.join([where, *result])
+      _warn(kind, name, f'{table}.{name} is now called {table}.{new}')
+    result.append(new + bracket + index)
+    hint = typing.get_type_hints(kind).get(new)
+    kind = hint if typing.get_origin(hint) is Mapping else _dataclass_of(hint)
+  return '.'.join(result)
+
+
+def _warn(kind: type, name: str, line: str) -> None:
+  if (kind, name) not in _WARNED:
+    _WARNED.add((kind, name))
+    log(line)
+
+
+def _default(kind: type, name: str) -> object:
+  """The default of a dataclass's field; MISSING where it has none."""
+  field = next(f for f in dataclasses.fields(kind) if f.name == name)
+  if field.default_factory is not dataclasses.MISSING:
+    return field.default_factory()
+  return field.default
+
+
+def _dataclass_of(hint) -> type | None:
+  """The dataclass in a field's type: itself, of a Mapping's values, or beside None."""
+  if dataclasses.is_dataclass(hint):
+    return hint
+  if typing.get_origin(hint) in (Mapping, typing.Union, types.UnionType):
+    return next((a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)), None)
+  return None
 
 
 def build(kind: type[T], values: Mapping, *, where: str) -> T:
@@ -29,15 +149,13 @@ def build(kind: type[T], values: Mapping, *, where: str) -> T:
   """
   if not isinstance(values, Mapping):
     raise InputError(f'{where} is {values!r}, not a table of fields')
+  values = copy.deepcopy(dict(values))
+  use_new_names(kind, values, where=where)
   hints = typing.get_type_hints(kind)
   fields = {f.name: f for f in dataclasses.fields(kind)}
   check_known(values, fields, where=where)
-  for name, field in fields.items():
-    if (
-      name not in values
-      and field.default is dataclasses.MISSING
-      and (field.default_factory is dataclasses.MISSING)
-    ):
+  for name in fields:
+    if name not in values and _default(kind, name) is dataclasses.MISSING:
       raise InputError(f'{where}.{name} is missing')
   fitting = {
     name: typed(value, hints[name], where=f'{where}.{name}') for name, value in values.items()
@@ -84,34 +202,37 @@ def changes(now: Mapping, stored: Mapping, *, free: Iterable[str] = ()) -> list[
 
 
 def with_defaults(kind: type, stored: Mapping) -> dict[str, Any]:
-  """A dataclass's record with what an older release did not have, at its default.
+  """A dataclass's stored record as this release would write it.
+
+  Old names of fields and values are replaced, without a warning, since nobody need act on
+  them; fields that an older release did not have are at their defaults.
 
   Args:
-    kind: the dataclass; those nested in it are filled too.
+    kind: the dataclass; those nested in it are treated alike.
     stored: its fields, as JSON gives them.
   """
-  hints, result = typing.get_type_hints(kind), dict(stored)
-  for field in dataclasses.fields(kind):
-    if field.name in result:
-      result[field.name] = _filled(hints[field.name], result[field.name])
-      continue
-    if field.default is not dataclasses.MISSING:
-      value = field.default
-    elif field.default_factory is not dataclasses.MISSING:
-      value = field.default_factory()
-    else:
-      continue
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-    result[field.name] = json.loads(json.dumps(plain))
-  return result
+  result = copy.deepcopy(dict(stored))
+  use_new_names(kind, result, where='record', warn=False)
+  return _filled(kind, result)
 
 
 def _filled(kind, value):
-  if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-    return with_defaults(kind, value)
-  if typing.get_origin(kind) is Mapping and isinstance(value, Mapping):
+  """The value with the default of each field that is not there, in nested tables too."""
+  if not isinstance(value, Mapping):
+    return value
+  if typing.get_origin(kind) is Mapping:
     return {name: _filled(typing.get_args(kind)[1], part) for name, part in value.items()}
-  return value
+  if not dataclasses.is_dataclass(kind):
+    return value
+  hints, result = typing.get_type_hints(kind), dict(value)
+  for field in dataclasses.fields(kind):
+    default = _default(kind, field.name)
+    if field.name in result:
+      result[field.name] = _filled(hints[field.name], result[field.name])
+    elif default is not dataclasses.MISSING:
+      plain = dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
+      result[field.name] = json.loads(json.dumps(plain))
+  return result
 
 
 def _leaves(tree: Mapping, prefix: str = '') -> Iterator[tuple[str, str]]:

@@ -414,13 +414,13 @@ def from_record(record: Mapping[str, Any]) -> TrainConfig:
     InputError: an unknown or missing field, or a value that does not fit.
     KeyError, TypeError, AttributeError: it is no record of a run.
   """
+  record = with_defaults(TrainConfig, record)
   # JSON has no tuples, and a model's shape must be hashable.
   model = {k: tuple(v) if isinstance(v, list) else v for k, v in record['model'].items()}
   tasks = record['tasks']
-  if record.get('batch_size') or record.get('batch'):
+  if record['batch']:
     tasks = {
-      name: {k: v for k, v in task.items() if k not in ('rows', 'batch_size')}
-      for name, task in tasks.items()
+      name: {k: v for k, v in task.items() if k != 'rows'} for name, task in tasks.items()
     }
   return from_config_dict({**record, 'model': model, 'tasks': tasks})
 
