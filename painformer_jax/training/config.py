@@ -419,9 +419,7 @@ def from_record(record: Mapping[str, Any]) -> TrainConfig:
   model = {k: tuple(v) if isinstance(v, list) else v for k, v in record['model'].items()}
   tasks = record['tasks']
   if record['batch']:
-    tasks = {
-      name: {k: v for k, v in task.items() if k != 'rows'} for name, task in tasks.items()
-    }
+    tasks = {name: {k: v for k, v in task.items() if k != 'rows'} for name, task in tasks.items()}
   return from_config_dict({**record, 'model': model, 'tasks': tasks})
 
 
