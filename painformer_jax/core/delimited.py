@@ -1,27 +1,50 @@
-"""Tables that come with datasets: CSV, TSV and Parquet, row by row."""
+"""Reads tables: delimited text (CSV, TSV) and Parquet, row by row or as columns of numbers.
+
+Text is UTF-8, with or without a byte order mark. Cells may be quoted. Tabs separate the
+cells of .tsv files; for other text, unless the caller says what separates them, it is the
+one of comma, semicolon and tab that occurs most often in the first line.
+"""
 
 import csv
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from painformer_jax.core.errors import InputError
 
 SUFFIXES = ('.csv', '.tsv', '.parquet')
+# What programs write where a number is missing: Arrow's list.
+_NO_NUMBER = (
+  *('', 'NA', 'N/A', 'n/a', '#N/A', '#N/A N/A', '#NA', 'NULL', 'null', 'NaN', 'nan', '-NaN'),
+  *('-nan', '1.#IND', '-1.#IND', '1.#QNAN', '-1.#QNAN'),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-  """One row of a table.
+class TableRow:
+  """One row of a table, as text.
 
   Attributes:
-    where: the file and the row's number for messages; in text the header is
-      row 1, as a spreadsheet shows it, in Parquet the first row is row 1.
-    values: column name -> text, stripped; '' where the row has no value.
+    file: path of the table.
+    number: of the row. In text the header is row 1, as a spreadsheet shows it; in
+      Parquet the first row is row 1.
+    cells: how many cells the row has.
+    values: column name -> text, stripped; '' or absent where the row has no value.
   """
 
-  where: str
+  file: str
+  number: int
+  cells: int
   values: Mapping[str, str]
+
+  @property
+  def where(self) -> str:
+    """The file and the row's number, for messages."""
+    return f'{self.file}, row {self.number}'
 
   def __getitem__(self, column: str) -> str:
     return self.values.get(column, '')
@@ -33,7 +56,7 @@ class Row:
       raise InputError(f"{self.where}: '{column}' is empty")
     return value
 
-  def number(self, column: str) -> float | None:
+  def number_of(self, column: str) -> float | None:
     """The column's number, None where it is empty; InputError for other text."""
     text = self[column]
     if not text:
@@ -49,20 +72,24 @@ def read_rows(
   *,
   required: Sequence[str] = (),
   header: Sequence[str] | None = None,
+  delimiter: str | None = None,
   encoding_errors: str = 'strict',
-) -> Iterator[Row]:
+  ragged: bool = False,
+) -> Iterator[TableRow]:
   """Yields a table's rows.
 
-  Text may have spaces after its commas, quoted values, a byte order mark, a
-  comma at the end of its lines, and semicolons or tabs in the place of commas. Columns
-  are found in any case. Empty rows are passed over, their numbers counted.
+  Text may have spaces after its delimiters and one more delimiter at the end of its
+  lines. Names of columns are found in any case. Empty rows are left out, but numbered.
 
   Args:
     path: .csv, .tsv or .parquet.
     required: columns that must be there.
     header: the columns' names for text files that may come without a header:
       where the first row names none of them, it is data.
+    delimiter: between the cells of text; None to find it out.
     encoding_errors: what becomes of text that is not UTF-8, as for `open`.
+    ragged: whether a row may have more values than there are columns; those beyond
+      the last column are left out (`TableRow.cells` counts them).
 
   Raises:
     InputError: the file cannot be read, is of another type, lacks a required
@@ -74,45 +101,238 @@ def read_rows(
     raise InputError(f'{path} is no table, only {", ".join(SUFFIXES)} files are read')
   if not path.is_file():
     raise InputError(f'there is no file {path}')
-  try:
-    if suffix == '.parquet':
-      yield from _parquet_rows(path, required)
-    else:
-      yield from _text_rows(path, required, header, encoding_errors)
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise InputError(f'{path} cannot be read: {error}') from error
-
-
-def _text_rows(
-  path: Path, required: Sequence[str], header: Sequence[str] | None, encoding_errors: str
-) -> Iterator[Row]:
-  with open(path, newline='', encoding='utf-8-sig', errors=encoding_errors) as file:
-    first = file.readline()
-    file.seek(0)
-    if path.suffix.lower() == '.tsv':
-      delimiter = '\t'
-    else:
-      delimiter = ',' if ',' in first else next((d for d in ';\t' if d in first), ',')
-    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
-    columns = None
-    for number, fields in enumerate(reader, start=1):
-      fields = [field.strip() for field in fields]
-      if not any(fields):
+  if suffix == '.parquet':
+    yield from _parquet_rows(path, required)
+    return
+  columns = None
+  for number, fields in _lines(path, delimiter, encoding_errors):
+    fields = [field.strip() for field in fields]
+    if not any(fields):
+      continue
+    if columns is None:
+      columns = _columns(path, fields, required, header)
+      if header is None or _names_any(fields, header):
         continue
-      if columns is None:
-        columns = _columns(path, fields, required, header)
-        if header is None or _names_any(fields, header):
-          continue
-      if len(fields) > len(columns) and not any(fields[len(columns) :]):
-        del fields[len(columns) :]
-      if len(fields) > len(columns):
-        raise InputError(
-          f'{path}, row {number}: {len(fields)} values in {len(columns)} '
-          'columns; quote the values that contain the separator'
-        )
-      yield Row(where=f'{path}, row {number}', values=dict(zip(columns, fields)))
+    cells = len(fields)
+    if cells > len(columns) and not any(fields[len(columns) :]):
+      cells = len(columns)
+    if cells > len(columns) and not ragged:
+      raise InputError(
+        f'{path}, row {number}: {cells} values in {len(columns)} '
+        'columns; quote the values that contain the separator'
+      )
+    yield TableRow(
+      file=str(path), number=number, cells=cells, values=dict(zip(columns, fields[:cells]))
+    )
   if columns is None:
     raise InputError(f'{path} is empty')
+
+
+def column_names(path: str | Path, *, delimiter: str | None = None) -> tuple[str, ...]:
+  """Cells of the first line of a text table, stripped; () where there is none.
+
+  Raises:
+    InputError: the file cannot be read.
+  """
+  _, fields = next(_lines(path, delimiter), (1, ()))
+  return tuple(field.strip() for field in fields)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class NumberTable:
+  """A table whose columns are read as numbers when they are asked for.
+
+  Attributes:
+    path: of the file.
+    names: of the columns, stripped.
+    columns: the columns as Arrow arrays, of float64 or of text not yet converted.
+    delimiter: between the cells of text.
+    first_row: number of the line that holds the first row.
+  """
+
+  path: str
+  names: tuple[str, ...]
+  columns: Sequence[Any]
+  delimiter: str | None
+  first_row: int
+
+  def __len__(self) -> int:
+    return len(self.columns[0])
+
+  def column(self, number: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Rows `start` to `stop` of a column.
+
+    Args:
+      number: of the column, from 0.
+      start, stop: rows, from 0; a stop of None is the end.
+
+    Returns:
+      float64 [rows]; empty cells are NaN.
+
+    Raises:
+      InputError: a cell of these rows is not a number.
+    """
+    import pyarrow
+
+    try:
+      return _numbers(self.columns[number][start:stop])
+    except pyarrow.ArrowException:
+      raise InputError(f"{self.path}: column '{self.names[number]}' is not all numbers") from None
+
+  @functools.cached_property
+  def array(self) -> np.ndarray:
+    """float64 [rows, columns], read-only; empty cells are NaN.
+
+    Raises:
+      InputError: a cell is not a number; names its line.
+    """
+    try:
+      values = np.stack([self.column(n) for n in range(len(self.names))], axis=1)
+    except InputError as error:
+      fault = self.delimiter and _first_fault(
+        self.path, self.delimiter, len(self.names), self.first_row, numbers=True
+      )
+      raise fault or error from None
+    values.flags.writeable = False
+    return values
+
+
+def read_numbers(
+  path: str | Path, *, delimiter: str | None = None, header: bool = True, only_numbers: bool = False
+) -> NumberTable:
+  """Reads a table whose columns hold numbers, or some of them.
+
+  Args:
+    path: .parquet, or any text.
+    delimiter: between the cells of text; None to find it out.
+    header: whether the first line of text surely names the columns; otherwise it does
+      unless all its cells are numbers or empty.
+    only_numbers: whether text in any column is an error already here.
+
+  Raises:
+    OSError: the file cannot be opened.
+    InputError: it is empty or damaged, or a line has too many or too few cells (names it).
+  """
+  # Slow to import; tensorflow-datasets installs it.
+  import pyarrow
+  import pyarrow.parquet
+
+  path = str(path)
+  if path.lower().endswith('.parquet'):
+    try:
+      table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+      raise InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error
+    names, delimiter, first_row = table.column_names, None, 1
+  else:
+    delimiter, names, first_row = _head(path, delimiter, header)
+    try:
+      table = _text_columns(path, delimiter, count=len(names), skip=first_row - 1)
+    except pyarrow.ArrowException as error:
+      fault = _first_fault(path, delimiter, len(names), first_row, numbers=False)
+      raise fault or InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error
+  if not len(table):
+    raise InputError(f'{path} has no rows below its line of names')
+  result = NumberTable(
+    path=path,
+    names=tuple(name.strip() for name in names),
+    columns=table.columns,
+    delimiter=delimiter,
+    first_row=first_row,
+  )
+  if only_numbers:
+    result.array  # noqa: B018, converts all columns.
+  return result
+
+
+def _text_columns(path: str, delimiter: str, *, count: int, skip: int):
+  """The columns as float64 where all cells are numbers, else as bytes."""
+  import pyarrow
+  import pyarrow.csv
+
+  names = [str(number) for number in range(count)]
+  for kind in (pyarrow.float64(), pyarrow.binary()):
+    try:
+      return pyarrow.csv.read_csv(
+        path,
+        read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=skip),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+        convert_options=pyarrow.csv.ConvertOptions(
+          column_types=dict.fromkeys(names, kind), null_values=_NO_NUMBER
+        ),
+      )
+    except pyarrow.ArrowInvalid:
+      if kind == pyarrow.binary():
+        raise
+
+
+def _numbers(column) -> np.ndarray:
+  """An Arrow column as float64; ArrowException where a cell is not a number."""
+  import pyarrow
+  from pyarrow import compute
+
+  if pyarrow.types.is_binary(column.type):
+    text = compute.utf8_ltrim(compute.utf8_trim_whitespace(column.cast(pyarrow.string())), '+')
+    empty = compute.is_in(text, value_set=pyarrow.array(_NO_NUMBER))
+    column = compute.if_else(empty, pyarrow.scalar(None, pyarrow.string()), text)
+  return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+
+
+def _head(path: str, delimiter: str | None, header: bool) -> tuple[str, list[str], int]:
+  """Delimiter, names of the columns ('f0', ... where there are none), line of the first row."""
+  with open(path, newline='', encoding='utf-8-sig', errors='replace') as file:
+    lines = enumerate(file, start=1)
+    number, first = next(((n, line) for n, line in lines if line.strip('\r\n')), (0, ''))
+  if not first:
+    raise InputError(f'{path} is empty')
+  delimiter = delimiter or _delimiter(path, first)
+  names = next(csv.reader([first], delimiter=delimiter, skipinitialspace=delimiter != '\t'))
+  if header or not all(map(_is_number, names)):
+    return delimiter, names, number + 1
+  return delimiter, [f'f{n}' for n in range(len(names))], number
+
+
+def _first_fault(
+  path: str, delimiter: str, columns: int, first_row: int, *, numbers: bool
+) -> InputError | None:
+  """What is wrong with the first line of another length, or with text among the numbers."""
+  for number, fields in _lines(path, delimiter):
+    if number < first_row or not fields:
+      continue
+    if len(fields) != columns or (numbers and not all(map(_is_number, fields))):
+      return InputError(
+        f'{path}, line {number}: expected {columns} {"numbers" if numbers else "cells"}, '
+        f'found {delimiter.join(fields)[:60]!r}'
+      )
+  return None
+
+
+def _is_number(cell: str) -> bool:
+  try:
+    return cell.strip() in _NO_NUMBER or float(cell) is not None
+  except ValueError:
+    return False
+
+
+def _delimiter(path: str | Path, first: str) -> str:
+  return '\t' if str(path).lower().endswith('.tsv') else max(',;\t', key=first.count)
+
+
+def _lines(
+  path: str | Path, delimiter: str | None, encoding_errors: str = 'strict'
+) -> Iterator[tuple[int, list[str]]]:
+  """Numbers, from 1, and cells of the rows of a text table."""
+  try:
+    with open(path, newline='', encoding='utf-8-sig', errors=encoding_errors) as file:
+      if delimiter is None:
+        delimiter = _delimiter(path, file.readline())
+        file.seek(0)
+      reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
+      yield from enumerate(reader, start=1)
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {error.strerror}') from error
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise InputError(f'{path} is no table of text: {error}') from error
 
 
 def _names_any(fields: Sequence[str], header: Sequence[str]) -> bool:
@@ -139,8 +359,7 @@ def _columns(
   return columns
 
 
-def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
-  # Slow to import; tensorflow-datasets installs it.
+def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[TableRow]:
   import pyarrow
   import pyarrow.parquet
 
@@ -151,9 +370,13 @@ def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[Row]:
       for batch in file.iter_batches():
         for values in zip(*(column.to_pylist() for column in batch.columns)):
           number += 1
-          yield Row(
-            where=f'{path}, row {number}',
+          yield TableRow(
+            file=str(path),
+            number=number,
+            cells=len(values),
             values={c: '' if v is None else str(v).strip() for c, v in zip(columns, values)},
           )
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {error}') from error
   except pyarrow.ArrowException as error:
     raise InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error

@@ -166,15 +166,7 @@ class SignalReader:
       raise InputError(f'{name} is no file of signals ({", ".join(sorted(self.suffixes))})')
     for column in self._columns or ('',):
       span = signal_files.Span(file=name, rate=self._rate, key=self._key, column=column)
-      try:
-        values = signal_files.read_span('', span)
-      except OSError as error:
-        raise InputError(f'{name} cannot be read: {error.strerror or error}') from error
-      except ValueError as error:
-        # The reader speaks of manifests, which name columns too.
-        reason = str(error).replace('the manifest must say which', 'say which (--column)')
-        raise InputError(f'{name}: {reason}') from error
-      yield Channel(name=column, values=values, rate=self._rate)
+      yield Channel(name=column, values=signal_files.read_span('', span), rate=self._rate)
 
   def _snirf_channels(self, name: str) -> Iterator[Channel]:
     if self.modality != 'fnirs':

@@ -1,14 +1,13 @@
 """Signals in files: one channel, or a span of one, as a float array."""
 
-import csv
 import dataclasses
-import functools
 import os
-import threading
-from collections import OrderedDict
-from typing import Any
 
 import numpy as np
+
+from painformer_jax.core.delimited import NumberTable, read_numbers
+from painformer_jax.core.errors import InputError
+from painformer_jax.core.file_cache import FileCache
 
 SUFFIXES = ('.csv', '.tsv', '.npy', '.npz', '.parquet')
 # Text files are parsed whole; so many stay in memory for the next span. A file
@@ -48,42 +47,6 @@ class Span:
     return f'{self.file}{channel}{when} at {self.rate:.12g} Hz'
 
 
-class _Files:
-  """The last few files, parsed; safe to use from several threads."""
-
-  def __init__(self, kept: int):
-    self._kept = kept
-    self._lock = threading.Lock()
-    self._entries = OrderedDict()
-
-  def get(self, path: str):
-    with self._lock:
-      entry = self._entries.setdefault(path, _Entry())
-      self._entries.move_to_end(path)
-      while len(self._entries) > self._kept:
-        self._entries.popitem(last=False)
-    return entry.load(path)
-
-
-class _Entry:
-  """One file, parsed by the first thread that asks for it."""
-
-  def __init__(self):
-    self._lock = threading.Lock()
-    self._content = self._stamp = None
-
-  def load(self, path: str):
-    with self._lock:
-      status = os.stat(path)
-      stamp = (status.st_mtime_ns, status.st_size)
-      if stamp != self._stamp:
-        self._content, self._stamp = _parse(path), stamp
-      return self._content
-
-
-_files = _Files(FILES_KEPT)
-
-
 def read_span(root: str, span: Span) -> np.ndarray:
   """Reads one signal.
 
@@ -95,146 +58,72 @@ def read_span(root: str, span: Span) -> np.ndarray:
     float64 [samples]; empty fields of text files are NaN.
 
   Raises:
-    OSError: the file cannot be read.
-    ValueError: it is damaged, has no such channel or row, the channel is not
-      numbers, or the span holds no sample.
+    InputError: the file cannot be read, is damaged, has no such channel or row, the
+      channel is not numbers, or the span holds no sample.
   """
   path = os.path.join(root, span.file)
-  content = _files.get(path)
-  if isinstance(content, dict):
-    content = _member(content, span.key)
-  values = (
-    _channel_of_table(content, span)
-    if isinstance(content, _Table)
-    else _channel_of_array(content, span)
-  )
+  content = _files(path)
   # Of a column of text files, only the span is made an array: files can be long.
   begin = round(span.start * span.rate)
   end = None if span.stop is None else round(span.stop * span.rate)
-  if begin >= len(values) or (end is not None and end > len(values)):
-    raise ValueError(
-      f'the file has {len(values) / span.rate:g} s at {span.rate:g} Hz, the span '
-      f'is {span.start:g} to {"its end" if end is None else f"{span.stop:g}"} s'
-    )
-  part = values[begin:end]
-  return part.numbers() if isinstance(part, _Column) else np.asarray(part, np.float64)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Column:
-  """A column of a text or Parquet file, as Arrow holds it."""
-
-  name: str
-  values: Any
-
-  def __len__(self) -> int:
-    return len(self.values)
-
-  def __getitem__(self, part: slice) -> '_Column':
-    return _Column(self.name, self.values[part])
-
-  def numbers(self) -> np.ndarray:
-    """float64 [len]; ValueError where there is other text."""
-    import pyarrow
-
-    try:
-      return self.values.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
-    except pyarrow.ArrowException:
-      raise ValueError(f"column '{self.name}' is not all numbers") from None
-
-
-class _Table:
-  """Columns of a text or Parquet file, in order."""
-
-  def __init__(self, names: list[str], columns: list):
-    self.names = [name.strip() for name in names]
-    self.columns = [_Column(name, c) for name, c in zip(self.names, columns)]
-
-  @functools.cached_property
-  def rows(self) -> np.ndarray:
-    """float64 [rows, columns]."""
-    return np.stack([column.numbers() for column in self.columns], axis=1)
-
-
-def _parse(path: str):
-  suffix = os.path.splitext(path)[1].lower()
-  if suffix == '.npy':
-    # Only what is asked for is read from the disk.
-    return np.load(path, mmap_mode='r', allow_pickle=False)
-  if suffix == '.npz':
-    try:
-      with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-    except OSError:
-      raise
-    except Exception as error:  # zipfile and zlib raise errors of their own.
-      raise ValueError(f'not a readable .npz file: {error}') from error
-  return _parse_table(path, suffix)
-
-
-def _parse_table(path: str, suffix: str) -> _Table:
-  # Slow to import; tensorflow-datasets installs it.
-  import pyarrow
-  import pyarrow.csv
-  import pyarrow.parquet
-
   try:
-    if suffix == '.parquet':
-      table = pyarrow.parquet.read_table(path)
-      names = table.column_names
+    if isinstance(content, NumberTable) and span.row is None:
+      column, length = _column_number(content, span), len(content)
     else:
-      delimiter, names = _header(path)
-      table = pyarrow.csv.read_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(
-          autogenerate_column_names=True, skip_rows=int(bool(names))
-        ),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+      array = _array(content, span)
+      column, length = None, len(array)
+    if begin >= length or (end is not None and end > length):
+      raise ValueError(
+        f'the file has {length / span.rate:g} s at {span.rate:g} Hz, the span '
+        f'is {span.start:g} to {"its end" if end is None else f"{span.stop:g}"} s'
       )
-      names = names or table.column_names
-  except pyarrow.ArrowException as error:
-    reason = str(error).splitlines()[0]
-    raise ValueError(f'not a readable {suffix} file: {reason}') from error
-  if len(names) != table.num_columns:
-    raise ValueError(
-      f'not a readable {suffix} file: {len(names)} names for {table.num_columns} columns'
-    )
-  return _Table(names, table.columns)
+  except ValueError as error:
+    raise InputError(f'{path}: {error}') from None
+  if column is not None:
+    return content.column(column, begin, end)
+  return np.asarray(array[begin:end], np.float64)
 
 
-def _header(path: str) -> tuple[str, list[str]]:
-  """Delimiter of a text file, and its columns' names; none where it has none."""
-  with open(path, encoding='utf-8-sig', errors='replace') as file:
-    line = file.readline().rstrip('\r\n')
-  counts = {d: line.count(d) for d in ',;\t'}
-  delimiter = '\t' if path.lower().endswith('.tsv') else max(counts, key=counts.get)
-  names = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+def _read(path: str) -> np.ndarray | dict[str, np.ndarray] | NumberTable:
+  suffix = os.path.splitext(path)[1].lower()
+  if suffix not in ('.npy', '.npz'):
+    return read_numbers(path, header=False)
   try:
-    for name in names:
-      float(name or 0)
-  except ValueError:
-    return delimiter, names
-  return delimiter, []
+    if suffix == '.npy':
+      # Only what is asked for is read from the disk.
+      return np.load(path, mmap_mode='r', allow_pickle=False)
+    with np.load(path, allow_pickle=False) as arrays:
+      return {name: arrays[name] for name in arrays.files}
+  except OSError:
+    raise
+  except Exception as error:  # zipfile and zlib raise errors of their own.
+    raise InputError(f'{path} is not a readable {suffix} file: {error}') from error
 
 
-def _channel_of_table(table: _Table, span: Span) -> np.ndarray | _Column:
-  if span.row is not None:
-    return _row(table.rows, span.row)
+_files = FileCache(_read, kept=FILES_KEPT)
+
+
+# What follows raises ValueError, whose text the caller puts behind the file's name.
+
+
+def _column_number(table: NumberTable, span: Span) -> int:
   names = table.names
   if span.column in names:
-    number = names.index(span.column)
-  elif span.column.isdecimal() and int(span.column) < len(names):
-    number = int(span.column)
-  elif span.column:
+    return names.index(span.column)
+  if span.column.isdecimal() and int(span.column) < len(names):
+    return int(span.column)
+  if span.column:
     raise ValueError(f"the file has no column '{span.column}' (there: {', '.join(names[:20])})")
-  elif len(names) == 1:
-    number = 0
-  else:
-    raise ValueError(f'the file has {len(names)} columns; the manifest must say which')
-  return table.columns[number]
+  if len(names) > 1:
+    raise ValueError(f"the file has {len(names)} columns: name the 'column' to read")
+  return 0
 
 
-def _channel_of_array(array: np.ndarray, span: Span) -> np.ndarray:
+def _array(content: np.ndarray | dict[str, np.ndarray] | NumberTable, span: Span) -> np.ndarray:
+  """The signal in an array, or in a row of a table."""
+  if isinstance(content, NumberTable):
+    return _row(content.array, span.row)
+  array = _member(content, span.key) if isinstance(content, dict) else content
   if array.dtype.kind not in 'fiub':
     raise ValueError(f'the array is of type {array.dtype}, not of real numbers')
   if array.ndim == 1 and span.row is None and span.column in ('', '0'):

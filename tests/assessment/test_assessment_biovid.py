@@ -122,7 +122,7 @@ class TestReader:
       (b'', 'is empty'),
       (b'gsr\tecg\n', 'no rows below'),
       (b'gsr\tecg\n1\tx\n', "line 2: expected 2 numbers, found '1\\\\tx'"),
-      (b'gsr\tecg\n1\t2\n3\n', 'line 3: expected 2 numbers'),
+      (b'gsr\tecg\n1\t2\n3\n', 'line 3: expected 2 cells'),
       (b'gsr\n\xff\xfe\n', 'no table of text'),
       (b'ecg\n1\n', "no column 'gsr'; it has ecg"),
     ],
@@ -136,7 +136,7 @@ class TestReader:
 
 
 class TestCheck:
-  @pytest.mark.parametrize('depth', ['files', 'rows', 'signals'])
+  @pytest.mark.parametrize('depth', ['files', 'signals'])
   def test_sound_folder(self, sound, depth):
     assert texts(sound, depth=depth) == []
 
@@ -154,7 +154,7 @@ class TestCheck:
     biovid_table_path(folder, rows[2]).write_bytes(b'')
     biovid_video_path(folder, rows[3]).unlink()
     (folder / 'video' / PEOPLE[0] / 'holiday.mp4').write_bytes(b'x')
-    for depth in ('files', 'rows', 'signals'):
+    for depth in ('files', 'signals'):
       assert texts(folder, depth=depth) == [
         f'biosignals_filtered/{PEOPLE[0]}/{rows[1][5]}_bio.csv: no such file',
         f'biosignals_filtered/{PEOPLE[0]}/{rows[2][5]}_bio.csv: the file is empty',
@@ -187,7 +187,6 @@ class TestCheck:
       'time, gsr, ecg',
       f'{where[6]}: 2818 rows, not 2816',
     ]
-    assert texts(folder, depth='signals') == found
     assert texts(folder, depth='files') == []
     assert texts(folder, modalities=('gsr', 'ecg'))[1:] == found[2:]
 
@@ -211,7 +210,6 @@ class TestCheck:
     assert found[:2] == [f'{where}: gsr: flat', f'{where}: ecg: 10 of 2816 values are no number']
     assert found[2].startswith(f'{where}: emg_trapezius: clipped: ')
     assert found[3:] == [f'{where}: emg_corrugator: no finite value']
-    assert texts(folder) == []
 
   def test_coarse_digits_are_not_clipping(self, folder):
     rows = biovid_rows()

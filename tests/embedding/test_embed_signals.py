@@ -118,15 +118,15 @@ def test_a_file_of_nothing_is_bad(tmp_path, values):
   'columns, content, words',
   [
     (('x',), 'a,b\n1,2\n3,4\n', "no column 'x'"),
-    ((), 'a,b\n1,2\n3,4\n', r'say which \(--column'),
+    ((), 'a,b\n1,2\n3,4\n', "name the 'column'"),
     (('b',), 'a,b\n1,x\n3,y\n', 'not all numbers'),
     ((), 'a\n1\n2\n', 'needs 2.56 s'),
-    (('a',), '', 'not a readable|no column'),
+    (('a',), '', 'is empty'),
   ],
 )
 def test_files_that_cannot_be_read_are_named(tmp_path, columns, content, words):
   (tmp_path / 'a.csv').write_text(content)
-  with pytest.raises(InputError, match=f'a.csv: .*({words})') as caught:
+  with pytest.raises(InputError, match=f'a.csv:? .*({words})') as caught:
     rows_of(signals(columns=columns), tmp_path / 'a.csv')
   assert 'manifest' not in str(caught.value)
 

@@ -8,6 +8,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from painformer_jax.core.errors import InputError
+from painformer_jax.core.file_cache import FileCache
 from painformer_jax.modalities import signal_files
 from painformer_jax.modalities.signal_files import Span, read_span
 
@@ -92,14 +94,14 @@ def test_spans_are_cut_in_seconds(signals, times, expected):
     (span('rows.npy', row=2), '2 rows, none of number 2'),
     (span('two.npz'), "no array '' .there: ecg, eda"),
     (span('two.npz', key='emg'), "no array 'emg'"),
-    (span('tabs.tsv'), 'has 2 columns; the manifest must say which'),
+    (span('tabs.tsv'), "has 2 columns: name the 'column'"),
     (span('tabs.tsv', column='emg'), "no column 'emg' .there: ecg, eda"),
     (span('rows.csv', row=9), 'has 2 rows, none of number 9'),
     (span('words.csv', column='b'), "column 'b' is not all numbers"),
-    (span('ragged.csv', column='a'), 'not a readable .csv file'),
+    (span('ragged.csv', column='a'), r"ragged.csv, line 3: expected 2 cells, found '3'"),
     (span('cut.npy'), 'EOF|header|magic'),
     (span('cut.npz'), 'not a readable .npz'),
-    (span('cut.parquet', column='a'), 'not a readable .parquet'),
+    (span('cut.parquet', column='a'), 'cut.parquet is damaged'),
     (span('objects.npy'), 'bject'),
     (span('complex.npy'), 'of type complex'),
   ],
@@ -113,13 +115,14 @@ def test_spans_that_cannot_be_read(signals, where, message):
       file.write(text)
   np.save(os.path.join(signals, 'objects.npy'), np.array([{}]), allow_pickle=True)
   np.save(os.path.join(signals, 'complex.npy'), SIGNAL * 1j)
-  with pytest.raises(ValueError, match=message) as caught:
+  with pytest.raises(InputError, match=message) as caught:
     read_span(signals, where)
   assert '\n' not in str(caught.value)
+  assert str(caught.value).startswith(os.path.join(signals, where.file))
 
 
 def test_a_file_that_is_not_there(signals):
-  with pytest.raises(OSError):
+  with pytest.raises(InputError, match='gone.csv cannot be read: No such file'):
     read_span(signals, span('gone.csv', column='a'))
 
 
@@ -131,13 +134,13 @@ def test_empty_fields_are_gaps(tmp_path):
 
 def test_files_are_parsed_once_and_again_when_they_change(tmp_path, monkeypatch):
   parsed = []
-  parse = signal_files._parse
+  read_file = signal_files._read
 
   def counting(path):
     parsed.append(path)
-    return parse(path)
+    return read_file(path)
 
-  monkeypatch.setattr(signal_files, '_parse', counting)
+  monkeypatch.setattr(signal_files, '_files', FileCache(counting, kept=signal_files.FILES_KEPT))
   (tmp_path / 'x.csv').write_text('a\n' + '\n'.join(map(str, SIGNAL)))
   results = []
 

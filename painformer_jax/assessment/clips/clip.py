@@ -404,13 +404,7 @@ class _VideoTokens:
 
 def _read_column(recording: Recording, column: str) -> np.ndarray:
   span = signal_files.Span(file=recording.path, rate=recording.rate, key='', column=column)
-  try:
-    return np.asarray(signal_files.read_span('', span), np.float64)
-  except OSError as error:
-    raise InputError(f'{recording.path} cannot be read: {error.strerror or error}') from error
-  except ValueError as error:
-    reason = str(error).replace('the manifest must say which', 'say which (--column)')
-    raise InputError(f'{recording.path}: {reason}') from error
+  return signal_files.read_span('', span)
 
 
 def _write_window(path: pathlib.Path, channels: Sequence[str], values: np.ndarray) -> None:

@@ -11,7 +11,6 @@ clip names look like is not public, so both are described by the caller. That
 baseline and rest are "no pain" is reconstructed, and an argument.
 """
 
-import csv
 import dataclasses
 import os
 import re
@@ -29,9 +28,9 @@ from painformer_jax.assessment.datasets.recordings import (
   Study,
   load_channels,
   named,
-  read_rows,
   read_table,
 )
+from painformer_jax.core.delimited import column_names, read_rows
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.quality import QualityRules
 
@@ -283,7 +282,7 @@ def expected_people(root: str | os.PathLike, *, protocol: str) -> dict[str, int]
 def check(
   study: Study,
   *,
-  depth: Literal['files', 'rows', 'signals'] = 'rows',
+  depth: Literal['files', 'signals'] = 'signals',
   people: Mapping[str, int] | None = None,
   segments: Mapping[str, int] | None = None,
 ) -> list[Finding]:
@@ -291,9 +290,9 @@ def check(
 
   Args:
     study: from one of the openers.
-    depth: 'files': every file is there and not empty. 'rows': every table can be
-      read and has its columns. 'signals': also samples that are no number, flat or
-      clipped, and lengths that give the level away.
+    depth: 'files': every file is there and not empty. 'signals': also every table can
+      be read and has its columns, and no sample is no number, flat or clipped, or of a
+      length that gives its level away.
     people: split -> how many there should be, see `expected_people`; None: any.
     segments: condition -> how many each person should have, such as `SEGMENTS[2025]`;
       None: any. Those of a test split whose labels are withheld are not counted.
@@ -378,12 +377,12 @@ def _file_problem(place: Locator, depth: str) -> str:
     return 'the file is empty'
   if depth != 'files' and place.columns:
     try:
-      table = read_table(place.path, delimiter=place.delimiter)
+      table = read_table(place)
     except InputError as error:
       return str(error).removeprefix(f'{place.path}').lstrip(', ')
-    missing = [c for c in place.columns if c not in table.columns]
+    missing = [c for c in place.columns if c not in table.names]
     if missing:
-      return f'no column {named(missing)}; it has {named(table.columns)}'
+      return f'no column {named(missing)}; it has {named(table.names)}'
   return ''
 
 
@@ -461,13 +460,8 @@ def _child(folder: Path, name: str) -> Path | None:
 
 
 def _column_names(path: Path) -> tuple[str, ...]:
-  """The first line of a table; an index without a name is left out."""
-  try:
-    with path.open(newline='', encoding='utf-8-sig') as file:
-      first = next(csv.reader(file), [])
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise InputError(f'{path} cannot be read: {error}') from error
-  return tuple(name for cell in first if (name := cell.strip()))
+  """Names of a table's columns; an index without a name is left out."""
+  return tuple(name for name in column_names(path, delimiter=',') if name)
 
 
 def _level_by_words(name: str, words: Mapping[str, int]) -> int | None:
@@ -476,13 +470,9 @@ def _level_by_words(name: str, words: Mapping[str, int]) -> int | None:
 
 
 def _read_labels(path: str | os.PathLike) -> dict[tuple[str, str], int]:
-  header, rows = read_rows(path, delimiter=',')
-  if not {'subject', 'sample', 'level'} <= set(header):
-    raise InputError(f'{path} must have the columns subject, sample, level')
   labels = {}
-  for line, cells in enumerate(rows, 2):
-    row = dict(zip(header, (cell.strip() for cell in cells)))
-    if row.get('level') not in ('0', '1', '2'):
-      raise InputError(f'{path}, line {line}: the level must be 0, 1 or 2')
+  for row in read_rows(path, required=('subject', 'sample', 'level')):
+    if row['level'] not in ('0', '1', '2'):
+      raise InputError(f'{row.where}: the level must be 0, 1 or 2')
     labels[row['subject'], row['sample']] = int(row['level'])
   return labels

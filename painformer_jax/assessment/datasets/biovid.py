@@ -16,14 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from painformer_jax.assessment.datasets import signal_check
-from painformer_jax.assessment.datasets.recordings import (
-  VIDEO,
-  Finding,
-  Locator,
-  Sample,
-  Study,
-  read_rows,
-)
+from painformer_jax.assessment.datasets.recordings import VIDEO, Finding, Locator, Sample, Study
+from painformer_jax.core.delimited import TableRow, column_names, read_rows
 from painformer_jax.core.errors import InputError
 
 NAME = 'BioVid Part A'
@@ -41,7 +35,7 @@ _LIST = Path('starting_point', 'samples.csv')
 _FOLDERS = {'signals': ('biosignals_filtered', '_bio.csv'), VIDEO: ('video', '.mp4')}
 _SUBJECT = re.compile(r'\d{6}_[mw]_\d+')
 
-Depth = Literal['files', 'rows', 'signals']
+Depth = Literal['files', 'signals']
 
 
 def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIES) -> Study:
@@ -66,7 +60,7 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
   path = root / _LIST
   if not path.is_file():
     raise InputError(f'{root} is no BioVid folder: there is no {path}')
-  header, rows = read_rows(path, delimiter='\t')
+  header = column_names(path, delimiter='\t')
   missing = [name for name in LIST_COLUMNS if name not in header]
   if missing:
     raise InputError(
@@ -74,9 +68,8 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
       f'be {" ".join(LIST_COLUMNS)}, separated by tabs'
     )
   samples, findings, ids = {}, [], {}
-  for line, cells in enumerate(rows, 2):
-    row = dict(zip(header, (cell.strip() for cell in cells)))
-    problem = _row_problem(row, cells=len(cells), columns=len(header))
+  for row in read_rows(path, required=LIST_COLUMNS, delimiter='\t', ragged=True):
+    problem = _row_problem(row, columns=len(header))
     if not problem and row['sample_name'] in samples:
       problem = f'{row["sample_name"]} is listed twice'
     if (
@@ -88,7 +81,7 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
         f'{row["subject_name"]} here'
       )
     if problem:
-      findings.append(Finding(where=f'{_LIST}, line {line}', what=problem))
+      findings.append(Finding(where=f'{_LIST}, line {row.number}', what=problem))
     else:
       samples[row['sample_name']] = _sample(root, row, modalities)
   if not samples:
@@ -101,10 +94,10 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
   )
 
 
-def _row_problem(row: dict[str, str], *, cells: int, columns: int) -> str:
+def _row_problem(row: TableRow, *, columns: int) -> str:
   """What is wrong with a row of the list, or ''."""
-  if cells != columns:
-    return f'{cells} cells, not {columns}'
+  if row.cells != columns:
+    return f'{row.cells} cells, not {columns}'
   level, subject, sample = row['class_name'], row['subject_name'], row['sample_name']
   if level not in LEVELS:
     return f'class_name {level!r} is none of {", ".join(LEVELS)}'
@@ -117,7 +110,7 @@ def _row_problem(row: dict[str, str], *, cells: int, columns: int) -> str:
   return ''
 
 
-def _sample(root: Path, row: dict[str, str], modalities: Sequence[str]) -> Sample:
+def _sample(root: Path, row: TableRow, modalities: Sequence[str]) -> Sample:
   subject, name = row['subject_name'], row['sample_name']
 
   def place(kind: str) -> Path:
@@ -140,7 +133,7 @@ def _sample(root: Path, row: dict[str, str], modalities: Sequence[str]) -> Sampl
 def check(
   study: Study,
   *,
-  depth: Depth = 'rows',
+  depth: Depth = 'signals',
   subjects: int | None = SUBJECTS,
   per_level: int | None = PER_LEVEL,
   progress: Callable[[str], None] = lambda line: None,
@@ -151,10 +144,9 @@ def check(
 
   Args:
     study: from `open_study`; only its modalities are looked for.
-    depth: 'files': every listed file is there and not empty. 'rows': also the
-      columns and the number of rows of every table (reads each once: 1-2 GB for
-      the whole dataset). 'signals': also samples that are no number, flat or
-      clipped.
+    depth: 'files': every listed file is there and not empty. 'signals': also the
+      columns and the number of rows of every table, and samples that are no number, flat
+      or clipped (reads each table once: 1-2 GB for the whole dataset).
     subjects: how many people there should be; None: any number.
     per_level: how many clips of each level each person should have; None: any.
     progress: takes a line a person.
@@ -224,16 +216,11 @@ def _file_findings(root: Path, samples: list[Sample], kind: str, depth: Depth) -
       yield Finding(where=str(folder / name), what='no such file')
     elif not present[name].stat().st_size:
       yield Finding(where=str(folder / name), what='the file is empty')
-    elif kind == 'signals' and depth != 'files':
-      columns = tuple(m for m in sample.data if m != VIDEO)
-      yield from signal_check.table_findings(
-        folder / name,
-        delimiter='\t',
-        columns=columns,
-        rows=ROWS,
-        tolerance=ROWS_TOLERANCE,
-        signals=depth == 'signals',
+    elif kind == 'signals' and depth == 'signals':
+      place = Locator(
+        path=folder / name, columns=tuple(m for m in sample.data if m != VIDEO), delimiter='\t'
       )
+      yield from signal_check.table_findings(place, rows=ROWS, tolerance=ROWS_TOLERANCE)
   suffix = _FOLDERS[kind][1]
   stray = sorted(n for n in present if n.endswith(suffix) and n not in places)
   # Rows of the list that are faulty have no sample, but are reported already.

@@ -1,15 +1,15 @@
 """What a dataset reader yields: samples that say where their data lie."""
 
-import csv
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from painformer_jax.core.delimited import NumberTable, read_numbers
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.file_cache import FileCache
 
 VIDEO = 'video'
 
@@ -125,14 +125,6 @@ class Study:
     return np.array([s.split for s in self.samples], dtype=str)
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """A text table: column names, and float64 [rows, columns]."""
-
-  columns: tuple[str, ...]
-  values: np.ndarray
-
-
 def load_channels(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
   """All channels of one modality of one sample, such as fNIRS.
 
@@ -145,14 +137,14 @@ def load_channels(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
   place = _locate(sample, modality)
   if not place.columns:
     raise InputError(f'{modality} of {sample.name} is no table of signals')
-  table = read_table(place.path, delimiter=place.delimiter)
-  missing = [c for c in place.columns if c not in table.columns]
+  table = read_table(place)
+  missing = [c for c in place.columns if c not in table.names]
   if missing:
     raise InputError(
-      f'{place.path} has no column {missing[0]!r}; it has {", ".join(table.columns[:8])}'
+      f'{place.path} has no column {missing[0]!r}; it has {", ".join(table.names[:8])}'
     )
-  picked = [table.columns.index(c) for c in place.columns]
-  values = table.values[place.start : place.stop, picked].T.copy()
+  picked = [table.names.index(c) for c in place.columns]
+  values = table.array[place.start : place.stop, picked].T.copy()
   if place.padded:
     filled = np.flatnonzero(~np.isnan(values).all(axis=0))
     values = values[:, : filled[-1] + 1 if filled.size else 0]
@@ -181,81 +173,18 @@ def _locate(sample: Sample, modality: str) -> Locator:
   return sample.data[modality]
 
 
-def read_table(path: str | os.PathLike, *, delimiter: str) -> Table:
-  """Reads a table of numbers below a line of names; the last few are kept.
+# Modalities of one sample, and samples of one subject, often share a file.
+_tables = FileCache(functools.partial(read_numbers, only_numbers=True), kept=8)
 
-  Empty cells are NaN. Names are stripped of blanks.
+
+def read_table(place: Locator) -> NumberTable:
+  """The table of numbers, below a line of names, that a sample lies in.
 
   Raises:
     InputError: the file is missing, no text, without rows, or a cell in it is no
       number.
   """
-  try:
-    state = os.stat(path)
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror}') from error
-  return _read_table(os.fspath(path), delimiter, state.st_mtime_ns, state.st_size)
-
-
-# Modalities of one sample, and samples of one subject, often share a file.
-@functools.lru_cache(maxsize=8)
-def _read_table(path: str, delimiter: str, modified: int, size: int) -> Table:
-  del modified, size  # In the key, so that a file that changed is read anew.
-  try:
-    # Seven times faster than what follows, which knows empty cells and says what
-    # is wrong.
-    with open(path, encoding='utf-8-sig') as file:
-      first, *lines = file.read().splitlines() or ['']
-    header = next(csv.reader([first], delimiter=delimiter), ())
-    values = np.loadtxt(lines or ['-'], delimiter=delimiter, comments=None, ndmin=2, quotechar='"')
-    if values.shape[1] != len(header):
-      raise ValueError('another number of columns')
-  except (OSError, ValueError, csv.Error):
-    header, rows = read_rows(path, delimiter=delimiter)
-    values = _numbers(path, header, rows, delimiter=delimiter)
-  values.flags.writeable = False
-  return Table(tuple(name.strip() for name in header), values)
-
-
-def _numbers(
-  path: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, delimiter: str
-) -> np.ndarray:
-  """Cells as float64 [rows, columns], or an error that names the line."""
-  if not rows:
-    raise InputError(f'{path} has no rows below its line of names')
-  values = np.empty((len(rows), len(header)))
-  for number, row in enumerate(rows):
-    try:
-      cells = [float(cell) if cell.strip() else np.nan for cell in row]
-    except ValueError:
-      cells = []
-    if len(cells) != len(header):
-      raise InputError(
-        f'{path}, line {number + 2}: expected {len(header)} numbers, found '
-        f'{delimiter.join(row)[:60]!r}'
-      )
-    values[number] = cells
-  return values
-
-
-def read_rows(
-  path: str | os.PathLike, *, delimiter: str
-) -> tuple[tuple[str, ...], list[list[str]]]:
-  """Column names and cells of a text table; blank lines are left out.
-
-  Raises:
-    InputError: the file is missing, empty or no text.
-  """
-  try:
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      lines = [row for row in csv.reader(file, delimiter=delimiter) if row]
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror}') from error
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise InputError(f'{path} is no table of text: {error}') from error
-  if not lines:
-    raise InputError(f'{path} is empty')
-  return tuple(name.strip() for name in lines[0]), lines[1:]
+  return _tables(place.path, delimiter=place.delimiter)
 
 
 def named(items: Sequence[object], *, limit: int = 3) -> str:

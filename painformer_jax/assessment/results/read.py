@@ -1,6 +1,5 @@
 """Reads the experiments of a finished run back from its folder."""
 
-import csv
 import json
 import os
 from collections.abc import Iterable
@@ -10,7 +9,10 @@ import numpy as np
 
 from painformer_jax.assessment.results.summary import Experiment
 from painformer_jax.assessment.statistics.metrics import Predictions
+from painformer_jax.core.delimited import TableRow, read_rows
 from painformer_jax.core.errors import InputError
+
+_COLUMNS = ('experiment', 'run', 'sample', 'subject', 'label', 'probabilities')
 
 
 def read_experiments(folder: str | os.PathLike) -> list[Experiment]:
@@ -28,17 +30,16 @@ def read_experiments(folder: str | os.PathLike) -> list[Experiment]:
       raise InputError(f'{folder} holds no finished assessment (no {name})')
   try:
     records = json.loads((folder / 'results.json').read_text())['experiments']
-    with open(folder / 'predictions.csv', newline='') as file:
-      rows = list(csv.DictReader(file))
+    rows = list(read_rows(folder / 'predictions.csv', required=_COLUMNS, delimiter=','))
     return [
       _experiment(record, [row for row in rows if row['experiment'] == record['name']])
       for record in records
     ]
-  except (OSError, ValueError, KeyError, TypeError, csv.Error, InputError) as error:
+  except (OSError, ValueError, KeyError, TypeError, InputError) as error:
     raise InputError(f'the results in {folder} are damaged ({error})') from error
 
 
-def _experiment(record, rows: Iterable[dict[str, str]]) -> Experiment:
+def _experiment(record, rows: Iterable[TableRow]) -> Experiment:
   classes, by_run = tuple(record['classes']), {}
   for row in rows:
     by_run.setdefault(row['run'], []).append(row)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from painformer_jax.core.delimited import Row, read_rows
+from painformer_jax.core.delimited import TableRow, read_rows
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders.image_files import (
   ANY_SUFFIX,
@@ -221,7 +221,7 @@ def _read_lists(source: Path, lists: dict[str, Path], found: _Found) -> dict[str
   return {split: splits[split] for split in _LISTS if split in splits}
 
 
-def _box(row: Row) -> Box | None:
+def _box(row: TableRow) -> Box | None:
   """The row's face, None where it has no sensible one."""
   try:
     x, y, width, height = (float(row[f'face_{n}']) for n in ('x', 'y', 'width', 'height'))

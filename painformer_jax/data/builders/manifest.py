@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from painformer_jax.core.delimited import Row, read_rows
+from painformer_jax.core.delimited import TableRow, read_rows
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders.image_files import (
   MAX_MISSING,
@@ -79,8 +79,7 @@ class SignalReader:
     """Returns the encoded image.
 
     Raises:
-      OSError: the file cannot be read.
-      ValueError: it is damaged, or does not hold that signal.
+      InputError: the file cannot be read, is damaged, or does not hold that signal.
     """
     # Imports scipy.
     from painformer_jax.modalities import biosignal
@@ -278,7 +277,7 @@ def _read_table(
   )
 
 
-def _lists_signals(row: Row) -> bool:
+def _lists_signals(row: TableRow) -> bool:
   """Which of the two kinds of table it is, by its columns."""
   there = {'path', 'signal'} & row.values.keys()
   if len(there) != 1:
@@ -289,20 +288,20 @@ def _lists_signals(row: Row) -> bool:
   return 'signal' in there
 
 
-def _image(row: Row) -> str:
+def _image(row: TableRow) -> str:
   path = row.required('path').replace('\\', '/')
   _check_suffix(row, path, _IMAGES)
   return path
 
 
-def _span(row: Row, rate: float) -> signal_files.Span:
+def _span(row: TableRow, rate: float) -> signal_files.Span:
   file = row.required('signal').replace('\\', '/')
   _check_suffix(row, file, signal_files.SUFFIXES)
   if row['row'] and row['column']:
     raise InputError(f"{row.where}: 'row' and 'column' exclude each other")
-  rate = row.number('rate') or rate
-  start, stop = row.number('start') or 0.0, row.number('stop')
-  number = row.number('row')
+  rate = row.number_of('rate') or rate
+  start, stop = row.number_of('start') or 0.0, row.number_of('stop')
+  number = row.number_of('row')
   if not (rate > 0 and math.isfinite(rate)):
     raise InputError(
       f"{row.where}: the rate is {rate:g} Hz; give a 'rate' above 0 in the row, "
@@ -326,12 +325,12 @@ def _span(row: Row, rate: float) -> signal_files.Span:
   )
 
 
-def _check_suffix(row: Row, file: str, known: tuple[str, ...]) -> None:
+def _check_suffix(row: TableRow, file: str, known: tuple[str, ...]) -> None:
   if not file.lower().endswith(known):
     raise InputError(f"{row.where}: '{file}' is not of a known type ({', '.join(known)})")
 
 
-def _split_name(row: Row) -> str:
+def _split_name(row: TableRow) -> str:
   name = row.required('split').casefold()
   name = _SPLITS.get(name, name)
   if not re.fullmatch(r'[a-z][a-z0-9_]*', name):

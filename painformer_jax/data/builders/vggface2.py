@@ -136,7 +136,7 @@ def _check_against_meta(source: Path, by_identity: dict[str, list[str]], report:
     for row in read_rows(
       found[0], required=('Class_ID',), header=_META_COLUMNS, encoding_errors='replace'
     ):
-      listed[row.required('Class_ID').lower()] = row.number('Sample_Num')
+      listed[row.required('Class_ID').lower()] = row.number_of('Sample_Num')
   except InputError as error:
     report(f'folders are not held against the list: {error}')
     return
