@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.assessment.config import AssessConfig, from_config_dict
   from painformer_jax.cli.config_file import load_config
   from painformer_jax.core.errors import InputError
-  from painformer_jax.core.memory import keep_scratch
+  from painformer_jax.core.memory import keep_freed_memory
   from painformer_jax.core.progress import log
 
   config = from_config_dict(load_config(args.config, overrides=args.overrides, kind=AssessConfig))
@@ -53,6 +53,6 @@ def run(args: argparse.Namespace) -> int:
     if findings:
       raise InputError(f'{findings} finding{"s" if findings > 1 else ""}, listed above')
     return 0
-  keep_scratch()
+  keep_freed_memory()
   assessment.assess(config, args.workdir, log=log, out=print, against=args.against)
   return 0

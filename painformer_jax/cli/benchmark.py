@@ -202,10 +202,10 @@ def _data(args, where) -> dict:
 def _folds(args, where) -> dict:
   del where
   from painformer_jax.benchmarks import folds as benchmark_folds
-  from painformer_jax.core.memory import keep_scratch
+  from painformer_jax.core.memory import keep_freed_memory
   from painformer_jax.core.progress import log
 
-  keep_scratch()
+  keep_freed_memory()
   result = benchmark_folds.run(
     model=args.model or 'mixer_laptop',
     folds=args.folds,

@@ -193,10 +193,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _picture_reader(args):
-  from painformer_jax.core.settings import read_settings
+  from painformer_jax.core.config_fields import read_json
   from painformer_jax.embedding.pictures import PictureConfig, PictureReader
 
-  config = read_settings(args.settings, PictureConfig) if args.settings else PictureConfig()
+  config = read_json(args.settings, PictureConfig) if args.settings else PictureConfig()
   config = dataclasses.replace(
     config, **_given(every=args.every, crop=args.crop_faces, faceless=args.faceless)
   )
@@ -204,11 +204,11 @@ def _picture_reader(args):
 
 
 def _signal_reader(args):
-  from painformer_jax.core.settings import read_settings
+  from painformer_jax.core.config_fields import read_json
   from painformer_jax.embedding.signals import SignalReader
   from painformer_jax.modalities.windows import SignalConfig
 
-  config = read_settings(args.settings, SignalConfig) if args.settings else SignalConfig()
+  config = read_json(args.settings, SignalConfig) if args.settings else SignalConfig()
   config = dataclasses.replace(
     config,
     **_given(

@@ -6,14 +6,14 @@ files, overrides and stored records may then use the old names.
 
 import copy
 import dataclasses
-import difflib
 import json
+import os
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Literal, TypeVar
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, did_you_mean
 from painformer_jax.core.progress import log
 
 T = TypeVar('T')
@@ -166,12 +166,26 @@ def build(kind: type[T], values: Mapping, *, where: str) -> T:
     raise InputError(f'{where}: {error}') from error
 
 
+def read_json(path: str | os.PathLike, kind: type[T]) -> T:
+  """A dataclass from a JSON file, as `build` makes it.
+
+  Raises:
+    InputError: the file cannot be read or is not JSON; what `build` refuses.
+  """
+  try:
+    with open(path, encoding='utf-8') as file:
+      values = json.load(file)
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {error.strerror}') from error
+  except ValueError as error:
+    raise InputError(f'{path} is not JSON: {error}') from error
+  return build(kind, values, where=f'{path}: settings')
+
+
 def hint(name: object, known: Iterable[str]) -> str:
   """What an unknown name may have been meant to be, and what there is."""
   known = list(known)
-  near = difflib.get_close_matches(str(name), known, n=1)
-  meant = f'; did you mean {near[0]}?' if near else ''
-  return f'{meant} (known: {", ".join(known)})'
+  return f'{did_you_mean(name, known)} (known: {", ".join(known)})'
 
 
 def check_known(names: Iterable[str], known: Iterable[str], *, where: str) -> None:

@@ -1,6 +1,8 @@
-"""The one exception for input that a user can mend."""
+"""The one exception for input that a user can mend, and parts of its messages."""
 
+import difflib
 import importlib
+from collections.abc import Iterable
 
 
 class InputError(Exception):
@@ -10,6 +12,12 @@ class InputError(Exception):
   library code raises it wherever a file, a folder, a config or an argument is
   at fault. Anything else that escapes is a defect of this package.
   """
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+  """'; did you mean NAME?' with the known name that is most like an unknown one; or ''."""
+  near = difflib.get_close_matches(str(name), list(known), n=1)
+  return f'; did you mean {near[0]}?' if near else ''
 
 
 def import_extra(module: str, *, extra: str):

@@ -8,10 +8,10 @@ counts, are recalled and unverified ('M').
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from painformer_jax.core.config_fields import hint
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.tables import aligned
 from painformer_jax.data.prepared import PreparedTask
@@ -207,9 +207,7 @@ def chosen(names: str = '') -> tuple[CorpusTask, ...]:
   known = {task.name: task for task in CORPUS}
   for name in wanted:
     if name not in known:
-      near = difflib.get_close_matches(name, known, n=1)
-      hint = f' (did you mean {near[0]}?)' if near else ''
-      raise InputError(f"no task '{name}' in the corpus{hint}, only {', '.join(known)}")
+      raise InputError(f"no task '{name}' in the corpus{hint(name, known)}")
     if wanted.count(name) > 1:
       raise InputError(f"task '{name}' is named twice")
   return tuple(task for task in CORPUS if task.name in wanted)

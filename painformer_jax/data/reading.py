@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.memory import LARGEST_IMAGE, keep_freed_memory
 
 Batch = dict[str, dict[str, np.ndarray]] | dict[str, np.ndarray]
 
@@ -58,7 +59,7 @@ class Batches(Iterator):
         f'({workers}) at least 0'
       )
     self._closed, self._shared = False, workers > 0
-    _keep_freed_memory()
+    keep_freed_memory(blocks=LARGEST_IMAGE)
     steps = (
       grain.MapDataset.range(start, stop)
       .map(batch)
@@ -113,23 +114,11 @@ def _copied(batch: Batch) -> Batch:
   }
 
 
-def _keep_freed_memory() -> None:
-  """Makes the next images come from memory that earlier ones left.
-
-  glibc gives large blocks, and what is free at the end of its heap, back to the system as
-  soon as it can; new memory costs a page fault every 4 KiB, a third of what augmenting an
-  image takes. What counts as large, and twice of which may be free at the end, is the
-  largest block freed so far, up to 32 MiB (mallopt(3)): each thread that reads may keep
-  some 60 MiB. With other C libraries nothing changes.
-  """
-  np.empty(31 * 2**20, np.uint8)
-
-
 def _begin_worker(index: int, count: int) -> None:
   """Leaves signals, which shells and schedulers send to every process of a job, to the
   process that waits for batches, and ends with it."""
   del index, count
-  _keep_freed_memory()
+  keep_freed_memory(blocks=LARGEST_IMAGE)
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()

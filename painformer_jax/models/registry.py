@@ -1,12 +1,10 @@
 """Models by name."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable
 
 from flax import nnx
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, did_you_mean
 from painformer_jax.models.config import PRESETS, PainFormerConfig, Preset
 from painformer_jax.models.painformer import PainFormer
 
@@ -16,11 +14,6 @@ def list_models() -> list[str]:
   return list(PRESETS)
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-  near = difflib.get_close_matches(name, known, n=1)
-  return f'; did you mean {near[0]}?' if near else ''
-
-
 def preset(name: str) -> Preset:
   """The preset of that name.
 
@@ -28,7 +21,9 @@ def preset(name: str) -> Preset:
     InputError: there is none.
   """
   if not isinstance(name, str) or name not in PRESETS:
-    raise InputError(f'no model {name!r}{_hint(str(name), PRESETS)} (known: {", ".join(PRESETS)})')
+    raise InputError(
+      f'no model {name!r}{did_you_mean(str(name), PRESETS)} (known: {", ".join(PRESETS)})'
+    )
   return PRESETS[name]
 
 
@@ -42,7 +37,7 @@ def make_config(name: str, **overrides) -> PainFormerConfig:
   known = {field.name for field in dataclasses.fields(config)}
   for field in overrides.keys() - known:
     raise InputError(
-      f'model {name} has no field {field!r}{_hint(field, known)} '
+      f'model {name} has no field {field!r}{did_you_mean(field, known)} '
       f'(known: {", ".join(sorted(known))})'
     )
   try:

@@ -169,7 +169,7 @@ import resource
 import numpy as np
 from painformer_jax.core import memory
 if {keeps}:
-  memory.keep_scratch()
+  memory.keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
   before = faults()

@@ -13,8 +13,8 @@ from conftest import environment
 from hypothesis import given
 from hypothesis import strategies as st
 
+from painformer_jax.core.config_fields import read_json
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.settings import read_settings
 from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities import biosignal, cleaning
 from painformer_jax.modalities.biosignal import (
@@ -300,21 +300,24 @@ def test_settings_reach_every_field(tmp_path):
   ):
     path = tmp_path / 'a.json'
     path.write_text(json.dumps(dataclasses.asdict(config)))
-    assert read_settings(path, type(config)) == config
+    assert read_json(path, type(config)) == config
 
 
 @pytest.mark.parametrize(
   'content, words',
   [
     ('{', 'is not JSON'),
-    ('[]', 'an object of window'),
-    ('{"windows": 1}', "setting 'windows'"),
-    ('{"window": "5"}', 'window: "5" is not a number'),
-    ('{"clean": 1}', 'true or false'),
-    ('{"window": true}', 'true is not a number'),
-    ('{"images": {"waveform": {"thickness": 1.5}}}', 'waveform, thickness: 1.5 is not a whole'),
-    ('{"images": {"spectrogram": {"detrend": "no"}}}', "'none' or 'constant' or 'linear'"),
-    ('{"representations": "psd"}', 'list of str'),
+    ('[]', 'not a table of fields'),
+    ('{"windows": 1}', "no field 'windows'; did you mean window"),
+    ('{"window": "5"}', r"settings.window is '5', not of type float"),
+    ('{"clean": 1}', 'clean is 1, not of type bool'),
+    ('{"window": true}', 'window is True, not of type float'),
+    (
+      '{"images": {"waveform": {"thickness": 1.5}}}',
+      'images.waveform.thickness is 1.5, not of type int',
+    ),
+    ('{"images": {"spectrogram": {"detrend": "no"}}}', 'known: none, constant, linear'),
+    ('{"representations": "psd"}', "is 'psd', not a list"),
     ('{"representations": ["x"]}', "not 'x'"),
     ('{"window": -1}', 'at least 0 s'),
     ('{"step": 1}', 'step needs a window'),
@@ -325,6 +328,6 @@ def test_bad_settings(tmp_path, content, words):
   path = tmp_path / 'a.json'
   path.write_text(content)
   with pytest.raises(InputError, match=words):
-    read_settings(path, SignalConfig)
+    read_json(path, SignalConfig)
   with pytest.raises(InputError, match='cannot be read'):
-    read_settings(tmp_path / 'absent.json', SignalConfig)
+    read_json(tmp_path / 'absent.json', SignalConfig)

@@ -1,11 +1,11 @@
 """Augmentation policies by name, and how a policy is found for a task."""
 
-import difflib
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 
+from painformer_jax.core.config_fields import hint
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.augment import ops
 from painformer_jax.data.augment.modalities import MODALITIES
@@ -33,11 +33,9 @@ def policy(spec: str, *, modality: str = 'image') -> Policy:
     # A single word may as well have been meant for a policy.
     if spec.isidentifier() and spec not in OPERATIONS:
       names = sorted(POLICIES, key=lambda n: (isinstance(POLICIES[n], Recipe), n))
-      near = difflib.get_close_matches(spec, [*names, *OPERATIONS], n=1)
-      hint = f' (did you mean {near[0]}?)' if near else ''
       raise InputError(
-        f"no augmentation '{spec}'{hint}, only {', '.join(names)}, or operations with | "
-        f'between: {", ".join(sorted(OPERATIONS))}'
+        f"no augmentation '{spec}'{hint(spec, names + sorted(OPERATIONS))}; several operations "
+        'are joined by |'
       )
     return parse(spec, modality=modality)
   found = POLICIES[spec]
