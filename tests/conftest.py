@@ -27,7 +27,7 @@ CORE = (
   'test_losses',
   'test_mixture',
   'test_inference',
-  'test_run_weights',
+  'test_pretrain_run',
 )
 
 TESTS = pathlib.Path(__file__).parent

@@ -34,7 +34,7 @@ sys.path[:0] = [
 from process_runs import ProcessRun, Topology
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
-from painformer_jax.checkpoints import store
+from painformer_jax.checkpoints import read as checkpoints
 
 STEPS, EVERY, KILLS, PEER_TIMEOUT = 24, 5, 20, 20.0
 
@@ -96,7 +96,7 @@ HEADINGS = [
 
 def checkpoint(workdir: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
   """The step and every array of the newest checkpoint."""
-  step = store.latest_step(workdir / 'checkpoints')
+  step = checkpoints.latest_step(workdir / 'checkpoints')
   path = epath.Path(workdir / 'checkpoints' / str(step) / 'state')
   reader = ocp.PyTreeCheckpointHandler()
   tree = jax.tree.map(
@@ -174,7 +174,7 @@ class Lab:
 
   def resumed(self, workdir: pathlib.Path, topology: Topology) -> tuple[int, str]:
     """Runs to the end: the step it went on from, and whether the end is the same."""
-    step = store.latest_step(workdir / 'checkpoints') or 0
+    step = checkpoints.latest_step(workdir / 'checkpoints') or 0
     said = self.complete(workdir, topology)
     assert not step or f'goes on from step {step} of' in said, said
     return step, compare(workdir, self.reference(topology))
@@ -185,7 +185,7 @@ def killed(lab: Lab, topology: Topology, kills: int = KILLS) -> list[Row]:
   reference, rng = lab.reference(topology), random.Random(0)
   found, workdir, finished = [], lab.workdir(), []
   while len(found) < kills:
-    before = store.latest_step(workdir / 'checkpoints') or 0
+    before = checkpoints.latest_step(workdir / 'checkpoints') or 0
     kind = rng.choice(('save', 'save', 'step', 'step', 'start'))
     step = rng.randint(min(before + 1, STEPS), min(before + 2 * EVERY, STEPS))
     pause = rng.uniform(0, 0.2)
@@ -206,13 +206,13 @@ def killed(lab: Lab, topology: Topology, kills: int = KILLS) -> list[Row]:
         moment = f'{pause * 20:.1f} s after its start'
         end = time.perf_counter() + pause * 20
         hit = run.wait_for(lambda e=end: time.perf_counter() > e)
-      whole = store.latest_step(workdir / 'checkpoints') or 0
+      whole = checkpoints.latest_step(workdir / 'checkpoints') or 0
       for process in run.processes:
         process.kill()
       statuses = run.finish()
       done, said = max(before, last_step(run)), run.messages()[0]
     if hit and {*statuses} == {-signal.SIGKILL}:
-      saved = store.latest_step(workdir / 'checkpoints') or 0
+      saved = checkpoints.latest_step(workdir / 'checkpoints') or 0
       went_on = re.search('^goes on from step ([0-9]+) of', said, re.M)
       found.append(
         Row(
@@ -327,10 +327,10 @@ def full_disk(lab: Lab, topology: Topology, *, index: int = 0) -> list[Row]:
     for process in run.processes:
       process.kill()
     run.finish()
-  before = store.latest_step(workdir / 'checkpoints')
+  before = checkpoints.latest_step(workdir / 'checkpoints')
   with lab.start(workdir, topology, limits={index: 20_000}) as run:
     statuses, line = run.finish(), run.last_lines()[index]
-  done, after = newest_row(workdir), store.latest_step(workdir / 'checkpoints')
+  done, after = newest_row(workdir), checkpoints.latest_step(workdir / 'checkpoints')
   step, same = lab.resumed(workdir, topology)
   return [
     Row(
@@ -367,7 +367,7 @@ def damaged(lab: Lab, topology: Topology, *, how: str) -> list[Row]:
   shutil.copytree(reference, workdir)
   folder = workdir / 'checkpoints'
   (workdir / 'report.json').unlink()
-  newest = store.latest_step(folder)
+  newest = checkpoints.latest_step(folder)
   damage(folder / str(newest), how)
   said = lab.complete(workdir, topology)
   warnings = [line for line in said.splitlines() if line.startswith('warning: ')]
@@ -426,7 +426,7 @@ def moved(lab: Lab, state: str = 'replicated') -> list[Row]:
       run.wait_for(lambda s=step: newest_row(workdir) >= s)
       run.processes[-1].send_signal(signal.SIGTERM)
       assert {*run.finish()} == {130}, run.messages()
-    saved.append(store.latest_step(workdir / 'checkpoints'))
+    saved.append(checkpoints.latest_step(workdir / 'checkpoints'))
   last = Topology(2, 4)
   step, same = lab.resumed(workdir, last)
   rounding = compare(lab.reference(Topology()), lab.reference(last))

@@ -44,7 +44,7 @@ from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.interrupt import Interrupt
 from painformer_jax.training.state import BACKBONE, group
-from painformer_jax.weights.folder import Source, Weights, save_weights
+from painformer_jax.weights.folder import Weights, WeightsSource, save_weights
 
 TRAINED_ON = 'trained_on.json'  # Beside the arrays of fine-tuned weights.
 
@@ -213,7 +213,7 @@ class _Tuning:
     tuned = Weights(
       variables=arrays,
       config=dataclasses.replace(self._weights.config, num_classes=0),
-      source=Source(
+      source=WeightsSource(
         name=f'{self._weights.source.name}, fine-tuned on {self._study.name}: '
         f'{self._job.row}, {self._job.task.name}',
         model=self._weights.source.model,

@@ -45,7 +45,7 @@ def run(args):
     args.out,
     conversion.variables,
     config=conversion.config,
-    source=weights.Source(
+    source=weights.WeightsSource(
       name=pathlib.Path(args.src).name, sha256=checkpoint.sha256, model=report.model
     ),
   )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from painformer_jax.checkpoints import store
+from painformer_jax.checkpoints import read as checkpoints
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.prepared import PreparedTask
 from painformer_jax.models import functional
@@ -78,7 +78,7 @@ def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> Run:
   folder = pathlib.Path(folder)
   config = _read_config(folder)
   model = config.model_config()
-  step, arrays = store.restore_arrays(folder / 'checkpoints')
+  step, arrays = checkpoints.restore_arrays(folder / 'checkpoints')
   backbone = {**group(arrays['params'], BACKBONE), **arrays['stats']}
   expected = functional.abstract_variables(model)
   if {p: a.shape for p, a in backbone.items()} != {p: a.shape for p, a in expected.items()}:
@@ -86,7 +86,7 @@ def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> Run:
       f'the checkpoint of step {step} in {folder} does not have the arrays that '
       'its config.json describes: one of the two comes from elsewhere'
     )
-  record = store.read_record(folder / 'checkpoints', step)
+  record = checkpoints.read_record(folder / 'checkpoints', step)
   if data_dir is not None:
     config = dataclasses.replace(config, data_dir=data_dir)
   data = _open_data(folder, config, fingerprint=record['position']['fingerprint'])

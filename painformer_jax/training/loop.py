@@ -8,7 +8,8 @@ import time
 import jax
 from clu import parameter_overview
 
-from painformer_jax.checkpoints import store as store_lib
+from painformer_jax.checkpoints.read import latest_step
+from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import duration
 from painformer_jax.models import functional
@@ -57,7 +58,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
   classes = {name: len(task.classes) for name, task in tasks.items()}
   setup = assemble(config, classes)
   model, mesh = setup.model, setup.mesh
-  backbone, started = None, store_lib.latest_step(pathlib.Path(workdir, 'checkpoints'))
+  backbone, started = None, latest_step(pathlib.Path(workdir, 'checkpoints'))
   if config.initial_weights and started is None:
     backbone = load_arrays(config.initial_weights, config=model)
   workdir = run.open_workdir(workdir, config)
@@ -66,7 +67,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     profiler = closing.enter_context(
       Profiler(workdir, at=config.profile_at, steps=config.profile_steps)
     )
-    store = store_lib.CheckpointStore(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    store = CheckpointStore(workdir / 'checkpoints', keep=config.keep_checkpoints)
     closing.callback(store.close)
     restored = store.restore_newest(setup.abstract)
     if restored is None:

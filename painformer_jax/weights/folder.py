@@ -4,21 +4,18 @@ painformer.json   format, config, source and checksums
 arrays/           an Orbax checkpoint: path -> array
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import secrets
 import shutil
-import time
 import zlib
 from collections.abc import Mapping
 
 import numpy as np
-import orbax.checkpoint as ocp
 
-from painformer_jax.checkpoints.orbax_messages import first_line, quiet, quiet_for_good, reason
+from painformer_jax.checkpoints.arrays import read_arrays, write_arrays
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import check_folder
 from painformer_jax.models import functional
@@ -31,7 +28,7 @@ _VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
+class WeightsSource:
   """Where weights come from.
 
   Attributes:
@@ -51,7 +48,7 @@ class Weights:
 
   variables: dict[str, np.ndarray]
   config: PainFormerConfig
-  source: Source
+  source: WeightsSource
 
 
 def is_weights(folder: str | os.PathLike) -> bool:
@@ -64,7 +61,7 @@ def save_weights(
   variables: Mapping[str, np.ndarray],
   *,
   config: PainFormerConfig,
-  source: Source,
+  source: WeightsSource,
 ) -> None:
   """Writes a weights folder, as a whole or not at all.
 
@@ -93,44 +90,22 @@ def save_weights(
   retired = target.with_name(f'.{secrets.token_hex(8)}.retired')
   try:
     partial.mkdir()
-    with contextlib.ExitStack() as silence:
-      silence.enter_context(quiet())
-      try:
-        with ocp.StandardCheckpointer() as checkpointer:
-          checkpointer.save(partial / _ARRAYS, arrays)
-      except Exception:
-        quiet_for_good(silence.pop_all())
-        raise
+    write_arrays(partial / _ARRAYS, arrays)
     (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + '\n')
     if target.exists():
       os.replace(target, retired)
     os.replace(partial, target)
-  except (OSError, ValueError) as error:
-    # Orbax's storage layer reports a full disk as a ValueError.
+  except OSError as error:
     raise InputError(
-      f'{folder} cannot be written: {reason(error)}; free some space or choose another place'
+      f'{folder} cannot be written: {error.strerror}; free some space or choose another place'
     ) from error
   finally:
-    _remove(partial)
-    # Whatever stops us between the two replacements, the old folder comes back.
+    shutil.rmtree(partial, ignore_errors=True)
+    # If something stopped it between the two replacements, the old folder comes back.
     if target.exists():
       shutil.rmtree(retired, ignore_errors=True)
     elif retired.exists():
       os.replace(retired, target)
-
-
-def _remove(folder: pathlib.Path) -> None:
-  """Removes a folder, if it is there, into which threads of a failed save may still write.
-
-  Orbax reports the first array that fails and leaves the others to themselves: files,
-  and the folder with them, come back for a moment. So it must have stayed away.
-  """
-  absent = 0 if folder.exists() else 10
-  end = time.monotonic() + 5
-  while absent < 10 and time.monotonic() < end:
-    absent = 0 if folder.exists() else absent + 1
-    shutil.rmtree(folder, ignore_errors=True)
-    time.sleep(0.02)
 
 
 def check_target(folder: str | os.PathLike) -> pathlib.Path:
@@ -160,9 +135,10 @@ def load_weights(folder: str | os.PathLike) -> Weights:
   Raises:
     InputError: it is no weights folder, or it is damaged.
   """
-  description = _describe(pathlib.Path(folder))
+  folder = pathlib.Path(folder)
+  description = _describe(folder)
   config = _config(folder, description['config'])
-  arrays = _restore(folder, config)
+  arrays = _arrays(folder, config)
   for path, array in arrays.items():
     if _checksum(array) != description['checksums'].get(path):
       raise InputError(
@@ -172,7 +148,7 @@ def load_weights(folder: str | os.PathLike) -> Weights:
   return Weights(
     variables=arrays,
     config=config,
-    source=Source(
+    source=WeightsSource(
       name=str(description['source']),
       sha256=str(description['sha256']),
       model=str(description['model']),
@@ -223,29 +199,22 @@ def _config(folder, fields: dict) -> PainFormerConfig:
     )
     functional.abstract_variables(config)
     return config
-  # Flax and JAX raise errors of many kinds for values of the wrong kind.
-  except Exception as error:
+  except Exception as error:  # Flax and JAX raise many kinds for values of the wrong kind.
+    line = (str(error).splitlines() or [type(error).__name__])[0]
     raise InputError(
-      f'{folder} has a config that cannot be ({first_line(error)}); convert the weights again'
+      f'{folder} has a config that cannot be ({line[:300]}); convert the weights again'
     ) from error
 
 
-def _restore(folder, config: PainFormerConfig) -> dict[str, np.ndarray]:
-  expected = functional.abstract_variables(config)
-  arrays = pathlib.Path(os.path.realpath(folder)) / _ARRAYS
-  restore = ocp.args.PyTreeRestore(
-    item=dict(expected),
-    restore_args={path: ocp.RestoreArgs(restore_type=np.ndarray) for path in expected},
-  )
+def _arrays(folder: pathlib.Path, config: PainFormerConfig) -> dict[str, np.ndarray]:
   try:
-    with quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-      stored = checkpointer.metadata(arrays).item_metadata.tree
-      shapes = {path: tuple(entry.shape) for path, entry in stored.items()}
-      if shapes != {path: entry.shape for path, entry in expected.items()}:
-        raise ValueError('its arrays are not those of its config')
-      return checkpointer.restore(arrays, args=restore)
-  # Orbax and its storage layer raise errors of many kinds for damaged files.
-  except Exception as error:
+    arrays = read_arrays(folder / _ARRAYS)
+  except ValueError as error:
+    raise InputError(f'{folder} is damaged ({error}); convert or copy the weights again') from error
+  shapes = {path: entry.shape for path, entry in functional.abstract_variables(config).items()}
+  if {path: array.shape for path, array in arrays.items()} != shapes:
     raise InputError(
-      f'{folder} is damaged ({first_line(error)}); convert or copy the weights again'
-    ) from error
+      f'{folder} is damaged (its arrays are not those of its config); convert or copy the '
+      'weights again'
+    )
+  return {path: arrays[path] for path in shapes}

@@ -12,9 +12,9 @@ from painformer_jax.models import functional, spectral
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.painformer import PainFormer
 from painformer_jax.weights import folder as weights
-from painformer_jax.weights import key_map, run_weights
+from painformer_jax.weights import key_map, pretrain_run
 from painformer_jax.weights.convert import convert, initial_arrays
-from painformer_jax.weights.folder import Source, Weights
+from painformer_jax.weights.folder import Weights, WeightsSource
 from painformer_jax.weights.torch import read as torch_file
 
 # Fields of the config that change the arithmetic and no array.
@@ -23,7 +23,7 @@ _ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
 # What a folder may be: whether it is, and how to read it.
 _FOLDERS: list[tuple[Callable[[str], bool], Callable[[str], Weights]]] = [
   (weights.is_weights, weights.load_weights),
-  (run_weights.is_run, run_weights.load_run),
+  (pretrain_run.is_run, pretrain_run.load_run),
 ]
 
 
@@ -118,7 +118,7 @@ def read_weights(path: str | os.PathLike) -> Weights:
   return Weights(
     variables=conversion.variables,
     config=conversion.config,
-    source=Source(
+    source=WeightsSource(
       name=pathlib.Path(path).name, sha256=checkpoint.sha256, model=conversion.report.model
     ),
   )

@@ -30,7 +30,7 @@ from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities.biosignal import BiosignalConfig, WaveformConfig
 from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.models.registry import make_config
-from painformer_jax.weights.folder import Source, Weights, save_weights
+from painformer_jax.weights.folder import Weights, WeightsSource, save_weights
 
 
 def test_finished_embeddings_are_used_again(study, tmp_path):
@@ -40,7 +40,7 @@ def test_finished_embeddings_are_used_again(study, tmp_path):
     tmp_path / 'weights',
     nano().variables,
     config=CONFIG,
-    source=Source(name='other.pth', sha256='ab' * 32),
+    source=WeightsSource(name='other.pth', sha256='ab' * 32),
   )
   lines = []
   again = compute(
@@ -119,7 +119,7 @@ def test_what_does_not_shape_the_images_does_not_matter(whole):
   headed = make_config('painformer_nano', num_classes=5)
   weights = Weights(
     config=headed,
-    source=Source(name='with a head'),
+    source=WeightsSource(name='with a head'),
     variables={path: np.asarray(a) for path, a in drawn(headed).items()},
   )
   assert weights.variables.keys() > nano().variables.keys()

@@ -35,7 +35,7 @@ def stored(tmp_path_factory):
     folder,
     {path: np.asarray(a) for path, a in drawn(CONFIG).items()},
     config=CONFIG,
-    source=weights.Source(name='nano.pth', sha256='ab' * 32, model='painformer_nano'),
+    source=weights.WeightsSource(name='nano.pth', sha256='ab' * 32, model='painformer_nano'),
   )
   return folder
 
@@ -331,7 +331,7 @@ def test_embeddings_that_are_not_finite_are_counted(painformer, stored, inputs):
     inputs.parent / 'nan',
     arrays | {p: np.nan * arrays[p] for p in spoilt},
     config=CONFIG,
-    source=weights.Source(name='nan.pth'),
+    source=weights.WeightsSource(name='nan.pth'),
   )
   out = inputs.parent / 'out.npz'
   done = painformer('embed', inputs, '--weights', inputs.parent / 'nan', '--out', out)

@@ -21,7 +21,7 @@ from training_runs import (
   small_config,
 )
 
-from painformer_jax.checkpoints import store
+from painformer_jax.checkpoints import read as checkpoints
 from painformer_jax.cli.main import main
 from painformer_jax.core.errors import InputError
 from painformer_jax.training import loop, setup
@@ -297,7 +297,7 @@ def test_a_damaged_checkpoint_and_going_on_from_the_one_before(workdir, data, ca
   again(workdir, data)
   warning, goes_on, *others = capfd.readouterr().err.splitlines()
   assert warning.startswith(f'warning: checkpoint {workdir}/checkpoints/6 is damaged (')
-  assert warning.endswith(': it is damaged-6 now, and the run goes on from step 3')
+  assert warning.endswith(': it is renamed damaged-6, and the run resumes from step 3')
   assert goes_on == f'goes on from step 3 of {workdir}'
   assert not any(word in line for line in others for word in ('Traceback', 'orbax', 'is damaged'))
   assert rows(workdir) == expected
@@ -320,7 +320,7 @@ def assert_finite_checkpoints(workdir):
   """Each is whole; returns their steps."""
   steps = sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())
   for step in steps[::-1]:
-    found, arrays = store.restore_arrays(workdir / 'checkpoints')
+    found, arrays = checkpoints.restore_arrays(workdir / 'checkpoints')
     assert found == step
     for group in arrays.values():
       assert all(np.isfinite(array).all() for array in group.values())
@@ -418,7 +418,7 @@ def test_a_full_disk(finished, data, tmp_path, capfd):
   )
   printed = capfd.readouterr().err
   assert not any(word in printed for word in ('Traceback', 'orbax', 'asyncio'))
-  assert store.latest_step(workdir / 'checkpoints') is None
+  assert checkpoints.latest_step(workdir / 'checkpoints') is None
   again(workdir, data)
-  assert store.latest_step(workdir / 'checkpoints') == 6
+  assert checkpoints.latest_step(workdir / 'checkpoints') == 6
   assert rows(workdir) == rows(finished[0])

@@ -17,7 +17,7 @@ from PIL import Image
 from tiny_tasks import encode, store_tiny
 from training_runs import QUICK_COMPILE, SMALL_MODEL
 
-from painformer_jax.checkpoints.store import read_record, restore_arrays
+from painformer_jax.checkpoints.read import read_record, restore_arrays
 from painformer_jax.cli import main
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.example import Item, TaskSource

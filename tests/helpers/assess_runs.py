@@ -15,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from painformer_jax.assessment.datasets import planted
 from painformer_jax.cli.main import main
 from painformer_jax.models import functional, registry
-from painformer_jax.weights.folder import Source, save_weights
+from painformer_jax.weights.folder import WeightsSource, save_weights
 
 CONFIG = """
 from painformer_jax.assessment.config import defaults
@@ -60,7 +60,9 @@ def write_weights(folder: pathlib.Path, **shape) -> pathlib.Path:
     return rng.normal(0, 0.2, shape).astype(np.float32) * (len(shape) > 1)
 
   arrays = {path: fresh(path, a.shape) for path, a in functional.abstract_variables(config).items()}
-  save_weights(folder, arrays, config=config, source=Source(name='test', model='painformer_nano'))
+  save_weights(
+    folder, arrays, config=config, source=WeightsSource(name='test', model='painformer_nano')
+  )
   return folder
 
 

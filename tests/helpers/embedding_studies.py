@@ -16,7 +16,7 @@ from painformer_jax.assessment.embedding.embed import EmbeddingSettings, compute
 from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.models.config import Preset
 from painformer_jax.models.registry import make_config
-from painformer_jax.weights.folder import Source, Weights
+from painformer_jax.weights.folder import Weights, WeightsSource
 
 CONFIG = make_config('painformer_nano')
 SIDE, WIDTH = CONFIG.image_size, CONFIG.embedding_width
@@ -37,7 +37,7 @@ def small_parts(monkeypatch):
 def nano(seed=0):
   return Weights(
     config=CONFIG,
-    source=Source(name='nano'),
+    source=WeightsSource(name='nano'),
     variables={path: np.asarray(a) for path, a in drawn(CONFIG, seed).items()},
   )
 

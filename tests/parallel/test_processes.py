@@ -13,8 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from process_runs import ProcessRun, Topology, free_port
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
-from painformer_jax.checkpoints import store as store_lib
 from painformer_jax.checkpoints.checksums import checksums
+from painformer_jax.checkpoints.read import restore_arrays
 from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.cli.main import main
 from painformer_jax.core.errors import InputError
@@ -329,7 +329,7 @@ def test_two_processes_save_what_one_reads_and_the_other_way(tmp_path):
   expected = checksums(state_of(2))
   assert results(in_processes(2, save_split, folder=str(folder))) == [[expected, False]] * 2
   assert read_split(folder) == [2, {'number': 2}, True]
-  step, arrays = store_lib.restore_arrays(folder)
+  step, arrays = restore_arrays(folder)
   assert step == 2
   np.testing.assert_array_equal(arrays['params']['columns'], state_of(2)['params']['columns'])
 
@@ -356,7 +356,7 @@ def test_damage_that_one_process_meets_moves_all_to_the_one_before(tmp_path):
     for line in messages.splitlines()
     if line.startswith('warning: ')
   ]
-  assert len(warnings) == 1 and 'damaged-2 now, and the run goes on from step 1' in warnings[0]
+  assert len(warnings) == 1 and 'renamed damaged-2, and the run resumes from step 1' in warnings[0]
   assert sorted(p.name for p in folder.iterdir()) == ['1', 'damaged-2']
 
 

@@ -16,7 +16,7 @@ from training_runs import (
 )
 
 import painformer_jax as pj
-from painformer_jax.checkpoints.store import restore_arrays
+from painformer_jax.checkpoints.read import restore_arrays
 
 FIELDS = {
   **SMALL_OVERRIDES,

@@ -18,7 +18,7 @@ from etils import epath
 from event_reader import read_scalars
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
-from painformer_jax.checkpoints import store
+from painformer_jax.checkpoints import read as checkpoints
 from painformer_jax.training.speed import depends_on_speed
 
 # Saves, rows and evaluations fall on different steps, so that each is
@@ -36,7 +36,7 @@ OVERRIDES = {
 def state_of(workdir):
   """The last step, and path -> array of everything in its checkpoint."""
   folder = workdir / 'checkpoints'
-  step = store.latest_step(folder)
+  step = checkpoints.latest_step(folder)
   path, reader = epath.Path(folder / str(step) / 'state'), ocp.PyTreeCheckpointHandler()
   tree = jax.tree.map(
     lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).tree
@@ -68,7 +68,7 @@ def assert_same_run(workdir, reference):
     for w in (workdir, reference)
   )
   assert scalars == reference_scalars
-  positions = [store.read_record(w / 'checkpoints', step) for w in (workdir, reference)]
+  positions = [checkpoints.read_record(w / 'checkpoints', step) for w in (workdir, reference)]
   assert all(record['clock']['steps'] == 24 for record in positions)
   assert positions[0]['position'] == positions[1]['position']
   assert (workdir / 'report.json').is_file()
@@ -210,7 +210,7 @@ def test_stopped_while_it_compiles(folder, tmp_path, number):
     assert process.wait(timeout=5) == -number
   finally:
     process.kill()
-  assert store.latest_step(tmp_path / 'run/checkpoints') is None
+  assert checkpoints.latest_step(tmp_path / 'run/checkpoints') is None
 
 
 def test_killed_and_then_stopped(one_device, reference, tmp_path):
@@ -224,7 +224,7 @@ def test_killed_and_then_stopped(one_device, reference, tmp_path):
   assert status == 130 and lines[-1] == 'painformer: interrupted', messages
   stopped = int(lines[-2].split()[2].rstrip(';'))
   assert lines[-2] == f'saved step {stopped}; run the same command again to go on'
-  assert 8 <= stopped < 24 and store.latest_step(workdir / 'checkpoints') == stopped
+  assert 8 <= stopped < 24 and checkpoints.latest_step(workdir / 'checkpoints') == stopped
 
   lines = uninterrupted(one_device, workdir)
   assert lines[0] == f'goes on from step {stopped} of {workdir}'
@@ -326,6 +326,6 @@ def test_skipped_steps_in_a_row_are_counted_on(tmp_path_factory, tmp_path):
     done = command.run(tmp_path / 'run')
     assert done.returncode == 2, done.stderr[-2000:]
     ends.append(done.stderr.splitlines()[-1])
-    saved = store.latest_step(tmp_path / 'run' / 'checkpoints')
-    assert store.read_record(tmp_path / 'run' / 'checkpoints', saved)['skipped'] == saved == 2
+    saved = checkpoints.latest_step(tmp_path / 'run' / 'checkpoints')
+    assert checkpoints.read_record(tmp_path / 'run' / 'checkpoints', saved)['skipped'] == saved == 2
   assert ends[0] == ends[1] and '3 steps were skipped and the loss of step 4' in ends[0]

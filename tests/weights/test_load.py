@@ -32,7 +32,9 @@ def forms(tmp_path_factory, variables):
   folder = tmp_path_factory.mktemp('weights')
   write_pth(folder / 'w.pth', export(variables))
   write_safetensors(folder / 'w.safetensors', export(variables))
-  weights.save_weights(folder / 'w', variables, config=CONFIG, source=weights.Source(name='w.pth'))
+  weights.save_weights(
+    folder / 'w', variables, config=CONFIG, source=weights.WeightsSource(name='w.pth')
+  )
   return folder
 
 

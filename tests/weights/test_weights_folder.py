@@ -1,12 +1,9 @@
 """The weights folder."""
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,10 +13,10 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights import folder as weights
-from painformer_jax.weights.folder import Source
+from painformer_jax.weights.folder import WeightsSource
 
 CONFIG = make_config('painformer_nano', num_classes=3)
-SOURCE = Source(name='painformer.pth', sha256='ab' * 32, model='painformer_nano')
+SOURCE = WeightsSource(name='painformer.pth', sha256='ab' * 32, model='painformer_nano')
 
 
 @pytest.fixture(scope='module')
@@ -130,34 +127,9 @@ def test_full_disk_leaves_the_old_weights(folder, variables):
   assert result.stdout == (
     f'{folder} cannot be written: File too large; free some space or choose another place\n'
   )
-  assert result.stderr == ''  # Orbax prints pages here by itself.
+  assert result.stderr == ''  # Orbax, which prints pages, was not even asked.
   loaded = weights.load_weights(folder)
   assert loaded.variables['norm1/scale'].tobytes() == (variables['norm1/scale'].tobytes())
-  assert [p.name for p in folder.parent.iterdir()] == ['w']
-
-
-def test_nothing_comes_back_after_a_failed_save(folder, variables, monkeypatch):
-  """Threads of a save that has failed go on for a while."""
-  threads = []
-
-  def save(self, path, arrays):
-    del self, arrays
-
-    def go_on():
-      for number in range(20):
-        with contextlib.suppress(OSError):  # Removed meanwhile.
-          path.mkdir(parents=True, exist_ok=True)
-          (path / str(number)).write_text('late')
-        time.sleep(0.01)
-
-    threads.append(threading.Thread(target=go_on))
-    threads[0].start()
-    raise ValueError('no space left on device')
-
-  monkeypatch.setattr(weights.ocp.StandardCheckpointer, 'save', save)
-  with pytest.raises(InputError, match='cannot be written'):
-    weights.save_weights(folder, variables, config=CONFIG, source=SOURCE)
-  threads[0].join()
   assert [p.name for p in folder.parent.iterdir()] == ['w']
 
 

@@ -15,7 +15,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, registry
 from painformer_jax.training.config import defaults, from_config_dict
 from painformer_jax.training.loop import pretrain
-from painformer_jax.weights import run_weights
+from painformer_jax.weights import pretrain_run
 from painformer_jax.weights.load import load_arrays
 
 MODEL = registry.make_config('painformer_nano', **SMALL_MODEL)
@@ -101,7 +101,7 @@ def test_a_mangled_record_is_one_line(run, tmp_path, text, message):
   (tmp_path / 'config.json').write_text(text)
   (tmp_path / 'checkpoints').symlink_to(run / 'checkpoints')
   with pytest.raises(InputError, match=message):
-    run_weights.load_run(tmp_path)
+    pretrain_run.load_run(tmp_path)
 
 
 def test_a_run_without_a_checkpoint(run, tmp_path):

@@ -4,10 +4,10 @@ import json
 import os
 import pathlib
 
-from painformer_jax.checkpoints.store import restore_arrays
+from painformer_jax.checkpoints.read import restore_arrays
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, registry
-from painformer_jax.weights.folder import Source, Weights
+from painformer_jax.weights.folder import Weights, WeightsSource
 
 _BACKBONE = 'backbone/'
 
@@ -47,5 +47,7 @@ def load_run(folder: str | os.PathLike) -> Weights:
       'that its config.json describes'
     )
   return Weights(
-    variables=variables, config=config, source=Source(name=f'{folder.name} step {step}', model=name)
+    variables=variables,
+    config=config,
+    source=WeightsSource(name=f'{folder.name} step {step}', model=name),
   )
