@@ -2,7 +2,7 @@
 
 `configs/demo.py` is the small model, `configs/demo.py:painformer` the full one
 (for images of 224 pixels). What it reaches, and in which time, is printed by
-`painformer report` and quoted in the README.
+`painformer report` and quoted in docs/training.md.
 """
 
 from ml_collections import ConfigDict

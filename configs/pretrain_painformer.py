@@ -6,7 +6,7 @@ which tasks they are (`painformer_jax/data/corpus.py`), equal shares of a batch 
 cosine, 200 epochs; label smoothing, warm-up and augmentation are those of the closest
 recipe that the same authors published.
 
-Prepare every task first (the README has the commands); `painformer data list` says
+Prepare every task first (docs/data.md has the commands); `painformer data list` says
 what is missing. A team that lacks some of the datasets names the others after a colon,
 `configs/pretrain_painformer.py:vggface2,affectnet`: they keep their 9 rows of each batch
 and the run its epochs. A preset of the model may stand there instead.
@@ -14,7 +14,8 @@ and the run its epochs. A preset of the model may stand there instead.
 Cost: 17.3 M steps of 126 images. The arithmetic is 36.5 GFLOP an image, 8.0e19 FLOP in
 all. Not run: the datasets are not public, so no time and no accuracy are known. As
 `painformer plan` compiled it (64 images a chip, bfloat16), memory allows at best 3.2 h on
-a v5e:16x16 slice (DFT gate, 822 chip-hours) and 30 h on 8 H100 (FFT gate, 242).
+a v5e:16x16 slice with the FFT gate (822 chip-hours), 2.5 h with the DFT gate (627), and
+30 h on 8 H100 (FFT gate, 242).
 
 On more than one device, take rows that they can share, for instance on 16:
 --config.batch=1792 --config.rows_multiple=16 --config.steps=1216517

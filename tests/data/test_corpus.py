@@ -111,7 +111,7 @@ def test_a_whole_corpus_stands_beside_the_published_total():
 # In small.
 
 
-# What the README's commands need besides, since miniatures are small: a missing file is a
+# What the commands of docs/data.md need besides, since miniatures are small: a missing file is a
 # larger share of them, and the miniature table of heartbeats has no column of rates.
 BESIDES = {
   'affectnet': ['--max-missing=0.05'],
@@ -121,7 +121,7 @@ BESIDES = {
 
 
 def commands(file) -> dict[str, argparse.Namespace]:
-  """Task -> the command of a page or the README that prepares it."""
+  """Task -> the command of a Markdown page that prepares it."""
   found = {}
   for command in PREPARE.findall(file.read_text(encoding='utf-8')):
     words = shlex.split(command.replace('\\\n', ' '), comments=True)
@@ -130,8 +130,8 @@ def commands(file) -> dict[str, argparse.Namespace]:
   return found
 
 
-def test_the_pages_have_the_commands_of_the_readme():
-  ours = commands(ROOT / 'README.md')
+def test_the_pages_have_the_commands_of_the_docs():
+  ours = commands(ROOT / 'docs/data.md')
   assert set(TASKS) <= set(ours)
   for task in corpus.CORPUS:
     page = commands(PAGES / f'{task.page}.md')[task.name]
@@ -142,9 +142,9 @@ def test_the_pages_have_the_commands_of_the_readme():
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-  """All 14 miniatures, through the README's commands."""
+  """All 14 miniatures, through the commands of docs/data.md."""
   folder = tmp_path_factory.mktemp('corpus')
-  for name, given in commands(ROOT / 'README.md').items():
+  for name, given in commands(ROOT / 'docs/data.md').items():
     if name in TASKS:
       words = list(given.words)
       words[words.index('--source') + 1] = str(TASKS[name].write(folder / 'sources' / name))

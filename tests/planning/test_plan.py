@@ -515,9 +515,10 @@ def test_the_full_config_is_known_without_data():
   assert sum(sizes.values()) == sum(task.samples for task in CORPUS)
 
 
-def test_the_config_and_the_readme_name_the_same_hours():
-  readme = (ROOT / 'README.md').read_text()
-  row = next(line for line in readme.splitlines() if line.startswith('| 200 epochs of 10.9 M'))
-  tpu, gpu = (cell.strip() for cell in row.split('|')[2:4])
+def test_the_config_and_the_docs_name_the_same_hours():
+  docs = (ROOT / 'docs/pods.md').read_text().splitlines()
+  row = next(line for line in docs if line.startswith('| 200 epochs of 10.9 M'))
+  fft, dft, gpu = (cell.strip() for cell in row.split('|')[2:5])
   said = ' '.join((ROOT / 'configs/pretrain_painformer.py').read_text().split())
-  assert f'{tpu} on a v5e:16x16 slice' in said and f'{gpu} on 8 H100' in said
+  assert f'{fft} on a v5e:16x16 slice with the FFT gate' in said
+  assert f'{dft} with the DFT gate' in said and f'{gpu} on 8 H100' in said
