@@ -1,18 +1,15 @@
-"""Fixtures that many tests share, and the table of measured errors.
+"""Fixtures that all rooms share, the options of the test command, the table of measured errors.
 
 JAX decides once, when it starts, how many devices a CPU pretends to be. The
 test process keeps one, so that nothing else runs differently for the sake of
-the few tests that need a mesh; those run a function in a process of its own
-through `on_devices`.
+the few tests that need a mesh; those run a function in another process, which
+stays for the session, through `on_devices`.
 """
 
-import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 
 import pytest
 
@@ -36,26 +33,6 @@ ROOT = TESTS.parent
 FOLDERS = [str(p) for p in sorted(TESTS.iterdir()) if p.is_dir() and any(p.glob('*.py'))]
 sys.path[:0] = FOLDERS
 
-_CALL = """
-import importlib, json, sys
-module, function, arguments = sys.argv[1:]
-result = getattr(importlib.import_module(module), function)(**json.loads(arguments))
-print('\\n' + json.dumps(result))
-"""
-
-
-def pytest_configure(config):
-  """One folder of compiled programs for all processes of a test session.
-
-  It takes a third of the time off; what is compiled does not change. The controller of
-  several workers sets it, they inherit it.
-  """
-  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    folder = tempfile.mkdtemp(prefix='painformer_tests_')
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ['JAX_COMPILATION_CACHE_DIR'] = folder
-    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
-
 
 def environment(**changes: str) -> dict[str, str]:
   """The environment for a subprocess that imports this package and the tests."""
@@ -63,31 +40,77 @@ def environment(**changes: str) -> dict[str, str]:
   return {**os.environ, 'PYTHONPATH': path, **changes}
 
 
+import compiled_programs  # noqa: E402  (found through the folders above)
+import launch_files  # noqa: E402
+from device_processes import DeviceProcess  # noqa: E402
+from durations import Durations  # noqa: E402
+
+_device_processes: dict[int, DeviceProcess] = {}
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--all', action='store_true', help='run the slow tests too; print what each file took'
+  )
+
+
+def pytest_configure(config):
+  if config.getoption('all') and config.option.markexpr == 'not slow':
+    config.option.markexpr = ''
+  compiled_programs.share_between_runs()
+  config.pluginmanager.register(launch_files.LaunchFiles(config))
+  config.pluginmanager.register(
+    Durations(config, lambda: sum(p.cpu_seconds for p in _device_processes.values()))
+  )
+
+
+def pytest_unconfigure():
+  for process in _device_processes.values():
+    process.close()
+
+
 @pytest.fixture(scope='session')
 def on_devices():
   """Calls a function of a test module in a process with simulated devices.
 
   `on_devices(8, function, size=3)` returns what `function(size=3)` returns;
-  both go through JSON. The function must be at the top level of its module.
+  both go through JSON. The function must be at the top level of its module, and
+  leave no setting changed: the process runs those of other tests after it. With
+  `fresh=True` it is a process of its own, as measuring memory needs.
   """
 
-  def call(count: int, function, **arguments):
-    done = subprocess.run(
-      [sys.executable, '-c', _CALL, function.__module__, function.__name__, json.dumps(arguments)],
-      env=environment(JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(count)),
-      capture_output=True,
-      text=True,
-      timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+  def call(count: int, function, *, fresh: bool = False, **arguments):
+    if fresh:
+      process = DeviceProcess(count, environment())
+      try:
+        return process(function, **arguments)
+      finally:
+        process.close()
+    if count not in _device_processes:
+      _device_processes[count] = DeviceProcess(count, environment())
+    return _device_processes[count](function, **arguments)
 
   return call
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _optimised(request):
+  """Compiles the programs of some files as users do; see `compiled_programs`."""
+  if request.path.stem not in compiled_programs.OPTIMISED:
+    yield
+    return
+  import jax
+
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
 @pytest.fixture
 def painformer():
-  """Runs the command line: `painformer('embed', path, ...)`.
+  """Runs the command line in a real process: `painformer('embed', path, ...)`.
+
+  It takes seconds to import JAX: `command_line.run_command` does the same in this one.
 
   Returns the finished process, with `returncode`, `stdout` and `stderr` as
   text; keyword arguments go to `subprocess.run`, but `file_limit`: the bytes

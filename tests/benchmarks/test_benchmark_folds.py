@@ -43,7 +43,7 @@ def _measured_without_torch(folds):
 
 def test_measures_jax_where_there_is_no_torch(on_devices):
   """On two devices, which do not divide the folds."""
-  answer = on_devices(2, _measured_without_torch, folds=3)
+  answer = on_devices(2, _measured_without_torch, fresh=True, folds=3)
   result = answer['result']
   assert any('PyTorch is not installed' in line for line in answer['lines'])
   assert result['torch'] is None and result['ratio'] is None

@@ -101,7 +101,7 @@ def allocated(cache: str) -> dict:
 
 @pytest.mark.slow
 def test_its_memory_is_what_a_device_really_holds(on_devices, tmp_path):
-  both = on_devices(4, allocated, cache=str(tmp_path))
+  both = on_devices(4, allocated, fresh=True, cache=str(tmp_path))
   real, planned = both['real'], both['plan']
   assert planned['parameter_bytes'] == real['params'] > 10_000
   assert planned['optimizer_bytes'] == real['optimizer'] > 2 * real['params'] - 1
@@ -164,7 +164,7 @@ def worked_in() -> dict:
 @pytest.mark.slow
 @pytest.mark.skipif(not os.access('/proc/self/clear_refs', os.W_OK), reason='needs Linux and glibc')
 def test_a_process_grows_in_a_step_by_what_the_step_works_in(on_devices):
-  found = on_devices(1, worked_in)
+  found = on_devices(1, worked_in, fresh=True)
   assert found['plan'] > 128 * 2**20, found
   assert 0.9 * found['plan'] < found['real'] < 1.25 * found['plan'], found
 
