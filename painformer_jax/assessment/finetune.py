@@ -37,7 +37,7 @@ from painformer_jax.assessment.mixers.predict import predict
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import write_atomically
+from painformer_jax.core.files import write_atomically, write_json
 from painformer_jax.core.progress import duration
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
@@ -450,9 +450,7 @@ class _Tuning:
         {path: a for path, a in self._weights.variables.items() if not path.startswith('head/')}
       ),
     }
-    write_atomically(
-      target / TRAINED_ON, lambda file: file.write((json.dumps(record, indent=1) + '\n').encode())
-    )
+    write_json(target / TRAINED_ON, record)
 
 
 def check_unseen(weights: str | os.PathLike, jobs: Sequence[Job], study: Study) -> None:

@@ -25,7 +25,8 @@ from painformer_jax.assessment.results import summary as results
 from painformer_jax.assessment.results.read import read_experiments
 from painformer_jax.assessment.statistics import intervals, metrics
 from painformer_jax.core.errors import InputError, import_extra
-from painformer_jax.training.run import environment, write_json
+from painformer_jax.core.files import is_partial, write_json
+from painformer_jax.training.run import environment
 from painformer_jax.weights.folder import Weights
 from painformer_jax.weights.load import read_weights
 
@@ -211,8 +212,8 @@ def open_workdir(workdir: str | pathlib.Path, config: AssessConfig) -> pathlib.P
           f'{workdir} holds an assessment of another configuration '
           f'({"; ".join(changed[:4])}): take another --workdir, or the first configuration'
         )
-    elif workdir.exists() and any(
-      p.name not in ('data', 'config.json.tmp') for p in workdir.iterdir()
+    elif workdir.exists() and not all(
+      is_partial(p) or p.name in ('data', 'config.json.tmp') for p in workdir.iterdir()
     ):
       raise InputError(f'{workdir} is not empty and holds no assessment: take another --workdir')
     workdir.mkdir(parents=True, exist_ok=True)

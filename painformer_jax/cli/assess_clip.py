@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.assessment.clips import assessor, clip
   from painformer_jax.assessment.results import summary as results
   from painformer_jax.core.errors import InputError
-  from painformer_jax.core.files import check_file_target, write_atomically
+  from painformer_jax.core.files import check_file_target, write_text
   from painformer_jax.core.progress import log
 
   kind = pathlib.Path(args.out).suffix.lower().lstrip('.') if args.out else 'csv'
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
   )
   text = clip.write_curve(curve, loaded)[kind]
   if args.out:
-    write_atomically(args.out, lambda file: file.write(text.encode()))
+    write_text(args.out, text)
     abstained = sum(map(bool, curve.reason))
     print(f'{args.out}: {len(curve.start)} windows, {abstained} abstained from')
   else:

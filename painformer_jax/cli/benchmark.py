@@ -117,7 +117,8 @@ def run(args: argparse.Namespace) -> None:
   import pathlib
 
   from painformer_jax.core.errors import InputError
-  from painformer_jax.training.run import environment, write_json
+  from painformer_jax.core.files import write_json
+  from painformer_jax.training.run import environment
 
   if args.json and not pathlib.Path(args.json).absolute().parent.is_dir():
     raise InputError(f'--json {args.json}: there is no such folder')
@@ -126,7 +127,7 @@ def run(args: argparse.Namespace) -> None:
   where = environment()
   figures = _RUN[args.what](args, where)
   if args.json:
-    write_json(pathlib.Path(args.json), {'environment': where, **figures})
+    write_json(args.json, {'environment': where, **figures})
 
 
 def _model(args, where) -> dict:

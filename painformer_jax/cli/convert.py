@@ -1,7 +1,6 @@
 """`painformer convert`: PyTorch weights to a weights folder."""
 
 import dataclasses
-import json
 import pathlib
 
 EXAMPLE = 'painformer convert painformer.pth weights --report report.json'
@@ -54,12 +53,10 @@ def run(args):
 
 
 def _write_report(path, report, *, converted: bool):
-  from painformer_jax.core.files import write_atomically
+  from painformer_jax.core.files import write_json
 
   if path:
-    content = {'done': converted, **dataclasses.asdict(report)}
-    text = json.dumps(content, indent=1) + '\n'
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_json(path, {'done': converted, **dataclasses.asdict(report)})
 
 
 def _summary(report, out: str) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import json
 import pathlib
 
 EXAMPLE = """painformer plan --config configs/pretrain_painformer.py --topology v5e:16x16 \\
@@ -67,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.core.errors import InputError, import_extra
-  from painformer_jax.core.files import check_file_target, write_atomically
+  from painformer_jax.core.files import check_file_target, write_atomically, write_json
   from painformer_jax.core.progress import log
   from painformer_jax.data.corpus import PUBLISHED_SAMPLES
   from painformer_jax.parallel import topology
@@ -114,8 +113,7 @@ def run(args: argparse.Namespace) -> int:
   print(plan_text.table(plans) if args.sweep else plan_text.describe(plans[0]))
   if args.json:
     records = [plan.record() for plan in plans]
-    text = json.dumps(records if args.sweep else records[0], indent=2)
-    write_atomically(args.json, lambda file: file.write(text.encode()))
+    write_json(args.json, records if args.sweep else records[0])
   if args.plot:
     kind = pathlib.Path(args.plot).suffix[1:]
     write_atomically(args.plot, lambda file: plan_text.draw(plans, file, kind=kind))

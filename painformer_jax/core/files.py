@@ -1,7 +1,8 @@
-"""Files that are either whole or absent."""
+"""Writing of files and folders that are either whole or absent."""
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import secrets
@@ -9,7 +10,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from painformer_jax.core.errors import InputError
@@ -37,7 +38,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
         file.seek(0)
         copy_to_stream(file, target)
       return
-    partial = target.with_name(f'.{secrets.token_hex(8)}.partial')
+    partial = _partial(target)
     try:
       with partial.open('xb') as file:
         write(file)
@@ -48,6 +49,53 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
       partial.unlink(missing_ok=True)
   except OSError as error:
     raise write_error(path, error) from error
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+  """Writes text as UTF-8, see `write_atomically`; a line break ends it."""
+  content = text if text.endswith('\n') else text + '\n'
+  write_atomically(path, lambda file: file.write(content.encode()))
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+  """Writes what JSON can hold, see `write_atomically`."""
+  write_text(path, json.dumps(value, indent=2))
+
+
+@contextlib.contextmanager
+def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives an empty folder beside its place, and moves it there when the block is done.
+
+  Args:
+    target: of the folder; one that is there is replaced. Where the block raises, it stays.
+
+  Raises:
+    OSError: the folder cannot be made or moved.
+  """
+  partial, old = _partial(target), _partial(target)
+  partial.mkdir(parents=True)
+  try:
+    yield partial
+    if target.exists():
+      os.replace(target, old)
+    os.replace(partial, target)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+    # Whatever stops this between the two moves, the old folder comes back.
+    if target.exists():
+      shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+      os.replace(old, target)
+
+
+def is_partial(path: pathlib.Path) -> bool:
+  """Whether a file or folder is what a killed process left of one not yet complete."""
+  return path.name.startswith('.') and path.suffix == '.partial'
+
+
+def _partial(target: pathlib.Path) -> pathlib.Path:
+  """A new name beside a file or folder."""
+  return target.with_name(f'.{secrets.token_hex(8)}.partial')
 
 
 def check_file_target(path: str | os.PathLike) -> pathlib.Path:

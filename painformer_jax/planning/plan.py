@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_json
 from painformer_jax.parallel import topology as topology_lib
 from painformer_jax.planning import hlo
 
@@ -284,9 +285,7 @@ def _main() -> None:
     fields = dataclasses.asdict(compile_step(Request(**json.load(sys.stdin))))
   except InputError as error:
     fields = {'error': str(error)}
-  partial = answer.with_suffix('.partial')
-  partial.write_text(json.dumps(fields))
-  os.replace(partial, answer)
+  write_json(answer, fields)
 
 
 if __name__ == '__main__':

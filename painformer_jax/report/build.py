@@ -5,14 +5,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from painformer_jax.core.errors import import_extra
-from painformer_jax.core.files import check_file_target, write_atomically
+from painformer_jax.core.files import check_file_target, write_atomically, write_json
 from painformer_jax.report import figures
 from painformer_jax.report.embeddings import FOLDER, embed_tasks
 from painformer_jax.report.page import html_page
 from painformer_jax.report.results import Results, measure
 from painformer_jax.report.run_folder import REPORT, Run, open_run, read_report
 from painformer_jax.report.terminal import text_page
-from painformer_jax.training.run import write_json
 
 PAGE = 'report.html'
 

@@ -11,6 +11,7 @@ from clu import parameter_overview
 from painformer_jax.checkpoints.read import latest_step
 from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_text
 from painformer_jax.core.progress import duration
 from painformer_jax.models import functional
 from painformer_jax.parallel import mesh as parallel
@@ -106,7 +107,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     parameters = functional.count_parameters(model)
     images_per_step = sum(config.rows.values())
     if parallel.is_main():
-      run.write_text(
+      write_text(
         workdir / 'parameters.txt',
         parameter_overview.get_parameter_overview(setup.abstract.params, include_stats='sharding'),
       )

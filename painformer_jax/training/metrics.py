@@ -12,6 +12,7 @@ from clu import metrics as clu_metrics
 
 from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_atomically
 from painformer_jax.core.progress import duration
 from painformer_jax.training import speed
 from painformer_jax.training.clock import Clock
@@ -238,9 +239,8 @@ def _truncate(
     if row['step'] <= last_step
     and not (drop_evaluation and row['step'] == last_step and kind(row) == EVALUATED)
   ]
-  temporary = path.with_suffix('.jsonl.tmp')
-  temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-  os.replace(temporary, path)
+  content = ''.join(json.dumps(row) + '\n' for row in kept).encode()
+  write_atomically(path, lambda file: file.write(content))
   return kept
 
 

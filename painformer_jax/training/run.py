@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import is_partial, write_json
 from painformer_jax.data.prepared import PreparedTask
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.clock import Clock
@@ -39,7 +40,7 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
           f'{workdir} holds a run of another configuration '
           f'({"; ".join(changed)}): take another --workdir, or the first configuration'
         )
-    elif workdir.exists() and any(p != _temporary(record) for p in workdir.iterdir()):
+    elif workdir.exists() and not all(_left_over(p) for p in workdir.iterdir()):
       raise InputError(f'{workdir} is not empty and holds no run: take another --workdir')
     parallel.wait_for_all('configuration compared')
     if parallel.is_main():
@@ -54,6 +55,11 @@ def open_workdir(workdir: str | pathlib.Path, config: TrainConfig) -> pathlib.Pa
   except OSError as error:
     raise InputError(f'{workdir} cannot be used: {error.strerror}') from error
   return workdir
+
+
+def _left_over(path: pathlib.Path) -> bool:
+  """Whether a killed process left it before the folder held a run."""
+  return is_partial(path) or path.name == 'config.json.tmp'  # Of older releases.
 
 
 def _appears(path: pathlib.Path, *, seconds: float = 60) -> bool:
@@ -138,30 +144,6 @@ def write_report(
   }
   write_json(path, report)
   return report
-
-
-def write_json(path: pathlib.Path, value) -> None:
-  """Writes JSON, see `write_text`."""
-  write_text(path, json.dumps(value, indent=2, sort_keys=True))
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file under a temporary name first, so that readers see it whole.
-
-  Raises:
-    InputError: it cannot be written, such as on a full disk.
-  """
-  try:
-    _temporary(path).write_text(text + '\n')
-    os.replace(_temporary(path), path)
-  except OSError as error:
-    raise InputError(
-      f'{path} cannot be written: {error.strerror}; mend that, then run the same command again'
-    ) from error
-
-
-def _temporary(path: pathlib.Path) -> pathlib.Path:
-  return path.with_name(path.name + '.tmp')
 
 
 def environment() -> dict:

@@ -18,9 +18,9 @@ import uuid
 from collections.abc import Mapping
 
 from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.files import write_json
 from painformer_jax.core.progress import log
 from painformer_jax.training.metrics import EVALUATED, TRAINED, kind
-from painformer_jax.training.run import write_json
 
 RECORD = 'wandb.json'
 

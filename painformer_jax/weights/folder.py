@@ -8,8 +8,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import secrets
-import shutil
 import zlib
 from collections.abc import Mapping
 
@@ -17,7 +15,7 @@ import numpy as np
 
 from painformer_jax.checkpoints.arrays import read_arrays, write_arrays
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import check_folder
+from painformer_jax.core.files import check_folder, new_folder
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 
@@ -86,26 +84,14 @@ def save_weights(
     'config': dataclasses.asdict(config),
     'checksums': {path: _checksum(array) for path, array in arrays.items()},
   }
-  partial = target.with_name(f'.{secrets.token_hex(8)}.partial')
-  retired = target.with_name(f'.{secrets.token_hex(8)}.retired')
   try:
-    partial.mkdir()
-    write_arrays(partial / _ARRAYS, arrays)
-    (partial / DESCRIPTION).write_text(json.dumps(description, indent=1) + '\n')
-    if target.exists():
-      os.replace(target, retired)
-    os.replace(partial, target)
+    with new_folder(target) as partial:
+      write_arrays(partial / _ARRAYS, arrays)
+      (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + '\n')
   except OSError as error:
     raise InputError(
       f'{folder} cannot be written: {error.strerror}; free some space or choose another place'
     ) from error
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
-    # If something stopped it between the two replacements, the old folder comes back.
-    if target.exists():
-      shutil.rmtree(retired, ignore_errors=True)
-    elif retired.exists():
-      os.replace(retired, target)
 
 
 def check_target(folder: str | os.PathLike) -> pathlib.Path:

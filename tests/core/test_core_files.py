@@ -12,7 +12,14 @@ import pytest
 from conftest import environment
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import check_file_target, write_atomically
+from painformer_jax.core.files import (
+  check_file_target,
+  is_partial,
+  new_folder,
+  write_atomically,
+  write_json,
+  write_text,
+)
 
 
 def write(path, content=b'new'):
@@ -122,3 +129,23 @@ def test_standard_output_is_written_to(tmp_path, to_a_file):
   assert (done.returncode, done.stderr) == (0, b'')
   printed = (tmp_path / 'out').read_bytes() if to_a_file else done.stdout
   assert printed == b'before\ncontent\nafter\n'
+
+
+def test_text_ends_in_one_line_break(tmp_path):
+  write_text(tmp_path / 'text', 'über')
+  write_json(tmp_path / 'json', {'b': [1], 'a': None})
+  assert (tmp_path / 'text').read_bytes() == 'über\n'.encode()
+  assert (tmp_path / 'json').read_text() == '{\n  "b": [\n    1\n  ],\n  "a": null\n}\n'
+
+
+def test_a_folder_appears_when_it_is_complete_and_replaces_the_one_there(tmp_path):
+  target = tmp_path / 'folder'
+  for content in ('old', 'new'):
+    with new_folder(target) as folder:
+      (folder / 'file').write_text(content)
+      assert is_partial(folder) and (content == 'old') != target.exists()
+    assert (target / 'file').read_text() == content
+  with pytest.raises(KeyError), new_folder(target) as folder:
+    (folder / 'file').write_text('half')
+    raise KeyError
+  assert (target / 'file').read_text() == 'new' and list(tmp_path.iterdir()) == [target]

@@ -34,7 +34,7 @@ from painformer_jax.assessment.results import summary as results
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.core.config_fields import build
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import write_atomically
+from painformer_jax.core.files import write_atomically, write_json
 from painformer_jax.models import embedding_mixer
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 from painformer_jax.parallel import mesh as parallel
@@ -296,8 +296,7 @@ def keep(
   except OSError as error:
     raise InputError(f'{folder} cannot be made: {error.strerror}') from error
   write_atomically(folder / _ARRAYS, lambda file: np.savez(file, **arrays))
-  text = json.dumps(description, indent=2) + '\n'
-  write_atomically(folder / DESCRIPTION, lambda file: file.write(text.encode()))
+  write_json(folder / DESCRIPTION, description)
 
 
 def load(folder: str | os.PathLike) -> Assessor:

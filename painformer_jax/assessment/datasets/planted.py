@@ -14,7 +14,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import scipy.special
 from painformer_jax.assessment.datasets import planted_signals
 from painformer_jax.assessment.datasets.biovid import LEVELS, LIST_COLUMNS, PLANTED, ROWS, SIGNALS
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import write_atomically
+from painformer_jax.core.files import new_folder
 
 NOTE = 'Synthetic signals in the layout of BioVid part A; no person was recorded.'
 
@@ -110,22 +109,16 @@ def write_study(root: str | os.PathLike, plan: Plan = Plan()) -> Path:
   root = Path(root)
   if root.exists():
     raise InputError(f'{root} exists; name a folder that does not')
-  partial = root.with_name(f'.{root.name}.partial')
   try:
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    rows = _write_signals(partial / 'biosignals_filtered', plan)
-    (partial / 'starting_point').mkdir()
-    (partial / 'starting_point' / 'samples.csv').write_text(
-      ''.join('\t'.join(row) + '\n' for row in (LIST_COLUMNS, *rows))
-    )
-    text = json.dumps(_description(plan), indent=2) + '\n'
-    write_atomically(partial / PLANTED, lambda file: file.write(text.encode()))
-    os.replace(partial, root)
+    with new_folder(root) as partial:
+      rows = _write_signals(partial / 'biosignals_filtered', plan)
+      (partial / 'starting_point').mkdir()
+      (partial / 'starting_point' / 'samples.csv').write_text(
+        ''.join('\t'.join(row) + '\n' for row in (LIST_COLUMNS, *rows))
+      )
+      (partial / PLANTED).write_text(json.dumps(_description(plan), indent=2) + '\n')
   except OSError as error:
     raise InputError(f'{root} cannot be written: {error.strerror}') from error
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
   return root
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from painformer_jax.assessment.datasets.recordings import named
 from painformer_jax.assessment.embedding.record import INFORMATION, differences
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import write_atomically
+from painformer_jax.core.files import write_atomically, write_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,8 +192,8 @@ class ModalityFolder:
       self.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
       raise InputError(f'{self.path} cannot be written: {error.strerror}') from error
-    self._write_json('files.json', files)
-    self._write_json('record.json', record)
+    write_json(self.path / 'files.json', files)
+    write_json(self.path / 'record.json', record)
 
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
@@ -302,8 +302,8 @@ class ModalityFolder:
 
     write_atomically(self.path / 'values.npy', write)
     write_atomically(self.path / 'mask.npy', lambda file: np.save(file, mask))
-    self._write_json(
-      'summary.json',
+    write_json(
+      self.path / 'summary.json',
       {'tokens': labels(tokens), 'troubles': [dataclasses.asdict(t) for t in troubles]},
     )
     shutil.rmtree(self._parts, ignore_errors=True)
@@ -353,10 +353,6 @@ class ModalityFolder:
       return content
     except (OSError, ValueError) as error:
       raise InputError(f'{self.path / name} is damaged ({error}): remove {self.path}') from error
-
-  def _write_json(self, name: str, content) -> None:
-    text = json.dumps(content, indent=1) + '\n'
-    write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -264,7 +264,7 @@ def finish(
   )
   splits = []
   with written(work.parent):
-    for left in work.glob('*.tmp'):
+    for left in (*work.glob('*.tmp'), *work.glob('.*.partial')):
       left.unlink()
     skipped = [f'{key}: {reason}' for s in shards for key, reason in done[s.name].skipped.items()]
     if skipped:

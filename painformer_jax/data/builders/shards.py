@@ -20,6 +20,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_json
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.example import Item
 from painformer_jax.data.prepared import record_digest
@@ -127,7 +128,7 @@ def write_shard(
   )
   with written(folder.parent):
     os.replace(temporary, target)
-    _write_sidecar(folder / f'{shard.name}.json', result)
+    write_json(folder / f'{shard.name}.json', dataclasses.asdict(result))
   return result
 
 
@@ -153,12 +154,6 @@ def written(home: Path):
       f'{home} cannot be written: {reason}; free some space, mend its '
       'permissions or choose another data folder'
     ) from error
-
-
-def _write_sidecar(path: Path, result: WrittenShard) -> None:
-  temporary = path.with_suffix(f'.{secrets.token_hex(4)}.tmp')
-  temporary.write_text(json.dumps(dataclasses.asdict(result)))
-  os.replace(temporary, path)
 
 
 def _record(item: Item, image: bytes) -> bytes:
