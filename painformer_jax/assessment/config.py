@@ -19,7 +19,7 @@ from painformer_jax.assessment.folds import protocols, tasks
 from painformer_jax.assessment.folds.protocols import BLOCKS, PROTOCOLS
 from painformer_jax.assessment.folds.tasks import TASKS
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.core.config_fields import build, changes, hint, with_defaults
 from painformer_jax.core.errors import InputError

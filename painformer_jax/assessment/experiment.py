@@ -15,7 +15,7 @@ from painformer_jax.assessment.folds.protocols import BLOCKS
 from painformer_jax.assessment.folds.tasks import TASKS, Task
 from painformer_jax.assessment.mixers import cost, fusion
 from painformer_jax.assessment.mixers.fit import fit_folds
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.inputs import MixerInput, assemble
 from painformer_jax.assessment.mixers.normalise import Standardiser, zscore_by_subject
 from painformer_jax.assessment.statistics import metrics

@@ -11,8 +11,8 @@ import numpy as np
 
 from painformer_jax.assessment import estimate, experiment, finetune
 from painformer_jax.assessment import study as datasets
-from painformer_jax.assessment.clips import assessor
-from painformer_jax.assessment.clips.assessor import Source
+from painformer_jax.assessment.clips import train
+from painformer_jax.assessment.clips.assessor import TrainedModality
 from painformer_jax.assessment.config import AssessConfig, changed_fields
 from painformer_jax.assessment.datasets.recordings import Study
 from painformer_jax.assessment.embedding import embed as embeddings
@@ -339,7 +339,7 @@ def _keep_assessor(
       'their rate, as folders of images never do, so it could not judge a clip over time'
     )
     return
-  assessor.keep(
+  train.save(
     config,
     job,
     outcome,
@@ -399,9 +399,11 @@ def _notes(config: AssessConfig, job: Job, outcome: Outcome) -> Iterator[str]:
       )
 
 
-def _source(config: AssessConfig, name: str, study: Study, store: EmbeddingStore) -> Source:
+def _source(
+  config: AssessConfig, name: str, study: Study, store: EmbeddingStore
+) -> TrainedModality:
   settings = config.modalities[name]
-  return Source(
+  return TrainedModality(
     seconds=estimate.seconds_of(settings, study),
     rate=estimate.frame_rate(settings, study),
     tokens=store.tokens(name).values.shape[1],

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import jax
 
 from painformer_jax.assessment.mixers import cost
-from painformer_jax.assessment.mixers.fit_program import FitConfig
-from painformer_jax.assessment.mixers.speed import compile_trainer, make_problem, piece_of
+from painformer_jax.assessment.mixers.fit_config import FitConfig
+from painformer_jax.assessment.mixers.speed import compile_trainer, make_problem, microbatch_of
 from painformer_jax.benchmarks.compare import prepare_torch
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.memory import free_memory
@@ -125,7 +125,10 @@ def run(
 def _check_memory(config: FitConfig, *, folds: int, tokens: int) -> None:
   """Raises InputError where the folds of both sides do not fit into the devices."""
   a_fold = cost.bytes_per_run(
-    config.model, tokens=tokens, batch=config.batch, piece=piece_of(config, tokens=tokens)
+    config.model,
+    tokens=tokens,
+    batch=config.batch,
+    microbatch_size=microbatch_of(config, tokens=tokens),
   )
   # Parameters, gradients and two moments of PyTorch's; activations of one at a time.
   a_fold += 16 * cost.size(config.model, tokens=tokens).parameters

@@ -55,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   import pathlib
 
-  from painformer_jax.assessment.clips import assessor, clip
+  from painformer_jax.assessment.clips import assessor, clip, curve
+  from painformer_jax.assessment.clips.recording import Recording
   from painformer_jax.assessment.results import summary as results
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import check_file_target, write_text
@@ -79,18 +80,18 @@ def run(args: argparse.Namespace) -> int:
     ),
   )
   recordings = {
-    source: clip.Recording(path=path, rate=rates.get(source, 0.0), columns=columns.get(source, ()))
+    source: Recording(path=path, rate=rates.get(source, 0.0), columns=columns.get(source, ()))
     for source, path in _by_source(args.recordings, sources, what='recording').items()
   }
   log(results.NOTICE)
-  curve = clip.assess_clip(
+  levels = clip.assess_clip(
     loaded, recordings, step=args.step, weights=args.weights, batch_size=args.batch_size, log=log
   )
-  text = clip.write_curve(curve, loaded)[kind]
+  text = curve.as_text(levels, loaded)[kind]
   if args.out:
     write_text(args.out, text)
-    abstained = sum(map(bool, curve.reason))
-    print(f'{args.out}: {len(curve.start)} windows, {abstained} abstained from')
+    abstained = sum(map(bool, levels.reason))
+    print(f'{args.out}: {len(levels.start)} windows, {abstained} abstained from')
   else:
     print(text, end='')
   return 0

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from assess_runs import finished, run, small  # noqa: F401  (fixtures)
 
-from painformer_jax.assessment.clips import assessor, clip
+from painformer_jax.assessment.clips import assessor, clip, signals
+from painformer_jax.assessment.clips.calibration import fit_temperature
+from painformer_jax.assessment.clips.recording import Recording
 from painformer_jax.assessment.datasets import biovid, planted
 from painformer_jax.assessment.embedding.sample_images import SampleReader
 from painformer_jax.core.errors import InputError
@@ -211,10 +213,10 @@ def of_skin(finished):
   return dataclasses.replace(assessor.load(folder_of(finished)), normalise='none')
 
 
-def skin(recording, path, *, rows: int) -> dict[str, clip.Recording]:
+def skin(recording, path, *, rows: int) -> dict[str, Recording]:
   """The first rows of the recording."""
   path.write_text(''.join(recording.read_text().splitlines(keepends=True)[: 1 + rows]))
-  return {'gsr': clip.Recording(path=str(path), columns=('skin',), rate=512)}
+  return {'gsr': Recording(path=str(path), columns=('skin',), rate=512)}
 
 
 @pytest.mark.parametrize('seconds', [0.0, SECONDS])
@@ -250,8 +252,8 @@ def test_images_are_embedded_and_dropped_a_batch_at_a_time(of_skin, recording, m
   events, drawn, batches, alive, most = [], [], [], [], []
 
   class Reader(SampleReader):
-    def images(self, sample, **options):
-      for image in super().images(sample, **options):
+    def signal_images(self, *args, **options):
+      for image in super().signal_images(*args, **options):
         events.append('image')
         drawn.append(image.image.copy())
         alive.append(weakref.ref(image.image))
@@ -264,9 +266,9 @@ def test_images_are_embedded_and_dropped_a_batch_at_a_time(of_skin, recording, m
       batches.append(images.copy())
       return super().__call__(images)
 
-  monkeypatch.setattr(clip, 'SampleReader', Reader)
+  monkeypatch.setattr(signals, 'SampleReader', Reader)
   monkeypatch.setattr(clip, 'Embedder', Recorded)
-  recordings = {'gsr': clip.Recording(path=str(recording), columns=('skin',), rate=512)}
+  recordings = {'gsr': Recording(path=str(recording), columns=('skin',), rate=512)}
   curve = clip.assess_clip(of_skin, recordings, step=SECONDS, batch_size=4)
   assert [not why for why in curve.reason] == [n not in (3, 6) for n in range(13)]
   assert events == [*4 * ['image'], 'batch', *4 * ['image'], 'batch', *3 * ['image'], 'batch']
@@ -319,4 +321,4 @@ def test_temperature_mends_overconfidence():
   logits = rng.normal(0, 1, (4000, 2))
   label = (rng.random(4000) < 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))).astype(int)
   claimed = np.exp(4 * logits) / np.exp(4 * logits).sum(1, keepdims=True)
-  assert assessor.temperature(label, claimed) == pytest.approx(4, rel=0.2)
+  assert fit_temperature(label, claimed) == pytest.approx(4, rel=0.2)

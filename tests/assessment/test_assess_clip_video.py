@@ -9,8 +9,10 @@ import pytest
 from assess_runs import run, small  # noqa: F401  (a fixture)
 from test_video import retime
 
-from painformer_jax.assessment.clips import clip
-from painformer_jax.assessment.clips.assessor import Assessor, Source
+from painformer_jax.assessment.clips import clip, videos
+from painformer_jax.assessment.clips.assessor import Assessor, TrainedModality
+from painformer_jax.assessment.clips.curve import Curve, as_text
+from painformer_jax.assessment.clips.recording import Recording
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings
 from painformer_jax.assessment.embedding.record import arrays_sha256
 from painformer_jax.assessment.embedding.sample_images import TokenImage
@@ -56,7 +58,7 @@ def of_video(small):
     classes=('no pain', 'PA4'),
     fusion=FusionConfig(kind='concat', modalities=('rgb',)),
     settings={'rgb': settings},
-    sources={'rgb': Source(seconds=2.0, tokens=4, rate=10.0)},
+    sources={'rgb': TrainedModality(seconds=2.0, tokens=4, rate=10.0)},
     normalise='none',
     mean={},
     std={},
@@ -78,7 +80,7 @@ def test_video_windows_do_not_depend_on_its_frame_rate(of_video, tmp_path):
   for rate in (10.0, 20.0):
     path = tmp_path / f'{rate:g}.mp4'
     write_video(path, seconds=6, rate=rate)
-    curves.append(clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=1.0))
+    curves.append(clip.assess_clip(of_video, {'video': Recording(path=str(path))}, step=1.0))
   slow, fast = curves
   assert slow.start.tolist() == fast.start.tolist() == [0, 1, 2, 3, 4]
   np.testing.assert_allclose(slow.probability, fast.probability, atol=0.02)
@@ -87,16 +89,18 @@ def test_video_windows_do_not_depend_on_its_frame_rate(of_video, tmp_path):
 
 def test_a_video_that_lacks_a_frame_of_a_window_is_one(of_video, tmp_path):
   path = write_video(tmp_path / 'a.mp4', seconds=119 / 60, rate=60.0)
-  curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))})
+  curve = clip.assess_clip(of_video, {'video': Recording(path=str(path))})
   assert curve.start.tolist() == [0] and curve.reason == ('',)
 
 
 def test_an_assessor_of_images_without_a_rate_judges_no_clip(of_video, tmp_path):
   """The video is not at fault."""
   path = write_video(tmp_path / 'a.mp4', seconds=3, rate=10.0)
-  untimed = dataclasses.replace(of_video, sources={'rgb': Source(seconds=0.0, tokens=4, rate=0.0)})
+  untimed = dataclasses.replace(
+    of_video, sources={'rgb': TrainedModality(seconds=0.0, tokens=4, rate=0.0)}
+  )
   with pytest.raises(InputError, match='trained on images of video that do not say their rate'):
-    clip.assess_clip(untimed, {'video': clip.Recording(path=str(path))})
+    clip.assess_clip(untimed, {'video': Recording(path=str(path))})
 
 
 # Half at 5 frames a second, half at 20, and the other way round.
@@ -112,7 +116,7 @@ def test_windows_go_by_the_times_of_frames(of_video, tmp_path, name, codec, time
   even = clip.assess_clip(
     of_video,
     {
-      'video': clip.Recording(
+      'video': Recording(
         path=str(write_video(tmp_path / f'even_{name}', seconds=6, rate=10.0, codec=codec))
       )
     },
@@ -123,7 +127,7 @@ def test_windows_go_by_the_times_of_frames(of_video, tmp_path, name, codec, time
     times,
     seconds=seconds,
   )
-  curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=1.0)
+  curve = clip.assess_clip(of_video, {'video': Recording(path=str(path))}, step=1.0)
   assert curve.start.tolist() == even.start.tolist() and not any(curve.reason)
   np.testing.assert_allclose(curve.probability, even.probability, atol=0.005)
   # It says something else of windows a second apart.
@@ -136,7 +140,7 @@ def test_a_pause_is_not_judged(of_video, tmp_path):
   path = retime(
     write_video(tmp_path / 'a.mkv', seconds=6, rate=10.0, codec='MJPG', times=times), times
   )
-  curve = clip.assess_clip(of_video, {'video': clip.Recording(path=str(path))}, step=1.0)
+  curve = clip.assess_clip(of_video, {'video': Recording(path=str(path))}, step=1.0)
   assert [not why for why in curve.reason] == [
     True,
     True,
@@ -156,7 +160,7 @@ def test_a_damaged_video_is_judged_as_far_as_it_goes(of_video, tmp_path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
   said = []
   curve = clip.assess_clip(
-    of_video, {'video': clip.Recording(path=str(path))}, step=0.5, log=said.append
+    of_video, {'video': Recording(path=str(path))}, step=0.5, log=said.append
   )
   assert 2 <= curve.stop[-1] < 4 and not any(curve.reason)
   assert any('is damaged' in line for line in said)
@@ -169,7 +173,7 @@ def test_video_without_a_face_is_abstained_from(of_video, tmp_path):
   write_video(path, seconds=3, rate=10.0)
   curve = clip.assess_clip(
     dataclasses.replace(of_video, settings={'rgb': settings}),
-    {'video': clip.Recording(path=str(path))},
+    {'video': Recording(path=str(path))},
     step=0.5,
   )
   assert len(curve.start) == 3 and curve.level == ['', '', '']
@@ -213,11 +217,11 @@ def test_a_face_that_is_only_followed_is_not_judged(
   """Six seconds, windows of four images each second."""
   path = tmp_path / 'a.mp4'
   write_video(path, seconds=6, rate=10.0)
-  monkeypatch.setattr(clip, 'SampleReader', reader)
+  monkeypatch.setattr(videos, 'SampleReader', reader)
   settings = dataclasses.replace(of_video.settings['rgb'], picture='face')
   curve = clip.assess_clip(
     dataclasses.replace(of_video, settings={'rgb': settings}),
-    {'video': clip.Recording(path=str(path))},
+    {'video': Recording(path=str(path))},
     step=1.0,
   )
   assert [not why for why in curve.reason] == judged, curve.reason
@@ -227,17 +231,17 @@ def test_a_face_that_is_only_followed_is_not_judged(
 
 def test_a_stand_in_is_named_beside_the_levels(of_video):
   settings = dataclasses.replace(of_video.settings['rgb'], picture='depth', stand_in=True)
-  curve = clip.Curve(
+  curve = Curve(
     classes=of_video.classes,
     start=np.zeros(1),
     stop=np.ones(1),
     probability=np.array([[0.25, 0.75]]),
     reason=('',),
   )
-  written = clip.write_curve(curve, dataclasses.replace(of_video, settings={'rgb': settings}))
+  written = as_text(curve, dataclasses.replace(of_video, settings={'rgb': settings}))
   assert '# rgb: a stand-in: depth of a face-mesh model' in written['csv']
   assert 'face-mesh' in json.loads(written['json'])['stand_ins']['rgb']
-  plain = clip.write_curve(curve, of_video)
+  plain = as_text(curve, of_video)
   assert json.loads(plain['json'])['stand_ins'] == {}
   # Its levels are not relative either.
   assert json.loads(plain['json'])['relative'] is None and 'relative' not in plain['csv']

@@ -9,11 +9,10 @@ from test_assess_config import plain
 from test_assess_experiment import make_study, make_tokens
 
 from painformer_jax.assessment import experiment
-from painformer_jax.assessment.clips import assessor
 from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.folds.batches import Fold
-from painformer_jax.assessment.mixers.fit import fit_folds
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit import fit_all, fit_folds
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.inputs import MixerInput
 from painformer_jax.assessment.mixers.predict import predict
 from painformer_jax.models import embedding_mixer_config
@@ -142,7 +141,7 @@ def test_what_is_kept_is_what_a_fold_would_have_trained():
   fold = Fold(name='all samples', train=np.arange(1, 12), test=np.array([0]))
   # The tested sample must be there to be told apart: it is given to both as it is.
   expected = fit_folds(inputs, labels, [fold], config=config, mask=mask).logits[0]
-  learned = assessor.train(inputs, labels, mask, config=config, steps=5)
+  learned = fit_all(inputs, labels, config=config, mask=mask)
   assert {a.shape[0] for a in learned.values()} == {2}
   found = predict(
     model, learned, MixerInput(name='x', values=inputs[:1], mask=mask[:1]), seeds=True

@@ -15,7 +15,7 @@ from painformer_jax.assessment.mixers import cost, finetune_config, finetune_pro
 from painformer_jax.assessment.mixers.finetune_batches import choose, frames_a_step
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
 from painformer_jax.assessment.mixers.finetune_program import TunePlan
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.core.errors import InputError
@@ -132,7 +132,7 @@ def test_with_one_rate_for_all_the_optimizer_is_adamw(change):
   adamw = optax.chain(
     optax.clip_by_global_norm(fit.clip_norm or np.inf),
     optax.adamw(
-      optax.warmup_cosine_decay_schedule(0, 0.1, 4, 20, 0.1 * fit.final_ratio),
+      optax.warmup_cosine_decay_schedule(0, 0.1, 4, 20, 0.1 * fit.end_learning_rate_ratio),
       b1=fit.b1,
       b2=fit.b2,
       weight_decay=fit.weight_decay,
@@ -312,11 +312,11 @@ def furthest(state, other):
 
 
 @pytest.mark.parametrize(
-  'rows, most, pieces',
+  'batch, most, count',
   [(32, 0, 1), (32, 32, 1), (32, 31, 2), (32, 5, 8), (12, 5, 3), (7, 3, 7), (7, 1, 7)],
 )
-def test_pieces_are_equal(rows, most, pieces):
-  assert cost.count_pieces(rows, most=most) == pieces
+def test_microbatches_are_equal(batch, most, count):
+  assert cost.count_microbatches(batch, most=most) == count
 
 
 @pytest.mark.slow

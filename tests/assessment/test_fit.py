@@ -11,7 +11,7 @@ from assess_runs import quick_jit
 from fit_tasks import CLOSE, CONFIG, MODEL, difference, leave_out, task, train
 
 from painformer_jax.assessment.folds.batches import Fold
-from painformer_jax.assessment.mixers import cost, fit, fit_program
+from painformer_jax.assessment.mixers import cost, fit_program, trainer
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.core.errors import InputError
 from painformer_jax.parallel import mesh as parallel
@@ -59,7 +59,7 @@ def on_mesh():
       fit_program.put_runs(mesh, np.zeros((runs, 2), np.uint32))
     )
     text = (
-      fit_program.make_advance(program, mesh, steps=24, piece=program.batch)
+      fit_program.make_advance(program, mesh, steps=24, microbatch_size=program.batch)
       .lower(
         state,
         fit_program.Data(
@@ -220,7 +220,7 @@ def test_a_signal_stops_between_chunks(tmp_path, monkeypatch):
     if 'step 2 of' in line:
       os.kill(os.getpid(), signal.SIGINT)
 
-  monkeypatch.setattr(fit, '_SECONDS_A_LINE', 0.0)
+  monkeypatch.setattr(trainer, '_SECONDS_A_LINE', 0.0)
   lines = []
   with pytest.raises(KeyboardInterrupt):
     train(progress=lambda line: (lines.append(line), kill(line)))
@@ -228,7 +228,7 @@ def test_a_signal_stops_between_chunks(tmp_path, monkeypatch):
 
 
 def test_chunks_of_one_step_change_nothing(together, monkeypatch, measured):
-  monkeypatch.setattr(fit, '_SECONDS_A_LINE', 0.0)
+  monkeypatch.setattr(trainer, '_SECONDS_A_LINE', 0.0)
   lines = []
   result = train(progress=lines.append)
   assert len(lines) == 24 and lines[0].endswith('TFLOP')  # The cost, then all steps but the last.
@@ -248,7 +248,7 @@ def test_pieces_of_a_batch_change_rounding_alone(monkeypatch, measured, masked):
 
   def result(most):
     activations = 4 * cost.size(config.model, tokens=2).activations
-    monkeypatch.setattr(cost, '_PIECE_BYTES', most * activations)
+    monkeypatch.setattr(cost, '_MICROBATCH_BYTES', most * activations)
     return fit_folds(inputs, labels, leave_out(5), config=config, mask=mask if masked else None)
 
   whole = result(config.batch)
@@ -262,7 +262,7 @@ def test_pieces_of_a_batch_change_rounding_alone(monkeypatch, measured, masked):
 
 
 def test_pieces_draw_dropout_each_for_itself(monkeypatch, together):
-  monkeypatch.setattr(cost, '_PIECE_BYTES', 1)
+  monkeypatch.setattr(cost, '_MICROBATCH_BYTES', 1)
   first, again = train(), train()
   assert all(np.array_equal(a, b) for a, b in zip(first.logits, again.logits))
   assert difference(first, together) > CLOSE

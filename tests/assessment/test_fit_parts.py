@@ -22,7 +22,7 @@ from painformer_jax.assessment.folds.batches import (
 )
 from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit import fit_folds, group_size
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer, embedding_mixer_config
 from painformer_jax.parallel import mesh as parallel
@@ -151,18 +151,18 @@ def test_pieces_are_for_cpus_and_large_networks():
   )
 
   def piece(model, batch, platform='cpu'):
-    return cost.piece_size(model, tokens=1, batch=batch, platform=platform)
+    return cost.microbatch_size(model, tokens=1, batch=batch, platform=platform)
 
   assert [piece(published, batch) for batch in (4, 8, 12, 31, 32)] == [4, 8, 6, 1, 8]
   assert piece(published, 32, 'gpu') == piece(laptop, 32) == 32
 
 
-@pytest.mark.parametrize('piece', [16, 4])
-def test_memory_estimate_is_near_what_the_compiler_takes(piece):
+@pytest.mark.parametrize('microbatch_size', [16, 4])
+def test_memory_estimate_is_near_what_the_compiler_takes(microbatch_size):
   mesh, runs = parallel.data_mesh(), 8
   model = dataclasses.replace(MODEL, latents=8, width=32, tokens='scalar', input_width=24)
   config = FitConfig(model=model, batch=16)
-  advance = fit_program.make_advance(config, mesh, steps=24, piece=piece)
+  advance = fit_program.make_advance(config, mesh, steps=24, microbatch_size=microbatch_size)
   keys = jax.ShapeDtypeStruct((runs, 2), np.uint32)
   state = jax.eval_shape(fit_program.make_initial(config, mesh), keys)
   shape = jax.ShapeDtypeStruct
@@ -175,7 +175,7 @@ def test_memory_estimate_is_near_what_the_compiler_takes(piece):
       fit_program.RunInputs(
         batches=shape((runs, 4, 16), np.int32),
         weights=shape((runs, 2), np.float32),
-        test=shape((runs, 1, piece), np.int32),
+        test=shape((runs, 1, microbatch_size), np.int32),
       ),
       shape((), np.int32),
       shape((), np.int32),
@@ -185,7 +185,7 @@ def test_memory_estimate_is_near_what_the_compiler_takes(piece):
     .memory_analysis()
   )
   taken = compiled.temp_size_in_bytes + compiled.argument_size_in_bytes
-  estimate = runs * cost.bytes_per_run(model, tokens=2, batch=16, piece=piece)
+  estimate = runs * cost.bytes_per_run(model, tokens=2, batch=16, microbatch_size=microbatch_size)
   assert 0.5 < taken / estimate < 1.3
 
 

@@ -9,7 +9,7 @@ import pytest
 from assess_runs import quick_jit
 
 from painformer_jax.assessment.mixers import cost, speed
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.benchmarks import compare
 from painformer_jax.benchmarks import folds as benchmark_folds
 from painformer_jax.core.errors import InputError

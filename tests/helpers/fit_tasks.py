@@ -6,7 +6,7 @@ import numpy as np
 
 from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.assessment.mixers.fit import fit_folds
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 
 # Without self-attention, which takes half of the compiling.

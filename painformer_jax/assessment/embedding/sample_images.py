@@ -150,7 +150,33 @@ class SampleReader:
       InputError: the file is missing, damaged or has nothing to use, perhaps after
         some images.
     """
-    images = self._video(sample, log, numbers) if self._pictures else self._signal(sample, log)
+    if self._pictures:
+      yield from self._limited(self._video(sample, log, numbers))
+      return
+    signals, rate = load_channels(sample, self._settings.source)
+    if len(signals) != len(self._channels):
+      raise InputError(
+        f'{self._settings.source} of {sample.name} has {len(signals)} channels, not '
+        f'{len(self._channels)}'
+      )
+    yield from self.signal_images(signals, rate, log=log)
+
+  def signal_images(
+    self, signals: np.ndarray, rate: float, *, log: Callable[[str], None]
+  ) -> Iterator[TokenImage]:
+    """Images of signals in memory, tokens rising; as those of a sample with these signals.
+
+    Args:
+      signals: float [channels, n], which may hold NaN.
+      rate: samples a second, Hz.
+      log: told what was left out, where something is used.
+
+    Raises:
+      InputError: nothing in them can be used.
+    """
+    yield from self._limited(self._drawn(signals, rate, log))
+
+  def _limited(self, images: Iterator[TokenImage]) -> Iterator[TokenImage]:
     for image in images:
       if self._settings.max_tokens and image.token >= self._settings.max_tokens:
         return
@@ -185,13 +211,8 @@ class SampleReader:
     if troubles:
       log(f'{len(troubles)} of {len(files)} images left out, such as {troubles[0]}')
 
-  def _signal(self, sample: Sample, log) -> Iterator[TokenImage]:
+  def _drawn(self, signals: np.ndarray, rate: float, log) -> Iterator[TokenImage]:
     source, config, tally = self._settings.source, self._settings.signal, Tally()
-    signals, rate = load_channels(sample, source)
-    if len(signals) != len(self._channels):
-      raise InputError(
-        f'{source} of {sample.name} has {len(signals)} channels, not {len(self._channels)}'
-      )
     trimmed = [trim(values)[0] for values in signals]
     drawers = [
       SignalDrawer(

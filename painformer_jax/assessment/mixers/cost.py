@@ -1,4 +1,4 @@
-"""What a Mixer costs: parameters, multiply-adds, memory, hours."""
+"""What an Embedding-Mixer costs: parameters, multiply-adds, memory, hours."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ from painformer_jax.models.perceiver import is_narrow
 
 # Forward and backward: the gradients of a product are two more of its size.
 _TRAIN = 3
-# Of activations that CPUs work on at a time. More than caches hold: of the published
-# size 8 and 16 samples are as fast, 32 take a quarter longer each, 2 cost in overhead.
-_PIECE_BYTES = 600e6
+# Bytes of a microbatch's activations on CPUs. Measured with the published size: 8 and 16
+# samples at a time are equally fast, 32 take a quarter longer each, 2 take longer too.
+_MICROBATCH_BYTES = 600e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,36 +111,39 @@ def _attention(
   )
 
 
-def count_pieces(rows: int, *, most: int) -> int:
-  """Fewest equal pieces of at most so many rows each; 1 where `most` is 0."""
+def count_microbatches(batch: int, *, most: int) -> int:
+  """Fewest equal parts of a batch of at most so many samples each; 1 where `most` is 0."""
   return next(
-    pieces
-    for pieces in range(1, rows + 1)
-    if rows % pieces == 0 and (not most or rows // pieces <= most)
+    count
+    for count in range(1, batch + 1)
+    if batch % count == 0 and (not most or batch // count <= most)
   )
 
 
-def piece_size(config: EmbeddingMixerConfig, *, tokens: int, batch: int, platform: str) -> int:
-  """Samples of a run's batch whose gradients are worked out together.
+def microbatch_size(config: EmbeddingMixerConfig, *, tokens: int, batch: int, platform: str) -> int:
+  """Samples of a run's batch whose gradients are computed together.
 
-  Accelerators take all. CPUs have caches: what an operation leaves in memory the next
-  one reads in time only if it is little. It does not depend on how many runs train.
+  All of the batch on accelerators. On CPUs as many as leave the activations near the
+  size of the caches; how many runs train together makes no difference.
   """
   if platform != 'cpu':
     return batch
-  most = max(int(_PIECE_BYTES // (4 * size(config, tokens=tokens).activations)), 1)
-  return batch // count_pieces(batch, most=most)
+  most = max(int(_MICROBATCH_BYTES // (4 * size(config, tokens=tokens).activations)), 1)
+  return batch // count_microbatches(batch, most=most)
 
 
-def bytes_per_run(config: EmbeddingMixerConfig, *, tokens: int, batch: int, piece: int) -> int:
+def bytes_per_run(
+  config: EmbeddingMixerConfig, *, tokens: int, batch: int, microbatch_size: int
+) -> int:
   """Memory that one run takes while it trains, about.
 
-  Parameters, two moments of AdamW, gradients (and their sum over pieces) and updates,
-  and twice what the backward pass of a piece keeps, since compilers hold some of it in
+  Parameters, two moments of AdamW, gradients (and their sum over microbatches) and updates,
+  and twice what the backward pass of a microbatch keeps, since compilers hold some of it in
   two layouts.
   """
   count = size(config, tokens=tokens)
-  return 4 * ((5 + (piece < batch)) * count.parameters + 2 * piece * count.activations)
+  arrays = 5 + (microbatch_size < batch)
+  return 4 * (arrays * count.parameters + 2 * microbatch_size * count.activations)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from painformer_jax.assessment.mixers import cost, fit_program
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig, MaskedTokens, fuse
 from painformer_jax.core import path_rules
 from painformer_jax.models import embedding_mixer, functional
@@ -78,7 +78,7 @@ def make_optimizer(
     peak_value=1.0,
     warmup_steps=round(fit.warmup * steps),
     decay_steps=steps,
-    end_value=fit.final_ratio,
+    end_value=fit.end_learning_rate_ratio,
   )
   decays = path_rules.match(DECAY_RULES, rates, table='weight decay')
   return optax.chain(
@@ -190,7 +190,7 @@ def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -
     shown = normalise(images, Preset.mean, Preset.std)
     return network(shown).embedding.astype(jnp.float32)
 
-  pieces = cost.count_pieces(len(images) // mesh.size, most=plan.images_at_once)
+  pieces = cost.count_microbatches(len(images) // mesh.size, most=plan.images_at_once)
   if pieces == 1:
     return embed(images)
   # Activations of one piece at a time: the backward pass works them out again.

@@ -1,7 +1,6 @@
 """Trains every fold and seed of an experiment at once, and keeps what is done."""
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -9,26 +8,16 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from painformer_jax.assessment.folds.batches import (
-  Fold,
-  Run,
-  check_folds,
-  class_weights,
-  count_steps,
-  minibatches,
-  padded,
-)
-from painformer_jax.assessment.mixers import cost, fit_program
-from painformer_jax.assessment.mixers.fit_cache import RunCache, RunResult, experiment_key
-from painformer_jax.assessment.mixers.fit_program import Data, FitConfig, RunInputs
+from painformer_jax.assessment.folds.batches import Fold, Run, check_folds, count_steps
+from painformer_jax.assessment.mixers import cost
+from painformer_jax.assessment.mixers.fit_cache import RunCache, experiment_key
+from painformer_jax.assessment.mixers.fit_config import FitConfig
+from painformer_jax.assessment.mixers.fit_program import Data
+from painformer_jax.assessment.mixers.trainer import GroupTrainer
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.memory import free_memory
-from painformer_jax.core.progress import duration
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.interrupt import Interrupt
-
-_SECONDS_A_LINE = 10.0  # Between two lines of progress, about.
-_MOST_STEPS = 256  # Of a chunk.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,31 +98,26 @@ def fit_folds(
       )
     )
     mesh = parallel.data_mesh(devices)
-    piece = cost.piece_size(
-      config.model,
-      tokens=inputs.shape[1],
-      batch=config.batch,
-      platform=mesh.devices.flat[0].platform,
-    )
+    microbatch_size = _microbatch_size(config, inputs, mesh)
     size = group_size(
       len(left),
       at_once=at_once,
       devices=mesh.size,
       bytes_a_run=cost.bytes_per_run(
-        config.model, tokens=inputs.shape[1], batch=config.batch, piece=piece
+        config.model, tokens=inputs.shape[1], batch=config.batch, microbatch_size=microbatch_size
       ),
       memory=(memory_limit or free_memory(mesh.devices.flat[0]) // 2) - inputs.nbytes,
     )
     start = time.perf_counter()
     with Interrupt() as interrupt:
-      trainer = _Trainer(
+      trainer = GroupTrainer(
         Data(inputs=inputs, labels=labels, mask=mask),
         config,
         mesh=mesh,
         runs=runs,
         steps=steps,
-        size=size,
-        piece=piece,
+        group_size=size,
+        microbatch_size=microbatch_size,
         progress=progress,
         interrupt=interrupt,
       )
@@ -151,6 +135,52 @@ def fit_folds(
     losses=np.stack([[result.losses for result in row] for row in by_fold]),
     seconds=seconds,
     trained=len(left),
+  )
+
+
+def fit_all(
+  inputs: np.ndarray,
+  labels: np.ndarray,
+  *,
+  config: FitConfig,
+  mask: np.ndarray | None = None,
+  progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, np.ndarray]:
+  """Trains one network a seed on all samples of which any embedding is there.
+
+  Args:
+    inputs, labels, config, mask, progress: as of `fit_folds`.
+
+  Returns:
+    Path -> float32 [seeds, ...], the learned arrays.
+
+  Raises:
+    InputError: arrays that do not fit, or a loss that is not finite.
+    KeyboardInterrupt: after SIGINT or SIGTERM.
+  """
+  inputs, labels, mask = _checked(inputs, labels, mask, config)
+  there = np.arange(len(labels)) if mask is None else np.flatnonzero(mask.any(axis=1))
+  fold = Fold(name='all samples', train=there, test=there[:1])
+  runs = [Run(fold=fold, seed=seed) for seed in config.seeds]
+  mesh = parallel.data_mesh(jax.devices()[:1])
+  with Interrupt() as interrupt:
+    trainer = GroupTrainer(
+      Data(inputs=inputs, labels=labels, mask=mask),
+      config,
+      mesh=mesh,
+      runs=runs,
+      steps=config.steps or count_steps([fold], epochs=config.epochs, batch=config.batch),
+      group_size=len(runs),
+      microbatch_size=_microbatch_size(config, inputs, mesh),
+      progress=progress,
+      interrupt=interrupt,
+    )
+    return trainer.parameters(runs)
+
+
+def _microbatch_size(config: FitConfig, inputs: np.ndarray, mesh: jax.sharding.Mesh) -> int:
+  return cost.microbatch_size(
+    config.model, tokens=inputs.shape[1], batch=config.batch, platform=mesh.devices.flat[0].platform
   )
 
 
@@ -221,106 +251,3 @@ def _checked(inputs, labels, mask, config: FitConfig):
     worst = int(np.flatnonzero(~np.isfinite(inputs).all(axis=(1, 2)))[0])
     raise InputError(f'the embeddings of sample {worst} are not finite: mask or drop them')
   return inputs, labels.astype(np.int32), mask
-
-
-class _Trainer:
-  """Holds the compiled program; trains one group after the other."""
-
-  def __init__(
-    self,
-    data: Data,
-    config: FitConfig,
-    *,
-    mesh: jax.sharding.Mesh,
-    runs: Sequence[Run],
-    steps: int,
-    size: int,
-    piece: int,
-    progress: Callable[[str], None],
-    interrupt: Interrupt,
-  ):
-    self._labels, self._config, self._mesh = data.labels, config, mesh
-    self._steps, self._size, self._chunk = steps, size, min(steps, _MOST_STEPS)
-    self._progress, self._interrupt = progress, interrupt
-    # The same padding in every group, so that one program serves all.
-    longest = max(len(run.fold.test) for run in runs)
-    self._test_shape = size, -(-longest // piece), piece
-    self._flops = config.batch * cost.size(config.model, tokens=data.inputs.shape[1]).train_flops
-    self._data = jax.device_put(data, parallel.replicated(mesh))
-    # What the program does not depend on must not make it compile again.
-    program = dataclasses.replace(config, seeds=(0,), epochs=1, steps=steps, class_weights='none')
-    self._initial = fit_program.make_initial(program, mesh)
-    self._advance = fit_program.make_advance(program, mesh, steps=steps, piece=piece)
-    self._seconds = self._done = 0
-
-  def train(self, group: Sequence[Run], *, number: int, groups: int) -> dict[Run, RunResult]:
-    """Trains and tests a group; a smaller one is filled up with copies of its first run."""
-    config, steps = self._config, self._steps
-    filled = list(group) + [group[0]] * (self._size - len(group))
-    batches = np.stack([minibatches(run, steps=steps, batch=config.batch) for run in filled])
-    place = lambda tree: fit_program.put_runs(self._mesh, tree)
-    test = padded([run.fold.test for run in filled], length=math.prod(self._test_shape[1:]))
-    weights = np.stack(
-      [
-        class_weights(
-          run,
-          self._labels,
-          classes=config.model.outputs,
-          balanced=config.class_weights == 'balanced',
-        )
-        for run in filled
-      ]
-    )
-    inputs = place(
-      RunInputs(
-        batches=np.zeros((self._size, self._chunk, config.batch), np.int32),
-        weights=weights,
-        test=test.reshape(self._test_shape),
-      )
-    )
-    state = self._initial(place(np.stack([run.key for run in filled])))
-    losses, step, count = [], 0, 1
-    while step < steps:
-      count = min(count, steps - step)
-      chunk = np.zeros((self._size, self._chunk, config.batch), np.int32)
-      chunk[:, :count] = batches[:, step : step + count]
-      start = time.perf_counter()
-      state, chunk_losses, logits = self._advance(
-        state,
-        self._data,
-        inputs.replace(batches=place(chunk)),
-        np.int32(step),
-        np.int32(count),
-        step + count == steps,
-      )
-      losses.append(np.asarray(chunk_losses)[:, :count])
-      seconds = time.perf_counter() - start
-      step += count
-      # The first call compiles: its time says nothing of the rate.
-      if step > 1 or number:
-        self._seconds, self._done = self._seconds + seconds, self._done + count
-        self._report(number, groups, step, losses=losses[-1][: len(group)])
-        count = int(np.clip(_SECONDS_A_LINE * self._done / self._seconds, 1, self._chunk))
-      if self._interrupt.asked:
-        raise KeyboardInterrupt
-    losses = np.concatenate(losses, axis=1)
-    if not np.isfinite(losses[: len(group)]).all():
-      worst = group[int(np.flatnonzero(~np.isfinite(losses[: len(group)]).all(axis=1))[0])]
-      raise InputError(
-        f'fold {worst.fold.name!r}, seed {worst.seed}: the loss is not finite; '
-        'take a lower learning rate or clip_norm'
-      )
-    logits = np.asarray(logits).reshape(self._size, -1, config.model.outputs)
-    return {
-      run: RunResult(logits=logits[i, : len(run.fold.test)], losses=losses[i])
-      for i, run in enumerate(group)
-    }
-
-  def _report(self, number: int, groups: int, step: int, *, losses: np.ndarray) -> None:
-    rate = self._done / self._seconds
-    left = (groups - number) * self._steps - step
-    self._progress(
-      f'group {number + 1} of {groups}, {self._size} runs: step {step} of {self._steps}, '
-      f'{rate:.3g} steps/s, {rate * self._size * self._flops / 1e9:.3g} GFLOP/s, '
-      f'loss {losses.mean():.3f}, {duration(left / rate)} left'
-    )

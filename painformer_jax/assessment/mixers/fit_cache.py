@@ -1,4 +1,4 @@
-"""Results of finished groups on disk, so that an interrupted experiment goes on."""
+"""Results of finished groups on disk, from which an interrupted experiment resumes."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from painformer_jax.assessment.folds.batches import Run
-from painformer_jax.assessment.mixers.fit_program import FitConfig
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 
@@ -40,6 +40,8 @@ def experiment_key(
   The run itself (fold and seed) apart: see `run_key`.
   """
   values = dataclasses.asdict(config)
+  # Its name when the first caches were written.
+  values['final_ratio'] = values.pop('end_learning_rate_ratio')
   del values['seeds'], values['epochs']
   values |= {'steps': steps, 'version': _VERSION, 'shape': inputs.shape, 'masked': mask is not None}
   digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())

@@ -1,9 +1,7 @@
 """The one compiled program that trains and tests many folds at once."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,72 +9,15 @@ import numpy as np
 import optax
 from flax import struct
 
+from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.core import path_rules
 from painformer_jax.models import embedding_mixer
-from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 from painformer_jax.parallel import mesh as parallel
 
 _EPSILON = 1e-8  # Of AdamW.
 
 # Whether weight decay applies.
 DECAY_RULES = ((r'(.*/)?latents', False), (r'.*/(bias|scale)', False), (r'.*/kernel', True))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FitConfig:
-  """How each fold trains. All values are reconstructed: the paper's are not public.
-
-  Attributes:
-    model: the network; `outputs` is the number of classes.
-    epochs: passes over the training samples of the largest fold; smaller folds
-      take the same number of steps.
-    steps: steps of every fold instead of `epochs`; None for epochs.
-    batch: samples a step and fold.
-    seeds: each fold trains once with each of them.
-    learning_rate: at its highest.
-    warmup: share of the steps in which it rises from 0; a half cosine follows.
-    final_ratio: learning rate at the end over the highest.
-    weight_decay, b1, b2: of AdamW; norms, biases and latents do not decay.
-    clip_norm: largest norm of a fold's gradient; 0 for no limit.
-    label_smoothing: share of the target spread evenly over all classes.
-    class_weights: 'balanced' weights a sample by the inverse frequency of its
-      class among the fold's training samples.
-    input_noise: standard deviation of noise on the embeddings, in their units.
-    token_dropout: chance to hide an embedding from a training step; a sample
-      keeps all of its own where none would remain.
-  """
-
-  model: EmbeddingMixerConfig
-  epochs: int = 40
-  steps: int | None = None
-  batch: int = 32
-  seeds: tuple[int, ...] = (0,)
-  learning_rate: float = 1e-3
-  warmup: float = 0.1
-  final_ratio: float = 0.01
-  weight_decay: float = 0.05
-  b1: float = 0.9
-  b2: float = 0.999
-  clip_norm: float = 0.0
-  label_smoothing: float = 0.1
-  class_weights: Literal['none', 'balanced'] = 'none'
-  input_noise: float = 0.0
-  token_dropout: float = 0.0
-
-  def __post_init__(self):
-    for name in ('epochs', 'batch', 'steps'):
-      if getattr(self, name) is not None and getattr(self, name) < 1:
-        raise ValueError(f'{name} {getattr(self, name)} is below 1')
-    if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-      raise ValueError(f'seeds {self.seeds}: one or more, each once')
-    for name in ('warmup', 'final_ratio', 'b1', 'b2', 'label_smoothing', 'token_dropout'):
-      if not 0 <= getattr(self, name) <= 1 - (name in ('b1', 'b2', 'token_dropout')) * 1e-9:
-        raise ValueError(f'{name} {getattr(self, name)} is not a share')
-    for name in ('learning_rate', 'weight_decay', 'clip_norm', 'input_noise'):
-      if not 0 <= getattr(self, name) < float('inf'):
-        raise ValueError(f'{name} {getattr(self, name)} is negative or not finite')
-    if self.class_weights not in ('none', 'balanced'):
-      raise ValueError(f"class_weights {self.class_weights!r}: 'none' or 'balanced'")
 
 
 @struct.dataclass
@@ -137,7 +78,7 @@ def learning_rate(config: FitConfig, *, steps: int) -> Callable:
     peak_value=config.learning_rate,
     warmup_steps=round(config.warmup * steps),
     decay_steps=steps,
-    end_value=config.learning_rate * config.final_ratio,
+    end_value=config.learning_rate * config.end_learning_rate_ratio,
   )
 
 
@@ -200,45 +141,43 @@ def batch_loss(config: FitConfig, params, inputs, mask, labels, weights, *, key)
   return (weights * optax.softmax_cross_entropy(logits, targets)).mean()
 
 
-def _gradients(config: FitConfig, data: Data, params, rows, weights, *, key, piece: int):
-  """Loss and gradients of one run on the samples `rows`, `piece` of them at a time.
+def _gradients(
+  config: FitConfig, data: Data, params, samples, weights, *, key, microbatch_size: int
+):
+  """Mean loss and gradients of one run on samples, a microbatch at a time.
 
-  They are those of all samples at once; only noise and dropout are other ones.
+  They are those of all samples at once; only noise and dropout differ.
   """
 
-  def of_piece(rows, key):
-    labels = data.labels[rows]
-    mask = None if data.mask is None else data.mask[rows]
+  def of_microbatch(samples, key):
+    labels = data.labels[samples]
+    mask = None if data.mask is None else data.mask[samples]
     return jax.value_and_grad(
       lambda params: batch_loss(
-        config, params, data.inputs[rows], mask, labels, weights[labels], key=key
+        config, params, data.inputs[samples], mask, labels, weights[labels], key=key
       )
     )(params)
 
-  pieces = len(rows) // piece
-  if pieces == 1:
-    return of_piece(rows, key)
-  of_all = jax.lax.fori_loop(
-    0,
-    pieces,
-    lambda number, total: jax.tree.map(
-      jnp.add,
-      total,
-      of_piece(
-        jax.lax.dynamic_slice_in_dim(rows, number * piece, piece), jax.random.fold_in(key, number)
-      ),
-    ),
-    (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)),
-  )
-  return jax.tree.map(lambda a: a / pieces, of_all)
+  count = len(samples) // microbatch_size
+  if count == 1:
+    return of_microbatch(samples, key)
+
+  def add(number, total):
+    part = jax.lax.dynamic_slice_in_dim(samples, number * microbatch_size, microbatch_size)
+    return jax.tree.map(jnp.add, total, of_microbatch(part, jax.random.fold_in(key, number)))
+
+  zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+  return jax.tree.map(lambda total: total / count, jax.lax.fori_loop(0, count, add, zeros))
 
 
 def _train_step(
-  config: FitConfig, data: Data, state: RunState, rows, weights, *, step, rate, piece: int
+  config: FitConfig, data: Data, state: RunState, samples, weights, *, step, rate, microbatch_size
 ):
   """One step of one run; `vmap` makes it one of all."""
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), step)
-  loss, gradients = _gradients(config, data, state.params, rows, weights, key=key, piece=piece)
+  loss, gradients = _gradients(
+    config, data, state.params, samples, weights, key=key, microbatch_size=microbatch_size
+  )
   # The gradients of the latents come last. Without something that waits for them the
   # compiler does not see that all kernels have been used when they are replaced, and
   # copies each of them in every step.
@@ -247,10 +186,10 @@ def _train_step(
   return adamw(config, state, gradients, step=step, rate=rate), loss
 
 
-def _predict(config: FitConfig, data: Data, params, rows):
-  """Logits of one run on the samples `rows`: [rows, classes]."""
-  mask = None if data.mask is None else data.mask[rows]
-  return embedding_mixer.from_parameters(config.model, params)(data.inputs[rows], mask)
+def _predict(config: FitConfig, data: Data, params, samples):
+  """Logits of one run, [samples, classes]."""
+  mask = None if data.mask is None else data.mask[samples]
+  return embedding_mixer.from_parameters(config.model, params)(data.inputs[samples], mask)
 
 
 @functools.lru_cache(maxsize=8)
@@ -268,7 +207,9 @@ def make_initial(config: FitConfig, mesh: jax.sharding.Mesh) -> Callable:
 
 
 @functools.lru_cache(maxsize=8)
-def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int, piece: int) -> Callable:
+def make_advance(
+  config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int, microbatch_size: int
+) -> Callable:
   """Compiles what trains all runs further, and tests them at the end.
 
   `advance(state, data, inputs, start, count, test) -> (state, losses, logits)`:
@@ -276,8 +217,8 @@ def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int, piec
   are [runs, steps of a chunk], those after `count` 0; logits are [runs, blocks,
   rows, classes], zeros unless `test`. The state is donated. Runs lie evenly over
   the devices of the mesh and need nothing of one another. `steps` are those of
-  the whole training, which the learning rate follows. `piece` divides the batch:
-  gradients are worked out for so many samples of it at a time.
+  the whole training, which the learning rate follows. `microbatch_size` divides the
+  batch: gradients are computed for so many samples of a run at a time, and averaged.
   """
   schedule = learning_rate(config, steps=steps)
 
@@ -290,7 +231,7 @@ def make_advance(config: FitConfig, mesh: jax.sharding.Mesh, *, steps: int, piec
       now = start + number
       state, loss = jax.vmap(
         lambda s, r, w: _train_step(
-          config, data, s, r, w, step=now, rate=schedule(now), piece=piece
+          config, data, s, r, w, step=now, rate=schedule(now), microbatch_size=microbatch_size
         )
       )(state, rows, inputs.weights)
       return state, losses.at[:, number].set(loss)

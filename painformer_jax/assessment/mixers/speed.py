@@ -9,7 +9,8 @@ import numpy as np
 
 from painformer_jax.assessment.folds.batches import Fold, Run, minibatches
 from painformer_jax.assessment.mixers import cost, fit_program
-from painformer_jax.assessment.mixers.fit_program import Data, FitConfig, RunInputs
+from painformer_jax.assessment.mixers.fit_config import FitConfig
+from painformer_jax.assessment.mixers.fit_program import Data, RunInputs
 from painformer_jax.parallel import mesh as parallel
 
 # Optimizer steps from the first learning rate to the last one, far more than are measured.
@@ -64,9 +65,9 @@ def make_problem(
   )
 
 
-def piece_of(config: FitConfig, *, tokens: int) -> int:
+def microbatch_of(config: FitConfig, *, tokens: int) -> int:
   """Samples of a fold that go through its Mixer at once on this machine's devices."""
-  return cost.piece_size(
+  return cost.microbatch_size(
     config.model, tokens=tokens, batch=config.batch, platform=jax.default_backend()
   )
 
@@ -110,7 +111,10 @@ def compile_trainer(problem: Problem) -> Trainer:
   state = fit_program.make_initial(config, mesh)(fit_program.put_runs(mesh, problem.keys[filled]))
   first = jax.device_get({path: a[0] for path, a in state.params.items()})
   advance = fit_program.make_advance(
-    config, mesh, steps=SCHEDULE_STEPS, piece=piece_of(config, tokens=problem.inputs.shape[1])
+    config,
+    mesh,
+    steps=SCHEDULE_STEPS,
+    microbatch_size=microbatch_of(config, tokens=problem.inputs.shape[1]),
   )
 
   def train():

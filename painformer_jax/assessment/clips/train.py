@@ -1,0 +1,124 @@
+"""Trains the Embedding-Mixers of one line of an assessment on all samples, and saves them."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from painformer_jax.assessment import experiment
+from painformer_jax.assessment.clips import assessor
+from painformer_jax.assessment.clips.assessor import TrainedModality
+from painformer_jax.assessment.clips.calibration import calibrated, fit_temperature, logits_of
+from painformer_jax.assessment.config import AssessConfig
+from painformer_jax.assessment.embedding.embed import EmbeddingStore
+from painformer_jax.assessment.folds.batches import Fold
+from painformer_jax.assessment.mixers.fit import fit_all
+from painformer_jax.assessment.results import summary as results
+from painformer_jax.assessment.statistics import metrics
+from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import write_atomically, write_json
+
+
+def save(
+  config: AssessConfig,
+  job: experiment.Job,
+  outcome: experiment.Outcome,
+  *,
+  summary: results.Summary,
+  store: EmbeddingStore,
+  sources: Mapping[str, TrainedModality],
+  folder: str | os.PathLike,
+  log: Callable[[str], None] = lambda line: None,
+) -> None:
+  """Trains a job's Embedding-Mixers on all its samples, and writes them.
+
+  Of a grid, they train with the point that most folds chose.
+
+  Args:
+    config: of the assessment.
+    job: what they are trained on, with inputs.
+    outcome: predictions of the job's folds.
+    summary: of those predictions.
+    store: the embeddings, not normalised.
+    sources: see `Assessor`.
+    folder: where they are written; the description comes last, and a folder that holds
+      one is left as it is.
+    log: takes lines.
+
+  Raises:
+    InputError: it cannot be written.
+  """
+  folder = pathlib.Path(folder)
+  if (folder / assessor.DESCRIPTION).is_file():
+    log(f'{folder} is there already')
+    return
+  point = _most_chosen(outcome)
+  arrays, models = {}, []
+  for number, source in enumerate(job.inputs):
+    log(f'training on all {len(job.positions):,} samples: {job.row}, {source.name}')
+    model = experiment.model_of(config, job, source, point)
+    fit = config.fit_config(model, point)
+    everything = Fold(name='all', train=np.arange(len(job.label)), test=np.arange(1))
+    fit = dataclasses.replace(fit, steps=experiment.steps(fit, [everything]))
+    learned = fit_all(source.values, job.label, config=fit, mask=source.mask, progress=log)
+    models.append(dataclasses.asdict(model))
+    arrays |= {f'{number}/{path}': array for path, array in learned.items()}
+  names = config.rows[job.row].fusion.modalities
+  if config.normalise == 'study':
+    for name in names:
+      statistics = experiment.statistics(store.tokens(name))
+      arrays[f'mean/{name}'], arrays[f'std/{name}'] = statistics
+  label = np.concatenate([run.label for run in outcome.runs])
+  probability = np.concatenate([run.probability for run in outcome.runs])
+  temperature = fit_temperature(label, probability)
+  after = calibrated(logits_of(probability), temperature)
+  accuracy = summary.scores['accuracy']
+  description = {
+    'format': assessor.FORMAT,
+    'version': assessor.VERSION,
+    'notice': results.NOTICE,
+    'task': job.task.name,
+    'classes': list(job.task.classes),
+    'fusion': dataclasses.asdict(config.rows[job.row].fusion),
+    'settings': {name: dataclasses.asdict(config.modalities[name]) for name in names},
+    'sources': {name: dataclasses.asdict(sources[name]) for name in names},
+    'normalise': config.normalise,
+    'models': models,
+    'temperature': temperature,
+    'weights': {
+      'path': os.path.abspath(config.weights),
+      'sha256': store.record(names[0])['weights']['sha256'],
+    },
+    'measured': {
+      'dataset': summary.experiment.dataset,
+      'protocol': summary.experiment.protocol,
+      'accuracy': accuracy.estimate,
+      'low': _number(accuracy.low),
+      'high': _number(accuracy.high),
+      'samples': len(outcome.runs[0].label),
+      'chance': summary.chance,
+      'calibration_error': metrics.calibration(label, probability).error,
+      'calibration_error_after_temperature': metrics.calibration(label, after).error,
+    },
+  }
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(f'{folder} cannot be made: {error.strerror}') from error
+  write_atomically(folder / assessor.ARRAYS, lambda file: np.savez(file, **arrays))
+  write_json(folder / assessor.DESCRIPTION, description)
+
+
+def _most_chosen(outcome: experiment.Outcome) -> Mapping[str, Any]:
+  """The point of the grid that most folds chose; empty without a grid."""
+  chosen = [json.dumps(dict(point), sort_keys=True) for point in outcome.chosen.values()]
+  return json.loads(max(set(chosen), key=chosen.count)) if chosen else {}
+
+
+def _number(value: float) -> float | None:
+  """For JSON, which has no NaN."""
+  return None if np.isnan(value) else value
