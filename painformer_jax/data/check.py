@@ -1,6 +1,5 @@
 """Verifies prepared tasks: every record, every image, duplicates, leakage."""
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import os
@@ -12,6 +11,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Meter
+from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.core.tables import aligned
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.prepared import (
@@ -143,19 +143,21 @@ def check_task(
     max_leaked: share of a split whose images may equal one of an earlier split:
       photographs collected from the web repeat.
   """
-  scans = {}
-  with (
-    Meter(sum(task.sizes.values()), progress, prefix=f'{task.name}: ') as meter,
-    concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool,
-  ):
-    for split in task.sizes:
-      records, parts = task.records(split), []
-      starts = range(0, len(records), _BLOCK)
-      for part in pool.map(lambda start, of=records: _scan(of, start), starts):
-        meter.add(len(part.keys))
-        parts.append(part)
-      scans[split] = _joined(parts)
+  threads = threads or os.cpu_count() or 1
+  with Meter(sum(task.sizes.values()), progress, prefix=f'{task.name}: ') as meter:
+    scans = {s: _scan_split(task.records(s), threads, meter) for s in task.sizes}
   return [_report(task, split, scans, max_leaked) for split in scans]
+
+
+def _scan_split(records: Records, threads: int, meter: Meter) -> _Scan:
+  def read(start: int) -> list[_Scan]:
+    return [_scan(records, start)]
+
+  blocks = []
+  for block in read_ahead(range(0, len(records), _BLOCK), lambda: read, threads=threads):
+    meter.add(len(block.keys))
+    blocks.append(block)
+  return _joined(blocks)
 
 
 def _scan(records: Records, start: int) -> _Scan:

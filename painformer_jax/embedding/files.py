@@ -4,19 +4,18 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import queue
 import stat
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Meter
+from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.embedding.npz import NpzWriter
 from painformer_jax.embedding.pictures import PictureReader
-from painformer_jax.embedding.reader import Log, Reader, Row
+from painformer_jax.embedding.reader import Reader, Row
 from painformer_jax.modalities import canvas
 from painformer_jax.modalities import sheet as sheets
 from painformer_jax.models.painformer import PainFormer
@@ -180,8 +179,14 @@ def embed_files(
       problems.append(problem)
       log(problem)
 
-    rows = _rows(reader, files, image_size=model.config.image_size, log=log, report=report)
-    for batch in _ahead(_batched(rows, batch_size)):
+    def read(name: str) -> Iterator[Row]:
+      try:
+        yield from reader.rows(name, image_size=model.config.image_size, log=log)
+      except InputError as error:  # The other files are read all the same.
+        report(str(error))
+
+    rows = read_ahead(files, lambda: read, threads=1, ahead=_BATCHES_AHEAD * batch_size)
+    for batch in _batched(rows, batch_size):
       embedding = embedder(np.stack([row.image for row in batch]))
       non_finite += int((~np.isfinite(embedding).all(axis=1)).sum())
       writer.append(
@@ -223,54 +228,6 @@ def embed_files(
     )
 
 
-def _rows(
-  reader: Reader, files: Iterable[str], *, image_size: int, log: Log, report: Log
-) -> Iterator[Row]:
-  """Reads file after file; a file's trouble is reported and passed over."""
-  for name in files:
-    try:
-      yield from reader.rows(name, image_size=image_size, log=log)
-    except InputError as error:
-      report(str(error))
-
-
 def _batched(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
   while batch := tuple(itertools.islice(rows, size)):
     yield batch
-
-
-def _ahead(batches: Iterator) -> Iterator:
-  """Runs an iterator in a thread, a few items ahead of its reader."""
-  items, stop, end = queue.Queue(_BATCHES_AHEAD), threading.Event(), object()
-
-  def put(item) -> bool:
-    while not stop.is_set():
-      try:
-        items.put(item, timeout=0.1)
-        return True
-      except queue.Full:
-        pass
-    return False
-
-  def work():
-    try:
-      for batch in batches:
-        if not put((batch, None)):
-          return
-      put((end, None))
-    except BaseException as error:  # Raised again in the reader's thread.
-      put((end, error))
-
-  thread = threading.Thread(target=work, daemon=True)
-  thread.start()
-  try:
-    while True:
-      batch, error = items.get()
-      if error is not None:
-        raise error
-      if batch is end:
-        return
-      yield batch
-  finally:
-    stop.set()
-    thread.join()

@@ -12,7 +12,7 @@ from painformer_jax.assessment.datasets.recordings import Sample
 from painformer_jax.assessment.embedding import embed as embeddings
 from painformer_jax.assessment.embedding.sample_images import TokenImage
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.read_ahead import ITEMS_AHEAD, read_ahead
+from painformer_jax.core.read_ahead import PARTS_AHEAD, read_ahead
 
 
 class Reader:
@@ -62,7 +62,7 @@ def test_readers_do_not_run_far_ahead_and_end_with_their_consumer():
   items = read_ahead(numbered(4), starting([10_000] * 4, log=log), threads=2)
   for _ in range(500):
     next(items)
-  assert 500 <= len(log) <= 500 + 2 * (ITEMS_AHEAD + 2)
+  assert 500 <= len(log) <= 500 + 2 * (PARTS_AHEAD + 2)
   items.close()
   assert threading.active_count() == before
 

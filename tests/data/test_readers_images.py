@@ -199,7 +199,9 @@ def test_images_are_decoded_once(monkeypatch, checked):
   decoded = []
   monkeypatch.setattr(shards, 'decode_strictly', lambda image: decoded.append(image))
   items = [Item(key=str(i), label=0) for i in range(5)]
-  found = list(shards.read_ahead(items, lambda item: item.key.encode(), threads=2, checked=checked))
+  found = list(
+    shards.read_images(items, lambda item: item.key.encode(), threads=2, checked=checked)
+  )
   assert found == [(item, item.key.encode()) for item in items]
   assert len(decoded) == (0 if checked else 5)
 

@@ -26,7 +26,7 @@ from painformer_jax.data.builders.shards import (
   Shard,
   WrittenShard,
   finished_shard,
-  read_ahead,
+  read_images,
   write_shard,
   written,
 )
@@ -89,7 +89,7 @@ def store(
         done[shard.name] = write_shard(
           shard,
           work,
-          read_ahead(
+          read_images(
             shard.items, task.read, threads=threads or os.cpu_count() or 1, checked=task.checked
           ),
           wrote=meter.add,

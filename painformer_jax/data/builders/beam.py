@@ -15,7 +15,7 @@ from painformer_jax.data.builders.base import Allowance, Progress, finish, opene
 from painformer_jax.data.builders.shards import (
   Shard,
   finished_shard,
-  read_ahead,
+  read_images,
   write_shard,
   written,
 )
@@ -110,7 +110,7 @@ def _writer(
   def write(name: str) -> None:
     shard = pickle.loads((work / _PLAN / f'{name}.pickle').read_bytes())
     if finished_shard(shard, work) is None:
-      write_shard(shard, work, read_ahead(shard.items, read, threads=threads, checked=checked))
+      write_shard(shard, work, read_images(shard.items, read, threads=threads, checked=checked))
 
   return write
 

@@ -5,8 +5,6 @@ written by different machines. Beside NAME.array_record stands NAME.json, writte
 last, which says what the shard holds.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -21,6 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_json
+from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.data.batch import decode_strictly
 from painformer_jax.data.example import Item
 from painformer_jax.data.prepared import record_digest
@@ -28,9 +27,7 @@ from painformer_jax.data.prepared import record_digest
 # A group of one record, so that any record can be read alone. JPEG and PNG are compressed
 # already: doing so again took most of the writing thread's time and saved nothing.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
-# Images that a thread reads at a time, and how many such blocks it may be ahead.
-_BLOCK = 8
-_BLOCKS_AHEAD = 2
+_IMAGES_AHEAD = 16  # Of each thread that reads.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +83,7 @@ def write_shard(
   Args:
     shard: what to write.
     folder: gets SHARD.array_record and SHARD.json.
-    images: of the shard's items in order, such as from `read_ahead`; what could not
+    images: of the shard's items in order, such as from `read_images`; what could not
       be read is left out.
     wrote: called after each image, with 1.
     skip: called for each item that is left out; may raise to give up.
@@ -168,7 +165,7 @@ def _record(item: Item, image: bytes) -> bytes:
   return example.SerializeToString(deterministic=True)
 
 
-def read_ahead(
+def read_images(
   items: Sequence[Item], read: Callable[[Item], bytes], *, threads: int, checked: bool = False
 ) -> Iterator[tuple[Item, bytes | Exception]]:
   """Reads items in several threads, with every image decoded once, strictly.
@@ -183,26 +180,13 @@ def read_ahead(
     Items in order, with their images or what is wrong with them.
   """
 
-  def sound(item: Item) -> bytes | Exception:
+  def read_one(item: Item) -> list[tuple[Item, bytes | Exception]]:
     try:
       image = read(item)
       if not checked:
         decode_strictly(image)
-      return image
+      return [(item, image)]
     except (OSError, ValueError, InputError) as error:
-      return error
+      return [(item, error)]
 
-  def read_block(start: int) -> list[tuple[Item, bytes | Exception]]:
-    return [(item, sound(item)) for item in items[start : start + _BLOCK]]
-
-  pool = concurrent.futures.ThreadPoolExecutor(threads)
-  waiting = collections.deque()
-  try:
-    for start in range(0, len(items), _BLOCK):
-      waiting.append(pool.submit(read_block, start))
-      if len(waiting) > threads * _BLOCKS_AHEAD:
-        yield from waiting.popleft().result()
-    while waiting:
-      yield from waiting.popleft().result()
-  finally:
-    pool.shutdown(cancel_futures=True)
+  return read_ahead(items, lambda: read_one, threads=threads, ahead=_IMAGES_AHEAD)
