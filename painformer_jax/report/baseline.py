@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 
 from painformer_jax.core.errors import import_extra
-from painformer_jax.report import pca
 from painformer_jax.report.interval import Interval, accuracy_interval
 
 COMPONENTS = 60
@@ -42,20 +41,23 @@ def pixel_baseline(
   Raises:
     InputError: scikit-learn is not installed.
   """
-  neighbors = import_extra('sklearn.neighbors', extra='demo')
+  pipeline = import_extra('sklearn.pipeline', extra='demo')
+  from sklearn.decomposition import PCA
+  from sklearn.neighbors import KNeighborsClassifier
   from threadpoolctl import threadpool_limits
 
-  rows, queries = (np.float64(a.reshape(len(a), -1)) for a in (train, test))
-  # A second thread would mostly wait, and slow down whatever else runs.
-  with threadpool_limits(1):
-    components = pca.fit(rows, COMPONENTS)
-    nearest = neighbors.KNeighborsClassifier(1, algorithm='brute').fit(
-      components.project(rows), train_label
-    )
-    correct = nearest.predict(components.project(queries)) == test_label
+  pixels, queries = (np.float64(a.reshape(len(a), -1)) for a in (train, test))
+  components = min(COMPONENTS, *pixels.shape)
+  nearest = pipeline.make_pipeline(
+    PCA(components, svd_solver='covariance_eigh'), KNeighborsClassifier(1, algorithm='brute')
+  )
+  # A second thread would mostly wait, and slow down whatever else runs. The share of the
+  # variance is not a number where all images are alike.
+  with threadpool_limits(1), np.errstate(invalid='ignore'):
+    correct = nearest.fit(pixels, train_label).predict(queries) == test_label
   return Baseline(
     accuracy=float(correct.mean()),
     interval=accuracy_interval(correct, test_label),
     size=train.shape[1],
-    components=len(components.axes),
+    components=components,
   )

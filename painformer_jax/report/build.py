@@ -42,7 +42,7 @@ def make_report(
       extra `demo` is missing; a file cannot be written.
   """
   started = time.monotonic()
-  for module in ('sklearn', 'matplotlib'):  # Before any work, not after.
+  for module in ('sklearn', 'matplotlib', 'jinja2'):  # Before any work, not after.
     import_extra(module, extra='demo')
   run = open_run(folder, data_dir=data_dir)
   page = pathlib.Path(output) if output else run.folder / PAGE

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from painformer_jax.core.errors import import_extra
-from painformer_jax.report import pca
 from painformer_jax.report.embeddings import TaskArrays
 from painformer_jax.report.probe import chance
 from painformer_jax.report.run_folder import Run
@@ -105,10 +104,14 @@ def scatter(run: Run, arrays: Mapping[str, TaskArrays]) -> bytes:
 
 def _project(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """[n, width], [m, width] -> [m, 2] and the shares of variance of the two."""
-  mean, std = train.mean(0), train.std(0)
-  std = np.where(std > 0, std, 1)
-  components = pca.fit(np.float64((train - mean) / std), 2)
-  return components.project((test - mean) / std), components.shares
+  pipeline = import_extra('sklearn.pipeline', extra='demo')
+  from sklearn.decomposition import PCA
+  from sklearn.preprocessing import StandardScaler
+
+  view = pipeline.make_pipeline(StandardScaler(), PCA(2, svd_solver='covariance_eigh'))
+  with np.errstate(invalid='ignore'):  # The shares of no variance at all.
+    points = view.fit(np.float64(train)).transform(np.float64(test))
+  return points, np.nan_to_num(view[-1].explained_variance_ratio_)
 
 
 def _column(rows: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:

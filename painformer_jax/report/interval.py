@@ -1,4 +1,4 @@
-"""How far an accuracy can be trusted."""
+"""How far an accuracy can be trusted: 95 % intervals by the effective sample size."""
 
 import dataclasses
 import math
@@ -12,33 +12,36 @@ class Interval:
 
   Attributes:
     low, high: its ends, in [0, 1].
-    count: how many independent images it is worth, at most as many as there are.
+    n_eff: effective sample size, at most the number of images.
   """
 
   low: float
   high: float
-  count: float
+  n_eff: float
 
 
 def accuracy_interval(correct: np.ndarray, label: np.ndarray) -> Interval:
-  """Wilson's interval for as many images as there are independent ones.
+  """Wilson's interval, by the effective sample size.
 
   Args:
     correct: [n] bool, in the order the images are stored.
     label: [n] int.
   """
-  count = effective_count(correct, label)
-  return wilson(float(correct.mean()), count)
+  return wilson(float(correct.mean()), effective_sample_size(correct, label))
 
 
-def effective_count(correct: np.ndarray, label: np.ndarray) -> float:
-  """How many independent images n neighbouring ones are worth, at most n.
+def effective_sample_size(correct: np.ndarray, label: np.ndarray) -> float:
+  """How many independent images tell as much as these n neighbouring ones, at most n.
 
   Windows of one recording, or channels of one moment, are right or wrong
   together; twenty of them say little more than one. The variance of the mean is
   estimated from the correlation of neighbours, with Bartlett's weights up to a
   distance of 2 sqrt(n) (Newey and West, Econometrica 1987), after each class's
-  own accuracy is taken out: the classes' sizes are chosen, not drawn.
+  own accuracy is subtracted: the sizes of the classes are chosen, not random.
+
+  Args:
+    correct: [n] bool, in the order the images are stored.
+    label: [n] int.
   """
   n = len(correct)
   _, inverse = np.unique(label, return_inverse=True)
@@ -54,13 +57,13 @@ def effective_count(correct: np.ndarray, label: np.ndarray) -> float:
   return n / max(inflation, 1.0)
 
 
-def wilson(share: float, count: float, *, z: float = 1.959964) -> Interval:
+def wilson(share: float, n_eff: float, *, z: float = 1.959964) -> Interval:
   """Wilson's score interval of a share; z = 1.96 is 95 %.
 
   Unlike the normal approximation it stays in [0, 1] and is right for shares
   near the ends (Wilson, JASA 1927).
   """
   z2 = z * z
-  middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-  half = z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-  return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), count=count)
+  middle = (share + z2 / (2 * n_eff)) / (1 + z2 / n_eff)
+  half = z / (1 + z2 / n_eff) * math.sqrt(share * (1 - share) / n_eff + z2 / (4 * n_eff * n_eff))
+  return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), n_eff=n_eff)

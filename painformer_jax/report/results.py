@@ -66,7 +66,7 @@ class TaskResult:
       'licence': self.licence,
       'n_train': self.n_train,
       'n_test': self.n_test,
-      'n_test_effective': self.probe.interval.count,
+      'n_test_effective': self.probe.interval.n_eff,
       'probe_accuracy': self.probe.accuracy,
       'probe_interval': interval(self.probe),
       'probe_macro_f1': self.probe.macro_f1,

@@ -63,7 +63,7 @@ def _entry(term: str, text: str) -> str:
 
 def _table(tasks: Sequence[TaskResult]) -> str:
   """A row for each task; names are cut to what the other columns leave."""
-  header = ['probe', '95 %', 'head', 'pixels', 'untrained', 'chance', 'worth']
+  header = ['probe', '95 %', 'head', 'pixels', 'untrained', 'chance', 'n_eff']
   rows = [
     [
       percent(t.probe.accuracy),
@@ -72,7 +72,7 @@ def _table(tasks: Sequence[TaskResult]) -> str:
       percent(t.pixels.accuracy),
       percent(t.untrained.accuracy),
       percent(t.chance),
-      f'{t.probe.interval.count:,.0f}',
+      f'{t.probe.interval.n_eff:,.0f}',
     ]
     for t in tasks
   ]

@@ -104,15 +104,16 @@ def methods(results: Results) -> dict[str, str]:
     'probe': 'accuracy on the test split of a logistic regression on frozen, '
     'standardised embeddings of the training split; its penalty is chosen '
     f'by cross-validation (parts: {spread}) inside the training split.',
-    '95 %': "Wilson's interval of the probe, for as many images as the column worth says.",
+    '95 %': "Wilson's interval of the probe, by the effective sample size n_eff.",
     'head': "accuracy of the task's own head, as trained.",
     'pixels': f'baseline without a network: up to {COMPONENTS} principal components '
     f'of the image in grey, {size} x {size} pixels, and the nearest '
     'training image.',
     'untrained': _untrained(results),
     'chance': 'of always naming the most frequent class of the test split.',
-    'worth': 'how many independent images the test images amount to: fewer where '
-    'neighbours, such as windows of one recording, are right or wrong together.',
+    'n_eff': 'effective sample size: how many independent images tell as much as the test '
+    'images do; fewer where neighbours, such as windows of one recording, are right or wrong '
+    'together.',
   }
   if any(t.unbalanced for t in results.tasks):
     explained['F1'] = (

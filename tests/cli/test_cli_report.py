@@ -306,7 +306,7 @@ def test_moved_data_is_found(place, report):
   assert status == 0 and 'uses the embeddings' in errors
 
 
-@pytest.mark.parametrize('package', ['sklearn', 'matplotlib'])
+@pytest.mark.parametrize('package', ['sklearn', 'matplotlib', 'jinja2'])
 def test_missing_extra(package, report, monkeypatch):
   monkeypatch.setitem(sys.modules, package, None)
   error = _error(report('bare'))

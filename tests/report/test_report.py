@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from painformer_jax.models import registry
-from painformer_jax.report import data_notes, pca, terminal, wording
+from painformer_jax.report import data_notes, figures, terminal, wording
 from painformer_jax.report.baseline import pixel_baseline
 from painformer_jax.report.embeddings import untrained_backbone
-from painformer_jax.report.interval import accuracy_interval, effective_count, wilson
+from painformer_jax.report.interval import accuracy_interval, effective_sample_size, wilson
 from painformer_jax.report.page import html_page
 from painformer_jax.report.probe import (
   STRENGTHS,
@@ -54,24 +54,24 @@ def test_fewer_images_give_a_wider_interval():
 
 @given(n=st.integers(1, 300), classes=st.integers(1, 5), seed=st.integers(0, 999))
 @settings(deadline=None)
-def test_images_are_never_worth_more_than_there_are(n, classes, seed):
+def test_effective_sample_size_is_at_most_the_number_of_images(n, classes, seed):
   rng = np.random.default_rng(seed)
   correct, label = rng.random(n) < 0.6, rng.integers(0, classes, n)
-  assert 0 < effective_count(correct, label) <= n
+  assert 0 < effective_sample_size(correct, label) <= n
 
 
-def test_independent_images_keep_nearly_their_worth():
+def test_effective_sample_size_of_independent_images_is_near_their_number():
   rng = np.random.default_rng(0)
   label = np.zeros(400, int)
-  worths = [effective_count(rng.random(400) < 0.6, label) for _ in range(50)]
-  assert np.mean(worths) > 300
+  sizes = [effective_sample_size(rng.random(400) < 0.6, label) for _ in range(50)]
+  assert np.mean(sizes) > 300
 
 
-def test_copies_of_an_image_are_worth_about_one():
+def test_effective_sample_size_of_copies_is_near_the_number_of_originals():
   rng = np.random.default_rng(0)
   label = np.zeros(390, int)
-  worths = [effective_count(np.repeat(rng.random(30) < 0.6, 13), label) for _ in range(50)]
-  assert 25 < np.mean(worths) < 75  # Of 390; 30 would be exact.
+  sizes = [effective_sample_size(np.repeat(rng.random(30) < 0.6, 13), label) for _ in range(50)]
+  assert 25 < np.mean(sizes) < 75  # Of 390; 30 would be exact.
 
 
 def test_classes_of_different_difficulty_in_a_row_are_not_dependence():
@@ -79,8 +79,8 @@ def test_classes_of_different_difficulty_in_a_row_are_not_dependence():
   rng = np.random.default_rng(0)
   label = np.repeat([0, 1], 200)
   correct = np.where(label == 0, True, rng.random(400) < 0.5)
-  assert effective_count(correct, label) > 250
-  blind = effective_count(correct, np.zeros(400, int))
+  assert effective_sample_size(correct, label) > 250
+  blind = effective_sample_size(correct, np.zeros(400, int))
   assert blind < 100  # What it would be without the classes.
 
 
@@ -187,24 +187,25 @@ def test_macro_f1_shows_what_accuracy_hides():
   assert result.macro_f1 < 0.6
 
 
-@given(n=st.integers(2, 30), width=st.integers(1, 30), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=30)
-def test_components_are_those_of_scikit_learn(n, width, seed):
-  decomposition = pytest.importorskip('sklearn.decomposition')
-  rows = np.random.default_rng(seed).normal(size=(n, width))
-  count = min(3, n - 1, width)  # Centred, n rows span n - 1 directions.
-  ours = pca.fit(rows, count)
-  theirs = decomposition.PCA(count, svd_solver='full').fit(rows)
-  assert ours.axes @ ours.axes.T == pytest.approx(np.eye(count), abs=1e-9)
-  assert np.abs(ours.project(rows)) == pytest.approx(np.abs(theirs.transform(rows)), abs=1e-6)
-  assert ours.shares == pytest.approx(theirs.explained_variance_ratio_, abs=1e-9)
+def test_pixel_baseline_of_images_that_are_all_alike():
+  images, label = np.ones((5, 2, 2), np.uint8), np.array([1, 0, 0, 0, 0])
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    result = pixel_baseline(images, label, test=images, test_label=label)
+  assert result.components == 4 and 0 <= result.accuracy <= 1
 
 
-def test_components_of_equal_rows():
-  fitted = pca.fit(np.ones((5, 3)), 60)
-  assert fitted.axes.shape == (3, 3)
-  assert fitted.shares == pytest.approx(0)
-  assert fitted.project(np.ones((1, 3))) == pytest.approx(0)
+@pytest.mark.parametrize('train', [np.ones((5, 3), np.float32), None])
+def test_scatter_shows_the_first_two_components(train):
+  if train is None:
+    train = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32) * [1, 9, 2, 1, 1, 3]
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    points, shares = figures._project(train, train[::-1])
+  standard = (train - train.mean(0)) / np.where(train.std(0), train.std(0), 1)
+  _, size, axes = np.linalg.svd(standard - standard.mean(0), full_matrices=False)
+  assert np.abs(points) == pytest.approx(np.abs(standard[::-1] @ axes[:2].T), abs=1e-5)
+  assert shares == pytest.approx(size[:2] ** 2 / max((size**2).sum(), 1e-9), abs=1e-6)
 
 
 def test_pixel_baseline_names_the_nearest_image():
