@@ -6,12 +6,16 @@ the few tests that need a mesh; those run a function in another process, which
 stays for the session, through `on_devices`.
 """
 
-import os
-import pathlib
 import subprocess
 import sys
 
+# setup.cfg puts tests/helpers on the path.
+import compiled_programs
+import launch_files
 import pytest
+from device_processes import DeviceProcess
+from durations import Durations
+from repository import FOLDERS, environment
 
 # What CI also runs on a second Python: the seams to JAX, Flax, Grain and TFDS.
 CORE = (
@@ -27,23 +31,9 @@ CORE = (
   'test_pretrain_run',
 )
 
-TESTS = pathlib.Path(__file__).parent
-ROOT = TESTS.parent
-# Tests of one room use helpers and sometimes another room's inputs, by name.
-FOLDERS = [str(p) for p in sorted(TESTS.iterdir()) if p.is_dir() and any(p.glob('*.py'))]
 sys.path[:0] = FOLDERS
-
-
-def environment(**changes: str) -> dict[str, str]:
-  """The environment for a subprocess that imports this package and the tests."""
-  path = os.pathsep.join([str(ROOT), str(TESTS), *FOLDERS, os.environ.get('PYTHONPATH', '')])
-  return {**os.environ, 'PYTHONPATH': path, **changes}
-
-
-import compiled_programs  # noqa: E402  (found through the folders above)
-import launch_files  # noqa: E402
-from device_processes import DeviceProcess  # noqa: E402
-from durations import Durations  # noqa: E402
+# Before anything imports JAX, which a room's conftest.py may.
+compiled_programs.share_between_runs()
 
 _device_processes: dict[int, DeviceProcess] = {}
 
@@ -57,7 +47,6 @@ def pytest_addoption(parser):
 def pytest_configure(config):
   if config.getoption('all') and config.option.markexpr == 'not slow':
     config.option.markexpr = ''
-  compiled_programs.share_between_runs()
   config.pluginmanager.register(launch_files.LaunchFiles(config))
   config.pluginmanager.register(
     Durations(config, lambda: sum(p.cpu_seconds for p in _device_processes.values()))

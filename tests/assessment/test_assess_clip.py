@@ -9,7 +9,7 @@ import weakref
 import cv2
 import numpy as np
 import pytest
-from assess_runs import finished, run, small  # noqa: F401  (fixtures)
+from command_line import run_command as run
 
 from painformer_jax.assessment.clips import assessor, clip, signals
 from painformer_jax.assessment.clips.calibration import fit_temperature

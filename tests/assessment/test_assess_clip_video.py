@@ -6,7 +6,6 @@ import json
 import cv2
 import numpy as np
 import pytest
-from assess_runs import run, small  # noqa: F401  (a fixture)
 from test_video import retime
 
 from painformer_jax.assessment.clips import clip, videos

@@ -6,7 +6,7 @@ import json
 import shlex
 
 import pytest
-from conftest import ROOT
+from repository import ROOT
 
 from painformer_jax.assessment.config import (
   AssessConfig,

@@ -6,9 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from assess_runs import TWO_STAGES, assess, quick_jit, write_weights
-from conftest import ROOT
-from test_demo_corpus import made_up  # noqa: F401  (a fixture)
+from assess_runs import TWO_STAGES, assess, write_weights
+from repository import ROOT
 
 from painformer_jax.assessment.datasets import demo_study
 from painformer_jax.data.demo import fnirs
@@ -27,19 +26,17 @@ def get_config():
 """
 
 
-@pytest.mark.slow
 def test_the_demo_s_config_gives_a_table_of_both_tasks(made_up, tmp_path):
   (tmp_path / 'config.py').write_text(CONFIG.format(path=str(ROOT / 'configs' / 'assess_demo.py')))
   weights = write_weights(tmp_path / 'weights', **TWO_STAGES)
-  with quick_jit():
-    done = assess(
-      '--config',
-      tmp_path / 'config.py',
-      '--workdir',
-      tmp_path / 'work',
-      f'--config.weights={weights}',
-      f'--config.data_dir={made_up}',
-    )
+  done = assess(
+    '--config',
+    tmp_path / 'config.py',
+    '--workdir',
+    tmp_path / 'work',
+    f'--config.weights={weights}',
+    f'--config.data_dir={made_up}',
+  )
   assert done.returncode == 0, done.stderr[-2000:]
   found = json.loads((tmp_path / 'work' / 'results.json').read_text())['experiments']
   assert {(e['settings']['row'], e['task']) for e in found} == {

@@ -228,7 +228,6 @@ def test_overlapping_windows_of_noise_are_hardly_found_more_often_than_p_says(la
   assert _small(layout, permuted_labels.shift_labels, recordings=20, effect=2.0) >= 0.9
 
 
-@pytest.mark.slow
 def test_labels_dealt_out_one_by_one_mislead_more():
   dealt, moved = (
     _small('pictures', deal, recordings=200)

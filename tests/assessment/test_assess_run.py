@@ -10,8 +10,8 @@ import sys
 import assessment_layouts as layouts
 import numpy as np
 import pytest
-from assess_runs import PLAN, assess, finished, read_results, small  # noqa: F401  (fixtures)
-from conftest import ROOT, environment
+from assess_runs import PLAN, assess, read_results
+from repository import ROOT, environment
 
 from painformer_jax.assessment.datasets import planted
 
@@ -110,7 +110,6 @@ def test_another_configuration_is_refused(finished, small):
   assert 'fit.epochs: 3 -> 4' in refused.stderr and refused.stderr.count('\n') == 1
 
 
-@pytest.mark.slow
 def test_killed_and_started_again_ends_with_the_same(finished, small, tmp_path):
   workdir, _ = finished
   command = [

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from assess_runs import quick_jit
 from test_assess_config import plain
 from test_assess_experiment import make_study, make_tokens
 
@@ -28,7 +27,7 @@ TINY = dict(
 )
 
 
-@pytest.mark.parametrize('how', [pytest.param('study', marks=pytest.mark.slow), 'subject'])
+@pytest.mark.parametrize('how', ['study', 'subject'])
 def test_labels_of_the_people_tested_on_change_nothing(how):
   """To the bit: training, normalisation and the choice among a grid."""
   study, folds = make_study(), {}
@@ -53,8 +52,7 @@ def test_labels_of_the_people_tested_on_change_nothing(how):
     job, label=np.where(np.isin(np.arange(len(job.label)), tested.test), 1 - job.label, job.label)
   )
   for name, each in (('true', job), ('flipped', flipped)):
-    with quick_jit():
-      outcome = experiment.run(config, each, study, cache=None)
+    outcome = experiment.run(config, each, study, cache=None)
     folds[name] = outcome.runs[0].probability, outcome.chosen[tested.name]
   (true, point), (other, other_point) = folds['true'], folds['flipped']
   np.testing.assert_array_equal(true[tested.test], other[tested.test])

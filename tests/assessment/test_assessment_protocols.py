@@ -4,9 +4,9 @@ import typing
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import ROOT
 
 from painformer_jax.assessment.config import Dataset, from_config_dict
 from painformer_jax.assessment.folds import permuted_labels, protocols, tasks

@@ -10,25 +10,15 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import environment
-from embedding_studies import (  # noqa: F401  (fixtures)
-  FINISHED,
-  GSR,
-  SIDE,
-  WAVEFORM,
-  compute,
-  copies,
-  root,
-  small_parts,
-  small_study,
-  study,
-  whole,
-)
+from embedding_studies import FINISHED, GSR, SIDE, WAVEFORM, compute, copies, small_study
+from repository import environment
 
 from painformer_jax.assessment.embedding import embed as embeddings
 from painformer_jax.assessment.embedding import store as embedding_store
 from painformer_jax.assessment.embedding.store import EmbeddingStore, ModalityFolder
 from painformer_jax.core.errors import InputError
+
+pytestmark = pytest.mark.usefixtures('small_parts')
 
 
 def embed_until_killed(*, root, folder):
@@ -108,7 +98,6 @@ def embeddings_of(*, root, folder):
   return [len(jax.devices()), store.tokens('gsr').values.tolist()]
 
 
-@pytest.mark.slow
 def test_eight_devices_give_the_same(root, whole, tmp_path, on_devices, measured):
   devices, values = on_devices(8, embeddings_of, root=str(root), folder=str(tmp_path / 'e'))
   assert devices == 8

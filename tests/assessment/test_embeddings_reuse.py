@@ -6,20 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from embedding_studies import (  # noqa: F401  (fixtures)
-  CONFIG,
-  FINISHED,
-  GSR,
-  SIDE,
-  WAVEFORM,
-  compute,
-  nano,
-  root,
-  small_parts,
-  spoil,
-  study,
-  whole,
-)
+from embedding_studies import CONFIG, FINISHED, GSR, SIDE, WAVEFORM, compute, nano, spoil
 from test_models import drawn
 
 from painformer_jax.assessment.datasets import biovid
@@ -31,6 +18,8 @@ from painformer_jax.modalities.biosignal import BiosignalConfig, WaveformConfig
 from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights.folder import Weights, WeightsSource, save_weights
+
+pytestmark = pytest.mark.usefixtures('small_parts')
 
 
 def test_finished_embeddings_are_used_again(study, tmp_path):

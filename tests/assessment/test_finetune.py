@@ -12,8 +12,9 @@ import sys
 
 import numpy as np
 import pytest
-from assess_runs import CONFIG, TWO_STAGES, assess, quick_jit, read_results, run, write_weights
-from conftest import environment
+from assess_runs import CONFIG, TWO_STAGES, assess, read_results, write_weights
+from command_line import run_command as run
+from repository import environment
 from test_assess_config import plain
 
 from painformer_jax.assessment import finetune
@@ -56,8 +57,7 @@ def folder(tmp_path_factory):
 
 
 def tune(folder, workdir, *further):
-  with quick_jit(cache=folder / 'compiled'):
-    return assess('--config', folder / 'config.py', '--workdir', workdir, *further)
+  return assess('--config', folder / 'config.py', '--workdir', workdir, *further)
 
 
 @pytest.fixture(scope='module')
@@ -141,7 +141,6 @@ def same(one, other) -> None:
     np.testing.assert_array_equal(array, other_weights[path], err_msg=path)
 
 
-@pytest.mark.slow
 def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
   finished, folder, tmp_path, monkeypatch
 ):
@@ -217,18 +216,17 @@ def test_killed_by_the_system_it_goes_on(folder, tmp_path):
 def test_every_seed_mixer_and_shuffle_trains_for_itself(folder, tmp_path):
   text = (folder / 'config.py').read_text().replace("  del config.rows['both']\n", '')
   (tmp_path / 'config.py').write_text(text)
-  with quick_jit(cache=folder / 'compiled'):
-    done = assess(
-      '--config',
-      tmp_path / 'config.py',
-      '--workdir',
-      tmp_path / 'work',
-      '--config.seeds=(0, 3)',
-      '--config.shuffled=1',
-      '--config.finetune.epochs=1',
-      '--config.finetune.dtype=bfloat16',
-      '--config.fit.class_weights=balanced',
-    )
+  done = assess(
+    '--config',
+    tmp_path / 'config.py',
+    '--workdir',
+    tmp_path / 'work',
+    '--config.seeds=(0, 3)',
+    '--config.shuffled=1',
+    '--config.finetune.epochs=1',
+    '--config.finetune.dtype=bfloat16',
+    '--config.fit.class_weights=balanced',
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   made = tmp_path / 'work' / 'finetuned'
   runs = {

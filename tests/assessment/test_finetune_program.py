@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from assess_runs import quick_jit
 from test_models import drawn
 
 from painformer_jax.assessment.embedding.store import Tokens
@@ -271,13 +270,7 @@ def one_step(plan, *, batch=None, devices=None, tune=FROZEN):
 
 
 @pytest.fixture(scope='module')
-def quick(tmp_path_factory):
-  with quick_jit(cache=tmp_path_factory.mktemp('compiled')):
-    yield
-
-
-@pytest.fixture(scope='module')
-def whole(quick):
+def whole():
   return one_step(make_plan())
 
 
@@ -319,7 +312,6 @@ def test_microbatches_are_equal(batch, most, count):
   assert cost.count_microbatches(batch, most=most) == count
 
 
-@pytest.mark.slow
 def test_pieces_give_the_gradient_of_the_whole(whole, measured):
   _, after, _, metrics = one_step(make_plan(images_at_once=5))
   _, expected, _, wanted = whole

@@ -7,7 +7,6 @@ import signal
 import jax
 import numpy as np
 import pytest
-from assess_runs import quick_jit
 from fit_tasks import CLOSE, CONFIG, MODEL, difference, leave_out, task, train
 
 from painformer_jax.assessment.folds.batches import Fold
@@ -15,12 +14,6 @@ from painformer_jax.assessment.mixers import cost, fit_program, trainer
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.core.errors import InputError
 from painformer_jax.parallel import mesh as parallel
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick_compile():
-  with quick_jit():
-    yield
 
 
 @pytest.fixture(scope='module')
@@ -51,32 +44,31 @@ def test_order_and_groups_change_nothing(together, measured):
 
 def on_mesh():
   """Results on a mesh; communication in the compiled program; runs on a device."""
-  with quick_jit():
-    result = train(leave_out(5))
-    mesh, runs, shape = parallel.data_mesh(), 8, jax.ShapeDtypeStruct
-    program = dataclasses.replace(CONFIG, seeds=(0,), epochs=1)
-    state = fit_program.make_initial(program, mesh)(
-      fit_program.put_runs(mesh, np.zeros((runs, 2), np.uint32))
+  result = train(leave_out(5))
+  mesh, runs, shape = parallel.data_mesh(), 8, jax.ShapeDtypeStruct
+  program = dataclasses.replace(CONFIG, seeds=(0,), epochs=1)
+  state = fit_program.make_initial(program, mesh)(
+    fit_program.put_runs(mesh, np.zeros((runs, 2), np.uint32))
+  )
+  text = (
+    fit_program.make_advance(program, mesh, steps=24, microbatch_size=program.batch)
+    .lower(
+      state,
+      fit_program.Data(
+        inputs=shape((96, 2, 6), np.float32), labels=shape((96,), np.int32), mask=None
+      ),
+      fit_program.RunInputs(
+        batches=shape((runs, 24, 8), np.int32),
+        weights=shape((runs, 2), np.float32),
+        test=shape((runs, 3, 8), np.int32),
+      ),
+      np.int32(0),
+      np.int32(4),
+      True,
     )
-    text = (
-      fit_program.make_advance(program, mesh, steps=24, microbatch_size=program.batch)
-      .lower(
-        state,
-        fit_program.Data(
-          inputs=shape((96, 2, 6), np.float32), labels=shape((96,), np.int32), mask=None
-        ),
-        fit_program.RunInputs(
-          batches=shape((runs, 24, 8), np.int32),
-          weights=shape((runs, 2), np.float32),
-          test=shape((runs, 3, 8), np.int32),
-        ),
-        np.int32(0),
-        np.int32(4),
-        True,
-      )
-      .compile()
-      .as_text()
-    )
+    .compile()
+    .as_text()
+  )
   found = [
     name
     for name in ('all-reduce', 'all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter')
@@ -237,7 +229,7 @@ def test_chunks_of_one_step_change_nothing(together, monkeypatch, measured):
   )
 
 
-@pytest.mark.parametrize('masked', [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize('masked', [False, True])
 def test_pieces_of_a_batch_change_rounding_alone(monkeypatch, measured, masked):
   inputs, labels = task()
   mask = np.ones(inputs.shape[:2], bool)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from assess_runs import quick_jit
 from fit_tasks import CONFIG, MODEL, leave_out, task, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,12 +25,6 @@ from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer, embedding_mixer_config
 from painformer_jax.parallel import mesh as parallel
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick_compile():
-  with quick_jit():
-    yield
 
 
 @pytest.mark.parametrize(

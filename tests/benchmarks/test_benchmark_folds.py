@@ -6,7 +6,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from assess_runs import quick_jit
 
 from painformer_jax.assessment.mixers import cost, speed
 from painformer_jax.assessment.mixers.fit_config import FitConfig
@@ -98,8 +97,7 @@ def test_both_networks_give_the_same_logits(change, measured):
 
 def test_hours_follow_from_a_measured_rate():
   config = FitConfig(model=embedding_mixer_config.make_config('mixer_laptop', **SMALL), batch=4)
-  with quick_jit():
-    rate = speed.measured_rate(config, tokens=2, runs=1)
+  rate = speed.measured_rate(config, tokens=2, runs=1)
   assert 1e4 < rate < 1e13
   total = cost.training_cost(config.model, tokens=2, runs=87, steps=10, batch=4)
   assert total.flops == 87 * 40 * 6 * cost.size(config.model, tokens=2).multiply_adds

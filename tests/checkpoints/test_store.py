@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import environment
+from repository import environment
 
 from painformer_jax.checkpoints import read as checkpoints
 from painformer_jax.checkpoints import record as records

@@ -1,25 +1,15 @@
 """`painformer benchmark` through its real entry point."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-
-from painformer_jax.cli.main import main
-
-
-def painformer(*args):
-  return subprocess.run(
-    [sys.executable, '-m', 'painformer_jax', *args], capture_output=True, text=True, timeout=300
-  )
+from command_line import assert_refused, run_command
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('work', [['forward'], ['forward', 'train']])
 def test_measures_every_variant(tmp_path, work):
   out = tmp_path / 'speed.json'
-  done = painformer(
+  done = run_command(
     'benchmark',
     '--model',
     'painformer_nano',
@@ -65,16 +55,13 @@ def test_measures_every_variant(tmp_path, work):
   ],
 )
 def test_bad_input_is_one_line(args, message):
-  done = painformer('benchmark', *args)
-  assert done.returncode == 2
-  assert done.stderr.startswith('painformer: ') and message in done.stderr
-  assert done.stderr.count('\n') == 1
+  assert_refused(run_command('benchmark', *args), message, alone=True)
 
 
 # Data.
 
 
-def test_data_stages_are_timed(tmp_path):
+def test_data_stages_are_timed(tmp_path, painformer):
   out = tmp_path / 'data.json'
   done = painformer(
     'benchmark',
@@ -113,7 +100,7 @@ def test_data_stages_are_timed(tmp_path):
 
 @pytest.mark.slow
 def test_data_stages_with_workers():
-  done = painformer(
+  done = run_command(
     'benchmark', 'data', '--image-size', '32', '--batches', '3', '--rounds', '1', '--workers', '2'
   )
   assert done.returncode == 0, done.stderr
@@ -121,9 +108,8 @@ def test_data_stages_with_workers():
   assert done.stdout.count('%') == 6
 
 
-@pytest.mark.slow
 def test_data_at_scale(tmp_path):
-  done = painformer(
+  done = run_command(
     'benchmark',
     'data',
     '--records',
@@ -146,12 +132,11 @@ def test_data_at_scale(tmp_path):
   assert rows[0]['shuffle'] == 0 and 0 < rows[1]['shuffle'] < 5
 
 
-@pytest.mark.slow  # test_data_at_scale writes one.
 def test_a_corpus_half_written_is_written_again(tmp_path):
   half = tmp_path / 'records-500/tiny_records/.incomplete'
   half.mkdir(parents=True)
   (half / 'train-00000.ab.tmp').touch()
-  done = painformer('benchmark', 'data', '--records', '500', '--scratch', str(tmp_path))
+  done = run_command('benchmark', 'data', '--records', '500', '--scratch', str(tmp_path))
   assert done.returncode == 0, done.stderr
   assert 'writes 500 records' in done.stderr and ' 500 ' in done.stdout
 
@@ -168,7 +153,5 @@ def test_a_corpus_half_written_is_written_again(tmp_path):
     (['--records', '10', '--scratch', 'nowhere'], 'there is no folder nowhere'),
   ],
 )
-def test_bad_data_arguments(args, message, tmp_path, monkeypatch, capsys):
-  monkeypatch.chdir(tmp_path)
-  assert main(['benchmark', 'data', *args]) == 2
-  assert message in capsys.readouterr().err.splitlines()[-1]
+def test_bad_data_arguments(args, message, tmp_path):
+  assert_refused(run_command('benchmark', 'data', *args, cwd=tmp_path), message)

@@ -1,13 +1,11 @@
 import dataclasses
 import os
-import resource
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
+from command_line import assert_refused, run_command
 from test_builders import shards
 from test_readers_folder import photos
 from tiny_tasks import examples_of, store_tiny, tiny_task, with_examples
@@ -22,29 +20,10 @@ from painformer_jax.data.demo.fetch import default_cache_dir, require
 from painformer_jax.data.demo.split import Span
 from painformer_jax.data.prepared import list_tasks, open_task
 
-
-def painformer(*args, **options):
-  return subprocess.run(
-    [sys.executable, '-m', 'painformer_jax', *map(str, args)],
-    capture_output=True,
-    text=True,
-    **options,
-  )
-
-
-def assert_one_line(result):
-  """The contract for bad input: status 2, one line, no traceback."""
-  assert result.returncode == 2
-  lines = result.stderr.splitlines()
-  assert [line for line in lines if line.startswith('painformer: ')] == lines[-1:]
-  assert 'Traceback' not in result.stderr
-  return lines[-1]
-
-
 # Folders, end to end.
 
 
-def test_prepare_then_check(tmp_path):
+def test_prepare_then_check(tmp_path, painformer):
   photos(tmp_path / 'pets', count=10)
   prepare = [
     'data',
@@ -69,10 +48,10 @@ def test_prepare_then_check(tmp_path):
   task = open_task(tmp_path / 'data', 'pets')
   assert (task.classes, task.modality) == (('cat', 'dog'), 'animal')
 
-  again = painformer(*prepare)
+  again = run_command(*prepare)
   assert again.returncode == 0 and 'skipped' in again.stderr
 
-  check = painformer('data', 'check', '--data-dir', tmp_path / 'data')
+  check = run_command('data', 'check', '--data-dir', tmp_path / 'data')
   assert check.returncode == 0, check.stderr
   header, *rows = [line.split() for line in check.stdout.splitlines()]
   assert header[:3] == ['task', 'split', 'images']
@@ -81,8 +60,8 @@ def test_prepare_then_check(tmp_path):
     ['pets', 'test', '4', '2', '-', '24', 'x', '24', '0', '0', 'ok'],
   ]
 
-  other = painformer(*prepare, '--test-fraction', '0.5')
-  assert 'differs in: images' in assert_one_line(other)
+  other = run_command(*prepare, '--test-fraction', '0.5')
+  assert_refused(other, 'images')
 
 
 @pytest.mark.parametrize(
@@ -111,20 +90,13 @@ def test_prepare_then_check(tmp_path):
     (['data', 'list', '--data-dir', '.'], 'no prepared task in .'),
   ],
 )
-def test_bad_usage(tmp_path, monkeypatch, capsys, args, message):
+def test_bad_usage(tmp_path, monkeypatch, args, message):
   monkeypatch.chdir(tmp_path)
-  try:
-    status = main(args)
-  except SystemExit as error:
-    status = error.code
-  error = capsys.readouterr().err
-  assert status == 2
-  assert message in error and error.startswith('painformer: ')
-  assert len(error.splitlines()) == 1
+  assert_refused(run_command(*args), message, alone=True)
 
 
-def prepare_pets(tmp_path, data_dir, **options):
-  return painformer(
+def prepare_pets(tmp_path, data_dir, *, run=run_command, **options):
+  return run(
     'data',
     'prepare',
     'folder',
@@ -145,24 +117,18 @@ def prepare_pets(tmp_path, data_dir, **options):
 def test_a_data_folder_that_is_a_file(tmp_path):
   photos(tmp_path / 'pets', count=2)
   (tmp_path / 'data').write_text('a file')
-  line = assert_one_line(prepare_pets(tmp_path, tmp_path / 'data'))
-  assert f'{tmp_path}/data/pets cannot be written: Not a directory;' in line
+  assert_refused(
+    prepare_pets(tmp_path, tmp_path / 'data'), tmp_path / 'data/pets', 'Not a directory'
+  )
 
 
 # At the first metadata, and in the middle of a file of records.
 @pytest.mark.parametrize('limit', [100, 20_000])
-def test_a_full_disk(tmp_path, limit):
+def test_a_full_disk(tmp_path, painformer, limit):
   """A limit on the size of files stands for it: writing fails the same way."""
   photos(tmp_path / 'pets', count=20)
-  line = assert_one_line(
-    prepare_pets(
-      tmp_path,
-      tmp_path / 'data',
-      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-  )
-  assert f'{tmp_path}/data/pets cannot be written: ' in line
-  assert 'File too large; free some space' in line
+  done = prepare_pets(tmp_path, tmp_path / 'data', run=painformer, file_limit=limit)
+  assert_refused(done, tmp_path / 'data/pets', 'File too large')
   assert [p.name for p in (tmp_path / 'data/pets').iterdir()] == ['.lock']
   assert prepare_pets(tmp_path, tmp_path / 'data').returncode == 0
 
@@ -170,8 +136,7 @@ def test_a_full_disk(tmp_path, limit):
 def test_a_file_name_that_is_not_utf_8(tmp_path):
   photos(tmp_path / 'pets', count=2)
   os.rename(tmp_path / 'pets/cat/00.jpg', os.fsencode(tmp_path / 'pets/cat') + b'/caf\xe9.jpg')
-  line = assert_one_line(prepare_pets(tmp_path, tmp_path / 'data'))
-  assert r"/pets/cat/caf\xe9.jpg' is not UTF-8; rename it" in line
+  assert_refused(prepare_pets(tmp_path, tmp_path / 'data'), r'/pets/cat/caf\xe9.jpg', 'UTF-8')
   assert not (tmp_path / 'data').exists()
 
 
@@ -194,7 +159,7 @@ def test_help_has_an_example(capsys, args):
 
 
 def test_traceback_may_stand_at_the_end(tmp_path):
-  result = painformer('data', 'check', '--data-dir', tmp_path / 'no', '--traceback')
+  result = run_command('data', 'check', '--data-dir', tmp_path / 'no', '--traceback')
   assert result.returncode == 2 and 'Traceback' in result.stderr
 
 
@@ -225,8 +190,8 @@ def test_leakage_and_repeats(tmp_path):
     'leakage, images that are in train too (40.00% of the split; --max-leaked allows '
     'some): again 1, again 2',
   )
-  result = painformer('data', 'check', '--data-dir', tmp_path)
-  assert '1 of 2 splits are unsound: tiny test' in assert_one_line(result)
+  result = run_command('data', 'check', '--data-dir', tmp_path)
+  assert_refused(result, '1 of 2 splits', 'tiny test')
   assert 'leakage' in result.stdout
   # What cannot be helped can be allowed, and is still counted.
   assert main(['data', 'check', '--data-dir', str(tmp_path), '--max-leaked', '0.39']) == 2
@@ -410,7 +375,6 @@ def test_demo_fetches_and_stores_every_task(tmp_path, monkeypatch, capsys):
   assert 'what the 2 demo tasks test on is apart' in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.demo_corpus
 def test_the_real_demo_corpus_is_prepared_and_sound(tmp_path):
   try:

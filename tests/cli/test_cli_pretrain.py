@@ -15,7 +15,6 @@ from training_runs import (
   TASKS,
   CommandLine,
   assert_bad_input,
-  quick_training,
   rows,
   shared_folder,
   small_config,
@@ -31,9 +30,7 @@ from painformer_jax.training.metrics import NonFiniteLoss, read_metrics
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  folder = shared_folder(tmp_path_factory)
-  with quick_training(folder):
-    yield folder
+  return shared_folder(tmp_path_factory)
 
 
 @pytest.fixture

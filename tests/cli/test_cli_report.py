@@ -12,10 +12,11 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import environment
+from command_line import run_command
 from PIL import Image
+from repository import environment
 from tiny_tasks import encode, store_tiny
-from training_runs import QUICK_COMPILE, SMALL_MODEL
+from training_runs import SMALL_MODEL
 
 from painformer_jax.checkpoints.read import read_record, restore_arrays
 from painformer_jax.cli import main
@@ -84,9 +85,7 @@ def place(tmp_path_factory):
   store_tiny(place / 'data', 'bright', train=30, test=15, classes=3, image_size=32)
   store(_coin_task(), place / 'data', progress=lambda line: None)
   (place / 'config.py').write_text(CONFIG)
-  done = _painformer(
-    'pretrain', '--config', 'config.py', '--workdir', 'run', cwd=place, XLA_FLAGS=QUICK_COMPILE
-  )
+  done = run_command('pretrain', '--config', 'config.py', '--workdir', 'run', cwd=place)
   assert done.returncode == 0, done.stderr
   shutil.copytree(place / 'run', place / 'bare')
   shutil.copy(place / 'run/report.json', place / 'trained.json')
@@ -191,7 +190,7 @@ def test_embeddings_hold_every_image_once(place):
 def test_the_html_page_holds_the_figures(place):
   text = (place / 'run/report.html').read_text()
   loads = re.findall(r'(?:src|href)="([^"]*)"', text)
-  files = [base64.b64decode(l.removeprefix('data:image/png;base64,')) for l in loads]
+  files = [base64.b64decode(load.removeprefix('data:image/png;base64,')) for load in loads]
   assert files == [(place / 'run' / name).read_bytes() for name in ('curves.png', 'embeddings.png')]
   assert 'Heads or &lt;tails&gt;, from noise.' in text
   for png in files:

@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from conftest import environment
+from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import (

@@ -146,8 +146,8 @@ def test_numbers_that_numpy_writes_are_read(tmp_path, rows):
   for suffix, delimiter in (('.csv', ','), ('.csv', ';'), ('.csv', '\t'), ('.tsv', '\t')):
     path = tmp_path / f'table{suffix}'
     np.savetxt(path, rows, delimiter=delimiter, header=delimiter.join(('a ', 'b')), comments='')
-    for given in (delimiter, None):
-      table = read_numbers(path, delimiter=given, only_numbers=True)
+    for stated in (delimiter, None):
+      table = read_numbers(path, delimiter=stated, only_numbers=True)
       assert table.names == ('a', 'b') and len(table) == len(rows)
       np.testing.assert_array_equal(table.array, np.array(rows))
     path.write_text('\n'.join(delimiter.join(map(repr, row)) for row in rows))

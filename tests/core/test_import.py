@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import environment
+from repository import environment
 
 import painformer_jax as pj
 

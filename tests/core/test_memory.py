@@ -8,7 +8,7 @@ import types
 
 import jax
 import pytest
-from conftest import environment
+from repository import environment
 
 from painformer_jax.core.memory import free_memory, main_memory
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import environment
+from repository import environment
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Imported name -> name of the package, where they differ.

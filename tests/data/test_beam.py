@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import environment
+from repository import environment
 from test_readers_folder import photos
 from tiny_tasks import encode, tiny_image, tiny_task
 

@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, environment
 from corpus_layouts import TASKS
+from repository import ROOT, environment
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES
 
 from painformer_jax.cli.config_file import load_config

@@ -16,7 +16,7 @@ import textwrap
 import time
 
 import pytest
-from conftest import environment
+from repository import environment
 from tiny_tasks import store_tiny
 
 from painformer_jax.data.mixture import TaskRows, train_batches

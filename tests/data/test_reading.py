@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import environment
+from repository import environment
 from test_prepared import damage_record
 from tiny_tasks import store_tiny
 

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from command_line import run_command
 from PIL import Image
-from row_readers import astronaut, face_clip, mtcnn, rows_of, signals, table  # noqa: F401
-from test_cli_embed import model, names, read, stored  # noqa: F401, fixtures
+from row_readers import face_clip, mtcnn, rows_of, signals, table
+from test_cli_embed import names, read
 from test_signal_windows import beats
 from test_video import write_video
 
@@ -18,14 +19,14 @@ from painformer_jax.embedding.signals import SignalReader
 from painformer_jax.modalities import sheet
 
 
-def test_signals_to_embeddings_and_a_sheet(painformer, stored, tmp_path):
+def test_signals_to_embeddings_and_a_sheet(stored, tmp_path):
   folder = tmp_path / 'in'
   folder.mkdir()
   table(folder / 'a.csv', time=np.arange(2816), ecg=beats())
   table(folder / 'b.csv', time=np.arange(2816), ecg=np.zeros(2816))
   (folder / 'ignored.txt').write_text('no signal')
   (tmp_path / 's.json').write_text('{"images": {"spectrogram": {"segment": 128, "overlap": 64}}}')
-  done = painformer(
+  done = run_command(
     'embed',
     folder,
     '--modality',
@@ -78,10 +79,10 @@ def test_signals_to_embeddings_and_a_sheet(painformer, stored, tmp_path):
 
 
 @mtcnn
-def test_faces_to_embeddings(painformer, stored, tmp_path, astronaut):
+def test_faces_to_embeddings(stored, tmp_path, astronaut):
   clip = face_clip(tmp_path / 'a.avi', astronaut, faceless=(4,))
   write_video(tmp_path / 'none.mp4', 5)
-  done = painformer(
+  done = run_command(
     'embed',
     clip,
     tmp_path / 'none.mp4',

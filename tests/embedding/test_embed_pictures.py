@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from row_readers import astronaut, face_clip, mtcnn, rows_of  # noqa: F401
-from test_cli_embed import model, read, stored  # noqa: F401, fixtures
+from row_readers import face_clip, mtcnn, rows_of
+from test_cli_embed import read
 from test_network import PLAIN, save_network
 from test_video import write_video
 

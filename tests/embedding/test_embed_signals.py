@@ -5,7 +5,6 @@ import importlib.util
 import numpy as np
 import pytest
 from row_readers import WAVES, rows_of, signals, table
-from test_cli_embed import read  # noqa: F401, fixtures
 from test_fnirs import light, needs_mne, write_snirf
 from test_signal_windows import beats
 from test_video import write_video

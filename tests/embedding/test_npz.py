@@ -10,7 +10,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import environment
+from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.npz import NpzWriter

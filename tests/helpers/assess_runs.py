@@ -1,19 +1,14 @@
 """Assessments in small: a planted folder, a tiny backbone, a tiny Mixer."""
 
-import contextlib
-import dataclasses
-import functools
-import io
 import json
 import pathlib
+import subprocess
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
+from command_line import run_command
 
 from painformer_jax.assessment.datasets import planted
-from painformer_jax.cli.main import main
 from painformer_jax.models import functional, registry
 from painformer_jax.weights.folder import WeightsSource, save_weights
 
@@ -66,72 +61,19 @@ def write_weights(folder: pathlib.Path, **shape) -> pathlib.Path:
   return folder
 
 
-@contextlib.contextmanager
-def quick_jit(cache: pathlib.Path | None = None):
-  """Compiling is nearly all of the time of small runs; code made quickly gives the same.
-
-  Programs are kept in `cache`, so that what is compiled once serves many runs.
-  """
-  names = 'jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs'
-  before = [getattr(jax.config, name) for name in names]
-  if cache is not None:
-    for name, value in zip(names, (str(cache), 0)):
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-  try:
-    with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(
-        jax,
-        'jit',
-        functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0}),
-      )
-      yield
-  finally:
-    if cache is not None:
-      for name, value in zip(names, before):
-        jax.config.update(name, value)
-      compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope='session')
-def small(tmp_path_factory):
+def small(tmp_path_factory) -> pathlib.Path:
   """A folder with a config.py of a planted study, its data and its weights."""
-  return _small(tmp_path_factory.getbasetemp() / 'assess')
-
-
-# Every module that takes a fixture makes it anew, a function's result they share.
-@functools.cache
-def _small(folder: pathlib.Path) -> pathlib.Path:
-  folder.mkdir()
+  folder = tmp_path_factory.mktemp('assess')
   planted.write_study(folder / 'data', PLAN)
   weights = write_weights(folder / 'weights')
   (folder / 'config.py').write_text(CONFIG.format(data=str(folder / 'data'), weights=str(weights)))
   return folder
 
 
-@dataclasses.dataclass(frozen=True)
-class Done:
-  """As a finished process: its exit status, and what it printed."""
-
-  returncode: int
-  stdout: str
-  stderr: str
-
-
-def run(*arguments) -> Done:
-  """The command line in this process, so that what is compiled serves many tests."""
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    try:
-      status = main([str(a) for a in arguments])
-    except SystemExit as stop:
-      status = stop.code
-  return Done(status, out.getvalue(), err.getvalue())
-
-
-def assess(*arguments) -> Done:
-  """`painformer assess`."""
-  return run('assess', *arguments)
+def assess(*arguments) -> subprocess.CompletedProcess[str]:
+  """`painformer assess`, in this process."""
+  return run_command('assess', *arguments)
 
 
 def read_results(workdir: pathlib.Path) -> dict:
@@ -141,20 +83,15 @@ def read_results(workdir: pathlib.Path) -> dict:
 
 
 @pytest.fixture(scope='session')
-def finished(small):
+def finished(small) -> tuple[pathlib.Path, subprocess.CompletedProcess[str]]:
   """A finished run with assessors and shuffled labels: its workdir, and as a process."""
-  return _finished(small)
-
-
-@functools.cache
-def _finished(folder: pathlib.Path) -> tuple[pathlib.Path, Done]:
   done = assess(
     '--config',
-    folder / 'config.py',
+    small / 'config.py',
     '--workdir',
-    folder / 'work',
+    small / 'work',
     '--config.shuffled=2',
     '--config.assessor=True',
   )
   assert done.returncode == 0, done.stderr[-3000:]
-  return folder / 'work', done
+  return small / 'work', done

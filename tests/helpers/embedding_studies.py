@@ -27,7 +27,7 @@ FINISHED = ['.lock', 'files.json', 'mask.npy', 'record.json', 'summary.json', 'v
 PLAN = planted.Plan(subjects=2, per_level=2)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_parts(monkeypatch):
   """Parts of 8 samples of 4 images in batches of 4."""
   monkeypatch.setattr(embeddings, '_BATCHES_A_PART', 8)

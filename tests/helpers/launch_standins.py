@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-from conftest import ROOT, environment
+from repository import ROOT, environment
 
 # A Python that is whole, as venv.sh asks, and then does what the test says.
 _PYTHON = """#!/bin/sh

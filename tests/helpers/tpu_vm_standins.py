@@ -6,8 +6,8 @@ import tarfile
 import time
 
 import pytest
-from conftest import ROOT
 from launch_standins import make_venv, python_script, script, standin_environment
+from repository import ROOT
 
 # Two slices of two workers. The cloud's state is a list of what `describe` will answer; a
 # slice is READY unless a file NODE-state says otherwise. What is deleted takes its

@@ -1,10 +1,9 @@
 """Training in small: a model that compiles quickly, and runs of the command line.
 
-The compiler takes most of the time of a short run. Runs share a folder of
-compiled programs, which changes no result (`test_training_resume` compares).
+The compiler takes most of the time of a short run. Runs share the compiled programs of
+the tests, which changes no result (`test_training_resume` compares).
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -13,13 +12,10 @@ import sys
 
 import jax
 import numpy as np
-import pytest
-from conftest import ROOT, environment
-from jax.experimental.compilation_cache import compilation_cache
+from repository import ROOT, environment
 from tiny_tasks import store_tiny
 
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.training import setup
 from painformer_jax.training.config import OptimizerConfig, defaults, from_config_dict
 from painformer_jax.training.setup import assemble
 from painformer_jax.training.speed import depends_on_speed
@@ -41,52 +37,13 @@ TASKS = {'alpha': 3, 'beta': 2}
 
 
 def shared_folder(tmp_path_factory) -> pathlib.Path:
-  """The prepared tiny tasks (in data/) and compiled programs of a test session."""
+  """The prepared tiny tasks of a test session, in data/."""
   folder = tmp_path_factory.getbasetemp() / 'training'
   if not folder.exists():
     folder.mkdir()
     for name, classes in TASKS.items():
       store_tiny(folder / 'data', name, train=24, test=7, classes=classes, image_size=32)
   return folder
-
-
-@contextlib.contextmanager
-def quick_training(folder: pathlib.Path):
-  """In this process too: code that is made quickly, and shared between runs."""
-  before = {
-    name: getattr(jax.config, name)
-    for name in ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
-  }
-  jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  compilation_cache.reset_cache()
-  try:
-    with pytest.MonkeyPatch.context() as patch:
-      for name in ('make_train_step', 'make_embed_step'):
-        patch.setattr(setup, name, _quickly(getattr(setup, name)))
-      yield
-  finally:
-    for name, value in before.items():
-      jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-def _quickly(make):
-  """Changes a maker of jitted functions, each for arguments of one shape."""
-
-  def made(*args, **kwargs):
-    function, compiled = make(*args, **kwargs), []
-
-    def call(*args):
-      if not compiled:
-        compiled.append(
-          function.lower(*args).compile(compiler_options={'xla_backend_optimization_level': 0})
-        )
-      return compiled[0](*args)
-
-    return call
-
-  return made
 
 
 def small_config(data_dir, **fields):
@@ -213,14 +170,7 @@ class CommandLine:
     ]
 
   def environment(self) -> dict[str, str]:
-    cache = (
-      {
-        'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'compiled'),
-        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      }
-      if self.cache
-      else {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
-    )
+    cache = {} if self.cache else {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
     return environment(
       JAX_PLATFORMS='cpu',
       PYTHONUNBUFFERED='1',

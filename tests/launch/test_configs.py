@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from conftest import ROOT
+from repository import ROOT
 from tiny_tasks import store_tiny
-from training_runs import SMALL_MODEL, quick_training, rows, shared_folder
+from training_runs import SMALL_MODEL, rows
 
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
@@ -49,8 +49,8 @@ def test_its_docstring_says_what_it_is(file):
   assert isinstance(first, str) and first.splitlines()[0].endswith('.')
 
 
-# Other tests of training, or launch/demo.sh, run these as they are.
-ELSEWHERE = ('demo', 'tiny', 'pretrain_tiny_corpus', 'pretrain_painformer', 'demo_backbone')
+# Other tests of training run these as they are.
+ELSEWHERE = ('tiny', 'pretrain_tiny_corpus')
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,7 @@ def test_it_trains_two_steps_in_small(file, load, tmp_path, tmp_path_factory):
     store_tiny(tmp_path / 'data', name, train=6, test=4, classes=2 + number % 2)
   config.update(data_dir=str(tmp_path / 'data'), steps=2, eval_batch=4)
   config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 1)
-  with quick_training(shared_folder(tmp_path_factory)):
-    report = pretrain(from_config_dict(config), tmp_path / 'run')
+  report = pretrain(from_config_dict(config), tmp_path / 'run')
   assert set(report['tasks']) == set(config.tasks)
   figures, evaluated = rows(tmp_path / 'run')
   assert figures['step'] == evaluated['step'] == 2

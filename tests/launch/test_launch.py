@@ -10,8 +10,8 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT
 from launch_standins import bash, standin_environment
+from repository import ROOT
 
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.data import corpus

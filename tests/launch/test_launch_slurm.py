@@ -8,8 +8,8 @@ import subprocess
 import time
 
 import pytest
-from conftest import ROOT
 from launch_standins import bash, make_venv, python_script, real_python, script, standin_environment
+from repository import ROOT
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, shared_folder
 
 from painformer_jax.checkpoints import store

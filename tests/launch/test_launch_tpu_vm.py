@@ -6,9 +6,9 @@ import signal
 import subprocess
 
 import pytest
-from conftest import ROOT
 from launch_standins import bash, script
-from tpu_vm_standins import BACK, BEGAN, calls, cloud, env, held, said, soon  # noqa: F401
+from repository import ROOT
+from tpu_vm_standins import BACK, BEGAN, calls, held, said, soon
 
 
 def test_machines_that_are_taken_back_and_a_run_that_ends(cloud, env):
@@ -163,7 +163,6 @@ sleep 600
   ]
 
 
-@pytest.mark.slow
 def test_what_is_refused_is_not_begun_again(cloud, env):
   done = bash('tpu_vm.sh', 'run', '--config=c', env=env('echo "a typo"; exit 2', STATES0='ACTIVE'))
   assert done.returncode == 2 and 'a typo' in done.stdout
@@ -204,7 +203,6 @@ def test_killed_on_machines_that_stay(cloud, env):
   assert len(calls(cloud, 'queued-resources', 'create')) == 1
 
 
-@pytest.mark.slow
 def test_what_dies_is_not_begun_again_for_ever(cloud, env):
   """RESTARTS is here that of launch/train.sh too: two starts whenever it is begun."""
   done = bash(

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from launch_standins import bash, script
-from tpu_vm_standins import BACK, BEGAN, calls, cloud, env, held, said, soon  # noqa: F401
+from tpu_vm_standins import BACK, BEGAN, calls, held, said, soon
 
 
 def test_older_code_is_not_started(cloud, env):
@@ -22,7 +22,6 @@ def test_older_code_is_not_started(cloud, env):
   assert not calls(cloud, 'queued-resources', 'delete')
 
 
-@pytest.mark.slow
 def test_only_attempts_in_a_row_count(cloud, env, tmp_path):
   """Every other time the first worker cannot mount what is shared."""
   script(
@@ -81,7 +80,7 @@ echo 'mkdir -p "$HOME/.local/bin" && cp "{uv}" "$HOME/.local/bin/uv"'
   [
     'too old',
     pytest.param('no venv', marks=pytest.mark.slow),
-    pytest.param('fit', marks=pytest.mark.slow),
+    'fit',
   ],
 )
 def test_a_python_is_brought_where_none_is_fit(cloud, env, tmp_path, fit):

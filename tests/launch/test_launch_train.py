@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
 from launch_standins import bash, make_venv, real_python, script, standin_environment
+from repository import ROOT
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
 from painformer_jax.checkpoints import store

@@ -10,9 +10,9 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.demo.fetch import default_cache_dir

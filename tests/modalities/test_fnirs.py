@@ -7,7 +7,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from conftest import environment
+from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import fnirs

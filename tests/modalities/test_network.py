@@ -8,8 +8,8 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
-from conftest import environment
 from PIL import Image
+from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import colormap, faces, maps

@@ -9,9 +9,9 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import environment
 from hypothesis import given
 from hypothesis import strategies as st
+from repository import environment
 
 from painformer_jax.core.config_fields import read_json
 from painformer_jax.core.errors import InputError

@@ -9,8 +9,8 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import environment
 from PIL import Image
+from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import images, video

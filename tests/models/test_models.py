@@ -143,7 +143,7 @@ def test_every_way_of_computing_gives_the_same(arrays, overrides):
   np.testing.assert_allclose(actual.logits, wanted.logits, atol=1e-5)
 
 
-@pytest.mark.parametrize('gate', ['fft', pytest.param('dft', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('gate', ['fft', 'dft'])
 def test_bfloat16_keeps_float32_parameters_and_comes_near(arrays, gate):
   config = make_config(
     'painformer_nano', num_classes=5, gate=gate, gate_precision='default', dtype='bfloat16'
@@ -160,7 +160,6 @@ def test_bfloat16_keeps_float32_parameters_and_comes_near(arrays, gate):
     assert 0 < np.abs(a - b).max() <= 0.05 * np.abs(b).max()
 
 
-@pytest.mark.slow
 def test_training_in_bfloat16_gives_float32_gradients_near_the_exact_ones(arrays):
   # The grouped convolution compiles soonest.
   exact = make_config('painformer_nano', num_classes=5, depthwise='conv')

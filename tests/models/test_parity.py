@@ -18,7 +18,6 @@ from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
 
 GATES = ('fft', 'dft')
-TRAINED = ('fft', pytest.param('dft', marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope='module')
@@ -136,7 +135,7 @@ def split(arrays):
   )
 
 
-@pytest.fixture(scope='module', params=TRAINED)
+@pytest.fixture(scope='module', params=GATES)
 def trained(request, arrays, expected):
   """Gate, loss, running statistics and gradients of one training step."""
   (loss, statistics), gradient = gradients(request.param)(

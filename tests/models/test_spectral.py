@@ -153,7 +153,6 @@ def smooth(height, width):
   return np.stack([spectrum.real, spectrum.imag], -1).astype(np.float32)
 
 
-@pytest.mark.slow
 @hypothesis.given(
   st.integers(20, 40), st.integers(20, 40), st.integers(20, 80), st.integers(20, 80)
 )

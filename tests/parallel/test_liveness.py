@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import environment
+from repository import environment
 
 from painformer_jax.parallel import liveness, relay
 from painformer_jax.parallel.liveness import Meeting, Peers

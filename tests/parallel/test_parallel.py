@@ -106,11 +106,11 @@ def test_rows_must_split_evenly():
     size = 8
 
   parallel.check_rows(EightDevices, {'a': 8, 'b': 24})
-  for rows, task in (({'a': 8, 'b': 12}, 'b'), ({'a': 0}, 'a'), ({'a': -8}, 'a')):
+  for batch, task in (({'a': 8, 'b': 12}, 'b'), ({'a': 0}, 'a'), ({'a': -8}, 'a')):
     with pytest.raises(InputError) as error:
-      parallel.check_rows(EightDevices, rows)
+      parallel.check_rows(EightDevices, batch)
     assert str(error.value) == (
-      f'task {task} has {rows[task]} rows a batch, which do not split over 8 devices: '
+      f'task {task} has {batch[task]} rows a batch, which do not split over 8 devices: '
       f'make config.tasks.{task}.rows a multiple of 8'
     )
 

@@ -8,9 +8,9 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, environment
 from jax.sharding import NamedSharding, PartitionSpec
 from process_runs import ProcessRun, Topology, free_port
+from repository import ROOT, environment
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
 from painformer_jax.checkpoints.checksums import checksums

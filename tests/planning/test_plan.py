@@ -7,7 +7,7 @@ import pathlib
 import re
 
 import pytest
-from conftest import ROOT
+from repository import ROOT
 from tiny_tasks import store_tiny
 from training_runs import SMALL_OVERRIDES, TASKS, small_config
 
@@ -99,7 +99,6 @@ def allocated(cache: str) -> dict:
   return {'real': found, 'plan': dataclasses.asdict(program)}
 
 
-@pytest.mark.slow
 def test_its_memory_is_what_a_device_really_holds(on_devices, tmp_path):
   both = on_devices(4, allocated, fresh=True, cache=str(tmp_path))
   real, planned = both['real'], both['plan']
@@ -229,7 +228,6 @@ def counted_flops() -> dict:
   )
 
 
-@pytest.mark.slow
 def test_its_flops_are_those_of_the_formula(on_devices):
   program = on_devices(1, counted_flops)
   ratio = program['flops'] / program['images'] / program['model_flops']

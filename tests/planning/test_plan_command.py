@@ -14,7 +14,6 @@ from painformer_jax.planning import plan
 from painformer_jax.training.config import from_config_dict
 
 
-@pytest.mark.slow
 def test_a_sweep_from_the_command_line(painformer, tmp_path):
   done = painformer(
     'plan',

@@ -59,7 +59,7 @@ ENTRY %main (a: f32[16], b: bf16[4,8], c: f32[64]) -> f32[16] {
   %loop = (s32[], f32[16]{0}) while(%init), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
   ROOT %result = f32[16]{0} get-tuple-element(%loop), index=1
 }
-"""
+"""  # noqa: E501
 
 
 def test_collectives_by_kind_and_group_with_loops_unrolled():

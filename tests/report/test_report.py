@@ -219,7 +219,6 @@ def test_pixel_baseline_names_the_nearest_image():
   assert shifted.accuracy == 0.0
 
 
-@pytest.mark.slow
 def test_untrained_backbone_is_where_a_run_of_that_seed_starts():
   config = registry.make_config('painformer_nano')
   state = jax.jit(

@@ -5,7 +5,7 @@ import sys
 import threading
 
 import pytest
-from conftest import environment
+from repository import environment
 
 from painformer_jax.training.interrupt import Interrupt
 

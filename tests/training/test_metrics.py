@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clu import metrics as clu_metrics
-from conftest import environment
 from event_reader import read_events, read_scalars
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.training import metrics

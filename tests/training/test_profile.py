@@ -10,7 +10,7 @@ import threading
 import jax
 import jax.numpy as jnp
 import pytest
-from training_runs import quick_training, shared_folder, small_config
+from training_runs import shared_folder, small_config
 
 from painformer_jax.training import loop, profile
 from painformer_jax.training.config import from_config_dict
@@ -180,7 +180,6 @@ def test_outside_the_main_thread(tmp_path):
 # In a run.
 
 
-@pytest.mark.slow
 def test_a_run_that_is_traced(tmp_path_factory, tmp_path, capfd):
   """Its trace is of the steps asked for, and what it says goes on as before."""
   folder = shared_folder(tmp_path_factory)
@@ -189,8 +188,7 @@ def test_a_run_that_is_traced(tmp_path_factory, tmp_path, capfd):
       folder / 'data', steps=5, log_every=1, checkpoint_every=5, profile_at=3, profile_steps=2
     )
   )
-  with quick_training(folder):
-    loop.pretrain(config, tmp_path / 'run')
+  loop.pretrain(config, tmp_path / 'run')
   assert steps_traced(tmp_path / 'run/profile/step3') == [3, 4]
   rows = [row for row in read_metrics(tmp_path / 'run') if 'loss' in row]
   assert ['seconds/profile' in row for row in rows] == [False] * 3 + [True, False]
@@ -211,6 +209,5 @@ def test_the_first_step_compiles_and_is_not_traced(tmp_path_factory, tmp_path):
   config = from_config_dict(
     small_config(folder / 'data', steps=2, log_every=2, checkpoint_every=2, profile_at=1)
   )
-  with quick_training(folder):
-    loop.pretrain(config, tmp_path / 'run')
+  loop.pretrain(config, tmp_path / 'run')
   assert not (tmp_path / 'run/profile').exists()

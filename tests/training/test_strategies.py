@@ -40,7 +40,7 @@ VARIANTS = {
   'remat of products': (1, {'remat': 'products-all'}),
   'everything': (8, EVERYTHING),
 }
-QUICK = ('one device', 'everything')
+QUICK = ('one device', 'fsdp', 'everything')
 
 # Name -> what a step's program has besides all-reduces: of the divided arrays, and of
 # what the devices that share classes need of each row.

@@ -12,8 +12,8 @@ import sys
 import types
 
 import pytest
-from conftest import environment
-from training_runs import quick_training, shared_folder, small_config
+from repository import environment
+from training_runs import shared_folder, small_config
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.training import loop, setup
@@ -203,7 +203,7 @@ def test_a_run_that_is_stopped_and_goes_on(wandb, tmp_path_factory, tmp_path):
 
     return call
 
-  with quick_training(folder), pytest.MonkeyPatch.context() as patch:
+  with pytest.MonkeyPatch.context() as patch:
     real = setup.make_train_step
     patch.setattr(setup, 'make_train_step', breaking)
     with pytest.raises(OSError, match='the machine dies'):

@@ -213,7 +213,6 @@ def ran(on_devices):
   return on_devices(8, on_mesh)
 
 
-@pytest.mark.slow
 def test_a_step_against_its_statement(ran):
   for step in ran['stated']:
     for task in TASKS:
@@ -226,12 +225,10 @@ def test_a_step_against_its_statement(ran):
   assert (shares < 0.5).any() and (shares > 0.5).any()
 
 
-@pytest.mark.slow
 def test_the_same_step_gives_the_same_figures(ran):
   assert ran['one'] == ran['again']
 
 
-@pytest.mark.slow
 def test_eight_devices_mix_as_one(ran, measured):
   for number, (one, many) in enumerate(zip(ran['one'], ran['eight'], strict=True)):
     for name in one:

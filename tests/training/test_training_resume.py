@@ -247,7 +247,6 @@ def test_processes_that_read_come_and_go(one_device, reference, tmp_path):
   assert_same_run(workdir, reference[0])
 
 
-@pytest.mark.slow
 def test_killed_on_eight_devices(folder, tmp_path):
   command = CommandLine(
     folder=folder, devices=8, overrides=OVERRIDES | SMALL_OVERRIDES, flags=QUICK_COMPILE
@@ -303,7 +302,6 @@ def test_stopped_while_it_evaluates(folder, tmp_path):
   assert_same_run(workdir, tmp_path / 'reference')
 
 
-@pytest.mark.slow
 def test_skipped_steps_in_a_row_are_counted_on(tmp_path_factory, tmp_path):
   """A step that leaves no finite parameters is skipped; three may be, wherever it stopped."""
   command = CommandLine(

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from assess_runs import quick_jit
 from tiny_tasks import store_tiny
 from training_runs import SMALL_MODEL
 
@@ -38,12 +37,10 @@ def run(tmp_path_factory):
   """Folder of a finished run of two steps; its data lie beside it."""
   tmp_path = tmp_path_factory.mktemp('run')
   store_tiny(tmp_path / 'data')
-  with quick_jit():
-    pretrain(tiny_run(tmp_path), tmp_path / 'run')
+  pretrain(tiny_run(tmp_path), tmp_path / 'run')
   return tmp_path / 'run'
 
 
-@pytest.mark.slow
 def test_load_gives_the_trained_backbone(run):
   model = pj.load(run)
   assert model.config == MODEL
@@ -57,7 +54,6 @@ def test_load_gives_the_trained_backbone(run):
   assert out.logits is None and np.isfinite(out.embedding).all()
 
 
-@pytest.mark.slow
 def test_a_run_starts_from_another(run, tmp_path):
   first = functional.variables(pj.load(run))
   config = tiny_run(run.parent, initial_weights=str(run), steps=1)

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import reference
-from conftest import environment
+from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.weights.torch.read import read
