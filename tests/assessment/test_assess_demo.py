@@ -5,7 +5,6 @@ import dataclasses
 import json
 
 import numpy as np
-import pytest
 from assess_runs import TWO_STAGES, assess, write_weights
 from repository import ROOT
 
