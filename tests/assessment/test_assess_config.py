@@ -76,7 +76,7 @@ def test_config_files_are_the_promised_ones():
     (dict(modalities=dict(gsr=dict(sorce='gsr'))), 'did you mean source?'),
     (dict(modalities=dict(gsr=dict(source='gsr', signal=dict(windw=3.0)))), 'did you mean window?'),
     (dict(modalities=dict(gsr=dict())), 'config.modalities.gsr.source is missing'),
-    (dict(fit=dict(learning_rat=1e-3)), 'did you mean learning_rate?'),
+    (dict(fit=dict(learning_rat=1e-3)), 'learning_rat'),
     (dict(fit=dict(batch=0)), 'batch 0 is below 1'),
     (dict(mixer=dict(name='mixer_laptopp')), 'did you mean mixer_laptop?'),
     (dict(mixer=dict(name='mixer_laptop', widht=3)), 'did you mean width?'),

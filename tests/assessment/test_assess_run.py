@@ -11,6 +11,7 @@ import assessment_layouts as layouts
 import numpy as np
 import pytest
 from assess_runs import PLAN, assess, read_results
+from command_line import assert_refused
 from repository import ROOT, environment
 
 from painformer_jax.assessment.datasets import planted
@@ -213,8 +214,7 @@ def test_check_of_a_sound_folder_ends_well(small, tmp_path):
 )
 def test_mistakes_end_with_one_line(small, tmp_path, arguments, words):
   done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work', *arguments)
-  assert done.returncode == 2 and words in done.stderr
-  assert done.stderr.splitlines()[-1].startswith('painformer: ')
+  assert_refused(done, words)
 
 
 def test_advice_about_findings_can_be_followed_and_embeddings_shared(small, tmp_path):
@@ -252,7 +252,7 @@ def test_rows_whose_files_would_be_named_alike_are_refused_at_once(small, tmp_pa
   )
   (tmp_path / 'config.py').write_text(text)
   done = assess('--config', tmp_path / 'config.py', '--workdir', tmp_path / 'work', '--check')
-  assert done.returncode == 2 and 'too alike to name files by' in done.stderr
+  assert_refused(done, 'gsr!', alone=True)
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_workdir_of_something_else_is_refused(small, tmp_path):
   (tmp_path / 'work').mkdir()
   (tmp_path / 'work' / 'notes.txt').write_text('mine')
   done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work')
-  assert done.returncode == 2 and 'holds no assessment' in done.stderr
+  assert_refused(done, tmp_path / 'work', alone=True)
   assert json.dumps(sorted(p.name for p in (tmp_path / 'work').iterdir())) == '["notes.txt"]'
 
 

@@ -179,9 +179,9 @@ def test_a_turned_bit_in_an_array_is_noticed(tmp_path):
   content = bytearray(data.read_bytes())
   content[len(content) // 2] ^= 1
   data.write_bytes(content)
-  with pytest.raises(InputError, match='checksum of params.backbone/a does not match'):
+  with pytest.raises(InputError, match='params.backbone/a'):
     restored_newest(tmp_path, make_state())
-  with pytest.raises(InputError, match='checksum of params.backbone/a does not match'):
+  with pytest.raises(InputError, match='params.backbone/a'):
     checkpoints.restore_arrays(tmp_path)
 
 
@@ -260,7 +260,7 @@ def test_where_none_is_sound_all_stay(tmp_path, capfd):
     restored_newest(tmp_path, make_state(size=41))
   for step in (3, 6):
     turn_a_bit(tmp_path / str(step))
-  with pytest.raises(InputError, match='checksum of params.backbone/a does not match'):
+  with pytest.raises(InputError, match='params.backbone/a'):
     restored_newest(tmp_path, state)
   assert sorted(os.listdir(tmp_path)) == ['3', '6'] and capfd.readouterr() == ('', '')
   shutil.rmtree(tmp_path / '3')

@@ -150,7 +150,7 @@ def test_a_corpus_half_written_is_written_again(tmp_path):
     (['--memory-minutes', '-1'], '--memory-minutes at least 0'),
     (['--workers', '-1'], '--workers and --memory-minutes at least 0'),
     (['--records', '10', '0'], 'a corpus of 0 records cannot be measured'),
-    (['--records', '10', '--scratch', 'nowhere'], 'there is no folder nowhere'),
+    (['--records', '10', '--scratch', 'nowhere'], 'nowhere'),
   ],
 )
 def test_bad_data_arguments(args, message, tmp_path):

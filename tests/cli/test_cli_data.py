@@ -70,10 +70,7 @@ def test_prepare_then_check(tmp_path, painformer):
     (['data'], 'required: ACTION'),
     (['data', 'prepare'], 'required: READER'),
     (['data', 'prepare', 'folder', '--name', 'x'], 'required: --source'),
-    (
-      ['data', 'prepare', 'folder', '--source', 'nowhere', '--name', 'x'],
-      'there is no folder nowhere',
-    ),
+    (['data', 'prepare', 'folder', '--source', 'nowhere', '--name', 'x'], 'nowhere'),
     (
       ['data', 'prepare', 'folder', '--source', '.', '--name', 'x', '--image-size', '0'],
       '--image-size',

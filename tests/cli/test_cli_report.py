@@ -12,14 +12,13 @@ import sys
 import jax
 import numpy as np
 import pytest
-from command_line import run_command
+from command_line import assert_refused, run_command
 from PIL import Image
 from repository import environment
 from tiny_tasks import encode, store_tiny
 from training_runs import SMALL_MODEL
 
 from painformer_jax.checkpoints.read import read_record, restore_arrays
-from painformer_jax.cli import main
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import open_task
@@ -97,15 +96,13 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def report(place, monkeypatch, capsys):
-  """Runs `painformer report` in this process: (status, stdout, stderr)."""
-  monkeypatch.chdir(place)
+def report(place):
+  """Runs `painformer report` in this process."""
+  return lambda *arguments: run_command('report', *arguments, cwd=place)
 
-  def run(*arguments):
-    status = main.main(['report', *map(str, arguments)])
-    return status, *capsys.readouterr()
 
-  return run
+def _error(done) -> str:
+  return assert_refused(done, alone=True)
 
 
 def _read(path):
@@ -203,9 +200,9 @@ def test_a_second_report_is_the_same_and_embeds_nothing(place, report):
   before = {name: (place / 'run' / name).read_bytes() for name in names}
   numbers = _read(place / 'run/report.json')
   times = [os.stat(place / f'run/embeddings/{t}.npz').st_mtime_ns for t in ('bright', 'coin')]
-  status, _, errors = report('run', '-o', 'other.html')
-  assert status == 0
-  assert 'uses the embeddings of step 6' in errors
+  done = report('run', '-o', 'other.html')
+  assert done.returncode == 0
+  assert 'uses the embeddings of step 6' in done.stderr
   assert times == [
     os.stat(place / f'run/embeddings/{t}.npz').st_mtime_ns for t in ('bright', 'coin')
   ]
@@ -235,10 +232,10 @@ def test_an_unfinished_run_and_damaged_embeddings(place, report):
   with np.load(place / 'part/embeddings/coin.npz') as npz:
     arrays = dict(npz) | {'origin': np.array('other'), 'embedding': npz['embedding'] + 1}
   np.savez(place / 'part/embeddings/coin.npz', **arrays)
-  status, text, errors = report('part')
-  assert status == 0, errors
-  assert 'embeds 135 images of 2 tasks' in errors
-  assert 'UNFINISHED: 54 steps are to come' in text
+  done = report('part')
+  assert done.returncode == 0, done.stderr
+  assert 'embeds 135 images of 2 tasks' in done.stderr
+  assert 'UNFINISHED: 54 steps are to come' in done.stdout
   assert 'UNFINISHED: 54 steps are to come' in (place / 'part/report.html').read_text()
   for task in ('bright', 'coin'):
     with (
@@ -253,15 +250,7 @@ def test_an_unfinished_run_and_damaged_embeddings(place, report):
   assert not list((place / 'part').rglob('*.partial'))
 
 
-def _error(result) -> str:
-  status, _, errors = result
-  assert status == 2
-  (line,) = errors.splitlines()
-  assert line.startswith('painformer: ')
-  return line
-
-
-def test_not_a_run(place, report):
+def test_not_a_run(report):
   assert 'is not the folder of a run' in _error(report('data'))
   assert 'is not the folder of a run' in _error(report('nowhere'))
 
@@ -301,8 +290,8 @@ def test_data_gone_or_changed(place, report):
 
 def test_moved_data_is_found(place, report):
   shutil.copytree(place / 'data', place / 'moved')
-  status, _, errors = report('run', '--data-dir', 'moved', '-o', 'moved.html')
-  assert status == 0 and 'uses the embeddings' in errors
+  done = report('run', '--data-dir', 'moved', '-o', 'moved.html')
+  assert done.returncode == 0 and 'uses the embeddings' in done.stderr
 
 
 @pytest.mark.parametrize('package', ['sklearn', 'matplotlib', 'jinja2'])
@@ -313,7 +302,7 @@ def test_missing_extra(package, report, monkeypatch):
 
 
 def test_page_that_cannot_be_written(place, report):
-  assert 'there is no folder' in _error(report('bare', '-o', 'no/such/page.html'))
+  assert 'no/such' in _error(report('bare', '-o', 'no/such/page.html'))
   assert 'is a folder' in _error(report('bare', '-o', 'data'))
   assert not (place / 'bare/embeddings').exists()
 

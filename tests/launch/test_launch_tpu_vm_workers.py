@@ -75,14 +75,7 @@ echo 'mkdir -p "$HOME/.local/bin" && cp "{uv}" "$HOME/.local/bin/uv"'
 """
 
 
-@pytest.mark.parametrize(
-  'fit',
-  [
-    'too old',
-    pytest.param('no venv', marks=pytest.mark.slow),
-    'fit',
-  ],
-)
+@pytest.mark.parametrize('fit', ['too old', pytest.param('no venv', marks=pytest.mark.slow), 'fit'])
 def test_a_python_is_brought_where_none_is_fit(cloud, env, tmp_path, fit):
   """To every worker, once: later its environment is whole."""
   settings = env(

