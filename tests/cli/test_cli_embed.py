@@ -333,7 +333,9 @@ def test_progress_has_a_rate_and_an_estimate(model, inputs, tmp_path, monkeypatc
     assert re.fullmatch(rf'{rows} of 12 images  [\d.,]+ images/s  eta .+', line)
 
 
-@pytest.mark.parametrize('culprit', ['embedding.inference.Embedder.__call__', 'modalities.images.squash'])
+@pytest.mark.parametrize(
+  'culprit', ['embedding.inference.Embedder.__call__', 'modalities.images.squash']
+)
 def test_a_defect_is_not_taken_for_bad_input(model, inputs, tmp_path, monkeypatch, culprit):
   # The second one runs in the decoding thread.
   def fail(*_, **__):
