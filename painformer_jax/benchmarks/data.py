@@ -25,11 +25,11 @@ from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.core.progress import Meter
 from painformer_jax.core.tables import aligned
 from painformer_jax.data import mixture
-from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import base
 from painformer_jax.data.builders.shards import write_shard
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import list_tasks, open_task
+from painformer_jax.data.task_source import Item, TaskSource
 
 # Chains of `data.augment` that are timed, beside none.
 AUGMENTED = ('trivial_augment', 'paper')
@@ -129,7 +129,7 @@ def stages(
 
   def pipeline(augment: str):
     with mixture.train_batches(
-      [mixture.TaskRows(name=task, rows=_ROWS, augment=augment)],
+      [mixture.MixtureTask(name=task, batch_size=_ROWS, augment=augment)],
       data_dir=data_dir,
       image_size=image_size,
       seed=0,
@@ -196,7 +196,7 @@ def memory(
   """Runs the augmented pipeline for a while and watches its memory."""
   images = 0
   with mixture.train_batches(
-    [mixture.TaskRows(name=task, rows=_ROWS, augment='trivial_augment')],
+    [mixture.MixtureTask(name=task, batch_size=_ROWS, augment='trivial_augment')],
     data_dir=data_dir,
     image_size=image_size,
     seed=0,
@@ -337,7 +337,7 @@ def _write_tiny_records(
 def _measure(data_dir: str) -> None:
   """Prints the fields of `Scale` as JSON; runs in a process of its own."""
   before, start = _resident(), time.perf_counter()
-  rows = [mixture.TaskRows(name='tiny_records', rows=100)]
+  rows = [mixture.MixtureTask(name='tiny_records', batch_size=100)]
   with mixture.train_batches(
     rows, data_dir=data_dir, image_size=1, seed=0, threads=1, extra=('key',)
   ) as iterator:

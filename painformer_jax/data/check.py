@@ -13,7 +13,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Meter
 from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.core.tables import aligned
-from painformer_jax.data.batch import decode_strictly
+from painformer_jax.data.decode import decode_strictly
 from painformer_jax.data.prepared import (
   PreparedTask,
   Records,

@@ -1,9 +1,9 @@
 """Batches of several tasks at once, a pure function of the seed and the step.
 
-Every task has its own stream: its training records in a new order each epoch, no
-record twice in an epoch, endless or for a number of epochs. Row r of a task's `rows` in step s is element
-s * rows + r of that stream, augmented with a generator seeded by that number.
-So neither the number of threads, workers or processes, nor the other tasks, nor a
+Every task has its own stream: its training records in a new order each epoch, no record
+twice in an epoch, without end or for a number of epochs. Example i of a task in step s is
+element s * batch_size + i of the task's stream, augmented with a generator seeded by that
+number. So neither the number of threads, workers or processes, nor the other tasks, nor a
 restart changes what a step holds, and starting at any step costs nothing.
 """
 
@@ -18,36 +18,36 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data import augment
-from painformer_jax.data.batch import decode_rgb
+from painformer_jax.data.decode import decode_rgb
+from painformer_jax.data.loader import Batches
 from painformer_jax.data.order import EpochOrder
 from painformer_jax.data.prepared import PreparedTask, Records, open_task
-from painformer_jax.data.reading import Batches
-from painformer_jax.data.seeds import Numbered, derived_seed
+from painformer_jax.data.seeds import NumberedGenerators, derived_seed
 
-# Where a mixture without end ends; no run has so many steps.
+# Steps of a mixture without end; no run has so many.
 MAX_STEPS = 2**40
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskRows:
+class MixtureTask:
   """A task's part of every batch.
 
   Attributes:
     name: of a prepared task.
-    rows: rows of the global batch, the same in every step.
+    batch_size: its examples in the global batch, the same number in every step.
     augment: an augmentation policy, see `data.augment`.
-    epochs: how often the task's images are gone through; 0 for without end. The
+    epochs: how often each of the task's images is used; 0 for without end. The
       mixture ends with the last full batch of the first task to end.
   """
 
   name: str
-  rows: int
+  batch_size: int
   augment: str = 'none'
   epochs: int = 0
 
 
 def train_batches(
-  tasks: Sequence[TaskRows],
+  tasks: Sequence[MixtureTask],
   *,
   data_dir: str | Path,
   image_size: int,
@@ -65,23 +65,24 @@ def train_batches(
   Args:
     tasks: what every batch is made of; their order changes nothing.
     data_dir: where the prepared tasks are.
-    image_size: images stored in another size are squashed to this, pixels.
+    image_size: side of the square that images of another size are resized to, without
+      keeping their aspect ratio, pixels.
     seed: of the orders and of the augmentation, 0 or above.
     start_step: the first step wanted.
-    process_index: this process reads rows [index * rows / count,
-      (index + 1) * rows / count) of each task.
+    process_index: number of this process. It reads examples [index * b / count,
+      (index + 1) * b / count) of each task, b being the task's batch size.
     process_count: how many processes share a batch.
-    threads, prefetch, workers: see `reading.Batches`; each thread decodes a whole step.
-    extra: further fields of the records to carry along: 'key', 'source',
-      'identity' ([rows / process_count] str).
+    threads, prefetch, workers: see `loader.Batches`; each thread decodes a whole step.
+    extra: further fields of the records to include: 'key', 'source', 'identity'
+      ([b / process_count] str).
 
   Returns:
-    An iterator over {task name: {'image': [rows / process_count, size, size, 3]
-    uint8 RGB, 'label': [rows / process_count] int32}}, C-contiguous. It ends
+    An iterator over {task name: {'image': [b / process_count, size, size, 3]
+    uint8 RGB, 'label': [b / process_count] int32}}, C-contiguous. It ends
     only where a task has `epochs`.
 
   Raises:
-    InputError: no task, a task twice or not there, rows that the processes
+    InputError: no task, a task twice or not there, a batch size that the processes
       cannot share evenly, a number out of range; while iterating, a damaged
       record (names the task and the key).
   """
@@ -91,9 +92,9 @@ def train_batches(
   if not 0 <= process_index < process_count:
     raise InputError(f'process {process_index} of {process_count} does not exist')
   for task in tasks:
-    if task.rows % process_count:
+    if task.batch_size % process_count:
       raise InputError(
-        f"task '{task.name}' has {task.rows} rows in a batch, which "
+        f"task '{task.name}' has a batch size of {task.batch_size}, which "
         f'{process_count} processes cannot share evenly'
       )
   end = steps_available(tasks, data_dir=data_dir) or MAX_STEPS
@@ -112,12 +113,15 @@ def train_batches(
 
 
 class _Steps:
-  """Makes a process's part of any step's batch; opens the tasks anew where unpickled."""
+  """Makes a process's part of the batch of any step.
+
+  Pickling it keeps its arguments alone; the process that unpickles it opens the tasks.
+  """
 
   def __init__(
     self,
     *,
-    tasks: Sequence[TaskRows],
+    tasks: Sequence[MixtureTask],
     data_dir: str,
     image_size: int,
     seed: int,
@@ -149,18 +153,18 @@ class _Steps:
   def __call__(self, step: int) -> dict[str, dict[str, np.ndarray]]:
     parts = {}
     for task in self._tasks:
-      rows = task.rows // self._count
-      first = int(step) * task.rows + self._index * rows
-      stream = self._streams[task.name]
-      parts[task.name] = _rows((stream[first + row] for row in range(rows)), rows, self._image_size)
+      count = task.batch_size // self._count
+      first = int(step) * task.batch_size + self._index * count
+      elements = map(self._streams[task.name].__getitem__, range(first, first + count))
+      parts[task.name] = _stacked(elements, count, self._image_size)
     return parts
 
 
-def _rows(elements: Iterable[dict], count: int, image_size: int) -> dict[str, np.ndarray]:
-  """Elements as one batch; missing ones are zeros.
+def _stacked(elements: Iterable[dict], count: int, image_size: int) -> dict[str, np.ndarray]:
+  """Up to `count` elements as a batch of `count`, the rest of it zeros.
 
-  Every image is copied as soon as it is decoded, while it is in the cache: half again
-  as quick as decoding all of them first.
+  Every image is copied as soon as it is decoded, while it is in the processor's cache:
+  1.5 times as quick as decoding all of them first.
   """
   image = np.empty((count, image_size, image_size, 3), np.uint8)
   others, found = {}, 0
@@ -177,10 +181,10 @@ def _rows(elements: Iterable[dict], count: int, image_size: int) -> dict[str, np
   return {'image': image, **columns}
 
 
-def steps_available(tasks: Sequence[TaskRows], *, data_dir: str | Path) -> int | None:
-  """Steps until the first task has had its `epochs`; None where none has any."""
+def steps_available(tasks: Sequence[MixtureTask], *, data_dir: str | Path) -> int | None:
+  """Full batches until the first task ends its `epochs`; None where no task has any."""
   ends = [
-    task.epochs * open_task(data_dir, task.name).sizes['train'] // task.rows
+    task.epochs * open_task(data_dir, task.name).sizes['train'] // task.batch_size
     for task in tasks
     if task.epochs
   ]
@@ -197,25 +201,24 @@ def eval_batches(
   process_index: int = 0,
   process_count: int = 1,
   threads: int | None = None,
-  prefetch: int | None = None,
 ) -> Batches:
   """One pass over a split, in the order it is stored, without augmentation.
 
   Args:
     task, split: of the prepared tasks in `data_dir`.
     data_dir: where they are.
-    image_size: images stored in another size are squashed to this, pixels.
+    image_size: as for `train_batches`.
     batch_size: of all processes together.
-    process_index: this process reads rows [index * batch_size / count,
+    process_index: number of this process. It reads examples [index * batch_size / count,
       (index + 1) * batch_size / count) of each batch.
     process_count: how many processes share a batch.
-    threads, prefetch: see `reading.Batches`.
+    threads: see `loader.Batches`.
 
   Returns:
-    An iterator over {'image': [rows, size, size, 3] uint8 RGB, 'label': [rows] int32,
-    'key': [rows] str, 'mask': [rows] bool}, where rows is batch_size / process_count.
+    An iterator over {'image': [b, size, size, 3] uint8 RGB, 'label': [b] int32,
+    'key': [b] str, 'mask': [b] bool}, where b is batch_size / process_count.
     The last batch is filled up with zeros and empty keys, where the mask is False;
-    every process gets as many batches.
+    every process gets the same number of batches.
 
   Raises:
     InputError: the task or split is not there, a number is out of range; while
@@ -224,28 +227,26 @@ def eval_batches(
   if image_size < 1 or batch_size < 1:
     raise InputError(f'image size ({image_size}) and batch size ({batch_size}) must be at least 1')
   if batch_size % process_count:
-    raise InputError(f'{process_count} processes cannot share {batch_size} rows evenly')
-  records, rows = open_task(data_dir, task).records(split), batch_size // process_count
-  none = {'label': np.zeros(rows, np.int32), 'key': np.zeros(rows, str)}
+    raise InputError(f'{process_count} processes cannot share a batch of {batch_size} evenly')
+  records, own = open_task(data_dir, task).records(split), batch_size // process_count
+  none = {'label': np.zeros(own, np.int32), 'key': np.zeros(own, str)}
 
   def batch(number: int) -> dict[str, np.ndarray]:
-    first = int(number) * batch_size + process_index * rows
-    count = min(rows, max(0, len(records) - first))
+    first = int(number) * batch_size + process_index * own
+    count = min(own, max(0, len(records) - first))
     elements = (
       _decoded(records, record, image_size) | {'key': record['key']}
       for record in map(records.__getitem__, range(first, first + count))
     )
-    return none | _rows(elements, rows, image_size) | {'mask': np.arange(rows) < count}
+    return none | _stacked(elements, own, image_size) | {'mask': np.arange(own) < count}
 
-  return Batches(
-    batch, start=0, stop=-(-len(records) // batch_size), threads=threads, prefetch=prefetch
-  )
+  return Batches(batch, start=0, stop=-(-len(records) // batch_size), threads=threads)
 
 
 def fingerprint(
-  tasks: Sequence[TaskRows], *, data_dir: str | Path, image_size: int, seed: int
+  tasks: Sequence[MixtureTask], *, data_dir: str | Path, image_size: int, seed: int
 ) -> str:
-  """Hex SHA-256 of all that determines the sequence of `train_batches`.
+  """Hex SHA-256 of everything that decides what `train_batches` yields.
 
   Two runs with one fingerprint read the same images, labels and augmentation in
   every step (with the same releases of Grain, NumPy and OpenCV).
@@ -256,8 +257,11 @@ def fingerprint(
     prepared = open_task(data_dir, task.name)
     _policy(task, prepared)
     parts.append(
-      dataclasses.asdict(task)
-      | {
+      {
+        'name': task.name,
+        'rows': task.batch_size,  # So named in every checkpoint that there is.
+        'augment': task.augment,
+        'epochs': task.epochs,
         'size': len(prepared.records('train')),
         'sha256': prepared.sha256['train'],
         'classes': prepared.classes,
@@ -268,12 +272,12 @@ def fingerprint(
 
 
 class _Stream:
-  """A task's endless stream of {'image', 'label', ...}, by number; for many threads."""
+  """A task's stream: element n is {'image', 'label', ...}; safe to use from threads."""
 
   def __init__(
     self,
     prepared: PreparedTask,
-    task: TaskRows,
+    task: MixtureTask,
     *,
     image_size: int,
     seed: int,
@@ -285,7 +289,7 @@ class _Stream:
     self._change = None
     if task.augment != 'none':
       self._change = _policy(task, prepared)
-      self._chance = Numbered(derived_seed(seed, task.name, 'augment'))
+      self._chance = NumberedGenerators(derived_seed(seed, task.name, 'augment'))
 
   def __getitem__(self, number: int) -> dict:
     record = self._records[self._order(number)]
@@ -297,7 +301,7 @@ class _Stream:
     return element
 
 
-def _policy(task: TaskRows, prepared: PreparedTask) -> augment.Policy:
+def _policy(task: MixtureTask, prepared: PreparedTask) -> augment.Policy:
   try:
     return augment.policy(task.augment, modality=prepared.modality)
   except InputError as error:
@@ -316,15 +320,15 @@ def _decoded(records: Records, record: dict, image_size: int) -> dict:
   return {'image': image, 'label': np.int32(record['label'])}
 
 
-def _check(tasks: Sequence[TaskRows], *, image_size: int, seed: int) -> None:
+def _check(tasks: Sequence[MixtureTask], *, image_size: int, seed: int) -> None:
   if not tasks:
     raise InputError('a mixture needs at least one task')
   names = [task.name for task in tasks]
   for task in tasks:
     if names.count(task.name) > 1:
       raise InputError(f"task '{task.name}' is in the mixture twice")
-    if task.rows < 1:
-      raise InputError(f"task '{task.name}' has {task.rows} rows in a batch, needs at least 1")
+    if task.batch_size < 1:
+      raise InputError(f"task '{task.name}' has a batch size of {task.batch_size}, below 1")
     if task.epochs < 0:
       raise InputError(f"task '{task.name}' has {task.epochs} epochs, below 0")
     augment.policy(task.augment)

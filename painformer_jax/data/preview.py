@@ -9,7 +9,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data import augment as augmentation
-from painformer_jax.data.batch import decode_rgb
+from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import open_task
 from painformer_jax.modalities import canvas
 

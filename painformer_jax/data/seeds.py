@@ -1,4 +1,4 @@
-"""Seeds of their own for each use of a run's seed, generators for each number."""
+"""Derives seeds for each use from a run's seed, and random generators for each element."""
 
 import hashlib
 import threading
@@ -7,17 +7,22 @@ import numpy as np
 
 
 def derived_seed(seed: int, *names: str) -> int:
-  """32 bits that depend on the seed and on what they are for, and seem unrelated."""
+  """A 32-bit seed for a use of `seed`; seeds of other uses are statistically independent.
+
+  Args:
+    seed: of the run.
+    names: what the seed is for.
+  """
   digest = hashlib.blake2b('/'.join([str(seed), *names]).encode(), digest_size=4)
   return int.from_bytes(digest.digest())
 
 
-class Numbered:
-  """`generator(n)`: random numbers that depend on the seed and on n alone.
+class NumberedGenerators:
+  """`generator(n)`: a random generator whose numbers depend on the seed and on n alone.
 
-  They are those of Grain's `random_map` with this seed, at a fraction of its calls.
-  Every thread has one generator, which is set to the number when it is asked for: use
-  up what it is to draw before asking for the next.
+  The numbers are those of Grain's `random_map` with this seed. Every thread has one
+  generator object, which each call sets to the start of sequence n: draw all that is
+  needed from it before the next call.
 
   Args:
     seed: 0 or above.
@@ -32,7 +37,7 @@ class Numbered:
     if not hasattr(own, 'generator'):
       own.generator = np.random.Generator(np.random.Philox(self._seed))
       own.state = own.generator.bit_generator.state
-    # Philox encrypts a counter: any place of its sequence is as near as the first.
+    # Philox encrypts a counter, so that any sequence can be started at once.
     own.state['state']['counter'][:] = 0, 0, 0, number
     own.generator.bit_generator.state = own.state
     return own.generator

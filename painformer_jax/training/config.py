@@ -208,7 +208,7 @@ class TrainConfig:
     if not self.batch:
       return self
     try:
-      rows = proportions.rows_of_batch(
+      rows = proportions.divide_batch(
         {name: sizes[name] for name in self.tasks},
         self.batch,
         shares=self.shares,

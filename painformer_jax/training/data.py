@@ -7,7 +7,7 @@ import jax
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data import mixture, prepared
-from painformer_jax.data.reading import Batches
+from painformer_jax.data.loader import Batches
 from painformer_jax.training.config import TrainConfig
 
 
@@ -23,7 +23,7 @@ class TrainingData:
 
   config: TrainConfig
   tasks: Mapping[str, prepared.PreparedTask]
-  mixture: tuple[mixture.TaskRows, ...]
+  mixture: tuple[mixture.MixtureTask, ...]
 
   def fingerprint(self) -> str:
     """Hex SHA-256 of all that decides which images a step reads, see `mixture.fingerprint`."""
@@ -61,7 +61,7 @@ def open_training_data(config: TrainConfig) -> TrainingData:
     task.records('test')
   config = config.with_rows({name: task.sizes['train'] for name, task in tasks.items()})
   parts = tuple(
-    mixture.TaskRows(name=name, rows=task.rows, augment=task.augment, epochs=task.epochs)
+    mixture.MixtureTask(name=name, batch_size=task.rows, augment=task.augment, epochs=task.epochs)
     for name, task in config.tasks.items()
   )
   end = mixture.steps_available(parts, data_dir=config.data_dir)

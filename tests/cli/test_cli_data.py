@@ -17,7 +17,7 @@ from painformer_jax.data.builders import shards as shards_lib
 from painformer_jax.data.check import check_task, check_tasks, table
 from painformer_jax.data.demo import fetch, tasks
 from painformer_jax.data.demo.fetch import default_cache_dir, require
-from painformer_jax.data.demo.split import Span
+from painformer_jax.data.demo.spans import RecordingSpan
 from painformer_jax.data.prepared import list_tasks, open_task
 
 # Folders, end to end.
@@ -313,7 +313,7 @@ def of_recordings(task, *, train='day', test='night'):
   def items(split, recording):
     return [
       dataclasses.replace(
-        item, source=str(Span(recording=recording, channel='ecg', start=i, stop=i + 1))
+        item, source=str(RecordingSpan(recording=recording, channel='ecg', start=i, stop=i + 1))
       )
       for i, item in enumerate(task.splits[split])
     ]

@@ -7,7 +7,7 @@ from skimage import data
 from tiny_tasks import encode
 
 from painformer_jax.data import augment
-from painformer_jax.data.batch import decode_rgb, decode_strictly
+from painformer_jax.data.decode import decode_rgb, decode_strictly
 from painformer_jax.modalities.images import squash
 
 

@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 import pytest
 from demo_cache import ONSETS, TAPS
+from demo_spans import check_disjoint, parse_span
 from tiny_tasks import examples_of, with_examples
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.demo import fnirs, signals
 from painformer_jax.data.demo.fetch import default_cache_dir, require
 from painformer_jax.data.demo.sources import SOURCES
-from painformer_jax.data.demo.split import Span, check_disjoint
+from painformer_jax.data.demo.spans import RecordingSpan
 from painformer_jax.data.demo.tasks import demo_tasks
 
 # name: modality, classes, train, test
@@ -118,7 +119,7 @@ class TestTasks:
     found = collections.defaultdict(set)
     for (name, split), made in examples.items():
       for example in made:
-        span = Span.parse(example.source)
+        span = parse_span(example.source)
         found[name, split].add(span.recording)
         if span.recording == 'systole Task1':
           assert any(
@@ -195,8 +196,8 @@ def test_a_channel_may_be_turned_over(made_up):
 
 
 def test_a_window_past_the_end_is_not_cut_short(made_up):
-  window = signals.Window(
-    label=0, span=Span(recording='pyphysio medical', channel='ecg', start=118, stop=123.5)
+  window = signals.SignalWindow(
+    label=0, span=RecordingSpan(recording='pyphysio medical', channel='ecg', start=118, stop=123.5)
   )
   with pytest.raises(InputError, match='118.000-123.500 s ends before'):
     signals.samples(made_up, window)

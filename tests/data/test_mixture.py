@@ -1,4 +1,8 @@
+"""Batches of several tasks: what is in them, in which order, and wrong arguments."""
+
 import dataclasses
+import hashlib
+import json
 import threading
 import time
 
@@ -10,17 +14,17 @@ from tiny_tasks import encode, examples_of, store_tiny, tiny_image, tiny_task, w
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data import mixture
-from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import base, shards
-from painformer_jax.data.mixture import TaskRows, eval_batches, fingerprint, train_batches
+from painformer_jax.data.decode import decode_rgb
+from painformer_jax.data.mixture import MixtureTask, eval_batches, fingerprint, train_batches
 from painformer_jax.data.prepared import open_task
 
 SIZES = (1, 2, 3, 7, 13, 40)
-# One task smaller than its rows, one larger, one of a different policy.
+# One task smaller than its batch size, one larger, one of a different policy.
 TASKS = (
-  TaskRows(name='of_13', rows=8, augment='signal'),
-  TaskRows(name='of_3', rows=8),
-  TaskRows(name='of_40', rows=4, augment='face'),
+  MixtureTask(name='of_13', batch_size=8, augment='signal'),
+  MixtureTask(name='of_3', batch_size=8),
+  MixtureTask(name='of_40', batch_size=4, augment='face'),
 )
 
 
@@ -70,8 +74,8 @@ def test_shapes_and_types(reference):
     assert list(step) == [t.name for t in TASKS]
     for task in TASKS:
       image, label = step[task.name]['image'], step[task.name]['label']
-      assert image.shape == (task.rows, 16, 16, 3) and image.dtype == np.uint8
-      assert label.shape == (task.rows,) and label.dtype == np.int32
+      assert image.shape == (task.batch_size, 16, 16, 3) and image.dtype == np.uint8
+      assert label.shape == (task.batch_size,) and label.dtype == np.int32
       assert image.flags.c_contiguous and label.flags.c_contiguous
 
 
@@ -118,7 +122,7 @@ def test_a_restart_goes_on_with_the_same_pixels(data_dir, reference, start):
 
 
 def test_each_epoch_holds_each_example_once_in_a_new_order(data_dir):
-  tasks = [TaskRows(name='of_40', rows=8), TaskRows(name='of_13', rows=8)]
+  tasks = [MixtureTask(name='of_40', batch_size=8), MixtureTask(name='of_13', batch_size=8)]
   steps = take(40, tasks, data_dir=data_dir)
   for name, size in (('of_40', 40), ('of_13', 13)):
     keys = keys_of(data_dir, name, np.concatenate([s[name]['image'] for s in steps]))
@@ -130,7 +134,7 @@ def test_each_epoch_holds_each_example_once_in_a_new_order(data_dir):
 
 
 def test_far_steps_cost_nothing_and_epochs_stay_exact(data_dir):
-  tasks = [TaskRows(name='of_13', rows=13)]
+  tasks = [MixtureTask(name='of_13', batch_size=13)]
   begin = time.monotonic()
   (step,) = take(1, tasks, data_dir=data_dir, start_step=10**9)
   assert time.monotonic() - begin < 5
@@ -152,10 +156,10 @@ def test_far_steps_cost_nothing_and_epochs_stay_exact(data_dir):
 def test_any_part_of_any_mixture_is_a_part_of_the_stream(
   data_dir, sizes, local_rows, process_count, start, threads, seed
 ):
-  """Element n is the same, whatever rows, processes or start reach it."""
+  """Element n is the same, whatever batch size, processes or start reach it."""
   process = start % process_count
   tasks = [
-    TaskRows(name=f'of_{size}', rows=rows * process_count, augment='face')
+    MixtureTask(name=f'of_{size}', batch_size=rows * process_count, augment='face')
     for size, rows in zip(sizes, local_rows)
   ]
   steps = take(
@@ -169,13 +173,13 @@ def test_any_part_of_any_mixture_is_a_part_of_the_stream(
     process_count=process_count,
   )
   for task in tasks:
-    local = task.rows // process_count
+    local = task.batch_size // process_count
     for s, step in enumerate(steps, start):
-      first = s * task.rows + process * local
+      first = s * task.batch_size + process * local
       # One row a batch: the step is the number in the stream.
       alone = take(
         local,
-        [dataclasses.replace(task, rows=1)],
+        [dataclasses.replace(task, batch_size=1)],
         data_dir=data_dir,
         seed=seed,
         start_step=first,
@@ -195,7 +199,7 @@ def test_other_tasks_and_their_order_change_nothing(data_dir, reference):
 
 
 def test_seeds_and_names_give_other_orders(data_dir, tmp_path):
-  task = [TaskRows(name='of_40', rows=40)]
+  task = [MixtureTask(name='of_40', batch_size=40)]
 
   def labels(**options):
     return take(1, task, data_dir=data_dir, **options)[0]['of_40']['label']
@@ -204,19 +208,19 @@ def test_seeds_and_names_give_other_orders(data_dir, tmp_path):
   assert not np.array_equal(labels(seed=0), labels(seed=1))
   assert not np.array_equal(labels(seed=0, start_step=1), labels(seed=1))
   twins = tuple(store_tiny(tmp_path, n, train=40).name for n in ('a', 'b'))
-  (step,) = take(1, [TaskRows(name=n, rows=40) for n in twins], data_dir=tmp_path)
+  (step,) = take(1, [MixtureTask(name=n, batch_size=40) for n in twins], data_dir=tmp_path)
   assert not np.array_equal(step['a']['label'], step['b']['label'])
 
 
 def test_an_example_is_augmented_anew_each_epoch(data_dir):
-  task = [TaskRows(name='of_1', rows=4, augment='face')]
+  task = [MixtureTask(name='of_1', batch_size=4, augment='face')]
   steps = take(5, task, data_dir=data_dir)
   images = np.concatenate([s['of_1']['image'] for s in steps])
   assert len({image.tobytes() for image in images}) == 20
 
 
 def test_images_of_another_size_are_squashed(data_dir):
-  (step,) = take(1, [TaskRows(name='of_3', rows=3)], data_dir=data_dir, image_size=24)
+  (step,) = take(1, [MixtureTask(name='of_3', batch_size=3)], data_dir=data_dir, image_size=24)
   assert step['of_3']['image'].shape == (3, 24, 24, 3)
 
 
@@ -233,7 +237,7 @@ def test_it_reads_ahead_and_can_be_closed(data_dir, monkeypatch):
   decode = mixture.decode_rgb
   monkeypatch.setattr(mixture, 'decode_rgb', lambda *a, **k: (done.append(1), decode(*a, **k))[1])
   batches = train_batches(
-    [TaskRows(name='of_40', rows=4)],
+    [MixtureTask(name='of_40', batch_size=4)],
     data_dir=data_dir,
     image_size=16,
     seed=0,
@@ -273,7 +277,7 @@ def test_a_corrupt_image_is_named(tmp_path, monkeypatch, image):
   spoiled(tmp_path, monkeypatch, image)
   message = "task 'spoiled', split 'train', example '4': not a readable image"
   with pytest.raises(InputError, match=message):
-    take(3, [TaskRows(name='spoiled', rows=6)], data_dir=tmp_path)
+    take(3, [MixtureTask(name='spoiled', batch_size=6)], data_dir=tmp_path)
   with pytest.raises(InputError, match=message):
     list(eval_batches('spoiled', 'train', data_dir=tmp_path, image_size=16, batch_size=4))
 
@@ -282,18 +286,18 @@ def test_a_corrupt_image_is_named(tmp_path, monkeypatch, image):
   'tasks,options,message',
   [
     ([], {}, 'at least one task'),
-    ([TaskRows(name='of_3', rows=0)], {}, "'of_3' has 0 rows"),
-    ([TaskRows(name='of_3', rows=2)] * 2, {}, "'of_3' is in the mixture twice"),
-    ([TaskRows(name='of_4', rows=2)], {}, "no task 'of_4'"),
+    ([MixtureTask(name='of_3', batch_size=0)], {}, "'of_3' has a batch size of 0"),
+    ([MixtureTask(name='of_3', batch_size=2)] * 2, {}, "'of_3' is in the mixture twice"),
+    ([MixtureTask(name='of_4', batch_size=2)], {}, "no task 'of_4'"),
     (
-      [TaskRows(name='of_3', rows=2, augment='magic')],
+      [MixtureTask(name='of_3', batch_size=2, augment='magic')],
       {},
-      "no augmentation 'magic', only face, none, signal",
+      "no augmentation 'magic' .known: face, none, signal",
     ),
     (
-      [TaskRows(name='of_3', rows=6)],
+      [MixtureTask(name='of_3', batch_size=6)],
       {'process_count': 4},
-      "'of_3' has 6 rows in a batch, which 4 processes cannot share evenly",
+      "'of_3' has a batch size of 6, which 4 processes cannot share evenly",
     ),
     (TASKS, {'process_index': 2, 'process_count': 2}, 'process 2 of 2'),
     (TASKS, {'process_index': -1}, 'process -1 of 1'),
@@ -324,18 +328,24 @@ def test_fingerprint(data_dir, tmp_path):
     of(seed=6),
     of(image_size=24),
     of(*TASKS[:2]),
-    of(dataclasses.replace(TASKS[0], rows=4), *TASKS[1:]),
+    of(dataclasses.replace(TASKS[0], batch_size=4), *TASKS[1:]),
     of(dataclasses.replace(TASKS[0], augment='none'), *TASKS[1:]),
   ]
   assert len({of(), *changed}) == len(changed) + 1
 
-  task = TaskRows(name='of_13', rows=8)
+  prepared = open_task(data_dir, 'of_13')
+  part = {'name': 'of_13', 'rows': 8, 'augment': 'none', 'epochs': 0, 'size': 13}
+  part |= {'sha256': prepared.sha256['train'], 'classes': list(prepared.classes)}
+  stored = json.dumps({'tasks': [part], 'image_size': 16, 'seed': 5}, sort_keys=True)
+  task = MixtureTask(name='of_13', batch_size=8)
+  # What the checkpoints of every release hold.
+  assert of(task) == hashlib.sha256(stored.encode()).hexdigest()
   for folder, image_size in (('same', 16), ('other', 20)):
     store_tiny(tmp_path / folder, 'of_13', train=13, image_size=image_size)
   assert of(task, data_dir=tmp_path / 'same') == of(task)
   assert of(task, data_dir=tmp_path / 'other') != of(task)
   with pytest.raises(InputError, match="no task 'of_4'"):
-    of(TaskRows(name='of_4', rows=1))
+    of(MixtureTask(name='of_4', batch_size=1))
 
 
 # Evaluation.
@@ -391,5 +401,5 @@ def test_evaluation_of_what_is_not_there(data_dir):
     eval_batches('of_4', 'test', **options)
   with pytest.raises(InputError, match='at least 1'):
     eval_batches('of_13', 'test', **options | {'batch_size': 0})
-  with pytest.raises(InputError, match='3 processes cannot share 2 rows evenly'):
+  with pytest.raises(InputError, match='3 processes cannot share a batch of 2 evenly'):
     eval_batches('of_13', 'test', **options, process_count=3)

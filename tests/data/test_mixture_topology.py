@@ -19,12 +19,12 @@ import pytest
 from repository import environment
 from tiny_tasks import store_tiny
 
-from painformer_jax.data.mixture import TaskRows, train_batches
+from painformer_jax.data.mixture import MixtureTask, train_batches
 
 TASKS = [
-  TaskRows(name='small', rows=8, augment='face'),
-  TaskRows(name='large', rows=4),
-  TaskRows(name='middle', rows=8, augment='signal'),
+  MixtureTask(name='small', batch_size=8, augment='face'),
+  MixtureTask(name='large', batch_size=4),
+  MixtureTask(name='middle', batch_size=8, augment='signal'),
 ]
 SIZES = {'small': 7, 'large': 1000, 'middle': 61}
 STEPS = 500  # Of 20 rows: 10,000 samples.
@@ -32,9 +32,9 @@ SEED = 11
 
 READER = textwrap.dedent("""
     import hashlib, json, sys, time
-    from painformer_jax.data.mixture import TaskRows, train_batches
+    from painformer_jax.data.mixture import MixtureTask, train_batches
     options = json.loads(sys.argv[1])
-    tasks = [TaskRows(**task) for task in options['tasks']]
+    tasks = [MixtureTask(**task) for task in options['tasks']]
     out = open(options['out'], 'w')
     with train_batches(
         tasks, data_dir=options['data_dir'], image_size=4, seed=options['seed'],
@@ -196,7 +196,7 @@ def test_every_window_has_the_exact_proportions(undisturbed):
     counts = {
       task.name: sum(len(step[task.name]) for step in undisturbed[first:last]) for task in TASKS
     }
-    assert counts == {task.name: task.rows * (last - first) for task in TASKS}
+    assert counts == {task.name: task.batch_size * (last - first) for task in TASKS}
 
 
 def test_an_image_differs_from_epoch_to_epoch(undisturbed):
@@ -209,7 +209,10 @@ def test_an_image_differs_from_epoch_to_epoch(undisturbed):
 
 
 def test_finite_tasks_end_the_mixture(data_dir):
-  tasks = [TaskRows(name='large', rows=4), TaskRows(name='middle', rows=4, epochs=3)]
+  tasks = [
+    MixtureTask(name='large', batch_size=4),
+    MixtureTask(name='middle', batch_size=4, epochs=3),
+  ]
   options = dict(data_dir=data_dir, image_size=4, seed=SEED, extra=('key',))
   with train_batches(tasks, **options) as batches:
     found = list(batches)

@@ -5,7 +5,7 @@ from tiny_tasks import store_tiny
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data import augment, preview
-from painformer_jax.data.batch import decode_rgb
+from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import open_task
 from painformer_jax.modalities import canvas
 from painformer_jax.modalities.images import squash

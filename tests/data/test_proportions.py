@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.corpus import CORPUS
-from painformer_jax.data.proportions import rows_of_batch
+from painformer_jax.data.proportions import divide_batch
 
 SIZES = st.dictionaries(
   st.text('abcdefgh', min_size=1, max_size=4), st.integers(1, 4_000_000), min_size=1, max_size=14
@@ -15,7 +15,7 @@ SIZES = st.dictionaries(
 
 def test_the_published_batch():
   sizes = {task.name: task.samples for task in CORPUS}
-  assert rows_of_batch(sizes, 126) == dict.fromkeys(sizes, 9)
+  assert divide_batch(sizes, 126) == dict.fromkeys(sizes, 9)
 
 
 @given(
@@ -26,7 +26,7 @@ def test_the_published_batch():
 )
 def test_the_batch_is_divided_whole(sizes, parts, shares, multiple):
   assume(parts >= len(sizes))
-  rows = rows_of_batch(sizes, parts * multiple, shares=shares, multiple=multiple)
+  rows = divide_batch(sizes, parts * multiple, shares=shares, multiple=multiple)
   assert sum(rows.values()) == parts * multiple
   assert rows.keys() == sizes.keys()
   assert all(r >= multiple and r % multiple == 0 for r in rows.values())
@@ -34,7 +34,7 @@ def test_the_batch_is_divided_whole(sizes, parts, shares, multiple):
 
 @given(SIZES, st.integers(14, 300), st.sampled_from(['proportional', 'temperature']))
 def test_more_images_never_mean_fewer_rows(sizes, batch, shares):
-  rows = rows_of_batch(sizes, batch, shares=shares)
+  rows = divide_batch(sizes, batch, shares=shares)
   ordered = [rows[name] for name in sorted(sizes, key=lambda n: (sizes[n], n))]
   assert all(a <= b + 1 for a, b in zip(ordered, ordered[1:]))
 
@@ -42,7 +42,7 @@ def test_more_images_never_mean_fewer_rows(sizes, batch, shares):
 @given(SIZES, st.integers(14, 300))
 def test_the_order_of_tasks_changes_nothing(sizes, batch):
   backwards = dict(reversed(sizes.items()))
-  assert rows_of_batch(sizes, batch, shares='proportional') == rows_of_batch(
+  assert divide_batch(sizes, batch, shares='proportional') == divide_batch(
     backwards, batch, shares='proportional'
   )
 
@@ -58,17 +58,17 @@ def test_the_order_of_tasks_changes_nothing(sizes, batch):
   ],
 )
 def test_rules(shares, options, expected):
-  assert rows_of_batch({'a': 100, 'b': 300, 'c': 600}, 100, shares=shares, **options) == expected
+  assert divide_batch({'a': 100, 'b': 300, 'c': 600}, 100, shares=shares, **options) == expected
 
 
 def test_a_tiny_task_gets_a_row():
   sizes = {'vggface2': 3_310_000, 'rafdb_compound': 4_000}
-  assert rows_of_batch(sizes, 64, shares='proportional') == {'vggface2': 63, 'rafdb_compound': 1}
+  assert divide_batch(sizes, 64, shares='proportional') == {'vggface2': 63, 'rafdb_compound': 1}
 
 
 def test_exact_shares_come_out_exact():
   """Where shares are whole numbers of rows, they are kept in spite of the floor."""
-  assert rows_of_batch({'a': 1, 'b': 2, 'c': 5}, 16, shares='proportional') == {
+  assert divide_batch({'a': 1, 'b': 2, 'c': 5}, 16, shares='proportional') == {
     'a': 2,
     'b': 4,
     'c': 10,
@@ -78,7 +78,7 @@ def test_exact_shares_come_out_exact():
 @pytest.mark.parametrize(
   'batch,options,message',
   [
-    (2, {}, 'a batch of 2 rows cannot be divided among 3 tasks'),
+    (2, {}, 'a batch size of 2 cannot be divided among 3 tasks'),
     (10, {'multiple': 4}, 'in multiples of 4'),
     (10, {'shares': 'fair'}, "no shares 'fair', only equal"),
     (10, {'shares': 'temperature', 'temperature': 0.0}, 'temperature, 0.0, is not above 0'),
@@ -89,4 +89,4 @@ def test_exact_shares_come_out_exact():
 )
 def test_what_cannot_be_divided(batch, options, message):
   with pytest.raises(InputError, match=message):
-    rows_of_batch({'a': 1, 'b': 2, 'c': 3}, batch, **options)
+    divide_batch({'a': 1, 'b': 2, 'c': 3}, batch, **options)

@@ -10,10 +10,10 @@ import corpus_layouts as layouts
 import numpy as np
 import pytest
 
-from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.catalog import PAGES, READERS
 from painformer_jax.data.corpus import CORPUS
+from painformer_jax.data.decode import decode_rgb
 from painformer_jax.modalities.signal_files import read_span
 
 COMMAND = re.compile(r'^painformer data prepare (?:.*\\\n)*.*$', re.MULTILINE)

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders.affectnet import CLASSES, affectnet_task
 from painformer_jax.data.builders.catalog import READERS
 from painformer_jax.data.builders.image_files import Box
 from painformer_jax.data.builders.rafdb import COMPOUND
+from painformer_jax.data.decode import decode_rgb
 
 basic_task, compound_task = (READERS[f'rafdb-{part}'].build for part in ('basic', 'compound'))
 

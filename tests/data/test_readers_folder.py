@@ -9,9 +9,9 @@ from PIL import Image
 from tiny_tasks import encode, tiny_image
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.folder import folder_task
+from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import list_tasks
 from painformer_jax.modalities.images import read_image
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from tiny_tasks import encode
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders import image_files, shards
 from painformer_jax.data.builders.image_files import (
   Box,
@@ -22,7 +21,8 @@ from painformer_jax.data.builders.image_files import (
   named,
   split_by,
 )
-from painformer_jax.data.example import Item
+from painformer_jax.data.decode import decode_rgb
+from painformer_jax.data.task_source import Item
 
 
 def test_listing_is_sorted_deep_and_of_any_case(tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.batch import decode_rgb
 from painformer_jax.data.builders.manifest import manifest_task
+from painformer_jax.data.decode import decode_rgb
 from painformer_jax.modalities.biosignal import (
   SpectrogramConfig,
   WaveformConfig,

@@ -5,7 +5,7 @@ import threading
 import grain
 import pytest
 
-from painformer_jax.data.seeds import Numbered
+from painformer_jax.data.seeds import NumberedGenerators
 
 
 def draws(rng):
@@ -22,13 +22,13 @@ def draws(rng):
 def test_they_are_those_of_grain(seed):
   """Else a run that was begun with another release would go on with other images."""
   wanted = grain.MapDataset.range(2**46).random_map(lambda _, rng: draws(rng), seed=seed)
-  numbered = Numbered(seed)
+  numbered = NumberedGenerators(seed)
   for number in (0, 1, 5, 2**31, 3, 2**45 + 7, 3):
     assert draws(numbered.generator(number)) == wanted[number]
 
 
 def test_threads_do_not_disturb_one_another():
-  numbered = Numbered(1)
+  numbered = NumberedGenerators(1)
   alone = numbered.generator(3).random(2).tolist()
   own = numbered.generator(3)
   first = own.random()

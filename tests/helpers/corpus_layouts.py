@@ -14,7 +14,7 @@ import numpy as np
 from tiny_tasks import encode, tiny_image
 
 from painformer_jax.data.builders.catalog import READERS
-from painformer_jax.data.example import TaskSource
+from painformer_jax.data.task_source import TaskSource
 
 RATE = 64
 # A file that begins as a photograph and ends in the middle.

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from painformer_jax.data.builders.base import store
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.task_source import Item, TaskSource
 
 
 def encode(rgb: np.ndarray, suffix: str = '.png') -> bytes:

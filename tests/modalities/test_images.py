@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.batch import decode_rgb, decode_strictly
+from painformer_jax.data.decode import decode_rgb, decode_strictly
 from painformer_jax.data.builders.folder import folder_task
 from painformer_jax.data.demo import faces
 from painformer_jax.data.demo.sources import LFW, ORL

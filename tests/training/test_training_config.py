@@ -434,7 +434,7 @@ def test_a_batch_is_divided(changes, rows):
 
 
 def test_a_batch_that_cannot_be_divided():
-  with pytest.raises(InputError, match='config.batch: a batch of 24 rows cannot be divided'):
+  with pytest.raises(InputError, match='config.batch: a batch size of 24 cannot be divided'):
     divided(rows_multiple=16).with_rows({'a': 1, 'b': 1})
 
 

@@ -160,7 +160,9 @@ def _tapping_samples(root: Path, folder: Path, gap: float) -> list[Sample]:
   return [_sample('tapping', window, places, first_level=2) for window in found]
 
 
-def _oxygenated(recording: fnirs.Recording, kept: np.ndarray, edges: list[float]) -> np.ndarray:
+def _oxygenated(
+  recording: fnirs.TappingRecording, kept: np.ndarray, edges: list[float]
+) -> np.ndarray:
   """[n, channels] micromolar, each block by itself; zeros outside of all."""
   rows = [round(edge * recording.rate) for edge in edges]
   result = np.zeros((len(recording.intensity), len(kept)))

@@ -38,7 +38,7 @@ from painformer_jax.data.builders.image_files import (
   unreadable,
 )
 from painformer_jax.data.builders.people import in_number_order
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.task_source import Item, TaskSource
 
 CLASSES = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger', 'contempt')
 # None, uncertain, no face.

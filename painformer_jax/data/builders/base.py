@@ -30,8 +30,8 @@ from painformer_jax.data.builders.shards import (
   write_shard,
   written,
 )
-from painformer_jax.data.example import Item, TaskSource, listing_sha256
 from painformer_jax.data.prepared import UNFINISHED, PreparedTask, mounted, open_task, split_sha256
+from painformer_jax.data.task_source import Item, TaskSource, listing_sha256
 
 # Of the layout on disk, not of a task's content.
 VERSION = '1.1.0'

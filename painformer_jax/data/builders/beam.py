@@ -19,8 +19,8 @@ from painformer_jax.data.builders.shards import (
   write_shard,
   written,
 )
-from painformer_jax.data.example import Item, TaskSource
 from painformer_jax.data.prepared import PreparedTask, open_task
+from painformer_jax.data.task_source import Item, TaskSource
 
 # Below the folder that is written to: what each shard is to hold.
 _PLAN = 'plan'

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from painformer_jax.data.example import TaskSource
+from painformer_jax.data.task_source import TaskSource
 
 PAGES = Path(__file__).parent.parent / 'pages'
 

@@ -22,7 +22,7 @@ from painformer_jax.data.builders.image_files import (
   unreadable,
 )
 from painformer_jax.data.builders.people import in_number_order, people_task
-from painformer_jax.data.example import TaskSource
+from painformer_jax.data.task_source import TaskSource
 
 # What the names of the eight archives add up to.
 PEOPLE = 109_999

@@ -21,7 +21,7 @@ from painformer_jax.data.builders.image_files import (
   split_by,
   unreadable,
 )
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.task_source import Item, TaskSource
 
 # Folders that are splits rather than classes, in any case; of several, the first counts.
 _SPLITS = {

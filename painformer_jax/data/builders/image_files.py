@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.batch import decode_strictly
-from painformer_jax.data.example import Item
+from painformer_jax.data.decode import decode_strictly
+from painformer_jax.data.task_source import Item
 from painformer_jax.modalities.images import squash
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')

@@ -43,7 +43,7 @@ from painformer_jax.data.builders.image_files import (
   named,
   split_by,
 )
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.task_source import Item, TaskSource
 from painformer_jax.modalities import signal_files
 
 Representation = Literal['waveform', 'psd', 'angle', 'phase']

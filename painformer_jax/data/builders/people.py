@@ -12,7 +12,7 @@ from painformer_jax.data.builders.image_files import (
   key_of,
   split_by,
 )
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.task_source import Item, TaskSource
 
 
 def people_task(

@@ -24,7 +24,7 @@ from painformer_jax.data.builders.image_files import (
   require_folder,
   unreadable,
 )
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.task_source import Item, TaskSource
 
 BASIC = ('surprise', 'fear', 'disgust', 'happiness', 'sadness', 'anger', 'neutral')
 COMPOUND = (

@@ -20,9 +20,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_json
 from painformer_jax.core.read_ahead import read_ahead
-from painformer_jax.data.batch import decode_strictly
-from painformer_jax.data.example import Item
+from painformer_jax.data.decode import decode_strictly
 from painformer_jax.data.prepared import record_digest
+from painformer_jax.data.task_source import Item
 
 # A group of one record, so that any record can be read alone. JPEG and PNG are compressed
 # already: doing so again took most of the writing thread's time and saved nothing.
@@ -38,7 +38,7 @@ class Shard:
     split: name of the split.
     index: of the shard within the split.
     items: of the shard, in the order they are stored.
-    listing: `example.listing_sha256` of the items.
+    listing: `task_source.listing_sha256` of the items.
   """
 
   split: str

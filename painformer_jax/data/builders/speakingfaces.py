@@ -34,7 +34,7 @@ from painformer_jax.data.builders.image_files import (
   split_by,
   unreadable,
 )
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.task_source import Item, TaskSource
 
 PEOPLE = 142
 LICENCE = 'SpeakingFaces (ISSAI, Nazarbayev University): terms as its page states'

@@ -27,7 +27,7 @@ from painformer_jax.data.builders.image_files import (
   unreadable,
 )
 from painformer_jax.data.builders.people import people_task
-from painformer_jax.data.example import TaskSource
+from painformer_jax.data.task_source import TaskSource
 
 PEOPLE = 9131
 LICENCE = 'VGGFace2: research; no longer published by its authors, photographs found on the web'

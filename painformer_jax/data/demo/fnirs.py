@@ -12,7 +12,7 @@ import numpy as np
 
 from painformer_jax.core.errors import import_extra
 from painformer_jax.data.demo.sources import PYPHYSIO
-from painformer_jax.data.demo.split import Span
+from painformer_jax.data.demo.spans import RecordingSpan
 from painformer_jax.modalities.fnirs import band_pass, haemoglobin, optical_density, scalp_coupling
 
 TAPPING_CLASSES = ('rest', 'tapping')
@@ -31,8 +31,8 @@ _COUPLING = 0.75
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recording:
-  """As stored.
+class TappingRecording:
+  """The recording as its file holds it.
 
   Attributes:
     intensity: float64 [n, channels, 2].
@@ -49,7 +49,7 @@ class Recording:
   onsets: tuple[float, ...]
 
 
-def read_recording(root: Path) -> Recording:
+def read_recording(root: Path) -> TappingRecording:
   """Reads light, optodes and tapping."""
   h5py = import_extra('h5py', extra='demo')
   folder = root / PYPHYSIO.folder / 'pyphysio/test_data'
@@ -57,13 +57,13 @@ def read_recording(root: Path) -> Recording:
     signal = file['signal']
     rate = float(signal.attrs['sampling_freq'][0])
     wavelengths = tuple(int(w) for w in signal.attrs['Lambda'])
-    # Rows of channel, source, detector, distance.
+    # A row a channel: its number, source, detector and distance.
     channels = signal.attrs['Channels'].reshape(signal.attrs['Channels_shape'])
     intensity = signal[()]
   with h5py.File(folder / 'fnirs_tapping.ph', 'r') as file:
     tapping = file['signal'][()] > 0
   onsets = np.flatnonzero(tapping[1:] & ~tapping[:-1]) + 1
-  return Recording(
+  return TappingRecording(
     intensity=intensity,
     wavelengths=wavelengths,
     distance=channels[:, 3],
@@ -72,7 +72,7 @@ def read_recording(root: Path) -> Recording:
   )
 
 
-def good_channels(recording: Recording) -> np.ndarray:
+def good_channels(recording: TappingRecording) -> np.ndarray:
   """Indices of the long channels that feel the pulse in the training span."""
   density = optical_density(_span(recording, recording.intensity, 'train'))
   return np.flatnonzero(
@@ -80,7 +80,9 @@ def good_channels(recording: Recording) -> np.ndarray:
   )
 
 
-def tapping_windows(recording: Recording, split: str) -> Iterator[tuple[Span, int, np.ndarray]]:
+def tapping_windows(
+  recording: TappingRecording, split: str
+) -> Iterator[tuple[RecordingSpan, int, np.ndarray]]:
   """Oxygenated haemoglobin of one channel in each window of 'train' or 'test'.
 
   The two spans are converted and filtered apart, so that no filter reaches
@@ -104,7 +106,7 @@ def tapping_windows(recording: Recording, split: str) -> Iterator[tuple[Span, in
     for start in starts:
       first = round((start - SPANS[split][0]) * recording.rate)
       for index, channel in enumerate(kept):
-        span = Span(
+        span = RecordingSpan(
           recording='pyphysio fnirs',
           channel=f'channel {channel} HbO',
           start=round(start, 3),
@@ -113,7 +115,7 @@ def tapping_windows(recording: Recording, split: str) -> Iterator[tuple[Span, in
         yield span, label, oxygenated[first : first + length, index]
 
 
-def _starts(recording: Recording, split: str) -> tuple[list[float], list[float]]:
+def _starts(recording: TappingRecording, split: str) -> tuple[list[float], list[float]]:
   """Where windows of rest and of tapping begin, in seconds."""
   begin, end = SPANS[split]
   onsets = np.asarray(recording.onsets)
@@ -131,6 +133,6 @@ def _starts(recording: Recording, split: str) -> tuple[list[float], list[float]]
   return [float(free[i]) for i in chosen], tapping
 
 
-def _span(recording: Recording, series: np.ndarray, split: str) -> np.ndarray:
+def _span(recording: TappingRecording, series: np.ndarray, split: str) -> np.ndarray:
   first, last = (round(t * recording.rate) for t in SPANS[split])
   return series[first:last]

@@ -15,7 +15,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.data.demo.sources import BIOSIGNALS, PYPHYSIO, SYSTOLE
-from painformer_jax.data.demo.split import Span
+from painformer_jax.data.demo.spans import RecordingSpan
 from painformer_jax.modalities.biosignal import resample
 
 RATE = 512
@@ -35,10 +35,10 @@ TASK1_SPANS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Window:
+class SignalWindow:
   """A labelled window; `sign` is -1 where the channel is drawn upside down."""
 
-  span: Span
+  span: RecordingSpan
   label: int
   sign: int = 1
 
@@ -109,7 +109,7 @@ STIMULUS_DELAYS = (1.0, 1.5, 2.0, 2.5)
 _QUIET = 12.0
 
 
-def biosignal_windows(split: str) -> list[Window]:
+def biosignal_windows(split: str) -> list[SignalWindow]:
   """The windows of 'train' or 'test', as many of each kind, evenly spread."""
   windows = []
   for label, kind in enumerate(BIOSIGNAL_CLASSES):
@@ -122,14 +122,14 @@ def biosignal_windows(split: str) -> list[Window]:
       segment = segments[index]
       start = segment.start + float(place - begins[index])
       windows.append(
-        Window(
+        SignalWindow(
           span=_span(segment.recording, segment.channel, start), label=label, sign=segment.sign
         )
       )
   return windows
 
 
-def stimulus_windows(onsets: Sequence[float], split: str) -> list[Window]:
+def stimulus_windows(onsets: Sequence[float], split: str) -> list[SignalWindow]:
   """Windows after pictures, and as many away from them, of 'train' or 'test'.
 
   Args:
@@ -153,7 +153,7 @@ def stimulus_windows(onsets: Sequence[float], split: str) -> list[Window]:
   starts = {'rest': [away[i] for i in chosen], 'stimulus': after}
   channels = '+'.join(TASK1_CHANNELS)
   return [
-    Window(span=_span(_TASK1, channels, start), label=label)
+    SignalWindow(span=_span(_TASK1, channels, start), label=label)
     for label, name in enumerate(STIMULUS_CLASSES)
     for start in starts[name]
   ]
@@ -176,7 +176,7 @@ def read_channel(root: Path, recording: str, channel: str) -> np.ndarray:
   return values
 
 
-def samples(root: Path, window: Window) -> np.ndarray:
+def samples(root: Path, window: SignalWindow) -> np.ndarray:
   """A window's samples, float64 [channels, 2816].
 
   Raises:
@@ -195,9 +195,9 @@ def samples(root: Path, window: Window) -> np.ndarray:
   return window.sign * found
 
 
-def _span(recording: str, channel: str, start: float) -> Span:
+def _span(recording: str, channel: str, start: float) -> RecordingSpan:
   start = round(start, 3)
-  return Span(recording=recording, channel=channel, start=start, stop=start + WINDOW)
+  return RecordingSpan(recording=recording, channel=channel, start=start, stop=start + WINDOW)
 
 
 def _opensignals(root: Path, name: str, channel: str) -> tuple[np.ndarray, float]:

@@ -12,7 +12,7 @@ from painformer_jax.data.demo import faces, fnirs, signals
 from painformer_jax.data.demo.fetch import require
 from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import BIOSIGNALS, LFW, ORL, PYPHYSIO, SYSTOLE
-from painformer_jax.data.example import Item, TaskSource
+from painformer_jax.data.task_source import Item, TaskSource
 from painformer_jax.modalities.biosignal import (
   SpectrogramConfig,
   WaveformConfig,
@@ -160,11 +160,11 @@ def _licences(*sources) -> str:
   return '; '.join(f'{s.package}: {s.licence}' for s in sources)
 
 
-def _window_items(windows: list[signals.Window]) -> list[Item]:
+def _window_items(windows: list[signals.SignalWindow]) -> list[Item]:
   return [Item(key=str(w.span), label=w.label, source=str(w.span), detail=w) for w in windows]
 
 
-def _tapping_items(recording: fnirs.Recording, split: str) -> list[Item]:
+def _tapping_items(recording: fnirs.TappingRecording, split: str) -> list[Item]:
   return [
     Item(key=str(span), label=label, source=str(span), detail=series)
     for span, label, series in fnirs.tapping_windows(recording, split)

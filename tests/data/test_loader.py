@@ -16,12 +16,12 @@ from test_prepared import damage_record
 from tiny_tasks import store_tiny
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.mixture import TaskRows, train_batches
-from painformer_jax.data.reading import Batches
+from painformer_jax.data.loader import Batches
+from painformer_jax.data.mixture import MixtureTask, train_batches
 
 TASKS = [
-  TaskRows(name='one', rows=4, augment='trivial_augment'),
-  TaskRows(name='two', rows=2, epochs=3),
+  MixtureTask(name='one', batch_size=4, augment='trivial_augment'),
+  MixtureTask(name='two', batch_size=2, epochs=3),
 ]
 
 
@@ -90,8 +90,8 @@ def test_closing_ends_the_workers(data_dir):
 def test_nothing_is_said_nor_left_at_the_end(data_dir):
   """Also where batches are kept until then."""
   script = (
-    'import sys; from painformer_jax.data.mixture import TaskRows, train_batches\n'
-    "with train_batches([TaskRows(name='one', rows=4)], data_dir=sys.argv[1], "
+    'import sys; from painformer_jax.data.mixture import MixtureTask, train_batches\n'
+    "with train_batches([MixtureTask(name='one', batch_size=4)], data_dir=sys.argv[1], "
     'image_size=64, seed=1, workers=2) as batches:\n'
     '  kept = [next(batches) for _ in range(5)]\n'
   )
@@ -109,7 +109,7 @@ def test_nothing_is_said_nor_left_at_the_end(data_dir):
 def test_damage_is_told_as_without_workers(tmp_path):
   damage_record(store_tiny(tmp_path, 'one', train=40, image_size=64), 20)
   with pytest.raises(InputError, match="split 'train': record 20 of 40 is damaged"):
-    read(tmp_path, tasks=[TaskRows(name='one', rows=4, epochs=1)], workers=2)
+    read(tmp_path, tasks=[MixtureTask(name='one', batch_size=4, epochs=1)], workers=2)
   assert not multiprocessing.active_children()
 
 
@@ -126,8 +126,8 @@ def test_a_worker_that_was_ended_is_named(data_dir):
 
 SCRIPT = textwrap.dedent("""
     import multiprocessing, sys, time
-    from painformer_jax.data.mixture import TaskRows, train_batches
-    with train_batches([TaskRows(name='one', rows=4)], data_dir=sys.argv[1], image_size=8,
+    from painformer_jax.data.mixture import MixtureTask, train_batches
+    with train_batches([MixtureTask(name='one', batch_size=4)], data_dir=sys.argv[1], image_size=8,
                        seed=1, workers=2) as batches:
       next(batches)
       print(*[child.pid for child in multiprocessing.active_children()], flush=True)

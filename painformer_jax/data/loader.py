@@ -1,4 +1,4 @@
-"""Reading ahead: steps made by threads, or by processes with threads of their own."""
+"""Loads batches ahead of time, in threads or in processes with threads of their own."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -18,26 +18,25 @@ Batch = dict[str, dict[str, np.ndarray]] | dict[str, np.ndarray]
 
 
 class Batches(Iterator):
-  """Batches of steps in a row, made ahead of time; close it, or use it in `with`.
+  """An iterator over the batches of consecutive steps; close it, or use it in `with`.
 
-  Which threads and processes make a batch changes nothing about it, nor about the order.
-  Memory that the process frees is kept for its next arrays from here on, up to some
+  The number of threads and processes changes neither a batch nor the order of batches.
+  From here on the process keeps memory that it frees for its next arrays, up to about
   60 MiB a thread.
 
   Args:
-    batch: makes the batch of a step; can be pickled where there are workers.
+    batch: makes the batch of a step; must be picklable where there are workers.
     start, stop: the steps, in [start, stop).
-    threads: of this process, or of each worker, that make a step each; by default one a
-      core, 16 at most, of a worker one.
-    prefetch: steps held ready or in the making, in this process or each worker; by
+    threads: of this process, or of each worker; each makes one batch at a time. By
+      default one a core, at most 16; of a worker one.
+    prefetch: batches that are ready or being made, in this process or each worker; by
       default threads + 2.
-    workers: processes that make steps. What Python itself does for an image cannot be
-      done by two threads at once: a process gives some thousand images a second, however
-      many cores there are.
+    workers: processes that make batches. Python runs one thread at a time, so a process
+      makes about a thousand images a second, however many cores there are.
 
   Raises:
     InputError: a number out of range; while iterating, what `batch` raises, and where a
-      worker was ended.
+      worker process was killed.
   """
 
   def __init__(
@@ -86,17 +85,17 @@ class Batches(Iterator):
       if 'terminated unexpectedly' not in str(error):
         raise
       raise InputError(
-        f'a process that reads was ended ({str(error).split(". ")[0]}): batches lie in '
-        '/dev/shm, which containers keep small, and in memory; enlarge it (docker run '
+        f'a worker process was killed ({str(error).split(". ")[0]}): batches take space in '
+        '/dev/shm, which is small in containers, and in memory; enlarge it (docker run '
         '--shm-size=8g) or take fewer workers'
       ) from error
 
   def close(self) -> None:
-    """Ends the iterator; threads and processes end with the batch they are at."""
+    """Ends the iterator; threads and processes end after the batch that they are making."""
     self._closed = True
     if self._iterator is not None:
       self._iterator.close()
-    # Grain's iterators complain where they are collected as the interpreter ends.
+    # Grain's iterators print errors where they are garbage-collected at exit.
     self._iterator = None
 
   def __enter__(self):
@@ -107,7 +106,7 @@ class Batches(Iterator):
 
 
 def _copied(batch: Batch) -> Batch:
-  """The batch in memory of its own, so that shared memory is free again at once."""
+  """A copy of the batch, so that its shared memory is free again at once."""
   return {
     name: _copied(part) if isinstance(part, dict) else np.array(part)
     for name, part in batch.items()
