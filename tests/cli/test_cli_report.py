@@ -20,8 +20,8 @@ from training_runs import SMALL_MODEL
 
 from painformer_jax.checkpoints.read import read_record, restore_arrays
 from painformer_jax.data.builders.base import store
-from painformer_jax.data.task_source import Item, TaskSource
 from painformer_jax.data.prepared import open_task
+from painformer_jax.data.task_source import Item, TaskSource
 from painformer_jax.models import functional, registry
 from painformer_jax.training.config import from_record
 from painformer_jax.training.data import open_training_data

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data.decode import decode_rgb, decode_strictly
 from painformer_jax.data.builders.folder import folder_task
+from painformer_jax.data.decode import decode_rgb, decode_strictly
 from painformer_jax.data.demo import faces
 from painformer_jax.data.demo.sources import LFW, ORL
 from painformer_jax.modalities import images
