@@ -3,6 +3,8 @@
 The equations of Perceiver (Jaegle et al., 2021) in the form that PainFormer's
 figure shows: pre-norm everywhere, the context normed too, every attention
 followed by a residual feed-forward of linear, GEGLU, linear.
+
+Three functions have a second form for CPUs, in `perceiver_cpu`, with the same result.
 """
 
 import functools
@@ -13,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from painformer_jax.models import perceiver_cpu
 from painformer_jax.models.layers import layer_norm
 
-_EPSILON = 1e-5
-_FEW_PAIRS = 64  # Of latents and tokens, up to which attention is written out.
-_MANY_SCORES = 2**18  # Of a sample, from which half of the samples keeps a core busy.
+_EPSILON = perceiver_cpu.EPSILON
 
 
 def fourier_features(count: int, *, positions: int, bands: int, max_frequency: float) -> np.ndarray:
@@ -39,11 +40,7 @@ def fourier_features(count: int, *, positions: int, bands: int, max_frequency: f
 
 
 class Linear(nnx.Linear):
-  """x @ kernel + bias, over the last axis.
-
-  The product is one of two matrices: with the other axes in it, XLA transposes the input
-  on CPUs, element by element, for the kernel's gradient, in more time than the product's.
-  """
+  """x @ kernel + bias, over the last axis, as one product of two matrices."""
 
   def __init__(self, width_in: int, width_out: int, **kwargs):
     # Reconstructed: each output starts with about its input's variance.
@@ -55,66 +52,57 @@ class Linear(nnx.Linear):
     )
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return _linear(
-      x.astype(self.dtype), self.kernel[...], None if self.bias is None else self.bias[...]
-    )
+    # XLA on CPUs transposes an input of more axes for the gradient of the kernel.
+    y = super().__call__(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]))
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-  y = x.reshape(math.prod(x.shape[:-1]), x.shape[-1]) @ kernel.astype(x.dtype)
-  y = y if bias is None else y + bias.astype(x.dtype)
-  return y.reshape(*x.shape[:-1], y.shape[-1])
+def normed_linears(norm: nnx.LayerNorm, layers: tuple[Linear, ...], x: jax.Array):
+  """(layer(norm(x)) for each layer), the layers side by side."""
+  y = norm(x)
+  return tuple(layer(y) for layer in layers)
 
 
-def _linear_of_normed(norm: nnx.LayerNorm, x: jax.Array, *layers: Linear) -> jax.Array:
-  """What linear layers give for norm(x), side by side.
+def weighted_sum(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """Softmax attention: softmax(q k') v over the last two axes, zeros where no token is there.
 
-  Scale and shift of the norm are applied to the kernels, which are smaller than x.
+  Args:
+    q: [batch or 1, heads, queries, channels], scaled.
+    k, v: [batch, heads or 1, tokens, channels].
+    mask: [batch, tokens] bool, the tokens that are there; None for all.
+
+  Returns:
+    [batch, heads, queries, channels of v].
   """
-  kernel = jnp.concatenate([layer.kernel[...] for layer in layers], axis=1)
-  bias = norm.bias[...] @ kernel
-  if layers[0].bias is not None:
-    bias += jnp.concatenate([layer.bias[...] for layer in layers])
-  return _linear(standardise(x).astype(layers[0].dtype), norm.scale[...][:, None] * kernel, bias)
+  scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
+  if mask is None:
+    weights = jax.nn.softmax(scores)
+  else:
+    mask = mask[:, None, None, :]
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min))
+    weights = jnp.where(mask, weights, 0)
+  return jnp.matmul(weights.astype(v.dtype), v)
 
 
-@jax.custom_vjp
-def standardise(x: jax.Array) -> jax.Array:
-  """LayerNorm without scale and bias: mean 0 and variance 1 over the last axis, in float32.
-
-  With a gradient of its own, from the result alone: in half of the passes over x that
-  the gradients of mean and variance take.
-  """
-  return _standardise(x)[0]
-
-
-def _standardise(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  x = x.astype(jnp.float32)
-  x -= x.mean(axis=-1, keepdims=True)
-  factor = jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + _EPSILON)
-  return x * factor, factor
+def attention(
+  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, heads: int
+) -> jax.Array:
+  """Multi-head attention of [batch or 1, queries, inner] to [batch, tokens, inner]."""
+  q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2) for x in (q, k, v))
+  y = weighted_sum(q * q.shape[-1] ** -0.5, k, v, mask)
+  return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], -1)
 
 
-def _standardise_forward(x):
-  y, factor = _standardise(x)
-  return y, (y, factor, jnp.zeros((), x.dtype))
-
-
-def _standardise_backward(kept, gradient):
-  y, factor, like = kept
-  mean = gradient.mean(axis=-1, keepdims=True)
-  along = (gradient * y).mean(axis=-1, keepdims=True)
-  return ((factor * (gradient - mean - y * along)).astype(like.dtype),)
-
-
-standardise.defvjp(_standardise_forward, _standardise_backward)
+def gelu(x: jax.Array) -> jax.Array:
+  """Exact GELU, in float32."""
+  return jax.nn.gelu(x.astype(jnp.float32), approximate=False)
 
 
 class Dropout(nnx.Module):
   """Dropout by random bytes; the identity in evaluation mode or at rate 0.
 
-  The rate is rounded to a multiple of 1/256: a byte decides an entry, since random
-  numbers take a good part of a small network's time on CPUs.
+  The rate is rounded to a multiple of 1/256: one random byte decides an entry. Random
+  numbers of four bytes take much of a small network's time on CPUs.
   """
 
   def __init__(self, rate: float):
@@ -169,7 +157,7 @@ class LatentAttention(nnx.Module):
     mask: jax.Array | None = None,
     noise: jax.Array | None = None,
   ) -> jax.Array:
-    """Adds what the latents read.
+    """Adds what the latents read from the context.
 
     Args:
       latents: [batch or 1, latents, width].
@@ -184,22 +172,29 @@ class LatentAttention(nnx.Module):
     width = (latents if context is None else context).shape[-1]
     if is_narrow(self.heads, width, inner=self.q.kernel.shape[1]):
       x = self.norm(latents)
-      source = x if context is None else self.norm_context(context)
-      return latents + self.dropout(self._read_narrow(x, source, mask), noise)
-    if context is None:
-      q, k, v = jnp.split(_linear_of_normed(self.norm, latents, self.q, self.kv), 3, axis=-1)
+      y = self._read_narrow(x, x if context is None else self.norm_context(context), mask)
     else:
-      q = _linear_of_normed(self.norm, latents, self.q)
-      k, v = jnp.split(self.kv(self.norm_context(context)), 2, axis=-1)
-    few = q.shape[1] * k.shape[1] <= _FEW_PAIRS
-    y = (_read_few if few else _read)(q, k, v, mask, heads=self.heads)
-    return latents + self.dropout(self.proj(y), noise)
+      y = self._read(latents, context, mask)
+    return latents + self.dropout(y, noise)
+
+  def _read(self, latents: jax.Array, context: jax.Array | None, mask: jax.Array | None):
+    """What is added, [batch, latents, width]."""
+    if context is None:
+      q, kv = _normed_linears(self.norm, (self.q, self.kv), latents)
+    else:
+      (q,) = _normed_linears(self.norm, (self.q,), latents)
+      kv = self.kv(self.norm_context(context))
+    k, v = jnp.split(kv, 2, axis=-1)
+    read = functools.partial(attention, heads=self.heads)
+    read_on_cpu = functools.partial(perceiver_cpu.attention, heads=self.heads)
+    y = jax.lax.platform_dependent(q, k, v, mask, cpu=read_on_cpu, default=read)
+    return self.proj(y)
 
   def _read_narrow(self, x: jax.Array, context: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """What is added, by the same products in an order that suits a narrow context.
+    """The same from fewer multiply-adds, for a context narrower than keys and values.
 
-    (x Wq) (c Wk)' is x (Wq Wk') c', and (weights (c Wv)) Wp is (weights c) (Wv Wp): what
-    is as wide as the heads is then a product of kernels, one for all samples.
+    (x Wq) (c Wk)' is computed as x (Wq Wk') c', and (weights (c Wv)) Wp as
+    (weights c) (Wv Wp): the products of two kernels are shared by all samples.
     """
     heads, width, dtype = self.heads, context.shape[-1], context.dtype
     wq, wp = self.q.kernel[...], self.proj.kernel[...]
@@ -209,105 +204,26 @@ class LatentAttention(nnx.Module):
     out = jnp.einsum('chd,hdw->hcw', wv, wp).reshape(heads * width, -1)
     q = jnp.matmul(x.reshape(-1, x.shape[-1]), into.astype(dtype))
     q = jnp.swapaxes(q.reshape(*x.shape[:2], heads, width), 1, 2)
-    y = _weigh(q, context[:, None], context[:, None], mask)
+    shared = context[:, None]  # By all heads.
+    y = jax.lax.platform_dependent(
+      q, shared, shared, mask, cpu=perceiver_cpu.weighted_sum, default=weighted_sum
+    )
     y = jnp.swapaxes(y, 1, 2).reshape(-1, heads * width)
     y = jnp.matmul(y, out.astype(dtype)) + self.proj.bias[...].astype(dtype)
     return y.reshape(len(context), -1, y.shape[-1])
 
 
 def is_narrow(heads: int, context_width: int, *, inner: int) -> bool:
-  """Whether all heads together could look at the context itself for less than at its keys."""
+  """Whether all heads together read the context itself with fewer products than its keys."""
   return heads * context_width < inner
 
 
-def _read(
-  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, heads: int
-) -> jax.Array:
-  """Attention of [batch or 1, queries, inner] to [batch, tokens, inner], as matrix products."""
-  scores = heads * q.shape[1] * k.shape[1]
-  if mask is None and q.shape == k.shape and len(q) % 2 == 0 and scores >= _MANY_SCORES:
-    # CPUs work on a product as small as a head's with one core. Halves that need nothing
-    # of one another are worked on at the same time.
-    halves = zip(*(jnp.split(x, [len(x) // 2]) for x in (q, k, v)))
-    return jnp.concatenate([_read_all(*half, None, heads=heads) for half in halves])
-  return _read_all(q, k, v, mask, heads=heads)
-
-
-def _read_all(q, k, v, mask, *, heads: int) -> jax.Array:
-  q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2) for x in (q, k, v))
-  y = _weigh(q * q.shape[-1] ** -0.5, k, v, mask)
-  return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], -1)
-
-
-def _weigh(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """softmax(q k') v over the last two axes; q is scaled, mask is [batch, tokens]."""
-  scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
-  # Divided by the sum of the weights afterwards: among the latents there are several
-  # times as many weights as numbers in y.
-  weights = _exponentials(scores, None if mask is None else mask[:, None, None, :], axis=3)
-  y = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-  return _divide(y, _totals(weights, mask, axis=3)).astype(v.dtype)
-
-
-@jax.custom_vjp
-def _divide(y: jax.Array, totals: jax.Array) -> jax.Array:
-  """y / totals, [..., channels] by [..., 1], with a gradient from the result alone.
-
-  Nothing needs the undivided y afterwards, so that on CPUs XLA makes the product, the
-  sum and the division one operation: the forward pass takes two thirds of the time.
-  """
-  return y / totals
-
-
-def _divide_forward(y, totals):
-  y = y / totals
-  return y, (y, totals)
-
-
-def _divide_backward(kept, gradient):
-  y, totals = kept
-  return gradient / totals, -(gradient * y).sum(-1, keepdims=True) / totals
-
-
-_divide.defvjp(_divide_forward, _divide_backward)
-
-
-def _read_few(
-  q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, heads: int
-) -> jax.Array:
-  """The same for a handful of latents and tokens.
-
-  Products of 4x8 matrices, one a sample and head, cost CPUs more in calls than in
-  arithmetic. Written out over all pairs, channels stay the innermost axis, and one
-  product with a constant sums those of each head.
-  """
-  inner = q.shape[-1]
-  own = np.repeat(np.eye(heads, dtype=np.float32), inner // heads, axis=0)
-  products = (q[:, :, None] * k[:, None]).astype(jnp.float32)
-  scores = products @ own * (inner // heads) ** -0.5
-  mask = None if mask is None else mask[:, None, :, None]
-  weights = _exponentials(scores, mask, axis=2)
-  weights = (weights / _totals(weights, mask, axis=2)) @ own.T
-  return (weights.astype(v.dtype) * v[:, None]).sum(axis=2)
-
-
-def _exponentials(scores: jax.Array, mask: jax.Array | None, *, axis: int) -> jax.Array:
-  """Softmax before its division; zeros where the mask is False."""
-  if mask is not None:
-    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-  # The largest cancels out.
-  weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis, keepdims=True)))
-  return weights if mask is None else jnp.where(mask, weights, 0)
-
-
-def _totals(weights: jax.Array, mask: jax.Array | None, *, axis: int) -> jax.Array:
-  """What divides the weights: 1 where all are 0, so that gradients are numbers too.
-
-  That is so by a mask alone: without one the largest weight is 1, and a choice would
-  keep XLA from joining the sum with what is around it.
-  """
-  total = weights.sum(axis, keepdims=True)
-  return total if mask is None else jnp.where(total == 0, 1, total)
+def _normed_linears(norm: nnx.LayerNorm, layers: tuple[Linear, ...], x: jax.Array):
+  return jax.lax.platform_dependent(
+    x,
+    cpu=functools.partial(perceiver_cpu.normed_linears, norm, layers),
+    default=functools.partial(normed_linears, norm, layers),
+  )
 
 
 class GegluMlp(nnx.Module):
@@ -321,10 +237,7 @@ class GegluMlp(nnx.Module):
 
   def __call__(self, x: jax.Array, *, noise: jax.Array | None = None) -> jax.Array:
     """[batch, latents, width] -> the same shape, as is that of `noise` (uint8)."""
-    value, gate = jnp.split(_linear_of_normed(self.norm, x, self.fc1), 2, axis=-1)
-    # As jax.nn.gelu in float32, but with erf, which XLA has at a third of the price of
-    # erfc; in bfloat16 1 + erf would cancel.
-    gate = gate.astype(jnp.float32)
-    gelu = 0.5 * gate * (1 + jax.lax.erf(gate * 0.5**0.5))
-    y = self.fc2(value * gelu.astype(value.dtype))
-    return x + self.dropout(y, noise)
+    (y,) = _normed_linears(self.norm, (self.fc1,), x)
+    value, gate = jnp.split(y, 2, axis=-1)
+    gate = jax.lax.platform_dependent(gate, cpu=perceiver_cpu.gelu, default=gelu)
+    return x + self.dropout(self.fc2(value * gate.astype(value.dtype)), noise)
