@@ -16,12 +16,12 @@ def get_config(model: str = 'painformer_small') -> ConfigDict:
   config.model.drop_path_rate = 0.05
   # Rows of a batch: more for tasks with more to learn from.
   config.tasks = dict(
-    orl_identity=dict(rows=16, augment='face'),
-    lfw_face=dict(rows=4, augment='face'),
-    biosignal_waveform=dict(rows=8, augment='signal'),
-    biosignal_spectrogram=dict(rows=8, augment='spectrogram'),
-    stimulus_rest=dict(rows=4, augment='signal'),
-    tapping_rest=dict(rows=4, augment='signal'),
+    orl_identity=dict(batch_size=16, augment='face'),
+    lfw_face=dict(batch_size=4, augment='face'),
+    biosignal_waveform=dict(batch_size=8, augment='signal'),
+    biosignal_spectrogram=dict(batch_size=8, augment='spectrogram'),
+    stimulus_rest=dict(batch_size=4, augment='signal'),
+    tapping_rest=dict(batch_size=4, augment='signal'),
   )
   config.steps = 500
   config.optimizer.learning_rate = 1e-3

@@ -17,10 +17,10 @@ def get_config(model: str = 'painformer_small') -> ConfigDict:
   """The backbone's configuration for a preset."""
   config = defaults(model)
   config.tasks = dict(
-    orl_identity=dict(rows=16, augment='face'),
-    lfw_face=dict(rows=4, augment='face'),
-    biosignal_waveform=dict(rows=12, augment='signal'),
-    biosignal_spectrogram=dict(rows=12, augment='spectrogram'),
+    orl_identity=dict(batch_size=16, augment='face'),
+    lfw_face=dict(batch_size=4, augment='face'),
+    biosignal_waveform=dict(batch_size=12, augment='signal'),
+    biosignal_spectrogram=dict(batch_size=12, augment='spectrogram'),
   )
   config.steps = 300
   config.optimizer.learning_rate = 1e-3

@@ -18,7 +18,7 @@ a v5e:16x16 slice with the FFT gate (822 chip-hours), 2.5 h with the DFT gate (6
 30 h on 8 H100 (FFT gate, 242).
 
 On more than one device, take rows that they can share, for instance on 16:
---config.batch=1792 --config.rows_multiple=16 --config.steps=1216517
+--config.batch_size=1792 --config.batch_size_multiple=16 --config.steps=1216517
 --config.optimizer.warmup_steps=121652 --config.eval_every=6083, and choose the learning
 rate anew.
 
@@ -45,10 +45,10 @@ def get_config(choice: str = '') -> ConfigDict:
   tasks = '' if preset else choice
   chosen = corpus.chosen(tasks)
   config.tasks = corpus.task_configs(chosen)
-  config.batch = ROWS_OF_A_TASK * len(chosen)
+  config.batch_size = ROWS_OF_A_TASK * len(chosen)
   config.shares = 'equal'
   samples = sum(task.samples for task in chosen) if tasks else corpus.PUBLISHED_SAMPLES
-  epoch = samples / config.batch
+  epoch = samples / config.batch_size
   config.steps = round(EPOCHS * epoch)
   config.optimizer.learning_rate = 2e-5
   config.optimizer.weight_decay = 0.1

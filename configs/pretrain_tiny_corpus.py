@@ -17,12 +17,12 @@ def get_config(tasks: str = '') -> ConfigDict:
   config = defaults('painformer_nano')
   chosen = corpus.chosen(tasks)
   config.tasks = corpus.task_configs(chosen)
-  config.batch = 2 * len(chosen)
+  config.batch_size = 2 * len(chosen)
   config.shares = 'equal'
   config.steps = 8
   config.optimizer.learning_rate = 1e-3
   config.label_smoothing = 0.15
   config.log_every = 2
   config.checkpoint_every = 4
-  config.eval_batch = 16
+  config.eval_batch_size = 16
   return config

@@ -15,7 +15,7 @@ def get_config(tasks: str = 'biosignal_waveform,stimulus_rest') -> ConfigDict:
   """The configuration for prepared tasks, named with commas between."""
   config = defaults('painformer_nano')
   config.model.drop_path_rate = 0.05
-  config.tasks = {name: dict(rows=8, augment='signal') for name in tasks.split(',')}
+  config.tasks = {name: dict(batch_size=8, augment='signal') for name in tasks.split(',')}
   config.steps = 200
   config.optimizer.learning_rate = 3e-3
   config.optimizer.warmup_steps = 10

@@ -43,7 +43,7 @@ OVERRIDES = {
   'log_every': 1,
   'checkpoint_every': EVERY,
   'eval_every': 9,
-  'eval_batch': 1,
+  'eval_batch_size': 1,
   'model.drop_path_rate': 0.2,
   'optimizer.learning_rate': 3e-3,
   **SMALL_OVERRIDES,

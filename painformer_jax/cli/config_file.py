@@ -37,14 +37,16 @@ def load_config(
       raise InputError(f'unknown argument {override!r}: overrides are --config.KEY=VALUE')
   config = _run(file, path, kind)
   if kind is not None:
-    overrides = _with_new_names(overrides, kind)
+    overrides = _rename_keys(overrides, kind)
   for override in overrides:
     _check_key(config, override, path)
   try:
-    return _override(config, overrides) if overrides else config
+    if overrides:
+      config = _rename_fields(_override(config, overrides), kind)
   except Exception as error:
     wrong, error = _wrong(file, path, kind, overrides) or (' '.join(overrides), error)
     raise InputError(f'{wrong}: {_innermost(error)}') from error
+  return config
 
 
 def _run(file: str, path: pathlib.Path, kind: type | None) -> ml_collections.ConfigDict:
@@ -60,13 +62,19 @@ def _run(file: str, path: pathlib.Path, kind: type | None) -> ml_collections.Con
     raise InputError(f'config {path}: {" ".join(text.split())}') from error
   if not isinstance(config, ml_collections.ConfigDict):
     raise InputError(f'config {path}: get_config() must return a ConfigDict')
+  return _rename_fields(config, kind)
+
+
+def _rename_fields(
+  config: ml_collections.ConfigDict, kind: type | None
+) -> ml_collections.ConfigDict:
   if kind is not None:
     with config.unlocked(), config.ignore_type():
       use_new_names(kind, config, where='config')
   return config
 
 
-def _with_new_names(overrides: Sequence[str], kind: type) -> list[str]:
+def _rename_keys(overrides: Sequence[str], kind: type) -> list[str]:
   """The overrides with today's names for old ones."""
   result, given = [], {}
   for override in overrides:

@@ -158,15 +158,17 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
   if per_chip is not None:
     if not str(per_chip).isdecimal() or int(per_chip) < 1:
       raise InputError(f'--per-chip {per_chip} is not a number above 0')
-    fields['batch'] = int(per_chip) * topology.chips
-    fields['rows_multiple'] = topology.chips * fields['accumulate']
+    fields['batch_size'] = int(per_chip) * topology.chips
+    fields['batch_size_multiple'] = topology.chips * fields['grad_accum_steps']
     for task in fields['tasks'].values():
-      task['rows'] = 0
+      task['batch_size'] = 0
   config = from_config_dict(fields)
   classes, sizes = task_sizes(config, explicit=args.classes)
-  for task, rows in config.with_rows(sizes).rows.items():
-    if rows % (topology.chips * config.accumulate):
-      parts = f' and {config.accumulate} parts of a step' if config.accumulate > 1 else ''
+  for task, rows in config.with_batch_sizes(sizes).batch_sizes.items():
+    if rows % (topology.chips * config.grad_accum_steps):
+      parts = (
+        f' and {config.grad_accum_steps} parts of a step' if config.grad_accum_steps > 1 else ''
+      )
       raise InputError(
         f'task {task} has {rows} rows a batch, which do not split over {topology.chips} '
         f'chips{parts}: name --per-chip N, or other rows'

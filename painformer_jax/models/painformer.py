@@ -12,9 +12,9 @@ from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.layers import Linear, Moments, Places, layer_norm
 from painformer_jax.models.stem import Downsample, Stem
 
-# What a stage's blocks keep of their forward pass: 'all' of it; 'products': what
-# matrix products give; 'inputs': the input of each block, which is computed again.
-REMAT = ('all', 'products', 'inputs')
+# What a stage's blocks keep of their forward pass: 'none' of it; 'dots': what
+# matrix products give; 'full': the input of each block, which is computed again.
+REMAT = ('none', 'dots', 'full')
 
 
 @struct.dataclass
@@ -115,7 +115,7 @@ class PainFormer(nnx.Module):
       entry = getattr(self, f'patch_embed{n}')
       x = entry(x, stem_moments) if n == 1 and stem_moments else entry(x)
       for block in getattr(self, f'block{n}'):
-        kept = _kept(block, remat[n - 1] if remat else 'all')
+        kept = _kept(block, remat[n - 1] if remat else 'none')
         x, attention_map = kept(x, next(keys), places)
         if attention_map is not None:
           maps.append(attention_map)
@@ -144,12 +144,12 @@ class PainFormer(nnx.Module):
 
 def _kept(block: Block, policy: str) -> Callable:
   """The block, as a function that keeps what REMAT says."""
-  if policy == 'all':
+  if policy == 'none':
     return block
   policies = jax.checkpoint_policies
   return jax.checkpoint(
     lambda x, key, places: block(x, key, places),
     policy=policies.dots_with_no_batch_dims_saveable
-    if policy == 'products'
+    if policy == 'dots'
     else policies.nothing_saveable,
   )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh, PartitionSpec
 
-from painformer_jax.parallel.layout import CLASSES
+from painformer_jax.parallel.layout import MODEL
 from painformer_jax.parallel.mesh import rows_spec
 
 
@@ -46,7 +46,7 @@ def row_sums(
   classes: int,
   most_logits: int = MOST_LOGITS,
 ) -> RowSums:
-  """Sums over the classes of a head that lies divided over the axis 'classes'.
+  """Sums over the classes of a head that lies divided over the axis 'model'.
 
   Args:
     mesh: from `layout.training_mesh`.
@@ -62,7 +62,7 @@ def row_sums(
   def of_own_classes(kernel, bias, embedding, labels, others):
     rows = embedding.shape[0]
     # All rows of the group: the devices that share the classes.
-    of_group = [jax.lax.all_gather(a, CLASSES, tiled=True) for a in (embedding, labels, others)]
+    of_group = [jax.lax.all_gather(a, MODEL, tiled=True) for a in (embedding, labels, others)]
     count = of_group[0].shape[0]
     pieces = next(
       n
@@ -77,25 +77,25 @@ def row_sums(
         [a.reshape(pieces, -1, *a.shape[1:]) for a in of_group],
       )
       sums = jax.tree.map(lambda a: a.reshape(count), sums)
-    start = jax.lax.axis_index(CLASSES) * rows  # Each keeps its own rows' sums.
+    start = jax.lax.axis_index(MODEL) * rows  # Each keeps its own rows' sums.
     return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, start, rows), sums)
 
   def of_piece(kernel, bias, embedding, labels, others):
-    first = jax.lax.axis_index(CLASSES) * bias.size
+    first = jax.lax.axis_index(MODEL) * bias.size
     real = first + jnp.arange(bias.size) < classes
     logits = embedding.astype(jnp.float32) @ kernel + bias
     logits_or_low = jnp.where(real, logits, -jnp.inf)
     # The largest cancels out of the result, and with it out of the gradient.
     own_largest = jax.lax.stop_gradient(logits_or_low).max(-1)
-    largest = jax.lax.pmax(own_largest, CLASSES)
-    total = jax.lax.psum(jnp.exp(logits_or_low - largest[:, None]).sum(-1), CLASSES)
-    mean = jax.lax.psum(jnp.where(real, logits, 0).sum(-1), CLASSES) / classes
+    largest = jax.lax.pmax(own_largest, MODEL)
+    total = jax.lax.psum(jnp.exp(logits_or_low - largest[:, None]).sum(-1), MODEL)
+    mean = jax.lax.psum(jnp.where(real, logits, 0).sum(-1), MODEL) / classes
 
     def logit_of(label):
       column = label - first
       mine = (column >= 0) & (column < bias.size)
       found = jnp.take_along_axis(logits, jnp.clip(column, 0, bias.size - 1)[:, None], axis=1)[:, 0]
-      return jax.lax.psum(jnp.where(mine, found, 0), CLASSES)
+      return jax.lax.psum(jnp.where(mine, found, 0), MODEL)
 
     best = jnp.where(
       own_largest == largest, first + logits_or_low.argmax(-1), jnp.iinfo(jnp.int32).max
@@ -105,13 +105,13 @@ def row_sums(
       mean=mean,
       own=logit_of(labels),
       other=logit_of(others),
-      best=jax.lax.pmin(best, CLASSES),
+      best=jax.lax.pmin(best, MODEL),
     )
 
-  rows, by_class = rows_spec(mesh), PartitionSpec(CLASSES)
+  rows, by_class = rows_spec(mesh), PartitionSpec(MODEL)
   return jax.shard_map(
     of_own_classes,
     mesh=mesh,
-    in_specs=(PartitionSpec(None, CLASSES), by_class, rows, rows, rows),
+    in_specs=(PartitionSpec(None, MODEL), by_class, rows, rows, rows),
     out_specs=RowSums(*[rows] * 5),
   )(kernel, bias, embedding, labels, others)

@@ -6,7 +6,7 @@ much of the state each device keeps.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import numpy as np
@@ -14,11 +14,12 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from painformer_jax.core import path_rules
+from painformer_jax.core.config_fields import Renamed
 from painformer_jax.core.errors import InputError
 from painformer_jax.models.heads import is_padded
 from painformer_jax.parallel.mesh import DATA
 
-SLICES, CLASSES = 'slices', 'classes'
+DCN, MODEL = 'dcn', 'model'
 
 # Smaller arrays stay whole under 'fsdp': a message costs more than they do.
 LEAST_SPLIT = 2**12
@@ -32,15 +33,19 @@ class Strategy:
     state: 'replicated': every device holds all of it (240 MB with AdamW for the
       released model, without heads); 'fsdp': parameters, optimizer moments and
       averages are split over the devices of a slice, and gathered for each step.
-    class_devices: devices that share the classes of big heads (those of
+    model_parallelism: devices that share the classes of big heads (those of
       `models.heads.PADDED_FROM` classes and more); a power of two up to 128.
-    slices: groups of devices joined by a slower network, over which nothing but
-      gradients travels; 0 for as many as the devices themselves name.
+    dcn_parallelism: groups of devices joined by a slow network (DCN); only gradients
+      cross it; 0 = detect.
   """
 
+  RENAMED: ClassVar = Renamed(
+    fields={'class_devices': 'model_parallelism', 'slices': 'dcn_parallelism'}
+  )
+
   state: Literal['replicated', 'fsdp'] = 'replicated'
-  class_devices: int = 1
-  slices: int = 0
+  model_parallelism: int = 1
+  dcn_parallelism: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,24 +77,24 @@ RULES = (
 def training_mesh(
   strategy: Strategy = Strategy(), devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """A mesh of the axes 'slices', 'data', 'classes' over all devices of all processes.
+  """A mesh of the axes 'dcn', 'data', 'model' over all devices of all processes.
 
   Raises:
     InputError: the devices do not divide so.
   """
   devices = jax.devices() if devices is None else list(devices)
-  slices, shared = strategy.slices or _own_slices(devices), strategy.class_devices
+  slices, shared = strategy.dcn_parallelism or _own_slices(devices), strategy.model_parallelism
   if len(devices) % (slices * shared):
     raise InputError(
       f'{len(devices)} devices do not divide into {slices} slice(s) of groups of {shared}: '
-      'mend config.sharding.slices or config.sharding.class_devices'
+      'mend config.sharding.dcn_parallelism or config.sharding.model_parallelism'
     )
   shape = (len(devices) // slices // shared, shared)
   blocks = [
     mesh_utils.create_device_mesh(shape, block, allow_split_physical_axes=True)
     for block in _blocks(devices, slices)
   ]
-  return Mesh(np.stack(blocks), (SLICES, DATA, CLASSES), axis_types=(AxisType.Auto,) * 3)
+  return Mesh(np.stack(blocks), (DCN, DATA, MODEL), axis_types=(AxisType.Auto,) * 3)
 
 
 def _own_slices(devices: Sequence) -> int:
@@ -133,7 +138,7 @@ def _spec(
 ) -> PartitionSpec:
   axes: list[str | None] = [None] * len(shape)
   if rule.classes is not None and splits_classes(mesh, shape[rule.classes]):
-    axes[rule.classes] = CLASSES
+    axes[rule.classes] = MODEL
   if strategy.state == 'fsdp' and np.prod(shape) >= LEAST_SPLIT:
     for dimension in rule.data:
       if axes[dimension] is None and shape[dimension] % mesh.shape[DATA] == 0:
@@ -146,7 +151,7 @@ def _spec(
 
 def splits_classes(mesh: Mesh, columns: int) -> bool:
   """Whether a head of so many columns is divided over devices by class."""
-  return mesh.shape.get(CLASSES, 1) > 1 and is_padded(columns)
+  return mesh.shape.get(MODEL, 1) > 1 and is_padded(columns)
 
 
 def gathered(mesh: Mesh, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -155,7 +160,7 @@ def gathered(mesh: Mesh, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
   def whole(path, array):
     rule = path_rules.match(RULES, [path], table='sharding')[path]
     by_class = rule.classes is not None and splits_classes(mesh, array.shape[rule.classes])
-    axes = [CLASSES if by_class and n == rule.classes else None for n in range(array.ndim)]
+    axes = [MODEL if by_class and n == rule.classes else None for n in range(array.ndim)]
     return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, PartitionSpec(*axes)))
 
   return {path: whole(path, array) for path, array in params.items()}

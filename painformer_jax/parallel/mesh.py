@@ -101,19 +101,21 @@ def wait_for_all(purpose: str) -> None:
     multihost_utils.sync_global_devices(purpose)
 
 
-def check_rows(mesh: Mesh, rows: Mapping[str, int], *, accumulate: int = 1) -> None:
+def check_rows(mesh: Mesh, rows: Mapping[str, int], *, grad_accum_steps: int = 1) -> None:
   """Asserts that every task's rows split evenly over devices and parts of a step.
 
   Raises:
     InputError: they do not.
   """
-  parts = mesh.size * accumulate
-  over = f'{mesh.size} devices' + (f' and {accumulate} parts of a step' if accumulate > 1 else '')
+  parts = mesh.size * grad_accum_steps
+  over = f'{mesh.size} devices' + (
+    f' and {grad_accum_steps} parts of a step' if grad_accum_steps > 1 else ''
+  )
   for task, count in rows.items():
     if count < 1 or count % parts:
       raise InputError(
         f'task {task} has {count} rows a batch, which do not split over {over}: make '
-        f'config.tasks.{task}.rows a multiple of {parts}'
+        f'config.tasks.{task}.batch_size a multiple of {parts}'
       )
 
 

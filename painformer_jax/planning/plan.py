@@ -170,12 +170,12 @@ def compile_step(request: Request) -> Program:
   from painformer_jax.training.setup import assemble
 
   topology = topology_lib.parse(request.topology)
-  config = from_config_dict(request.config).with_rows(request.sizes)
-  if topology.platform == 'cuda' and not config.sharding.slices:
+  config = from_config_dict(request.config).with_batch_sizes(request.sizes)
+  if topology.platform == 'cuda' and not config.sharding.dcn_parallelism:
     # As in a run: JAX gives the GPUs of each host a slice of their own. Those of a
     # topology that is not there are all of slice 0, but have a process for each host.
     config = dataclasses.replace(
-      config, sharding=dataclasses.replace(config.sharding, slices=topology.nodes)
+      config, sharding=dataclasses.replace(config.sharding, dcn_parallelism=topology.nodes)
     )
   setup = assemble(config, request.classes, devices=topology_lib.devices(topology))
   state, batch, model = setup.abstract, setup.batch(), setup.model
@@ -195,7 +195,7 @@ def compile_step(request: Request) -> Program:
     topology=topology.text,
     chips=topology.chips,
     mesh=dict(setup.mesh.shape),
-    images=sum(config.rows.values()),
+    images=sum(config.batch_sizes.values()),
     remat=config.remat,
     model=f'{config.model["name"]} at {model.image_size}, {model.dtype}, {model.gate} gate',
     model_flops=arithmetic.training_flops(model),
@@ -204,7 +204,7 @@ def compile_step(request: Request) -> Program:
       * arithmetic.FLOPS_PER_MULTIPLY_ADD
       * arithmetic.gate_multiply_adds(model)
     ),
-    parts_flops=arithmetic.moments_flops(model) if config.accumulate > 1 else 0.0,
+    parts_flops=arithmetic.moments_flops(model) if config.grad_accum_steps > 1 else 0.0,
     compiler=_compiler(topology),
     flags=os.environ.get(FLAGS[topology.platform], '').strip(),
     compile_seconds=time.perf_counter() - start,

@@ -46,7 +46,7 @@ def task_sizes(
       classes[name], images[name] = published[name].classes, published[name].samples
     elif name in given:
       images[name] = 1
-      if config.batch and config.shares in ('proportional', 'temperature'):
+      if config.batch_size and config.shares in ('proportional', 'temperature'):
         raise InputError(
           f"task {name}: config.shares is '{config.shares}', but its size is not known: "
           f'prepare it, or name rows'

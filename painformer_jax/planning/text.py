@@ -73,7 +73,7 @@ class Plan:
     if (
       program.failure is not None
       or program.flops is not None
-      or (set(program.remat.split('-')) == {'all'})
+      or (set(program.remat.split('-')) == {'none'})
     ):
       return ''
     return (
@@ -209,13 +209,13 @@ def _mesh(plan: Plan) -> str:
   mesh, topology = plan.program.mesh, plan.topology
   text = ', '.join(f'{axis} {count}' for axis, count in mesh.items())
   what, there = _group_name(topology), topology.nodes
-  if mesh['slices'] != there and topology.chip:
+  if mesh['dcn'] != there and topology.chip:
     text += (
-      f'; config.sharding.slices says so, the chips are {there} {what}'
+      f'; config.sharding.dcn_parallelism says so, the chips are {there} {what}'
       f'{"s" * (there > 1)}: only what leaves one is priced as network'
     )
     if topology.platform == 'tpu' and there == 1:
-      text += f'. Several are named {mesh["slices"]}*{topology.text.rpartition("*")[2]}'
+      text += f'. Several are named {mesh["dcn"]}*{topology.text.rpartition("*")[2]}'
   elif there > 1:
     text += (
       f'; a slice {"is a node of" if topology.platform == "cuda" else "has"} '

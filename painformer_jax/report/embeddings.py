@@ -128,7 +128,7 @@ class _Embedder:
     self._run, self._mesh = run, parallel.data_mesh()
     preset = registry.preset(run.config.model['name'])
     self._embed = make_embed_step(run.model, self._mesh, mean=preset.mean, std=preset.std)
-    self._batch = -(-run.config.eval_batch // self._mesh.size) * self._mesh.size
+    self._batch = -(-run.config.eval_batch_size // self._mesh.size) * self._mesh.size
     place = parallel.replicated(self._mesh)
     self._backbone = jax.device_put(dict(run.backbone), place)
     self._untrained = jax.device_put(untrained_backbone(run.model, run.config.seed), place)

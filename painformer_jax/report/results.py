@@ -138,7 +138,7 @@ def measure(run: Run, embedded: Embedded, *, log: Callable[[str], None]) -> Resu
     parameters=functional.count_parameters(run.model),
     step=run.step,
     steps=run.config.steps,
-    images=run.step * sum(run.config.rows.values()),
+    images=run.step * sum(run.config.batch_sizes.values()),
     train_seconds=run.clock.seconds,
     images_per_second=run.clock.images / (run.clock.seconds or 1),
     initial_weights=run.config.initial_weights,

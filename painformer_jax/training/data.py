@@ -59,9 +59,11 @@ def open_training_data(config: TrainConfig) -> TrainingData:
   tasks = {name: prepared.open_task(config.data_dir, name) for name in config.tasks}
   for task in tasks.values():
     task.records('test')
-  config = config.with_rows({name: task.sizes['train'] for name, task in tasks.items()})
+  config = config.with_batch_sizes({name: task.sizes['train'] for name, task in tasks.items()})
   parts = tuple(
-    mixture.MixtureTask(name=name, batch_size=task.rows, augment=task.augment, epochs=task.epochs)
+    mixture.MixtureTask(
+      name=name, batch_size=task.batch_size, augment=task.augment, epochs=task.epochs
+    )
     for name, task in config.tasks.items()
   )
   end = mixture.steps_available(parts, data_dir=config.data_dir)

@@ -105,7 +105,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       )
 
     parameters = functional.count_parameters(model)
-    images_per_step = sum(config.rows.values())
+    images_per_step = sum(config.batch_sizes.values())
     if parallel.is_main():
       write_text(
         workdir / 'parameters.txt',
@@ -144,7 +144,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         tasks=classes,
         data_dir=config.data_dir,
         image_size=model.image_size,
-        batch_size=config.eval_batch,
+        batch_size=config.eval_batch_size,
         threads=config.threads,
         stop=interrupt.stops,
       )

@@ -31,7 +31,7 @@ def schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
     peak_value=config.learning_rate,
     warmup_steps=config.warmup_steps,
     decay_steps=steps,
-    end_value=config.learning_rate * config.final_ratio,
+    end_value=config.learning_rate * config.end_learning_rate_ratio,
   )
 
 
@@ -54,7 +54,7 @@ def rate_rules(config: OptimizerConfig, model: PainFormerConfig) -> tuple[tuple[
   return (
     *rules,
     (r'backbone/post_network/.*', factor(last)),
-    (r'(heads|log_variance)/.*', config.head_factor),
+    (r'(heads|log_variance)/.*', config.head_learning_rate_multiplier),
   )
 
 
@@ -77,7 +77,7 @@ def make_optimizer(
       mask=decay_mask,
     ),
   ]
-  if config.layer_decay != 1 or config.head_factor != 1:
+  if config.layer_decay != 1 or config.head_learning_rate_multiplier != 1:
     parts.append(_scale_by_path(rate_rules(config, model)))
   optimizer = optax.chain(*parts)
   if not config.frozen:

@@ -135,7 +135,7 @@ def write_report(
     'model': dict(config.model),
     'backbone_parameters': parameters,
     'steps': clock.steps,
-    'images': clock.steps * sum(config.rows.values()),
+    'images': clock.steps * sum(config.batch_sizes.values()),
     'train_seconds': clock.seconds,
     'seconds_spent': clock.spent,
     'images_per_second': clock.images / (clock.seconds or 1),

@@ -67,7 +67,7 @@ class Setup:
         'image': jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8, sharding=split),
         'label': jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=split),
       }
-      for task, rows in self.config.rows.items()
+      for task, rows in self.config.batch_sizes.items()
     }
 
   @property
@@ -76,7 +76,7 @@ class Setup:
     config = self.config
     return StepPlan(
       model=self.model,
-      rows=config.rows,
+      batch_sizes=config.batch_sizes,
       classes=self.classes,
       label_smoothing=config.label_smoothing,
       weights=None
@@ -87,7 +87,7 @@ class Setup:
       mixing={
         name: Mixing(mixup=task.mixup, cutmix=task.cutmix) for name, task in config.tasks.items()
       },
-      accumulate=config.accumulate,
+      grad_accum_steps=config.grad_accum_steps,
       remat=config.remat_stages,
       ema_decay=config.ema_decay,
       skips_non_finite=config.non_finite == 'skip',
@@ -108,7 +108,7 @@ def assemble(
   """Puts a run together, without making an array.
 
   Args:
-    config: with every task's rows, see `TrainConfig.with_rows`.
+    config: with every task's rows, see `TrainConfig.with_batch_sizes`.
     classes: task -> number of classes.
     devices: to train on; None for all there are.
 
@@ -117,7 +117,7 @@ def assemble(
   """
   model = config.model_config()
   mesh = layout.training_mesh(config.sharding, devices)
-  parallel.check_rows(mesh, config.rows, accumulate=config.accumulate)
+  parallel.check_rows(mesh, config.batch_sizes, grad_accum_steps=config.grad_accum_steps)
   classes = {task: classes[task] for task in config.tasks}
   optimizer = make_optimizer(config.optimizer, steps=config.steps, model=model)
   shapes = jax.eval_shape(lambda: _state(config, classes, optimizer, None))

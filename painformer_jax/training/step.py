@@ -25,26 +25,26 @@ class StepPlan:
 
   Attributes:
     model: the backbone.
-    rows: task -> its rows of every global batch.
+    batch_sizes: task -> its examples of every global batch.
     weights: task -> factor on its loss; None for learned weights.
     label_smoothing: of every task's cross-entropy.
     mean, std: statistics that normalise images in [0, 1].
     mixing: task -> how its rows are mixed; a task that is not there is left alone.
     classes: task -> number of classes.
-    accumulate, remat, ema_decay: see `training.config.TrainConfig`.
+    grad_accum_steps, remat, ema_decay: see `training.config.TrainConfig`.
     skips_non_finite: whether a step whose loss or gradient is not finite leaves the
       state as it was.
   """
 
   model: PainFormerConfig
-  rows: Mapping[str, int]
+  batch_sizes: Mapping[str, int]
   weights: Mapping[str, float] | None
   label_smoothing: float
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
   classes: Mapping[str, int]
   mixing: Mapping[str, Mixing] = dataclasses.field(default_factory=dict)
-  accumulate: int = 1
+  grad_accum_steps: int = 1
   remat: tuple[str, ...] = ()
   ema_decay: float = 0.0
   skips_non_finite: bool = False
@@ -71,12 +71,12 @@ def make_train_step(
   The devices and the parts of a step change float rounding and nothing else: rows
   are mixed, and drop branches, by their place in the batch and not by where they lie.
   """
-  tasks = list(plan.rows)
+  tasks = list(plan.batch_sizes)
   mixing = {task: how for task, how in plan.mixing.items() if how}
   partition = parallel.PerDevice(mesh) if mesh.size > 1 else None
-  counts = [plan.rows[task] for task in tasks]
+  counts = [plan.batch_sizes[task] for task in tasks]
   # Else the rows are the whole batch, in its order.
-  needs_places = plan.model.drop_path_rate > 0 and (mesh.size > 1 or plan.accumulate > 1)
+  needs_places = plan.model.drop_path_rate > 0 and (mesh.size > 1 or plan.grad_accum_steps > 1)
 
   def joined(batch, name):
     return parallel.interleave(mesh, [batch[task][name] for task in tasks])
@@ -159,7 +159,7 @@ def make_train_step(
   def in_parts(params, stats, batch, key):
     """The same, one part of the rows after the other."""
     rows, shares = mixed_rows(batch, key)
-    parts = parallel.in_parts(mesh, rows, plan.accumulate)
+    parts = parallel.in_parts(mesh, rows, plan.grad_accum_steps)
     backbone = lambda params: {**group(layout.gathered(mesh, params), BACKBONE), **stats}
     moments, to_parameters = jax.vjp(
       lambda params: functional.stem_moments(
@@ -172,7 +172,7 @@ def make_train_step(
       (loss, (_, task_losses, correct)), gradients = jax.value_and_grad(
         loss_function, argnums=(0, 1), has_aux=True
       )(params, moments, stats, rows, shares, key)
-      total = jax.tree.map(lambda t, g: t + g / plan.accumulate, total, gradients)
+      total = jax.tree.map(lambda t, g: t + g / plan.grad_accum_steps, total, gradients)
       total = (layout.constrained(total[0], state_shardings.params), total[1])
       return total, (loss, task_losses, correct)
 
@@ -186,7 +186,7 @@ def make_train_step(
 
   def step(state: TrainState, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    value_and_gradients = whole if plan.accumulate == 1 else in_parts
+    value_and_gradients = whole if plan.grad_accum_steps == 1 else in_parts
     (loss, (stats, task_losses, correct)), gradients = value_and_gradients(
       state.params, state.stats, batch, key
     )

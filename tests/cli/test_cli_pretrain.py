@@ -111,7 +111,7 @@ def test_usage(arguments, message, capsys):
       '--config.stepz=3: configs/tiny.py has no config.stepz; did you mean steps?',
     ),
     ('--config.optimizer.learning_rat=3', 'config.optimizer.learning_rat'),
-    ('--config.tasks.gamma.rows=3', 'configs/tiny.py has no config.tasks.gamma.rows'),
+    ('--config.tasks.gamma.batch_size=3', 'configs/tiny.py has no config.tasks.gamma.batch_size'),
     ('--config.steps=-5', 'config.steps is -5, below 1'),
     ('--config.model.gate=ftt', "config.model.gate is 'ftt'; did you mean fft?"),
     (
@@ -177,7 +177,7 @@ def test_rows_that_do_not_split_over_the_devices(folder, tmp_path):
   assert_bad_input(
     done,
     'task alpha has 8 rows a batch, which do not split over 3 devices: make '
-    'config.tasks.alpha.rows a multiple of 3',
+    'config.tasks.alpha.batch_size a multiple of 3',
   )
   assert not (tmp_path / 'run').exists()
 
@@ -266,7 +266,7 @@ def test_fields_that_may_change_may(workdir, data, tmp_path):
     checkpoint_every=1,
     keep_checkpoints=5,
     threads=1,
-    eval_batch=3,
+    eval_batch_size=3,
   )
   with pytest.raises(InputError, match=r'another configuration \(steps: 6 -> 7\)'):
     again(workdir, data, steps=7)

@@ -36,12 +36,12 @@ def get_config():
   config = defaults('painformer_nano')
   config.model.update({SHAPE})
   config.data_dir = 'data'
-  config.batch = 8
+  config.batch_size = 8
   config.tasks = dict(bright=dict(epochs=20), coin=dict())
   config.steps = 6
   config.log_every = 2
   config.optimizer.learning_rate = 1e-3
-  config.eval_batch = 8
+  config.eval_batch_size = 8
   return config
 """
 
@@ -114,8 +114,8 @@ def test_a_record_gives_the_data_of_its_run(place, monkeypatch):
   monkeypatch.chdir(place)
   record = _read(place / 'run/config.json')
   divided = open_training_data(from_record(record))
-  named = open_training_data(from_record({**record, 'batch': 0}))
-  assert divided.config.rows == {'bright': 4, 'coin': 4}
+  named = open_training_data(from_record({**record, 'batch_size': 0}))
+  assert divided.config.batch_sizes == {'bright': 4, 'coin': 4}
   assert [part.epochs for part in divided.mixture] == [20, 0]
   trained_on = read_record(place / 'run/checkpoints', 6)['position']['fingerprint']
   assert divided.fingerprint() == named.fingerprint() == trained_on

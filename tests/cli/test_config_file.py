@@ -55,6 +55,7 @@ def load(tmp_path, monkeypatch, capsys):
     path = tmp_path / 'config.py'
     path.write_text(FILE.format(line=line, rows=rows))
     config = load_config(str(path), overrides=overrides, kind=Config)
+    assert config.remat in ('none', 'full')
     return build(Config, config.to_dict(), where='config'), capsys.readouterr().err.splitlines()
 
   return call

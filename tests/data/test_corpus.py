@@ -169,8 +169,8 @@ def test_a_team_with_fewer_datasets_trains_on_those():
     from_config_dict(load_config(f'{ROOT}/configs/pretrain_painformer.py{tasks}'))
     for tasks in ('', ':rafdb_basic,vggface2')
   )
-  assert set(whole.tasks) == set(TASKS) and whole.batch == 126
-  assert set(some.tasks) == {'vggface2', 'rafdb_basic'} and some.batch == 18
+  assert set(whole.tasks) == set(TASKS) and whole.batch_size == 126
+  assert set(some.tasks) == {'vggface2', 'rafdb_basic'} and some.batch_size == 18
   assert some.tasks['vggface2'] == whole.tasks['vggface2']
   # As many epochs: of 3.325 M images, 18 a step, instead of 10.9 M, 126 a step.
   assert abs(some.steps / (200 * 3_325_000 / 18) - 1) < 1e-6
@@ -178,9 +178,9 @@ def test_a_team_with_fewer_datasets_trains_on_those():
     for tasks, message in (('vggface', 'did you mean vggface2'), ('affectnet,affectnet', 'twice')):
       with pytest.raises(InputError, match=message):
         load_config(f'{ROOT}/configs/{file}.py:{tasks}')
-  assert load_config(f'{ROOT}/configs/pretrain_tiny_corpus.py:affectnet').batch == 2
+  assert load_config(f'{ROOT}/configs/pretrain_tiny_corpus.py:affectnet').batch_size == 2
   small = load_config(f'{ROOT}/configs/pretrain_painformer.py:painformer_small')
-  assert small.model.image_size == 96 and small.batch == 126
+  assert small.model.image_size == 96 and small.batch_size == 126
 
 
 def test_all_14_train_at_once(data_dir, tmp_path):

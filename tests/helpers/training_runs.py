@@ -51,12 +51,12 @@ def small_config(data_dir, **fields):
   config = defaults('painformer_nano')
   config.model.update(SMALL_MODEL)
   config.data_dir = str(data_dir)
-  config.tasks = {name: dict(rows=8, augment='face') for name in TASKS}
+  config.tasks = {name: dict(batch_size=8, augment='face') for name in TASKS}
   config.steps = 6
   config.optimizer.learning_rate = 1e-3
   config.log_every = 2
   config.checkpoint_every = 3
-  config.eval_batch = 8
+  config.eval_batch_size = 8
   config.update(fields)
   return config
 
@@ -76,7 +76,7 @@ class SmallStep:
   ):
     self.classes = classes or TASKS
     tasks = {
-      task: dict(rows=rows, weight=(weights or {}).get(task, 1.0))
+      task: dict(batch_size=rows, weight=(weights or {}).get(task, 1.0))
       for task, rows in self.rows.items()
     }
     checked = from_config_dict(

@@ -32,7 +32,7 @@ def test_there_are_configs():
 def test_it_is_sound_as_it_is(file, load):
   config = from_config_dict(load(file))
   assert config.model_config().drop_path_rate == config.model['drop_path_rate']
-  assert all(task.rows % 4 == 0 for task in config.tasks.values())  # For up to 4 devices.
+  assert all(task.batch_size % 4 == 0 for task in config.tasks.values())  # For up to 4 devices.
   assert load(file, '--config.steps=7').steps == 7
 
 
@@ -71,7 +71,7 @@ def test_it_trains_two_steps_in_small(file, load, tmp_path, tmp_path_factory):
     }
   for number, name in enumerate(config.tasks):
     store_tiny(tmp_path / 'data', name, train=6, test=4, classes=2 + number % 2)
-  config.update(data_dir=str(tmp_path / 'data'), steps=2, eval_batch=4)
+  config.update(data_dir=str(tmp_path / 'data'), steps=2, eval_batch_size=4)
   config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 1)
   report = pretrain(from_config_dict(config), tmp_path / 'run')
   assert set(report['tasks']) == set(config.tasks)
@@ -82,5 +82,5 @@ def test_it_trains_two_steps_in_small(file, load, tmp_path, tmp_path_factory):
 
 def test_a_file_may_take_an_argument(load):
   config = from_config_dict(load(f'{ROOT}/configs/tiny.py:one,two,three'))
-  assert config.rows == {'one': 8, 'three': 8, 'two': 8}
+  assert config.batch_sizes == {'one': 8, 'three': 8, 'two': 8}
   assert load(f'{ROOT}/configs/demo.py:painformer').model.name == 'painformer'

@@ -369,7 +369,7 @@ def test_machines_and_rows_fit_together(manifest, job, container):
     x, y = map(int, topology.split('x'))
     assert chips(job) == job['replicas'] * x * y
   arguments = dict(a.lstrip('-').split('=', 1) for a in container['args'] if '=' in a)
-  assert int(arguments['config.rows_multiple']) == chips(job)
+  assert int(arguments['config.batch_size_multiple']) == chips(job)
   if 'processes' in arguments:
     assert int(arguments['processes']) == spec['parallelism'] and job['replicas'] == 1
     name = f'{manifest["metadata"]["name"]}-{job["name"]}-0-0.{manifest["metadata"]["name"]}'
@@ -388,7 +388,7 @@ def test_what_is_run_is_a_command_of_painformer(container, monkeypatch, tmp_path
   assert args.distributed != (args.coordinator is not None)
   config = from_config_dict(load_config(args.config, overrides=overrides))
   sizes = dict.fromkeys(config.tasks, 1000)
-  rows = config.with_rows(sizes).rows
+  rows = config.with_batch_sizes(sizes).batch_sizes
   assert len(rows) == len(corpus.task_configs()) == 14 and sum(rows.values()) == 1792
   assert config.steps == 200 * corpus.PUBLISHED_SAMPLES // 1792
   mounts = {mount['mountPath'] for mount in container['volumeMounts']}

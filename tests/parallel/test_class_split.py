@@ -34,7 +34,7 @@ def head(classes, *, seed=0, scale=1.0):
 
 def placed(mesh, arrays):
   rows = parallel.batch_sharding(mesh)
-  by_class = {'kernel': PartitionSpec(None, layout.CLASSES), 'bias': PartitionSpec(layout.CLASSES)}
+  by_class = {'kernel': PartitionSpec(None, layout.MODEL), 'bias': PartitionSpec(layout.MODEL)}
   return {
     name: jax.device_put(array, NamedSharding(mesh, by_class[name]) if name in by_class else rows)
     for name, array in arrays.items()
@@ -79,8 +79,8 @@ def compare():
       (1, 8, 1153, None, 0.1, 1.0),
     ]
   ):
-    mesh = layout.training_mesh(layout.Strategy(class_devices=shared))
-    assert dict(mesh.shape) == {'slices': 1, 'data': data, 'classes': shared}
+    mesh = layout.training_mesh(layout.Strategy(model_parallelism=shared))
+    assert dict(mesh.shape) == {'dcn': 1, 'data': data, 'model': shared}
     arrays = head(classes, seed=number, scale=scale)
     labels, others = np.random.default_rng(number).integers(0, classes, (2, ROWS), np.int32)
     labels[:2] = 0, classes - 1
@@ -117,7 +117,7 @@ def compare():
 
 def ties():
   """The first of equal logits counts, on whichever device it lies."""
-  mesh = layout.training_mesh(layout.Strategy(class_devices=8))
+  mesh = layout.training_mesh(layout.Strategy(model_parallelism=8))
   arrays = head(1024)
   arrays['kernel'][:], arrays['bias'][:] = 0, 0
   arrays['bias'][[900, 131, 700]] = 2
@@ -130,14 +130,14 @@ def ties():
 
 
 def compiled(classes, shared):
-  mesh = layout.training_mesh(layout.Strategy(class_devices=shared))
+  mesh = layout.training_mesh(layout.Strategy(model_parallelism=shared))
   shapes = {
     'kernel': (WIDTH, heads.columns(classes)),
     'bias': (heads.columns(classes),),
     'embedding': (1024, WIDTH),
   }
   rows = parallel.batch_sharding(mesh)
-  specs = {'kernel': PartitionSpec(None, layout.CLASSES), 'bias': PartitionSpec(layout.CLASSES)}
+  specs = {'kernel': PartitionSpec(None, layout.MODEL), 'bias': PartitionSpec(layout.MODEL)}
   arrays = {
     name: jax.ShapeDtypeStruct(
       shape, jnp.float32, sharding=NamedSharding(mesh, specs[name]) if name in specs else rows

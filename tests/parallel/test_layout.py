@@ -26,18 +26,21 @@ from painformer_jax.training.state import initial_state
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'shardings'
 
-# Name -> strategy, and sizes of the axes 'slices', 'data', 'classes'.
+# Name -> strategy, and sizes of the axes 'dcn', 'data', 'model'.
 MACHINES = {
   'replicated_8': (Strategy(), (1, 8, 1)),
   'fsdp_8': (Strategy(state='fsdp'), (1, 8, 1)),
-  'fsdp_256_classes_16': (Strategy(state='fsdp', class_devices=16), (1, 16, 16)),
-  'fsdp_2_slices_of_32_classes_4': (Strategy(state='fsdp', class_devices=4, slices=2), (2, 8, 4)),
+  'fsdp_256_classes_16': (Strategy(state='fsdp', model_parallelism=16), (1, 16, 16)),
+  'fsdp_2_slices_of_32_classes_4': (
+    Strategy(state='fsdp', model_parallelism=4, dcn_parallelism=2),
+    (2, 8, 4),
+  ),
 }
 
 
 def mesh_of(shape):
   return AbstractMesh(
-    shape, (layout.SLICES, layout.DATA, layout.CLASSES), axis_types=(AxisType.Auto,) * 3
+    shape, (layout.DCN, layout.DATA, layout.MODEL), axis_types=(AxisType.Auto,) * 3
   )
 
 
@@ -112,15 +115,15 @@ def test_heads_of_any_size():
   found = {
     path: tuple(s.spec)
     for path, s in layout.state_shardings(
-      mesh, arrays, Strategy(state='fsdp', class_devices=4)
+      mesh, arrays, Strategy(state='fsdp', model_parallelism=4)
     ).items()
   }
   assert heads.columns(9131) == 9216
   assert found == {
     'heads/small/kernel': (),
     'heads/small/bias': (),
-    'heads/faces/kernel': ('data', 'classes'),
-    'heads/faces/bias': ('classes',),
+    'heads/faces/kernel': ('data', 'model'),
+    'heads/faces/bias': ('model',),
   }
 
 
@@ -152,28 +155,33 @@ class Device:
 
 def test_the_mesh_of_one_device():
   mesh = layout.training_mesh()
-  assert mesh.axis_names == ('slices', 'data', 'classes') and mesh.size == len(jax.devices())
+  assert mesh.axis_names == ('dcn', 'data', 'model') and mesh.size == len(jax.devices())
   assert set(mesh.axis_types) == {AxisType.Auto}
 
 
 @pytest.mark.parametrize('order', [1, -1])
 def test_slices_are_those_that_devices_name(order):
   devices = [Device(id=n, process_index=n // 2, slice_index=n % 2) for n in range(16)][::order]
-  mesh = layout.training_mesh(Strategy(class_devices=2), devices)
-  assert dict(mesh.shape) == {'slices': 2, 'data': 4, 'classes': 2}
+  mesh = layout.training_mesh(Strategy(model_parallelism=2), devices)
+  assert dict(mesh.shape) == {'dcn': 2, 'data': 4, 'model': 2}
   for number, block in enumerate(mesh.devices):
     assert {d.slice_index for d in block.flat} == {number}
 
 
 def test_slices_of_devices_that_name_none_are_neighbours():
   devices = [Device(id=n, process_index=n // 4) for n in range(8)]
-  mesh = layout.training_mesh(Strategy(slices=2), devices)
+  mesh = layout.training_mesh(Strategy(dcn_parallelism=2), devices)
   assert mesh.devices.shape == (2, 4, 1)
   assert [{d.process_index for d in block.flat} for block in mesh.devices] == [{0}, {1}]
 
 
 @pytest.mark.parametrize(
-  'strategy', [Strategy(slices=3), Strategy(class_devices=16), Strategy(slices=4, class_devices=4)]
+  'strategy',
+  [
+    Strategy(dcn_parallelism=3),
+    Strategy(model_parallelism=16),
+    Strategy(dcn_parallelism=4, model_parallelism=4),
+  ],
 )
 def test_devices_that_do_not_divide(strategy):
   with pytest.raises(InputError, match=r'8 devices do not divide into \d slice\(s\) of groups'):

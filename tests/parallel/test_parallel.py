@@ -111,7 +111,7 @@ def test_rows_must_split_evenly():
       parallel.check_rows(EightDevices, batch)
     assert str(error.value) == (
       f'task {task} has {batch[task]} rows a batch, which do not split over 8 devices: '
-      f'make config.tasks.{task}.rows a multiple of 8'
+      f'make config.tasks.{task}.batch_size a multiple of 8'
     )
 
 

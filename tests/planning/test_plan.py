@@ -138,7 +138,7 @@ def worked_in() -> dict:
     text = pathlib.Path('/proc/self/status').read_text()
     return 1024 * int(re.search(rf'^{name}:\s+(\d+) kB', text, re.M)[1])
 
-  config = small_config('nowhere', tasks={task: dict(rows=6144) for task in TASKS})
+  config = small_config('nowhere', tasks={task: dict(batch_size=6144) for task in TASKS})
   program = plan.compile_step(
     plan.Request(config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1')
   )
@@ -173,7 +173,7 @@ def test_it_compiles_what_the_loop_runs(tmp_path, monkeypatch):
   for name, classes in TASKS.items():
     store_tiny(tmp_path / 'data', name, train=24, test=4, classes=classes)
   config = small_config(tmp_path / 'data', weighting='fixed', label_smoothing=0.1, steps=2)
-  config.tasks.alpha = dict(rows=8, augment='face', weight=2.0, mixup=0.5, cutmix=0.5)
+  config.tasks.alpha = dict(batch_size=8, augment='face', weight=2.0, mixup=0.5, cutmix=0.5)
   config = from_config_dict(config)
   seen = []
 
@@ -220,7 +220,7 @@ def counted_flops() -> dict:
     mlp_ratios=(4,),
     depthwise='shift',
   )
-  config.tasks = {task: dict(rows=256) for task in TASKS}
+  config.tasks = {task: dict(batch_size=256) for task in TASKS}
   return dataclasses.asdict(
     plan.compile_step(
       plan.Request(config=config.to_dict(), classes=TASKS, sizes=TASKS, topology='cpu:1')
@@ -309,7 +309,7 @@ def test_a_gpus_memory_is_what_a_run_may_take():
 
 def test_classes_come_from_what_is_known_first(tmp_path):
   store_tiny(tmp_path / 'data', 'affectnet', train=6, test=4, classes=3)
-  tasks = {name: dict(rows=2) for name in ('affectnet', 'digiface', 'mine')}
+  tasks = {name: dict(batch_size=2) for name in ('affectnet', 'digiface', 'mine')}
   config = small_config(tmp_path / 'data')
   config.tasks = tasks
   config = from_config_dict(config)
@@ -336,13 +336,13 @@ def planned(**fields) -> plan_text.Plan:
       **{
         'topology': 'h100:16',
         'chips': 16,
-        'mesh': {'slices': 2, 'data': 8, 'classes': 1},
+        'mesh': {'dcn': 2, 'data': 8, 'model': 1},
         'images': 1600,
         'model': 'painformer at 224',
         'model_flops': 4.945e9,
         'gate_flops': 0.0,
         'parts_flops': 0.0,
-        'remat': 'all',
+        'remat': 'none',
         'compiler': 'jax',
         'flags': '',
         'compile_seconds': 1.0,
@@ -423,11 +423,11 @@ def lines_of(**fields) -> dict[str, str]:
 
 
 def test_the_mesh_is_said_and_how_it_lies():
-  assert lines_of()['mesh'].startswith('slices 2, data 8, classes 1; a slice is a node of 8')
-  flat = {'slices': 1, 'data': 16, 'classes': 1}
+  assert lines_of()['mesh'].startswith('dcn 2, data 8, model 1; a slice is a node of 8')
+  flat = {'dcn': 1, 'data': 16, 'model': 1}
   assert 'the chips are 2 nodes: only what leaves' in lines_of(mesh=flat)['mesh']
-  assert lines_of(mesh=flat, topology='cpu:16')['mesh'] == 'slices 1, data 16, classes 1'
-  assert lines_of(mesh=flat, topology='v5e:4x4')['mesh'] == 'slices 1, data 16, classes 1'
+  assert lines_of(mesh=flat, topology='cpu:16')['mesh'] == 'dcn 1, data 16, model 1'
+  assert lines_of(mesh=flat, topology='v5e:4x4')['mesh'] == 'dcn 1, data 16, model 1'
   # Slices of the config that the named chips are not: no word of a network between.
   one = lines_of(topology='v5e:4x4')['mesh']
   assert 'the chips are 1 slice' in one and 'named 2*v5e:4x4' in one
@@ -455,14 +455,14 @@ def test_it_is_said_how_the_program_differs_from_that_of_a_run():
 
 def test_recomputation_that_is_not_counted_is_said():
   assert 'not counted' not in lines_of(flops=None)
-  assert 'not counted' not in lines_of(remat='inputs')  # The compiler counted it.
-  for remat in ('inputs', 'all-products-all-all'):
+  assert 'not counted' not in lines_of(remat='full')  # The compiler counted it.
+  for remat in ('full', 'none-dots-none-none'):
     silent = planned(flops=None, remat=remat)
     assert f'remat={remat} computes again' in lines_of(flops=None, remat=remat)['not counted']
     assert 'what remat computes again is not in' in plan_text.table([planned(), silent])
     assert silent.record()['estimated']['arithmetic_without'] == silent.uncounted
   assert 'remat' not in plan_text.table([planned(), planned(flops=None)])
-  assert planned(flops=None, remat='inputs', failure='too much').uncounted == ''
+  assert planned(flops=None, remat='full', failure='too much').uncounted == ''
 
 
 def test_words_tell_facts_from_estimates():

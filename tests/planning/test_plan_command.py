@@ -41,22 +41,22 @@ def test_a_sweep_from_the_command_line(painformer, tmp_path):
 
 @pytest.fixture
 def compiled(monkeypatch):
-  """Requests that the command makes; those with remat 'products' fail."""
+  """Requests that the command makes; those with remat 'dots' fail."""
   requests = []
 
   def stand_in(request):
     requests.append(request)
-    config = from_config_dict(request.config).with_rows(request.sizes)
-    if config.remat == 'products':
+    config = from_config_dict(request.config).with_batch_sizes(request.sizes)
+    if config.remat == 'dots':
       raise InputError('the compiler said no')
     chips = topology.parse(request.topology).chips
     return dataclasses.replace(
       planned().program,
       topology=request.topology,
       chips=chips,
-      mesh={'slices': 1, 'data': chips, 'classes': 1},
+      mesh={'dcn': 1, 'data': chips, 'model': 1},
       remat=config.remat,
-      images=sum(config.rows.values()),
+      images=sum(config.batch_sizes.values()),
     )
 
   monkeypatch.setattr(plan, 'run_apart', stand_in)
@@ -74,7 +74,7 @@ def test_every_combination_of_a_sweep_is_compiled(compiled, tmp_path, capsys):
         *CLASSES,
         '--per-chip=2',
         '--sweep=topology=cpu:2,2*v5e:2x2,h100:8',
-        '--sweep=remat=all,inputs',
+        '--sweep=remat=none,full',
         '--sweep=config.sharding.state=replicated,fsdp',
         f'--json={path}',
       ]
@@ -85,7 +85,7 @@ def test_every_combination_of_a_sweep_is_compiled(compiled, tmp_path, capsys):
   assert settings == [
     (name, remat, state)
     for name in ('cpu:2', '2*v5e:2x2', 'h100:8')
-    for remat in ('all', 'inputs')
+    for remat in ('none', 'full')
     for state in ('replicated', 'fsdp')
   ]
   records = json.loads(path.read_text())
@@ -101,17 +101,17 @@ def test_every_combination_of_a_sweep_is_compiled(compiled, tmp_path, capsys):
 def test_a_sweep_goes_on_after_a_failure_and_tells_it(compiled, tmp_path, capsys):
   path = tmp_path / 'plan.json'
   arguments = ['plan', *TINY, *CLASSES, '--topology=cpu:2', '--per-chip=2', f'--json={path}']
-  assert main([*arguments, '--sweep=remat=all,products,inputs']) == 2
-  assert [r.config['remat'] for r in compiled] == ['all', 'products', 'inputs']
+  assert main([*arguments, '--sweep=remat=none,dots,full']) == 2
+  assert [r.config['remat'] for r in compiled] == ['none', 'dots', 'full']
   out, err = capsys.readouterr()
-  assert [row.split()[0] for row in out.splitlines()[1:3]] == ['all', 'inputs']
+  assert [row.split()[0] for row in out.splitlines()[1:3]] == ['none', 'full']
   assert [r['settings'] for r in json.loads(path.read_text())] == [
-    {'remat': 'all'},
-    {'remat': 'inputs'},
+    {'remat': 'none'},
+    {'remat': 'full'},
   ]
-  assert 'remat products: the compiler said no' in err.splitlines()[2]
+  assert 'remat dots: the compiler said no' in err.splitlines()[2]
   assert err.splitlines()[-1] == (
-    'painformer: 1 of 3 did not compile; remat products: the compiler said no'
+    'painformer: 1 of 3 did not compile; remat dots: the compiler said no'
   )
 
 
@@ -124,7 +124,7 @@ def test_where_nothing_compiles_nothing_is_written(compiled, tmp_path, capsys):
     '--topology=cpu:2',
     '--per-chip=2',
     f'--json={path}',
-    '--config.remat=products',
+    '--config.remat=dots',
   ]
   for more in ([], ['--sweep=model.gate=fft,dft']):
     assert main([*arguments, *more]) == 2

@@ -24,7 +24,7 @@ def compiled_with_dft(name: str, *, sharding=None, **model) -> plan.Program:
   return plan.run_apart(
     small_request(
       name,
-      tasks={task: dict(rows=rows) for task in TASKS},
+      tasks={task: dict(batch_size=rows) for task in TASKS},
       sharding=sharding or {},
       model={**small_config('nowhere').model.to_dict(), 'gate': 'dft', **model},
     )
@@ -55,7 +55,7 @@ def test_programs_for_real_chips(name):
   assert result.fits and 0 < result.roofline.mfu < 1
   # Nodes as a run finds them: sums over all chips go over the network between.
   nodes = topology.parse(name).nodes
-  assert program.mesh == {'slices': nodes, 'data': program.chips // nodes, 'classes': 1}
+  assert program.mesh == {'dcn': nodes, 'data': program.chips // nodes, 'model': 1}
   assert {c.nodes for c in program.collectives} == {nodes}
 
 
@@ -66,10 +66,10 @@ def test_groups_of_two_gpus_within_and_across_nodes():
   gathered = {}
   for slices in (8, 1):
     program = compiled_with_dft(
-      'h100:16', widths=(32, 64), sharding={'state': 'fsdp', 'slices': slices}
+      'h100:16', widths=(32, 64), sharding={'state': 'fsdp', 'dcn_parallelism': slices}
     )
     gathered[slices] = {(c.group, c.nodes) for c in program.collectives if c.kind == 'all-gather'}
-    assert program.mesh['slices'] == slices
+    assert program.mesh['dcn'] == slices
   assert gathered == {8: {(2, 1)}, 1: {(16, 2)}}
 
 
@@ -78,7 +78,7 @@ def test_groups_of_two_gpus_within_and_across_nodes():
 def test_a_program_over_two_slices_of_tpus():
   one, two = (compiled_with_dft(name) for name in ('v5e:2x2', '2*v5e:2x2'))
   assert two.failure is None and (one.chips, two.chips) == (4, 8)
-  assert two.mesh == {'slices': 2, 'data': 4, 'classes': 1} and one.mesh['slices'] == 1
+  assert two.mesh == {'dcn': 2, 'data': 4, 'model': 1} and one.mesh['dcn'] == 1
   # Every chip sends its share of the summed gradients, or a small array whole, both
   # padded to tiles of 8 by 128, which is much in so small a model.
   crossing = [c for c in two.collectives if c.nodes > 1]
@@ -99,8 +99,8 @@ def test_a_program_that_does_not_fit():
       request,
       config={
         **request.config,
-        'batch': 4 * 2**25,
-        'rows_multiple': 4,
+        'batch_size': 4 * 2**25,
+        'batch_size_multiple': 4,
         'tasks': {task: {} for task in TASKS},
       },
     )

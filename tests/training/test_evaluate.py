@@ -19,8 +19,8 @@ STRATEGIES = {
   'one device': (1, layout.Strategy()),
   'rows': (8, layout.Strategy()),
   'fsdp': (8, layout.Strategy(state='fsdp')),
-  'classes': (8, layout.Strategy(class_devices=8)),
-  'both': (8, layout.Strategy(state='fsdp', class_devices=4)),
+  'classes': (8, layout.Strategy(model_parallelism=8)),
+  'both': (8, layout.Strategy(state='fsdp', model_parallelism=4)),
 }
 
 

@@ -34,7 +34,7 @@ def abstract_state(*, learned_weighting):
 
 @pytest.mark.parametrize('warmup', [1, 10])
 def test_schedule_with_warm_up(warmup):
-  config = OptimizerConfig(learning_rate=2e-3, warmup_steps=warmup, final_ratio=0.1)
+  config = OptimizerConfig(learning_rate=2e-3, warmup_steps=warmup, end_learning_rate_ratio=0.1)
   rate = optimizer_lib.schedule(config, steps=100)
   assert rate(0) == 0
   np.testing.assert_allclose(rate(warmup), 2e-3, rtol=1e-6)
@@ -169,7 +169,7 @@ def test_clipping_limits_the_global_norm():
 @pytest.mark.parametrize('name', registry.list_models())
 def test_rates_cover_every_parameter_and_rise_to_the_heads(name):
   model = registry.make_config(name)
-  config = OptimizerConfig(layer_decay=0.5, head_factor=3.0)
+  config = OptimizerConfig(layer_decay=0.5, head_learning_rate_multiplier=3.0)
   paths = [f'backbone/{path}' for path in functional.parameter_paths(model)]
   found = path_rules.match(
     optimizer_lib.rate_rules(config, model),
@@ -208,7 +208,7 @@ def step_of(config, params, gradients):
 
 def test_an_update_is_that_of_the_plain_optimizer_times_the_rate():
   params, plain = nano_arrays(), OptimizerConfig(learning_rate=1e-2)
-  config = dataclasses.replace(plain, layer_decay=0.8, head_factor=2.0)
+  config = dataclasses.replace(plain, layer_decay=0.8, head_learning_rate_multiplier=2.0)
   updates, _ = step_of(config, params, params)
   expected, _ = step_of(plain, params, params)
   factors = path_rules.match(optimizer_lib.rate_rules(config, MODEL), params, table='rates')

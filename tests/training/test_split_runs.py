@@ -15,7 +15,7 @@ FIELDS = {
   'log_every': 1,
   'checkpoint_every': 2,
   'eval_every': 2,
-  'eval_batch': 4,
+  'eval_batch_size': 4,
   'ema_decay': 0.5,
   'model.drop_path_rate': 0.2,
 }
@@ -41,7 +41,7 @@ def finish(command, workdir, topology, **overrides):
   'how',
   [
     {'sharding.state': 'fsdp'},
-    {'sharding.state': 'fsdp', 'sharding.class_devices': 2, 'accumulate': 2},
+    {'sharding.state': 'fsdp', 'sharding.model_parallelism': 2, 'grad_accum_steps': 2},
   ],
   ids=str,
 )
@@ -50,7 +50,7 @@ def test_a_state_that_processes_share(command, how, tmp_path):
   finish(command, tmp_path / 'shared', Topology(2), **how)
   listed = (tmp_path / 'shared' / 'parameters.txt').read_text()
   head = next(line for line in listed.splitlines() if 'heads/beta/kernel' in line)
-  assert ("'classes'" if 'sharding.class_devices' in how else "'data'") in head
+  assert ("'model'" if 'sharding.model_parallelism' in how else "'data'") in head
 
   shutil.copytree(tmp_path / 'shared', tmp_path / 'moved')
   shutil.rmtree(tmp_path / 'moved' / 'checkpoints' / '4')

@@ -18,9 +18,9 @@ from painformer_jax.training.setup import assemble
 CLASSES = {'alpha': 3, 'beta': 1100}
 FSDP = {'sharding': {'state': 'fsdp'}}
 EVERYTHING = {
-  'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 2},
-  'accumulate': 2,
-  'remat': 'inputs-products',
+  'sharding': {'state': 'fsdp', 'model_parallelism': 2, 'dcn_parallelism': 2},
+  'grad_accum_steps': 2,
+  'remat': 'full-dots',
   'ema_decay': 0.5,
   'non_finite': 'skip',
 }
@@ -32,12 +32,12 @@ VARIANTS = {
   'four devices': (4, {}),
   'eight devices': (8, {}),
   'fsdp': (8, FSDP),
-  'classes': (8, {'sharding': {'class_devices': 8}}),
-  'slices': (8, {'sharding': {'slices': 4}}),
-  'four parts': (2, {'accumulate': 4}),
-  'four parts, one device': (1, {'accumulate': 4}),
-  'remat of inputs': (1, {'remat': 'inputs'}),
-  'remat of products': (1, {'remat': 'products-all'}),
+  'classes': (8, {'sharding': {'model_parallelism': 8}}),
+  'slices': (8, {'sharding': {'dcn_parallelism': 4}}),
+  'four parts': (2, {'grad_accum_steps': 4}),
+  'four parts, one device': (1, {'grad_accum_steps': 4}),
+  'remat of inputs': (1, {'remat': 'full'}),
+  'remat of products': (1, {'remat': 'dots-none'}),
   'everything': (8, EVERYTHING),
 }
 QUICK = ('one device', 'fsdp', 'everything')
@@ -67,7 +67,7 @@ def curve(name):
     devices=jax.devices()[:devices],
     config=config,
     classes=CLASSES,
-    optimizer=OptimizerConfig(learning_rate=1e-3, head_factor=2.0),
+    optimizer=OptimizerConfig(learning_rate=1e-3, head_learning_rate_multiplier=2.0),
   )
   state, metrics = step.state, []
   for number in range(3):
@@ -199,16 +199,16 @@ def test_collectives_of_every_layout(all_ran):
   assert len(summed) == 1
 
 
-def temporaries(remats, accumulate):
+def temporaries(remats, grad_accum_steps):
   """Bytes that a compiled step of two blocks a stage works in, by what the blocks keep."""
   # XLA:CPU takes away what keeps it from joining the second computation to the first.
   os.environ['XLA_FLAGS'] = '--xla_disable_hlo_passes=cse_barrier_expander'
   found = []
   for remat in remats:
-    config = small_config('', remat=remat, accumulate=accumulate)
+    config = small_config('', remat=remat, grad_accum_steps=grad_accum_steps)
     config.model.update(mixers=('ss', 'aa'), mlp_ratios=(4, 4))
     for task in config.tasks.values():
-      task.rows = 32
+      task.batch_size = 32
     setup = assemble(from_config_dict(config), dict.fromkeys(config.tasks, 3))
     step = setup.train_step().lower(setup.abstract, setup.batch())
     found.append(
@@ -222,7 +222,7 @@ def temporaries(remats, accumulate):
 @pytest.mark.slow
 def test_what_blocks_do_not_keep_takes_no_memory(on_devices):
   everything, products, inputs = on_devices(
-    1, temporaries, fresh=True, remats=['all', 'products', 'inputs'], accumulate=1
+    1, temporaries, fresh=True, remats=['none', 'dots', 'full'], grad_accum_steps=1
   )
   assert 0.75 * everything > products > 1.03 * inputs
 
@@ -234,8 +234,8 @@ def test_what_blocks_of_a_stage_do_not_keep_takes_no_memory(on_devices):
     1,
     temporaries,
     fresh=True,
-    remats=['all', 'inputs-all', 'all-inputs', 'products', 'inputs'],
-    accumulate=4,
+    remats=['none', 'full-none', 'none-full', 'dots', 'full'],
+    grad_accum_steps=4,
   )
   assert 0.75 * everything > products > 1.03 * inputs
   assert all(0.95 * everything > one > 1.03 * inputs for one in (first, second))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from painformer_jax.core import config_fields
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
@@ -18,13 +19,14 @@ from painformer_jax.training.config import (
   changed_fields,
   defaults,
   from_config_dict,
+  from_record,
 )
 
 
 def valid() -> dict:
   return {
     'model': {'name': 'painformer_nano', 'drop_path_rate': 0.1},
-    'tasks': {'a': {'rows': 8, 'augment': 'face'}, 'b': {'rows': 16}},
+    'tasks': {'a': {'batch_size': 8, 'augment': 'face'}, 'b': {'batch_size': 16}},
     'data_dir': 'data',
     'steps': 100,
     'optimizer': {'learning_rate': 1e-3},
@@ -55,9 +57,12 @@ def refusal(tree) -> str:
 def test_a_valid_configuration_becomes_dataclasses():
   config = from_config_dict(ml_collections.ConfigDict(valid()))
   assert config == from_config_dict(valid())
-  assert config.tasks == {'a': TaskConfig(rows=8, augment='face'), 'b': TaskConfig(rows=16)}
+  assert config.tasks == {
+    'a': TaskConfig(batch_size=8, augment='face'),
+    'b': TaskConfig(batch_size=16),
+  }
   assert config.optimizer == OptimizerConfig(learning_rate=1e-3)
-  assert config.rows == {'a': 8, 'b': 16}
+  assert config.batch_sizes == {'a': 8, 'b': 16}
   assert config.model_config() == registry.make_config('painformer_nano', drop_path_rate=0.1)
 
 
@@ -75,7 +80,7 @@ def test_the_record_on_disk_is_the_configuration():
 @pytest.mark.parametrize('name', registry.list_models())
 def test_defaults_are_a_configuration_for_every_model(name):
   config = defaults(name)
-  config.steps, config.tasks = 10, {'a': {'rows': 8}}
+  config.steps, config.tasks = 10, {'a': {'batch_size': 8}}
   checked = from_config_dict(config)
   assert checked.model_config() == registry.make_config(name, num_classes=0)
   assert checked.optimizer == OptimizerConfig()
@@ -89,7 +94,7 @@ def test_defaults_are_a_configuration_for_every_model(name):
     ('zzz', "config has no field 'zzz' (known: "),
     ('model.imagesize', "config.model has no field 'imagesize'; did you mean image_size?"),
     ('model.num_classes', "config.model has no field 'num_classes'"),
-    ('tasks.a.row', "config.tasks.a has no field 'row'; did you mean rows?"),
+    ('tasks.a.batch_siz', "config.tasks.a has no field 'batch_siz'; did you mean batch_size?"),
     (
       'optimizer.learning_rat',
       "config.optimizer has no field 'learning_rat'; did you mean learning_rate?",
@@ -109,7 +114,7 @@ def test_an_unknown_field_is_named(path, message):
     ('tasks', 'config.tasks is missing'),
     ('model', 'config.model is missing'),
     ('model.name', "config.model needs a 'name', one of: painformer, "),
-    ('tasks.b.rows', 'config.tasks.b.rows is 0, below 1: name the rows of every task, or a'),
+    ('tasks.b.batch_size', 'config.tasks.b.batch_size is 0, below 1: give every task a batch'),
   ],
 )
 def test_a_missing_field_is_named(path, message):
@@ -167,7 +172,7 @@ def test_numbers_of_either_kind_serve_as_floats():
     ('checkpoint_every', 0, 'config.checkpoint_every is 0, below 1'),
     ('keep_checkpoints', 0, 'config.keep_checkpoints is 0, below 1'),
     ('eval_every', -1, 'config.eval_every is -1, below 0'),
-    ('eval_batch', 0, 'config.eval_batch is 0, below 1'),
+    ('eval_batch_size', 0, 'config.eval_batch_size is 0, below 1'),
     ('threads', 0, 'config.threads is 0, below 1'),
     ('workers', -1, 'config.workers is -1, below 0'),
     ('label_smoothing', 1.0, 'config.label_smoothing is 1.0, not in [0, 1)'),
@@ -178,13 +183,17 @@ def test_numbers_of_either_kind_serve_as_floats():
       "config.weighting is 'uncertain'; did you mean uncertainty? (known: uncertainty, fixed)",
     ),
     ('tasks', {}, 'config.tasks is empty'),
-    ('tasks.a.rows', 0, 'config.tasks.a.rows is 0, below 1'),
+    ('tasks.a.batch_size', 0, 'config.tasks.a.batch_size is 0, below 1'),
     ('tasks.a.augment', 'faces', 'config.tasks.a.augment: '),
     ('tasks.a.epochs', -1, 'config.tasks.a.epochs is -1, below 0'),
     ('tasks.a.share', 2.0, "config.tasks.a.share is 2.0: set config.shares to 'explicit'"),
-    ('batch', 24, 'config.tasks.a.rows is 8, but config.batch is divided among the tasks'),
-    ('batch', -1, 'config.batch is -1, below 0'),
-    ('rows_multiple', 0, 'config.rows_multiple is 0, below 1'),
+    (
+      'batch_size',
+      24,
+      'config.tasks.a.batch_size is 8, but config.batch_size is divided among the tasks',
+    ),
+    ('batch_size', -1, 'config.batch_size is -1, below 0'),
+    ('batch_size_multiple', 0, 'config.batch_size_multiple is 0, below 1'),
     ('shares', 'fair', "config.shares is 'fair' (known: equal, proportional, "),
     ('optimizer.warmup_steps', 100, 'config.optimizer.warmup_steps is 100, not in [0, 100)'),
     ('optimizer.warmup_steps', -1, 'config.optimizer.warmup_steps is -1'),
@@ -192,22 +201,30 @@ def test_numbers_of_either_kind_serve_as_floats():
     ('optimizer.learning_rate', float('inf'), 'config.optimizer.learning_rate is inf'),
     ('optimizer.weight_decay', float('nan'), 'config.optimizer.weight_decay is nan'),
     ('optimizer.clip_norm', -1.0, 'config.optimizer.clip_norm is -1.0'),
-    ('optimizer.final_ratio', -0.1, 'config.optimizer.final_ratio is -0.1'),
+    ('optimizer.end_learning_rate_ratio', -0.1, 'config.optimizer.end_learning_rate_ratio is -0.1'),
     ('optimizer.b1', 1.0, 'config.optimizer.b1 is 1.0, not in [0, 1)'),
     ('optimizer.b2', -0.5, 'config.optimizer.b2 is -0.5, not in [0, 1)'),
     ('optimizer.layer_decay', 0.0, 'config.optimizer.layer_decay is 0.0, not in (0, 1]'),
-    ('optimizer.head_factor', -1.0, 'config.optimizer.head_factor is -1.0'),
+    (
+      'optimizer.head_learning_rate_multiplier',
+      -1.0,
+      'config.optimizer.head_learning_rate_multiplier is -1.0',
+    ),
     ('optimizer.frozen', ['('], "config.optimizer.frozen: '(' is no regular expression"),
-    ('accumulate', 0, 'config.accumulate is 0, below 1'),
+    ('grad_accum_steps', 0, 'config.grad_accum_steps is 0, below 1'),
     ('max_skipped', 0, 'config.max_skipped is 0, below 1'),
     ('ema_decay', 1.0, 'config.ema_decay is 1.0, not in [0, 1)'),
     ('non_finite', 'skp', "config.non_finite is 'skp'; did you mean skip?"),
-    ('remat', 'input', "config.remat is 'input'; did you mean inputs? (known: all, products,"),
-    ('remat', 'all-inputs', "config.remat names 2 stages of 4: 'all-inputs'"),
+    ('remat', 'fulll', "config.remat is 'fulll'; did you mean full? (known: none, dots,"),
+    ('remat', 'none-full', "config.remat names 2 stages of 4: 'none-full'"),
     ('sharding', {'state': 'zero'}, "config.sharding.state is 'zero' (known: replicated, fsdp)"),
-    ('sharding', {'class_devices': 3}, 'config.sharding.class_devices is 3, not a power of two'),
-    ('sharding', {'slices': -1}, 'config.sharding.slices is -1, below 0'),
-    ('sharding', {'slice': 1}, "config.sharding has no field 'slice'; did you mean slices?"),
+    (
+      'sharding',
+      {'model_parallelism': 3},
+      'config.sharding.model_parallelism is 3, not a power of two',
+    ),
+    ('sharding', {'dcn_parallelism': -1}, 'config.sharding.dcn_parallelism is -1, below 0'),
+    ('sharding', {'stat': 1}, "config.sharding has no field 'stat'; did you mean state?"),
     (
       'model.name',
       'painformer_nan',
@@ -249,7 +266,7 @@ PATHS = [
   'optimizer',
   'weighting',
   'tasks.a',
-  'tasks.a.rows',
+  'tasks.a.batch_size',
   'model.name',
   'model.widths',
   'model.dtype',
@@ -282,10 +299,10 @@ def test_every_field_is_decided_upon():
     'weighting',
     'label_smoothing',
     'initial_weights',
-    'batch',
+    'batch_size',
     'shares',
     'temperature',
-    'rows_multiple',
+    'batch_size_multiple',
     'ema_decay',
     'non_finite',
   }
@@ -299,7 +316,7 @@ def test_every_field_is_decided_upon():
     ('steps', 200, 'steps: 100 -> 200'),
     ('seed', 1, 'seed: 0 -> 1'),
     ('optimizer.learning_rate', 2e-3, 'optimizer.learning_rate: 0.001 -> 0.002'),
-    ('tasks.a.rows', 16, 'tasks.a.rows: 8 -> 16'),
+    ('tasks.a.batch_size', 16, 'tasks.a.batch_size: 8 -> 16'),
     ('tasks.a.augment', 'none', 'tasks.a.augment: "face" -> "none"'),
     ('model.drop_path_rate', 0.2, 'model.drop_path_rate: 0.1 -> 0.2'),
     ('model.gate', 'dft', 'model.gate: not there -> "dft"'),
@@ -327,19 +344,122 @@ def test_fields_that_leave_the_result_alone_may_change(tmp_path):
     'keep_checkpoints': 9,
     'threads': 4,
     'workers': 2,
-    'eval_batch': 6,
+    'eval_batch_size': 6,
     'profile_at': 2,
     'profile_steps': 4,
     'wandb': 'pain',
     'max_skipped': 3,
-    'accumulate': 2,
-    'remat': 'inputs',
-    'sharding': {'state': 'fsdp', 'class_devices': 2, 'slices': 1},
+    'grad_accum_steps': 2,
+    'remat': 'full',
+    'sharding': {'state': 'fsdp', 'model_parallelism': 2, 'dcn_parallelism': 1},
   }
   assert values.keys() == TrainConfig.RESUMABLE
   run.open_workdir(tmp_path / 'run', from_config_dict(valid() | values))
   record = json.loads((tmp_path / 'run' / 'config.json').read_text())
   assert {name: record[name] for name in values} == values
+
+
+# config.json as written before fields were renamed: two runs, one of a batch divided among
+# its tasks.
+OLD_RECORD = {
+  'accumulate': 2,
+  'batch': 24,
+  'checkpoint_every': 200,
+  'data_dir': 'data',
+  'ema_decay': 0.0,
+  'eval_batch': 6,
+  'eval_every': 0,
+  'initial_weights': '',
+  'keep_checkpoints': 2,
+  'label_smoothing': 0.0,
+  'log_every': 20,
+  'max_skipped': 10,
+  'model': {'drop_path_rate': 0.1, 'name': 'painformer_nano'},
+  'non_finite': 'stop',
+  'optimizer': {
+    'b1': 0.9,
+    'b2': 0.999,
+    'clip_norm': 1.0,
+    'final_ratio': 0.1,
+    'frozen': [],
+    'head_factor': 2.0,
+    'layer_decay': 1.0,
+    'learning_rate': 0.001,
+    'warmup_steps': 0,
+    'weight_decay': 0.1,
+  },
+  'profile_at': 0,
+  'profile_steps': 5,
+  'remat': 'inputs-products-all-all',
+  'rows_multiple': 2,
+  'seed': 0,
+  'sharding': {'class_devices': 2, 'slices': 1, 'state': 'fsdp'},
+  'shares': 'equal',
+  'steps': 100,
+  'tasks': {
+    name: {
+      'augment': augment,
+      'cutmix': 0.0,
+      'epochs': 0,
+      'mixup': 0.0,
+      'rows': 12,
+      'share': 1.0,
+      'weight': 1.0,
+    }
+    for name, augment in (('a', 'face'), ('b', 'none'))
+  },
+  'temperature': 2.0,
+  'threads': 2,
+  'wandb': '',
+  'weighting': 'uncertainty',
+  'workers': 0,
+}
+SIZES = {'a': 100, 'b': 300}
+
+
+@pytest.mark.parametrize('batch_size', [24, 0])
+def test_a_run_recorded_under_old_names_is_read_and_resumed(batch_size, tmp_path, capsys):
+  (tmp_path / 'run').mkdir()
+  path = tmp_path / 'run' / 'config.json'
+  path.write_text(json.dumps(OLD_RECORD | {'batch': batch_size}))
+  config = from_record(json.loads(path.read_text())).with_batch_sizes(SIZES)
+  assert config == from_config_dict(
+    {
+      'model': {'name': 'painformer_nano', 'drop_path_rate': 0.1},
+      'tasks': {'a': {'augment': 'face'}, 'b': {}}
+      if batch_size
+      else {'a': {'augment': 'face', 'batch_size': 12}, 'b': {'batch_size': 12}},
+      'data_dir': 'data',
+      'steps': 100,
+      'batch_size': batch_size,
+      'batch_size_multiple': 2,
+      'eval_batch_size': 6,
+      'grad_accum_steps': 2,
+      'remat': 'full-dots-none-none',
+      'sharding': {'state': 'fsdp', 'model_parallelism': 2, 'dcn_parallelism': 1},
+      'optimizer': {
+        'learning_rate': 1e-3,
+        'end_learning_rate_ratio': 0.1,
+        'head_learning_rate_multiplier': 2.0,
+      },
+    }
+  ).with_batch_sizes(SIZES)
+  assert changed_fields(config, OLD_RECORD | {'batch': batch_size}) == []
+  assert changed_fields(config, OLD_RECORD | {'batch': 48}) == [f'batch_size: 48 -> {batch_size}']
+  assert capsys.readouterr().err == ''  # Nobody can do anything about a record.
+  run.open_workdir(tmp_path / 'run', config)
+  record = json.loads(path.read_text())  # Written anew, under the names of today.
+  assert record == json.loads(config.to_json())
+
+
+def test_old_names_in_a_config_give_the_same_run(monkeypatch, capsys):
+  monkeypatch.setattr(config_fields, '_WARNED', set())
+  config = from_config_dict(OLD_RECORD | {'batch': 0})
+  assert config == from_record(OLD_RECORD | {'batch': 0})
+  lines = capsys.readouterr().err.splitlines()
+  assert 'config.accumulate is now called config.grad_accum_steps' in lines
+  assert 'config.tasks.a.rows is now called config.tasks.a.batch_size' in lines
+  assert len(lines) == len(set(lines)) == 10
 
 
 def test_the_order_of_tasks_changes_nothing():
@@ -411,7 +531,7 @@ def test_processes_with_folders_of_their_own(tmp_path, monkeypatch):
 
 
 def divided(**changes):
-  return from_config_dict(changed('tasks', {'a': {}, 'b': {}}) | {'batch': 24, **changes})
+  return from_config_dict(changed('tasks', {'a': {}, 'b': {}}) | {'batch_size': 24, **changes})
 
 
 @pytest.mark.parametrize(
@@ -419,7 +539,7 @@ def divided(**changes):
   [
     ({}, {'a': 12, 'b': 12}),
     ({'shares': 'proportional'}, {'a': 6, 'b': 18}),
-    ({'shares': 'proportional', 'rows_multiple': 4}, {'a': 8, 'b': 16}),
+    ({'shares': 'proportional', 'batch_size_multiple': 4}, {'a': 8, 'b': 16}),
     ({'shares': 'temperature', 'temperature': 2.0}, {'a': 9, 'b': 15}),
     (
       {'shares': 'explicit', 'tasks': {'a': {'share': 0.5}, 'b': {'share': 2.5}}},
@@ -429,22 +549,23 @@ def divided(**changes):
 )
 def test_a_batch_is_divided(changes, rows):
   config = divided(**changes)
-  assert config.rows == {'a': 0, 'b': 0}
-  assert config.with_rows({'a': 100, 'b': 300}).rows == rows
+  assert config.batch_sizes == {'a': 0, 'b': 0}
+  assert config.with_batch_sizes({'a': 100, 'b': 300}).batch_sizes == rows
 
 
 def test_a_batch_that_cannot_be_divided():
-  with pytest.raises(InputError, match='config.batch: a batch size of 24 cannot be divided'):
-    divided(rows_multiple=16).with_rows({'a': 1, 'b': 1})
+  with pytest.raises(InputError, match='config.batch_size: a batch size of 24 cannot be divided'):
+    divided(batch_size_multiple=16).with_batch_sizes({'a': 1, 'b': 1})
 
 
 def test_rows_that_are_named_stay():
   config = from_config_dict(changed('steps', 100))
-  assert config.with_rows({}) is config
+  assert config.with_batch_sizes({}) is config
 
 
 @pytest.mark.parametrize(
-  'path', ['batch', 'shares', 'tasks.a.epochs', 'tasks.b.mixup', 'optimizer.b1', 'label_smoothing']
+  'path',
+  ['batch_size', 'shares', 'tasks.a.epochs', 'tasks.b.mixup', 'optimizer.b1', 'label_smoothing'],
 )
 def test_a_record_from_before_a_field_was_there(path):
   config = from_config_dict(changed('steps', 100))

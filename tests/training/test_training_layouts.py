@@ -24,9 +24,9 @@ FIELDS = {
   'optimizer.warmup_steps': 1,
   'checkpoint_every': 2,
   'log_every': 1,
-  'eval_batch': 8,
-  'tasks.alpha.rows': 16,
-  'tasks.beta.rows': 16,
+  'eval_batch_size': 8,
+  'tasks.alpha.batch_size': 16,
+  'tasks.beta.batch_size': 16,
   'ema_decay': 0.9,
   'non_finite': 'skip',
   'optimizer.layer_decay': 0.9,
@@ -45,9 +45,9 @@ def lines(tmp_path_factory):
     overrides={
       **FIELDS,
       'sharding.state': 'fsdp',
-      'sharding.slices': 2,
-      'accumulate': 2,
-      'remat': 'inputs',
+      'sharding.dcn_parallelism': 2,
+      'grad_accum_steps': 2,
+      'remat': 'full',
     },
   )
   return {'plain': plain, 'divided': divided}
@@ -106,16 +106,16 @@ def test_what_is_loaded_from_a_run_are_its_averages(runs):
   'overrides,message',
   [
     (
-      {'accumulate': 3},
+      {'grad_accum_steps': 3},
       'task alpha has 16 rows a batch, which do not split over 1 devices and '
-      '3 parts of a step: make config.tasks.alpha.rows a multiple of 3',
+      '3 parts of a step: make config.tasks.alpha.batch_size a multiple of 3',
     ),
     (
-      {'sharding.class_devices': 4},
+      {'sharding.model_parallelism': 4},
       '1 devices do not divide into 1 slice(s) of groups of 4: '
-      'mend config.sharding.slices or config.sharding.class_devices',
+      'mend config.sharding.dcn_parallelism or config.sharding.model_parallelism',
     ),
-    ({'remat': 'inputs-all-all'}, "config.remat names 3 stages of 2: 'inputs-all-all'"),
+    ({'remat': 'full-none-none'}, "config.remat names 3 stages of 2: 'full-none-none'"),
     (
       {'optimizer.frozen': '("nothing",)'},
       "config.optimizer.frozen: 'nothing' matches no parameter",

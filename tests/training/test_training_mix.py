@@ -147,7 +147,7 @@ def test_cross_entropy_of_two_labels(smoothing):
 
 def mixing_step(devices):
   tasks = {
-    task: {'rows': rows, **dataclasses.asdict(MIXING[task])}
+    task: {'batch_size': rows, **dataclasses.asdict(MIXING[task])}
     for task, rows in SmallStep.rows.items()
   }
   return SmallStep(devices=devices, config={'tasks': tasks})
@@ -279,7 +279,7 @@ def test_a_run_mixes_as_its_configuration_says(monkeypatch, tmp_path, tmp_path_f
 def test_mixing_that_cannot_be(field):
   def tried(rows, value):
     config = small_config('data')
-    config.tasks.alpha.update(rows=rows, **{field: value})
+    config.tasks.alpha.update(batch_size=rows, **{field: value})
     with pytest.raises(InputError) as error:
       from_config_dict(config)
     return str(error.value)
@@ -287,15 +287,16 @@ def test_mixing_that_cannot_be(field):
   for value in (-0.1, 101.0, float('nan'), float('inf')):
     assert tried(8, value) == f'config.tasks.alpha.{field} is {value}, not in [0, 100]'
   alone = (
-    f'config.tasks.alpha.{field} is 0.5, but the task has one row a batch, with none '
-    'to mix it with: give it 2 or more'
+    f'config.tasks.alpha.{field} is 0.5, but its batch size is 1: give it 2 or more images to mix'
   )
   assert tried(1, 0.5) == alone
   # Rows that are only known once the batch has been divided.
-  config = small_config('data', batch=4, shares='explicit')
-  config.tasks.alpha.update(rows=0, share=1.0, **{field: 0.5})
-  config.tasks.beta.update(rows=0, share=3.0)
-  with pytest.raises(InputError, match='one row a batch'):
-    from_config_dict(config).with_rows({'alpha': 24, 'beta': 24})
-  config.batch = 8
-  assert from_config_dict(config).with_rows({'alpha': 24, 'beta': 24}).rows['alpha'] == 2
+  config = small_config('data', batch_size=4, shares='explicit')
+  config.tasks.alpha.update(batch_size=0, share=1.0, **{field: 0.5})
+  config.tasks.beta.update(batch_size=0, share=3.0)
+  with pytest.raises(InputError, match='its batch size is 1'):
+    from_config_dict(config).with_batch_sizes({'alpha': 24, 'beta': 24})
+  config.batch_size = 8
+  assert (
+    from_config_dict(config).with_batch_sizes({'alpha': 24, 'beta': 24}).batch_sizes['alpha'] == 2
+  )

@@ -291,7 +291,7 @@ def test_killed_at_any_moment(devices, folder, tmp_path):
 @pytest.mark.slow
 def test_stopped_while_it_evaluates(folder, tmp_path):
   """It does not wait for the end; the evaluation is made up for first."""
-  overrides = OVERRIDES | {'eval_every': 6, 'eval_batch': 1}
+  overrides = OVERRIDES | {'eval_every': 6, 'eval_batch_size': 1}
   command = CommandLine(folder=folder, overrides=overrides)
   uninterrupted(command, tmp_path / 'reference')
   workdir = tmp_path / 'run'

@@ -24,7 +24,7 @@ def tiny_run(tmp_path, **changes):
   config = defaults('painformer_nano')
   config.model.update(SMALL_MODEL)
   config.data_dir = str(tmp_path / 'data')
-  config.tasks = {'tiny': {'rows': 4}}
+  config.tasks = {'tiny': {'batch_size': 4}}
   config.steps = 2
   config.optimizer.learning_rate = 1e-3
   for key, value in changes.items():
