@@ -116,7 +116,7 @@ def test_usage(arguments, message, capsys):
     ('--config.model.gate=ftt', "config.model.gate is 'ftt'; did you mean fft?"),
     (
       '--config.tasks.alpha.augment=fce',
-      "config.tasks.alpha.augment: no augmentation 'fce' (did you mean face?)",
+      "config.tasks.alpha.augment: no augmentation 'fce'; did you mean face?",
     ),
     ('--config.data_dir=nowhere', 'there is no data folder nowhere; `painformer data prepare'),
     ('--config.initial_weights=nowhere.pth', 'nowhere.pth'),
