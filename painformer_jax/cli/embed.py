@@ -2,10 +2,11 @@
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import signal
 import sys
+
+from painformer_jax.modalities.names import PICTURES, SIGNALS
 
 EXAMPLE = """painformer embed clip.mp4 photos/ --weights painformer.pth --out clip.npz
   painformer embed clip.mp4 --modality face --weights painformer.pth --out face.npz --sheet face.png
@@ -13,34 +14,35 @@ EXAMPLE = """painformer embed clip.mp4 photos/ --weights painformer.pth --out cl
       --weights painformer.pth --out ecg.npz
 
 modalities:
-  rgb      images and videos as they are (default)
-  face     the face, found by MTCNN in every frame and cropped without alignment
-  thermal  thermal frames; or RGB frames through a network (--network)
-  depth    depth frames; or RGB frames through a network (--network), or through
-           the face mesh, which is a stand-in (--stand-in)
+  rgb           images and videos as they are (default)
+  face          the face in each frame, found by MTCNN and cropped, not rotated
+  thermal       thermal frames, or RGB frames through a network (--network)
+  depth         depth frames, or RGB frames through a network (--network) or, as a
+                stand-in, through a face-mesh model (--stand-in)
   ecg emg gsr   windows of a signal, four images each: waveform, angle, phase, psd
-  fnirs    haemoglobin, a waveform a channel: .snirf files, or columns of a table
+  fnirs         haemoglobin, one waveform a channel; .snirf files or columns of a table
 
 arrays in FILE.npz, one row an image:
-  embedding [n, 160], source; pictures: frame, time (s), with faces cropped also
-  face (detected, tracked, none); signals: start, stop (s), channel,
-  representation, quality. And weights, modality, settings, stand_in."""
+  embedding     [n, 160] float32
+  source        the file
+  frame, time   of images and videos: frame number (-1 for an image) and seconds
+  face          where faces are cropped: detected, tracked or none
+  start, stop, channel, representation, quality    of signals; start and stop in seconds
+One value for all rows: weights, modality, settings (JSON), stand_in."""
 
-_PICTURES = ('rgb', 'face', 'thermal', 'depth')
-_SIGNALS = ('ecg', 'emg', 'gsr', 'fnirs')
-# Option -> the modalities it fits; every other one fits all.
-_FITS = {
-  'every': _PICTURES,
+# Option -> the modalities that it is for; every other option is for all.
+_MODALITIES_OF = {
+  'every': PICTURES,
   'crop_faces': ('thermal', 'depth'),
   'faceless': ('face', 'thermal', 'depth'),
   'network': ('thermal', 'depth'),
   'stand_in': ('depth',),
-  'column': _SIGNALS,
-  'key': _SIGNALS,
-  'rate': _SIGNALS,
-  'window': _SIGNALS,
-  'step': _SIGNALS,
-  'representation': _SIGNALS,
+  'column': SIGNALS,
+  'key': SIGNALS,
+  'rate': SIGNALS,
+  'window': SIGNALS,
+  'step': SIGNALS,
+  'representation': SIGNALS,
   'clean': ('ecg', 'emg', 'gsr'),
 }
 
@@ -53,36 +55,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--weights',
     required=True,
     metavar='W',
-    help='.pth, .safetensors, converted folder, or folder of a run',
+    help='.pth or .safetensors file, weights folder, or folder of a run',
   )
   parser.add_argument(
-    '--out', required=True, metavar='FILE.npz', help='embeddings and what locates each, see below'
+    '--out', required=True, metavar='FILE.npz', help='file to write; its arrays are listed below'
   )
   parser.add_argument(
     '--batch-size', type=int, default=16, metavar='N', help='images at once (default: %(default)s)'
   )
   parser.add_argument(
     '--modality',
-    choices=(*_PICTURES, *_SIGNALS),
+    choices=(*PICTURES, *SIGNALS),
     default='rgb',
     metavar='NAME',
-    help=f'{", ".join((*_PICTURES, *_SIGNALS))} (default: rgb)',
+    help=f'{", ".join((*PICTURES, *SIGNALS))} (default: rgb)',
   )
   parser.add_argument(
     '--settings',
     metavar='FILE.json',
-    help='every parameter of the modality; those in use are kept in the '
-    'array settings. Options given here win',
+    help='settings of the modality; options given here replace those of the file. FILE.npz '
+    'holds the settings that were used in its array settings',
   )
   parser.add_argument(
-    '--sheet', metavar='FILE.png', help='also draw the first images, as the model sees them'
+    '--sheet',
+    metavar='FILE.png',
+    help='also draw a sheet of the first images, as the model sees them',
   )
   parser.add_argument(
-    '--sheet-images', type=int, metavar='N', help='how many of them (default: 48)'
+    '--sheet-images', type=int, metavar='N', help='images on the sheet (default: 48)'
   )
   pictures = parser.add_argument_group('images and videos')
   pictures.add_argument(
-    '--every', type=int, metavar='N', help='take every Nth frame of a video (default: all)'
+    '--every', type=int, metavar='N', help='take every Nth frame of a video (default: 1)'
   )
   pictures.add_argument(
     '--crop-faces',
@@ -93,70 +97,111 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   pictures.add_argument(
     '--faceless',
     choices=('skip', 'whole'),
-    help='leave frames without a face out (default), or take them whole',
+    help='frames without a face: leave them out (skip, the default) or do not crop them (whole)',
   )
   pictures.add_argument(
-    '--network', metavar='FILE.onnx', help='turns RGB frames into thermal or depth frames'
+    '--network',
+    metavar='FILE.onnx',
+    help='network that turns RGB frames into thermal or depth frames',
   )
   pictures.add_argument(
     '--stand-in',
     action='store_true',
     default=None,
-    help='depth of a face-mesh model; labelled as a stand-in',
+    help='take the depth of a face-mesh model in place of a depth network; FILE.npz says so',
   )
   signals = parser.add_argument_group('signals')
   signals.add_argument(
     '--column',
+    type=_names,
     metavar='A,B',
-    help=(
-      'columns that are the channels, by name or number from 0; in .snirf files '
-      'names of channels, or hbo or hbr (default: all)'
-    ),
+    help='columns that are the channels, by name or number from 0; of .snirf files channels '
+    'by name, or hbo or hbr for all of that kind (default: all)',
   )
-  signals.add_argument('--key', metavar='NAME', help='array of an .npz file')
+  signals.add_argument('--key', metavar='NAME', help='array of an .npz file that holds several')
   signals.add_argument('--rate', type=float, metavar='HZ', help='samples a second')
   signals.add_argument(
-    '--window', type=float, metavar='S', help='seconds an image shows (default: a whole file)'
+    '--window', type=float, metavar='S', help='seconds that an image shows (default: a whole file)'
   )
   signals.add_argument(
     '--step',
     type=float,
     metavar='S',
-    help="seconds from one window's start to the next's (default: window)",
+    help="seconds from one window's start to the next one's (default: as --window)",
   )
   signals.add_argument(
     '--representation',
+    type=_names,
     metavar='A,B',
-    help=('of waveform, angle, phase, psd (default: all; of fnirs the waveform)'),
+    help='of waveform, angle, phase, psd (default: all; of fnirs waveform)',
   )
   signals.add_argument(
-    '--clean', action='store_true', default=None, help='filter ECG, EMG and GSR first (NeuroKit2)'
+    '--clean', action='store_true', default=None, help='filter ECG, EMG or GSR first, by NeuroKit2'
   )
 
 
 def run(args: argparse.Namespace) -> int:
   _check_options(args)
+  with _stopped_by_sigterm():
+    return _embed(args)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+  """Refuses options that do not go with the modality or with one another."""
   from painformer_jax.core.errors import InputError
 
+  for name, modalities in _MODALITIES_OF.items():
+    if getattr(args, name) is not None and args.modality not in modalities:
+      raise InputError(
+        f'--{name.replace("_", "-")} does not fit --modality {args.modality}; '
+        f'it is for {", ".join(modalities)}'
+      )
+  if args.network and args.stand_in:
+    raise InputError('--network and --stand-in exclude each other')
+  if args.sheet_images is not None and not args.sheet:
+    raise InputError('--sheet-images needs --sheet')
+  if args.faceless and args.modality != 'face' and not (args.crop_faces or args.stand_in):
+    raise InputError(f'--faceless with --modality {args.modality} needs --crop-faces')
   if args.batch_size < 1 or (args.every is not None and args.every < 1):
     raise InputError('--batch-size and --every must be at least 1')
-  with _stopped_by_sigterm():
-    return _run(args)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _embed(args: argparse.Namespace) -> int:
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import check_file_target
   from painformer_jax.core.progress import log
   from painformer_jax.embedding.files import Sheet, embed_files
+  from painformer_jax.embedding.pictures import PictureReader
+  from painformer_jax.embedding.signals import SignalReader
   from painformer_jax.models import functional
   from painformer_jax.weights.load import non_finite, read_weights
 
+  # What is wrong with the options is found before the weights are read.
   sheet = None
   if args.sheet:
-    sheet = Sheet(path=args.sheet, **_given(images=args.sheet_images))
-  # What is wrong with the options is known before the weights are read.
-  reader = _picture_reader(args) if args.modality in _PICTURES else _signal_reader(args)
+    sheet = Sheet(path=args.sheet, images=48 if args.sheet_images is None else args.sheet_images)
+  if args.modality in PICTURES:
+    reader = PictureReader.from_settings(
+      args.modality,
+      args.settings,
+      network=args.network,
+      mesh=bool(args.stand_in),
+      every=args.every,
+      crop=args.crop_faces,
+      faceless=args.faceless,
+    )
+  else:
+    reader = SignalReader.from_settings(
+      args.modality,
+      args.settings,
+      rate=args.rate,
+      columns=args.column,
+      key=args.key,
+      window=args.window,
+      step=args.step,
+      representations=args.representation,
+      clean=args.clean,
+    )
   check_file_target(args.out)
   if os.path.exists(args.weights):
     log(f'reads {args.weights}')
@@ -164,9 +209,8 @@ def _run(args: argparse.Namespace) -> int:
   if bad := non_finite(stored):
     more = f' and {len(bad) - 8} more' if len(bad) > 8 else ''
     log(f'WARNING: {args.weights} holds NaN or infinity in {", ".join(bad[:8])}{more}')
-  model = functional.from_variables(stored.config, stored.variables)
   summary = embed_files(
-    model,
+    functional.from_variables(stored.config, stored.variables),
     args.inputs,
     args.out,
     reader=reader,
@@ -192,63 +236,8 @@ def _run(args: argparse.Namespace) -> int:
   return 0
 
 
-def _picture_reader(args):
-  from painformer_jax.core.config_fields import read_json
-  from painformer_jax.embedding.pictures import PictureConfig, PictureReader
-
-  config = read_json(args.settings, PictureConfig) if args.settings else PictureConfig()
-  config = dataclasses.replace(
-    config, **_given(every=args.every, crop=args.crop_faces, faceless=args.faceless)
-  )
-  return PictureReader(args.modality, config, network=args.network, mesh=bool(args.stand_in))
-
-
-def _signal_reader(args):
-  from painformer_jax.core.config_fields import read_json
-  from painformer_jax.embedding.signals import SignalReader
-  from painformer_jax.modalities.windows import SignalConfig
-
-  config = read_json(args.settings, SignalConfig) if args.settings else SignalConfig()
-  config = dataclasses.replace(
-    config,
-    **_given(
-      window=args.window,
-      step=args.step,
-      representations=_listed(args.representation),
-      clean=args.clean,
-    ),
-  )
-  return SignalReader(
-    args.modality, config, **_given(rate=args.rate, columns=_listed(args.column), key=args.key)
-  )
-
-
-def _check_options(args: argparse.Namespace) -> None:
-  """Refuses options that do not fit the modality, or one another."""
-  from painformer_jax.core.errors import InputError
-
-  for name, modalities in _FITS.items():
-    if getattr(args, name) is not None and args.modality not in modalities:
-      raise InputError(
-        f'--{name.replace("_", "-")} does not fit --modality {args.modality}; '
-        f'it is for {", ".join(modalities)}'
-      )
-  if args.network and args.stand_in:
-    raise InputError('--network and --stand-in exclude each other')
-  if args.sheet_images is not None and not args.sheet:
-    raise InputError('--sheet-images needs --sheet')
-  if args.faceless and args.modality != 'face' and not (args.crop_faces or args.stand_in):
-    raise InputError(f'--faceless with --modality {args.modality} needs --crop-faces')
-
-
-def _given(**options) -> dict:
-  """The options that the user gave."""
-  return {name: value for name, value in options.items() if value is not None}
-
-
-def _listed(text: str | None) -> tuple[str, ...] | None:
-  if text is None:
-    return None
+def _names(text: str) -> tuple[str, ...]:
+  """'a, b' -> ('a', 'b')."""
   return tuple(name.strip() for name in text.split(',') if name.strip())
 
 

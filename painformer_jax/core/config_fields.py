@@ -166,20 +166,29 @@ def build(kind: type[T], values: Mapping, *, where: str) -> T:
     raise InputError(f'{where}: {error}') from error
 
 
-def read_json(path: str | os.PathLike, kind: type[T]) -> T:
-  """A dataclass from a JSON file, as `build` makes it.
+def read_settings(kind: type[T], path: str | os.PathLike | None = None, **options) -> T:
+  """A dataclass from a JSON file, as `build` makes it, and from options.
+
+  Args:
+    kind: the dataclass.
+    path: of the file; None for the dataclass's defaults.
+    **options: fields that replace those of the file, where they are not None.
 
   Raises:
-    InputError: the file cannot be read or is not JSON; what `build` refuses.
+    InputError: the file cannot be read or is not JSON; what `build` or the dataclass refuses.
   """
+  values = {}
   try:
-    with open(path, encoding='utf-8') as file:
-      values = json.load(file)
+    if path is not None:
+      with open(path, encoding='utf-8') as file:
+        values = json.load(file)
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror}') from error
   except ValueError as error:
     raise InputError(f'{path} is not JSON: {error}') from error
-  return build(kind, values, where=f'{path}: settings')
+  settings = build(kind, values, where=f'{path}: settings')
+  given = {name: value for name, value in options.items() if value is not None}
+  return dataclasses.replace(settings, **given)
 
 
 def hint(name: object, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Rows of images and videos: RGB, face crops, thermal and depth frames."""
+"""Images from files of images and videos: RGB, face crops, thermal and depth frames."""
 
 import dataclasses
 import hashlib
@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
+from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
-from painformer_jax.embedding.reader import Log, Row
+from painformer_jax.embedding.reader import LocatedImage, Log
 from painformer_jax.modalities import faces, images, maps, video
+from painformer_jax.modalities.names import PICTURES
 from painformer_jax.modalities.network import Network, NetworkConfig
-
-MODALITIES = ('rgb', 'face', 'thermal', 'depth')
 
 Faceless = Literal['skip', 'whole']
 
@@ -54,7 +54,7 @@ class PictureReader:
   RGB ones by a network or, for depth, by the face mesh, which is a stand-in.
 
   Args:
-    modality: one of `MODALITIES`; 'face' sets `config.crop`.
+    modality: one of `names.PICTURES`; 'face' sets `config.crop`.
     config: see `PictureConfig`.
     network: an .onnx file, for 'thermal' and 'depth'.
     mesh: for 'depth': the face mesh in place of a depth network.
@@ -73,8 +73,8 @@ class PictureReader:
     network: str | os.PathLike | None = None,
     mesh: bool = False,
   ):
-    if modality not in MODALITIES:
-      raise InputError(f'modalities of pictures are {", ".join(MODALITIES)}, not {modality}')
+    if modality not in PICTURES:
+      raise InputError(f'modalities of pictures are {", ".join(PICTURES)}, not {modality}')
     if (
       (network or mesh)
       and modality not in ('thermal', 'depth')
@@ -103,20 +103,38 @@ class PictureReader:
       self.stand_in = depth.STAND_IN
     self.settings = json.dumps(record, sort_keys=True)
     self._detector = faces.Detector(config.face) if config.crop else None
-    self.columns = {'frame': ((), np.int64), 'time': ((), np.float64)}
+    self.columns = {'frame': np.int64, 'time': np.float64}
     if config.crop:
-      self.columns['face'] = ((), str)
+      self.columns['face'] = str
     self._seen = self._faceless = 0
+
+  @classmethod
+  def from_settings(
+    cls,
+    modality: str,
+    settings: str | os.PathLike | None,
+    *,
+    network: str | os.PathLike | None = None,
+    mesh: bool = False,
+    **options,
+  ) -> 'PictureReader':
+    """A reader by a JSON file of settings, if any, and options; see `read_settings`."""
+    config = read_settings(PictureConfig, settings, **options)
+    return cls(modality, config, network=network, mesh=mesh)
 
   def total(self, files: Sequence[str]) -> int:
     return sum(
       max(1, -(-video.count_frames(f) // self._config.every)) if _is_video(f) else 1 for f in files
     )
 
-  def rows(
+  def images(
     self, name: str, *, image_size: int, log: Log, numbers: Container[int] | None = None
-  ) -> Iterator[Row]:
-    """As of any `Reader`; `numbers` of a video's frames, in place of `config.every`."""
+  ) -> Iterator[LocatedImage]:
+    """The images of a file, see `Reader`.
+
+    Args:
+      numbers: of the frames to take from a video, in place of every `config.every`th.
+    """
     broken: list[InputError] = []
     seen, faceless = self._seen, self._faceless
     for found in self._faces(_until_broken(self._frames(name, numbers), broken)):
@@ -126,11 +144,11 @@ class PictureReader:
       if image is None:
         continue
       frame = found.frame
-      yield Row(
+      yield LocatedImage(
         image=images.squash(image, image_size),
         source=name,
         caption=_caption(found),
-        place={'frame': frame.number, 'time': frame.time}
+        location={'frame': frame.number, 'time': frame.time}
         | ({'face': found.state} if self._config.crop else {}),
       )
     seen, faceless = self._seen - seen, self._faceless - faceless

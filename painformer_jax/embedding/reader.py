@@ -1,4 +1,4 @@
-"""What every modality gives to `embed`: images, and what locates each."""
+"""What every modality gives to `embed_files`: images, and where each comes from."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,19 +10,19 @@ Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """One image to embed.
+class LocatedImage:
+  """One image to embed, and where it comes from.
 
   Attributes:
-    image: uint8 [size, size, 3].
+    image: uint8 [size, size, 3] RGB.
     source: the file, as it was named.
-    place: a value for each of its reader's columns.
-    caption: the place in words, for people.
+    location: column of the reader -> where in the file, such as 'frame' -> 12.
+    caption: the location in words.
   """
 
   image: np.ndarray
   source: str
-  place: Mapping[str, object]
+  location: Mapping[str, object]
   caption: str = ''
 
 
@@ -31,27 +31,32 @@ class Reader(Protocol):
 
   Attributes:
     modality: its name.
-    columns: beside `embedding` and `source`: name -> (shape, dtype), as
-      `NpzWriter` takes them.
+    columns: the keys of every `LocatedImage.location` -> dtype of the values; `str` for
+      text.
     suffixes: of the files that are taken from folders.
     settings: everything that shapes the images, as JSON.
     stand_in: what the images are made of in place of the modality; '' for none.
   """
 
   modality: str
-  columns: Mapping[str, tuple[tuple[int, ...], type]]
+  columns: Mapping[str, type]
   suffixes: frozenset[str]
   settings: str
   stand_in: str
 
   def total(self, files: Sequence[str]) -> int:
-    """About how many rows the files will make."""
+    """About how many images the files will give."""
 
-  def rows(self, name: str, *, image_size: int, log: Log) -> Iterator[Row]:
-    """The rows of one file, and remarks on it.
+  def images(self, name: str, *, image_size: int, log: Log) -> Iterator[LocatedImage]:
+    """The images of one file.
+
+    Args:
+      name: of the file.
+      image_size: side of the images, pixels.
+      log: takes a line about what was left out of the file.
 
     Raises:
-      InputError: names the file and what is wrong with it, perhaps after some rows.
+      InputError: names the file and what is wrong with it; perhaps after some images.
     """
 
   def remarks(self) -> str:

@@ -1,19 +1,20 @@
-"""Rows of recorded signals: windows of ECG, EMG, GSR and fNIRS, drawn."""
+"""Images from files of signals: windows of ECG, EMG, GSR and fNIRS, drawn."""
 
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
-from painformer_jax.embedding.reader import Log, Row
+from painformer_jax.embedding.reader import LocatedImage, Log
 from painformer_jax.modalities import cleaning, fnirs, signal_files
+from painformer_jax.modalities.names import SIGNALS
 from painformer_jax.modalities.quality import Tally, examine, trim
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
-
-MODALITIES = ('ecg', 'emg', 'gsr', 'fnirs')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class SignalReader:
   One file's channels are in memory at a time.
 
   Args:
-    modality: one of `MODALITIES`.
+    modality: one of `names.SIGNALS`.
     config: see `SignalConfig`.
     rate: samples a second, Hz; 0 where only .snirf files come, which say it.
     columns: names or numbers of the columns that are the channels; none where
@@ -44,11 +45,11 @@ class SignalReader:
   """
 
   columns = {
-    'start': ((), np.float64),
-    'stop': ((), np.float64),
-    'channel': ((), str),
-    'representation': ((), str),
-    'quality': ((), str),
+    'start': np.float64,
+    'stop': np.float64,
+    'channel': str,
+    'representation': str,
+    'quality': str,
   }
   stand_in = ''
 
@@ -61,8 +62,8 @@ class SignalReader:
     columns: Sequence[str] = (),
     key: str = '',
   ):
-    if modality not in MODALITIES:
-      raise InputError(f'modalities of signals are {", ".join(MODALITIES)}, not {modality}')
+    if modality not in SIGNALS:
+      raise InputError(f'modalities of signals are {", ".join(SIGNALS)}, not {modality}')
     if not 0 <= rate < math.inf or (modality != 'fnirs' and not rate):
       raise InputError(f'{modality} needs a sampling rate above 0 Hz (--rate)')
     config = dataclasses.replace(config, representations=config.of(modality))
@@ -92,6 +93,21 @@ class SignalReader:
     )
     self._tally = Tally()
 
+  @classmethod
+  def from_settings(
+    cls,
+    modality: str,
+    settings: str | os.PathLike | None,
+    *,
+    rate: float | None = None,
+    columns: Sequence[str] | None = None,
+    key: str | None = None,
+    **options,
+  ) -> 'SignalReader':
+    """A reader by a JSON file of settings, if any, and options; see `read_settings`."""
+    config = read_settings(SignalConfig, settings, **options)
+    return cls(modality, config, rate=rate or 0.0, columns=columns or (), key=key or '')
+
   def total(self, files: Sequence[str]) -> int:
     for name in files:
       try:
@@ -105,7 +121,7 @@ class SignalReader:
       return spans * len(self._config.representations) * len(files)
     return 0
 
-  def rows(self, name: str, *, image_size: int, log: Log) -> Iterator[Row]:
+  def images(self, name: str, *, image_size: int, log: Log) -> Iterator[LocatedImage]:
     config, tally = self._config, Tally()
     for channel in self._channels(name):
       values, cut = trim(channel.values)
@@ -126,9 +142,9 @@ class SignalReader:
         except InputError as error:
           raise InputError(f'{name}: {error}') from error
         self._count(quality, tally)
-        begin, end = ((cut + place) / channel.rate for place in (window.start, window.stop))
+        begin, end = ((cut + sample) / channel.rate for sample in (window.start, window.stop))
         for representation, image in drawn.items():
-          yield Row(
+          yield LocatedImage(
             image=image,
             source=name,
             caption=' '.join(
@@ -136,7 +152,7 @@ class SignalReader:
                 None, (channel.name, representation, f'{begin:g}-{end:g} s', *quality.troubles)
               )
             ),
-            place={
+            location={
               'start': begin,
               'stop': end,
               'channel': channel.name,

@@ -13,7 +13,7 @@ from test_video import write_video
 
 from painformer_jax.cli.main import main
 from painformer_jax.core.errors import InputError
-from painformer_jax.embedding.files import find_files
+from painformer_jax.embedding.find import find_files
 from painformer_jax.embedding.pictures import PictureReader
 from painformer_jax.embedding.signals import SignalReader
 from painformer_jax.modalities import sheet

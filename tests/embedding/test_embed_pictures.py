@@ -23,7 +23,7 @@ def test_faces_are_cropped_tracked_and_left_out(tmp_path, astronaut):
   clip = face_clip(tmp_path / 'a.avi', astronaut, faceless=(1, *range(5, 12)))
   reader = PictureReader('face', PictureConfig(face=faces.FaceConfig(max_gap=0.1)))
   rows, said = rows_of(reader, clip, image_size=64)
-  assert [(r.place['frame'], r.place['face']) for r in rows] == [
+  assert [(r.location['frame'], r.location['face']) for r in rows] == [
     (0, 'detected'),
     (1, 'tracked'),
     (2, 'detected'),
@@ -32,14 +32,14 @@ def test_faces_are_cropped_tracked_and_left_out(tmp_path, astronaut):
     (5, 'tracked'),
     (6, 'tracked'),
   ]
-  assert rows[3].place['time'] == pytest.approx(0.12, abs=1e-3)
+  assert rows[3].location['time'] == pytest.approx(0.12, abs=1e-3)
   assert said == [f'{clip}: 5 of 12 frames show no face and are left out']
   assert reader.remarks() == '5 of 12 frames without a face left out'
   whole, said = rows_of(
     PictureReader('face', PictureConfig(faceless='whole', face=faces.FaceConfig(max_gap=0.1))), clip
   )
   assert len(whole) == 12 and said == []
-  assert [r.place['face'] for r in whole[7:]] == ['none'] * 5
+  assert [r.location['face'] for r in whole[7:]] == ['none'] * 5
   # What is embedded is the crop, squashed.
   first = next(video.frames(clip)).image
   [found] = faces.Detector()(first)
@@ -52,7 +52,7 @@ def test_still_faces_and_files_without_one(tmp_path, astronaut):
   Image.fromarray(astronaut[300:]).save(tmp_path / 'b.png')
   reader = PictureReader('face')
   [row], _ = rows_of(reader, tmp_path / 'a.png')
-  assert row.place['frame'] == -1 and row.place['face'] == 'detected'
+  assert row.location['frame'] == -1 and row.location['face'] == 'detected'
   with pytest.raises(InputError, match='b.png shows no face'):
     rows_of(reader, tmp_path / 'b.png')
 
@@ -63,10 +63,10 @@ def test_a_damaged_video_keeps_the_frames_that_wait(tmp_path, astronaut):
   clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 3 // 5])
   reader, rows = PictureReader('face'), []
   with pytest.raises(InputError, match='damaged'):
-    for row in reader.rows(str(clip), image_size=32, log=print):
+    for row in reader.images(str(clip), image_size=32, log=print):
       rows.append(row)
-  assert [r.place['face'] for r in rows[:3]] == ['detected'] * 3
-  assert len(rows) > 3 and {r.place['face'] for r in rows[3:]} == {'tracked'}
+  assert [r.location['face'] for r in rows[:3]] == ['detected'] * 3
+  assert len(rows) > 3 and {r.location['face'] for r in rows[3:]} == {'tracked'}
 
 
 @pytest.mark.parametrize('modality', ['thermal', 'depth'])
@@ -77,7 +77,10 @@ def test_own_thermal_and_depth_frames_are_coloured(tmp_path, modality):
   np.testing.assert_array_equal(row.image, maps.colour_map(values, modality=modality))
   clip = write_video(tmp_path / 'a.mp4', 4)
   rows, _ = rows_of(PictureReader(modality, PictureConfig(every=3)), clip)
-  assert [r.place['frame'] for r in rows] == [0, 3] and set(rows[0].place) == {'frame', 'time'}
+  assert [r.location['frame'] for r in rows] == [0, 3] and set(rows[0].location) == {
+    'frame',
+    'time',
+  }
 
 
 def test_a_network_makes_depth_frames(tmp_path):

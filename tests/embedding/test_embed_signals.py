@@ -29,7 +29,7 @@ def test_windows_channels_and_representations(tmp_path):
   rows, said = rows_of(reader, path)
   assert said == [] and reader.remarks() == ''
   assert len(rows) == reader.total([str(path)]) == 2 * 3 * 4
-  places = [row.place for row in rows]
+  places = [row.location for row in rows]
   assert [p['channel'] for p in places[::12]] == ['two', '1']
   assert [(p['start'], p['stop']) for p in places[:12:4]] == [(0, 3), (2, 5), (4, 7)]
   assert [p['representation'] for p in places[:4]] == list(biosignal.REPRESENTATIONS)
@@ -58,7 +58,7 @@ def test_every_kind_of_file(tmp_path, suffix):
     table(path, delimiter=',' if suffix == '.csv' else '\t', x=values)
   rows, _ = rows_of(signals(representations=WAVES, key='x' if suffix == '.npz' else ''), path)
   [row] = rows
-  assert row.place == {
+  assert row.location == {
     'start': 0,
     'stop': 4,
     'channel': '',
@@ -73,7 +73,7 @@ def test_every_kind_of_file(tmp_path, suffix):
 def test_windows_do_not_drift_at_odd_rates(tmp_path):
   np.save(tmp_path / 'a.npy', beats(512, 200)[:100_000])
   rows, _ = rows_of(signals(rate=10.17, window=2.5, representations=WAVES), tmp_path / 'a.npy')
-  starts = np.array([row.place['start'] for row in rows])
+  starts = np.array([row.location['start'] for row in rows])
   np.testing.assert_allclose(starts, 2.5 * np.arange(len(rows)), atol=0.06)
 
 
@@ -87,7 +87,7 @@ def test_troubled_windows_are_left_out_or_marked_and_counted(tmp_path):
   reader = signals(window=2.0, representations=WAVES)
   rows, said = rows_of(reader, tmp_path / 'a.npy')
   # Padding is cut off in front: windows begin at 0.5 s.
-  assert [(r.place['start'], r.place['quality']) for r in rows] == [
+  assert [(r.location['start'], r.location['quality']) for r in rows] == [
     (0.5, 'gaps'),
     (4.5, ''),
     (8.5, 'clipped'),
@@ -101,7 +101,7 @@ def test_troubled_windows_are_left_out_or_marked_and_counted(tmp_path):
 def test_a_short_recording_is_one_short_window(tmp_path):
   np.save(tmp_path / 'a.npy', beats(100, 3))
   rows, _ = rows_of(signals(window=5.0, representations=WAVES), tmp_path / 'a.npy')
-  assert [(r.place['stop'], r.place['quality']) for r in rows] == [(3, 'short')]
+  assert [(r.location['stop'], r.location['quality']) for r in rows] == [(3, 'short')]
   with pytest.raises(InputError, match=r'a.npy: 1 of 1 windows left out \(1 short\)'):
     rows_of(signals(window=7.0, representations=WAVES), tmp_path / 'a.npy')
 
@@ -167,8 +167,8 @@ def test_cleaning_acts_on_the_whole_recording(tmp_path):
 def test_one_waveform_a_channel_of_fnirs(tmp_path, columns, channels):
   reader = SignalReader('fnirs', columns=columns)
   rows, _ = rows_of(reader, write_snirf(tmp_path / 'a.snirf'))
-  assert [row.place['channel'] for row in rows] == channels
-  assert {row.place['representation'] for row in rows} == {'waveform'}
+  assert [row.location['channel'] for row in rows] == channels
+  assert {row.location['representation'] for row in rows} == {'waveform'}
 
 
 @needs_mne
@@ -176,7 +176,7 @@ def test_fnirs_without_light_or_channel(tmp_path):
   values = light()
   values[:, 0] = np.nan
   rows, said = rows_of(SignalReader('fnirs'), write_snirf(tmp_path / 'a.snirf', values))
-  assert [r.place['channel'] for r in rows] == ['S2_D2 hbo', 'S2_D2 hbr']
+  assert [r.location['channel'] for r in rows] == ['S2_D2 hbo', 'S2_D2 hbr']
   assert '2 of 4 windows left out (2 empty)' in said[0]
   with pytest.raises(InputError, match="no channel 'S9_D9 hbo'"):
     rows_of(SignalReader('fnirs', columns=('S9_D9 hbo',)), tmp_path / 'a.snirf')
@@ -189,7 +189,7 @@ def test_fnirs_in_a_table_needs_a_rate(tmp_path):
   with pytest.raises(InputError, match='a.csv: its sampling rate'):
     rows_of(SignalReader('fnirs', columns=('hbo',)), path)
   rows, _ = rows_of(SignalReader('fnirs', columns=('hbo', 'hbr'), rate=10.0), path)
-  assert [row.place['channel'] for row in rows] == ['hbo', 'hbr']
+  assert [row.location['channel'] for row in rows] == ['hbo', 'hbr']
 
 
 def test_readers_refuse_other_modalities():
@@ -224,4 +224,4 @@ def test_real_recordings_are_sound(name, modality):
   rows, said = rows_of(reader, path)
   # 25.6 minutes; nothing flat, missing or clipped.
   assert len(rows) == 279 == reader.total([str(path)]) and said == []
-  assert {row.place['quality'] for row in rows} == {''}
+  assert {row.location['quality'] for row in rows} == {''}

@@ -17,7 +17,7 @@ mtcnn = pytest.mark.skipif(
 
 def rows_of(reader, path, *, image_size=32):
   said = []
-  return list(reader.rows(str(path), image_size=image_size, log=said.append)), said
+  return list(reader.images(str(path), image_size=image_size, log=said.append)), said
 
 
 def table(path, *, delimiter=',', **columns):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repository import environment
 
-from painformer_jax.core.config_fields import read_json
+from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities import biosignal, cleaning
@@ -300,7 +300,7 @@ def test_settings_reach_every_field(tmp_path):
   ):
     path = tmp_path / 'a.json'
     path.write_text(json.dumps(dataclasses.asdict(config)))
-    assert read_json(path, type(config)) == config
+    assert read_settings(type(config), path) == config
 
 
 @pytest.mark.parametrize(
@@ -328,6 +328,6 @@ def test_bad_settings(tmp_path, content, words):
   path = tmp_path / 'a.json'
   path.write_text(content)
   with pytest.raises(InputError, match=words):
-    read_json(path, SignalConfig)
+    read_settings(SignalConfig, path)
   with pytest.raises(InputError, match='cannot be read'):
-    read_json(tmp_path / 'absent.json', SignalConfig)
+    read_settings(SignalConfig, tmp_path / 'absent.json')

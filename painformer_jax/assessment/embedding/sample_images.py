@@ -187,12 +187,12 @@ class SampleReader:
     if path.is_dir():
       yield from self._folder(image_files(path)[::every], log)
       return
-    for row in self._pictures.rows(str(path), image_size=self._size, log=log, numbers=numbers):
-      frame = max(row.place['frame'], 0)  # A single image says -1.
+    for each in self._pictures.images(str(path), image_size=self._size, log=log, numbers=numbers):
+      frame = max(each.location['frame'], 0)  # A single image says -1.
       yield TokenImage(
         token=frame // every if numbers is None else frame,
-        image=row.image,
-        found=row.place.get('face', 'detected') == 'detected',
+        image=each.image,
+        found=each.location.get('face', 'detected') == 'detected',
       )
 
   def _folder(self, files: Sequence[pathlib.Path], log) -> Iterator[TokenImage]:
@@ -200,9 +200,9 @@ class SampleReader:
     troubles = []
     for token, file in enumerate(files):
       try:
-        for row in self._pictures.rows(str(file), image_size=self._size, log=log):
+        for each in self._pictures.images(str(file), image_size=self._size, log=log):
           yield TokenImage(
-            token=token, image=row.image, found=row.place.get('face', 'detected') == 'detected'
+            token=token, image=each.image, found=each.location.get('face', 'detected') == 'detected'
           )
       except InputError as error:
         troubles.append(error)
