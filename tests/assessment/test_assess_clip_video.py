@@ -9,12 +9,13 @@ import pytest
 from test_video import retime
 
 from painformer_jax.assessment.clips import clip, videos
-from painformer_jax.assessment.clips.assessor import Assessor, TrainedModality
+from painformer_jax.assessment.clips.assessor import Assessor
 from painformer_jax.assessment.clips.curve import Curve, as_text
 from painformer_jax.assessment.clips.recording import Recording
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings
 from painformer_jax.assessment.embedding.record import arrays_sha256
 from painformer_jax.assessment.embedding.sample_images import TokenImage
+from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
@@ -57,7 +58,7 @@ def of_video(small):
     classes=('no pain', 'PA4'),
     fusion=FusionConfig(kind='concat', modalities=('rgb',)),
     settings={'rgb': settings},
-    sources={'rgb': TrainedModality(seconds=2.0, tokens=4, rate=10.0)},
+    sources={'rgb': SampleShape(seconds=2.0, tokens=4, rate=10.0)},
     normalise='none',
     mean={},
     std={},
@@ -96,7 +97,7 @@ def test_an_assessor_of_images_without_a_rate_judges_no_clip(of_video, tmp_path)
   """The video is not at fault."""
   path = write_video(tmp_path / 'a.mp4', seconds=3, rate=10.0)
   untimed = dataclasses.replace(
-    of_video, sources={'rgb': TrainedModality(seconds=0.0, tokens=4, rate=0.0)}
+    of_video, sources={'rgb': SampleShape(seconds=0.0, tokens=4, rate=0.0)}
   )
   with pytest.raises(InputError, match='trained on images of video that do not say their rate'):
     clip.assess_clip(untimed, {'video': Recording(path=str(path))})

@@ -19,6 +19,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer_config
 
 FILES = sorted((ROOT / 'configs').glob('assess_*.py'))
+FNIRS = ('--config.fnirs.path=f.csv', "--config.fnirs.columns=('a',)", '--config.fnirs.rate=10')
 GIVEN = ('--config.weights=w', '--config.data_dir=d')
 
 
@@ -169,9 +170,9 @@ def test_the_published_size_is_an_argument_of_every_dataset_s_file():
   ):
     config = load_config(
       f'{ROOT / "configs" / file}mixer_published',
-      overrides=[*GIVEN, *(['--config.fnirs.path=f.csv'] if 'fnirs' in file else [])],
+      overrides=[*GIVEN, *(FNIRS if 'fnirs' in file else [])],
     )
-    shape = from_config_dict(config).mixer_config(positions=1)
+    shape = from_config_dict(config).mixer_config({}, positions=1)
     assert shape == embedding_mixer_config.make_config('mixer_published', positions=1)
     assert config.encoder.name == 'video_encoder_published'
   for file in ('assess_ai4pain.py:2025,', 'assess_biovid_finetune.py:'):

@@ -5,13 +5,16 @@ import types
 
 import numpy as np
 import pytest
+from assessment_jobs import jobs, planned
 from test_assess_config import plain
 
-from painformer_jax.assessment import experiment
 from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.datasets import demo_study
 from painformer_jax.assessment.datasets.recordings import Locator, Sample, Study
 from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.experiment import frozen
+from painformer_jax.assessment.experiment.job import with_permuted_labels
+from painformer_jax.assessment.experiment.normalise import normalised
 from painformer_jax.assessment.folds import permuted_labels, protocols
 from painformer_jax.assessment.statistics import intervals
 from painformer_jax.core.errors import InputError
@@ -72,14 +75,17 @@ def fitted(monkeypatch):
     ]
     return types.SimpleNamespace(logits=logits)
 
-  monkeypatch.setattr(experiment, 'fit_folds', fit_folds)
+  monkeypatch.setattr(frozen, 'fit_folds', fit_folds)
   return calls
 
 
-def run(config, study, *, row='one', **options):
+def run(config, study, *, row='one', shuffle=None):
   tokens = {name: make_tokens(study, name) for name in ('gsr', 'ecg')}
-  job = next(j for j in experiment.jobs(config, study, tokens=tokens) if j.row == row)
-  return job, experiment.run(config, job, study, cache=None, **options)
+  job = next(j for j in jobs(config, study, tokens) if j.row == row)
+  trained = job
+  if shuffle is not None:
+    trained = with_permuted_labels(job, seed=shuffle, protocol=config.protocol)
+  return job, frozen.train(trained, cache=None)
 
 
 def test_a_grid_is_chosen_from_inside_each_fold(fitted):
@@ -106,7 +112,7 @@ def test_steps_do_not_depend_on_which_folds_train_together(fitted):
 
 def test_subjects_never_cross_a_fold_and_other_levels_take_no_part():
   config, study = make_config(), make_study()
-  for job in experiment.jobs(config, study):
+  for job in planned(config, study):
     assert len(job.positions) == PEOPLE * 2 * PER_LEVEL
     assert {study.samples[p].level for p in job.positions} == {0, 4}
     protocols.check_subjects(job.folds, study.subject_array()[job.positions])
@@ -137,11 +143,11 @@ def test_a_missing_modality_has_no_say_and_is_not_trained_on(fitted):
 def test_normalisation_by_study_and_by_subject():
   study = make_study()
   tokens, subjects = make_tokens(study, 'gsr'), make_study().subject_array()
-  assert experiment.normalised(tokens, subjects, how='none') is tokens
-  whole = experiment.normalised(tokens, subjects, how='study').values
+  assert normalised(tokens, subjects, how='none') is tokens
+  whole = normalised(tokens, subjects, how='study').values
   np.testing.assert_allclose(whole.mean(0), 0, atol=1e-5)
   np.testing.assert_allclose(whole.std(0), 1, atol=1e-5)
-  own = experiment.normalised(tokens, subjects, how='subject').values
+  own = normalised(tokens, subjects, how='subject').values
   for person in np.unique(subjects):
     np.testing.assert_allclose(own[subjects == person].mean(0), 0, atol=1e-5)
 
@@ -150,7 +156,7 @@ def test_normalisation_leaves_what_is_missing_out():
   study = make_study(lacking=frozenset({'p0-0-0'}))
   tokens = make_tokens(study, 'ecg')
   for how in ('study', 'subject'):
-    values = experiment.normalised(tokens, study.subject_array(), how=how).values
+    values = normalised(tokens, study.subject_array(), how=how).values
     assert np.isnan(values[0]).all() and np.isfinite(values[1:]).all()
 
 
@@ -160,7 +166,7 @@ def test_a_task_without_samples_is_an_error():
     study, samples=tuple(dataclasses.replace(s, level=2) for s in study.samples)
   )
   with pytest.raises(InputError, match='no sample of gsr for the task BL1-PA4'):
-    list(experiment.jobs(make_config(), none))
+    planned(make_config(), none)
 
 
 def test_demo_windows_of_different_blocks_are_a_gap_apart():

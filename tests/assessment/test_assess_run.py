@@ -176,7 +176,7 @@ def test_check_lists_everything_and_writes_nothing(small, tmp_path):
   'config, write, words',
   [
     ('assess_biovid.py', layouts.write_biovid, ('gsr, BL1-PA4: ', '2 subjects, not 87')),
-    ('assess_ai4pain.py:2024', layouts.write_ai4pain_2024, ('face, 3-class: ', 'people, not 41')),
+    ('assess_ai4pain.py:2024', layouts.write_ai4pain_2024, ('face, 3-class: ', 'subjects, not 41')),
     ('assess_ai4pain.py:2025', layouts.write_ai4pain_2025, ('fusion-1, 3-class: ', 'AI4Pain 2025')),
     ('assess_ai4pain.py:2026', layouts.write_ai4pain_2026, ('bvp, 3-site: ', 'AI4Pain 2026')),
   ],

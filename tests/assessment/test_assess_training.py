@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from assessment_jobs import jobs
 from test_assess_config import plain
 from test_assess_experiment import make_study, make_tokens
 
-from painformer_jax.assessment import experiment
 from painformer_jax.assessment.config import from_config_dict
+from painformer_jax.assessment.experiment import frozen
+from painformer_jax.assessment.experiment.normalise import normalised
 from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.assessment.mixers.fit import fit_all, fit_folds
 from painformer_jax.assessment.mixers.fit_config import FitConfig
@@ -42,17 +44,15 @@ def test_labels_of_the_people_tested_on_change_nothing(how):
     )
   )
   tokens = {
-    'gsr': experiment.normalised(
-      make_tokens(study, 'gsr'), study.subject_array(), how=config.normalise
-    )
+    'gsr': normalised(make_tokens(study, 'gsr'), study.subject_array(), how=config.normalise)
   }
-  (job,) = experiment.jobs(config, study, tokens=tokens)
+  (job,) = jobs(config, study, tokens)
   tested = job.folds[0]
   flipped = dataclasses.replace(
     job, label=np.where(np.isin(np.arange(len(job.label)), tested.test), 1 - job.label, job.label)
   )
   for name, each in (('true', job), ('flipped', flipped)):
-    outcome = experiment.run(config, each, study, cache=None)
+    outcome = frozen.train(each, cache=None)
     folds[name] = outcome.runs[0].probability, outcome.chosen[tested.name]
   (true, point), (other, other_point) = folds['true'], folds['flipped']
   np.testing.assert_array_equal(true[tested.test], other[tested.test])
@@ -106,11 +106,11 @@ def test_coded_modalities_go_through_the_encoder():
       fit=dict(steps=2, batch=4),
     )
   )
-  (job,) = experiment.jobs(config, study, tokens=tokens)
+  (job,) = jobs(config, study, tokens)
   (source,) = job.inputs
-  model = experiment.model_of(config, job, source)
+  model = job.fits[0][0].model
   assert model.encoder.outputs == 3 and model.encoder_tokens == 2 and model.outputs == 2
-  outcome = experiment.run(config, job, study, cache=None)
+  outcome = frozen.train(job, cache=None)
   assert len(outcome.runs[0].label) == len(job.positions)
   # What the encoder reads reaches the decision.
   first = outcome.runs[0].probability
@@ -122,9 +122,7 @@ def test_coded_modalities_go_through_the_encoder():
       ),
     ),
   )
-  assert not np.allclose(
-    first, experiment.run(config, other, study, cache=None).runs[0].probability
-  )
+  assert not np.allclose(first, frozen.train(other, cache=None).runs[0].probability)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from assessment_jobs import planned
 from assessment_layouts import (
   RELEASED_2024,
   leave_out_columns,
@@ -18,12 +19,13 @@ from assessment_layouts import (
 )
 from repository import ROOT
 
-from painformer_jax.assessment import experiment
-from painformer_jax.assessment import study as datasets
 from painformer_jax.assessment.config import from_config_dict
-from painformer_jax.assessment.datasets import ai4pain, pictures
+from painformer_jax.assessment.datasets import ai4pain, ai4pain_2024, ai4pain_segments, pictures
+from painformer_jax.assessment.datasets.ai4pain_check import check
 from painformer_jax.assessment.datasets.recordings import load_channels, video_path
 from painformer_jax.assessment.results import literature
+from painformer_jax.assessment.study.checking import check_study
+from painformer_jax.assessment.study.opening import open_study
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
 
@@ -32,8 +34,16 @@ def by_name(study):
   return {s.name: s for s in study.samples}
 
 
-def texts(study, root, **options):
-  return [str(f).replace(f'{root}/', '') for f in ai4pain.check(study, **options)]
+def open_2025(root, **options):
+  return ai4pain_segments.open_study(root, 2025, **options)
+
+
+def open_2026(root, **options):
+  return ai4pain_segments.open_study(root, 2026, **options)
+
+
+def texts(study, root, *, whole=True, **options):
+  return [str(f).replace(f'{root}/', '') for f in check(study, whole=whole, **options)]
 
 
 def config_of(edition, root, *overrides):
@@ -55,8 +65,8 @@ def listed(edition, root, *overrides, whole=False):
   config = config_of(edition, root, *overrides)
   if 'face' in config.modalities:  # Finding faces needs an extra.
     config = whole_frames(config)
-  study = datasets.open_study(config, root / 'work')
-  return [str(f).replace(f'{root}/', '') for f in datasets.check(config, study, whole=whole)]
+  study = open_study(config, root / 'work')
+  return [str(f).replace(f'{root}/', '') for f in check_study(config, study, whole=whole)]
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +85,7 @@ def root2025(tmp_path_factory):
 
 class Test2025:
   def test_samples(self, root2025):
-    study = ai4pain.open_2025(root2025)
+    study = open_2025(root2025)
     assert study.name == 'AI4Pain 2025'
     assert study.levels == ('no pain', 'low pain', 'high pain')
     assert study.splits == {'train': ('1', '12'), 'validation': ('30',), 'test': ('41',)}
@@ -88,36 +98,35 @@ class Test2025:
     assert all(tuple(s.data) == ai4pain.SIGNALS for s in study.samples)
 
   def test_withheld_labels(self, root2025):
-    study = ai4pain.open_2025(root2025)
+    study = open_2025(root2025)
     assert [s.level for s in study.samples if s.split == 'test'] == [None] * 3
     assert (study.level_array()[study.split_array() == 'test'] == -1).all()
 
   @pytest.mark.parametrize('modality, folder', [('eda', 'EDA'), ('bvp', 'Bvp')])
   def test_padding_is_no_part_of_a_signal(self, root2025, modality, folder):
-    sample = by_name(ai4pain.open_2025(root2025))['train/1_rest_1']
+    sample = by_name(open_2025(root2025))['train/1_rest_1']
     values, rate = load_signal(sample, modality)
     assert rate == 100
     np.testing.assert_array_equal(values, segment(f'{folder}1_REST_1', 995))
 
   def test_lengths_are_cut_by_default(self, root2025):
     name = 'train/1_baseline_1'
-    cut, _ = load_signal(by_name(ai4pain.open_2025(root2025))[name], 'bvp')
-    whole, _ = load_signal(by_name(ai4pain.open_2025(root2025, max_seconds=None))[name], 'bvp')
+    cut, _ = load_signal(by_name(open_2025(root2025))[name], 'bvp')
+    whole, _ = load_signal(by_name(open_2025(root2025, max_seconds=None))[name], 'bvp')
     assert len(cut) == 1000 and len(whole) == 6010
     np.testing.assert_array_equal(cut, whole[:1000])
 
-  def test_conditions_can_be_left_out(self, root2025):
-    study = ai4pain.open_2025(root2025, conditions={'rest': 0, 'high': 1})
-    assert [s.name for s in study.samples if s.subject == '1'] == [
-      'train/1_high_1',
-      'train/1_rest_1',
-    ]
-
   def test_sound_folder(self, whole2025):
-    study = ai4pain.open_2025(whole2025)
-    for depth in ('files', 'signals'):
+    study = open_2025(whole2025)
+    for whole in (False, True):
       assert (
-        texts(study, whole2025, depth=depth, people=ai4pain.PEOPLE, segments=ai4pain.SEGMENTS[2025])
+        texts(
+          study,
+          whole2025,
+          whole=whole,
+          subjects=ai4pain.SUBJECTS,
+          segments=ai4pain_segments.SEGMENTS[2025],
+        )
         == []
       )
     assert listed(2025, whole2025, whole=True) == []
@@ -125,9 +134,9 @@ class Test2025:
   def test_folder_with_far_too_little(self, root2025):
     lacking = ', '.join([f'low_{k}' for k in range(3, 13)] + [f'high_{k}' for k in range(2, 13)])
     assert listed(2025, root2025) == [
-      'train: 2 people, not 41',
-      'validation: 1 people, not 12',
-      'test: 1 people, not 12',
+      'train: 2 subjects, not 41',
+      'validation: 1 subjects, not 12',
+      'test: 1 subjects, not 12',
       *(f'{who}: lacks {lacking}' for who in ('train, 1', 'train, 12', 'validation, 30')),
     ]
 
@@ -158,7 +167,7 @@ class Test2025:
       f'validation, 42: spo2 lacks {every}',
       'test: no folder spo2',
       'test, 60: bvp lacks 5',
-      'validation: 11 people, not 12',
+      'validation: 11 subjects, not 12',
       'train, 7: lacks low_3, low_12, high_1',
     ]
 
@@ -179,7 +188,7 @@ class Test2025:
       },
     )
     found = texts(
-      ai4pain.open_2025(tmp_path, modalities=('bvp',)), tmp_path, segments=ai4pain.SEGMENTS[2025]
+      open_2025(tmp_path, modalities=('bvp',)), tmp_path, segments=ai4pain_segments.SEGMENTS[2025]
     )
     assert found[:2] == [
       'train, 1: lacks low_7, 1 of 12 high',
@@ -191,7 +200,7 @@ class Test2025:
     root = shutil.copytree(whole2025, tmp_path / 'data')
     shutil.rmtree(root / 'test')
     assert listed(2025, root) == []
-    assert listed(2025, root, '--config.protocol=test') == ['test: 0 people, not 12']
+    assert listed(2025, root, '--config.protocol=test') == ['test: 0 subjects, not 12']
 
   def test_segments_of_a_labelled_test_split(self, tmp_path):
     write_whole_ai4pain(tmp_path, 2025, withheld=False)
@@ -201,9 +210,9 @@ class Test2025:
     assert listed(2025, tmp_path) == ['test, 60: lacks high_4']
 
   def test_length_that_gives_the_level_away(self, root2025):
-    study = ai4pain.open_2025(root2025, max_seconds=None, modalities=('bvp',))
+    study = open_2025(root2025, max_seconds=None, modalities=('bvp',))
     # 1018 samples only ever mean high pain here.
-    found = texts(study, root2025, depth='signals')
+    found = texts(study, root2025, whole=True)
     assert len(found) == 3 and 'bvp: the length of a segment gives away the level' in found[0]
     assert any(
       "'high pain': 1018 samples, elsewhere 995, 1000, 1003 and 1 more" in f for f in found
@@ -211,7 +220,7 @@ class Test2025:
 
   def test_labelled_test_split(self, tmp_path):
     write_ai4pain_2025(tmp_path, withheld=False)
-    study = ai4pain.open_2025(tmp_path)
+    study = open_2025(tmp_path)
     assert by_name(study)['test/41_high_1'].level == 2
 
   def test_findings(self, tmp_path):
@@ -228,40 +237,43 @@ class Test2025:
       },
     )
     (tmp_path / 'train' / 'Bvp' / '12.csv').write_text('12_Low_1,12_HIGH_1\n1,x\n')
-    study = ai4pain.open_2025(tmp_path)
-    assert texts(study, tmp_path, people={'train': 3}) == [
+    study = open_2025(tmp_path)
+    assert texts(study, tmp_path, subjects={'train': 3}) == [
       "train/Resp/1.csv: column '2_LOW_2' does not begin with 1_",
       "train, 1: segment 'calm_1' is none of baseline, rest, low, high",
       'train, 1: resp lacks low_2',
       'train, 12: bvp lacks baseline_1, rest_1, low_2',
-      'train: 2 people, not 3',
-      "train/Bvp/12.csv: line 2: expected 2 numbers, found '1,x'",
+      'train: 2 subjects, not 3',
+      "train/Bvp/12.csv, line 2: expected 2 numbers, found '1,x'",
     ]
 
   def test_one_person_in_two_splits(self, tmp_path):
     write_ai4pain_2025(tmp_path)
     write_segments(tmp_path / 'Validation' / 'Bvp' / '12.csv', {'12_LOW_1': 1000})
-    found = texts(ai4pain.open_2025(tmp_path, modalities=('bvp',)), tmp_path)
-    assert found == ['12: is in train and validation; a person may be in one split only']
+    found = texts(open_2025(tmp_path, modalities=('bvp',)), tmp_path)
+    assert found == ['12: is in train and validation; a subject may be in one split only']
 
   def test_missing_modality(self, tmp_path):
     write_ai4pain_2025(tmp_path)
     (tmp_path / 'train' / 'SpO2').rename(tmp_path / 'train' / 'oxygen')
-    assert texts(ai4pain.open_2025(tmp_path), tmp_path) == ['train: no folder spo2']
+    assert texts(open_2025(tmp_path), tmp_path) == ['train: no folder spo2']
 
   def test_no_folders(self, tmp_path):
     with pytest.raises(InputError, match='there is no train/ in it'):
-      ai4pain.open_2025(tmp_path)
+      open_2025(tmp_path)
     with pytest.raises(InputError, match='there is no folder'):
-      ai4pain.open_2025(tmp_path / 'nowhere')
+      open_2025(tmp_path / 'nowhere')
 
-  def test_no_labels_at_all(self, root2025):
+  def test_no_labels_at_all(self, tmp_path):
+    write_ai4pain_2025(tmp_path)
+    for table in tmp_path.glob('*/*/*.csv'):
+      write_segments(table, {f'{table.stem}_LOW_1': 1000})
     with pytest.raises(
       InputError,
       match='no labelled sample of AI4Pain 2026; the first '
-      "trouble: train, 1: segment 'low_1' is none of baseline, arm, hand",
+      "finding: train, 1: segment 'low_1' is none of baseline, arm, hand",
     ):
-      ai4pain.open_2026(root2025, conditions={})
+      open_2026(tmp_path)
 
 
 @pytest.fixture(scope='module')
@@ -273,16 +285,14 @@ def root2026(tmp_path_factory):
 
 class Test2026:
   def test_samples(self, root2026):
-    study = ai4pain.open_2026(root2026, max_seconds=None)
+    study = open_2026(root2026, max_seconds=None)
     assert study.levels == ('no pain', 'arm', 'hand')
     assert np.bincount(study.level_array()).tolist() == [12, 12, 12]
     lengths = {load_signal(s, 'eda')[0].size for s in study.samples}
     assert lengths == {990, 1022, 1118}
 
   def test_flat_oxygen_is_found(self, root2026):
-    assert texts(ai4pain.open_2026(root2026), root2026, depth='signals') == [
-      'train/SpO2/4.csv: 4_ARM_2: flat'
-    ]
+    assert texts(open_2026(root2026), root2026, whole=True) == ['train/SpO2/4.csv: 4_ARM_2: flat']
 
   def test_sound_and_incomplete_folder(self, tmp_path):
     write_whole_ai4pain(tmp_path, 2026, splits=('train', 'validation'))
@@ -297,7 +307,7 @@ class Test2026:
     # One modality alone: then nothing of the person is left.
     assert listed(
       2026, tmp_path, "--config.rows={'bvp': {'fusion': {'modalities': ('bvp',)}}}"
-    ) == ['train: 40 people, not 41', 'validation, 44: lacks baseline_12, hand_2']
+    ) == ['train: 40 subjects, not 41', 'validation, 44: lacks baseline_12, hand_2']
 
 
 @pytest.fixture(scope='module')
@@ -309,7 +319,7 @@ def root2024(tmp_path_factory):
 
 class Test2024:
   def fnirs(self, **changes):
-    return ai4pain.FnirsTables(
+    return ai4pain_2024.FnirsTables(
       **{
         'path': '{split}/fnirs/{subject}/{sample}.csv',
         'rate': 7.81,
@@ -320,7 +330,7 @@ class Test2024:
     )
 
   def test_samples(self, root2024):
-    study = ai4pain.open_2024(root2024, fnirs=self.fnirs())
+    study = ai4pain_2024.open_study(root2024, fnirs=self.fnirs())
     assert study.splits == {'train': ('P01', 'P02'), 'validation': ('P50',)}
     assert study.level_array().tolist() == [0, 1, 2, 0] * 3
     sample = by_name(study)['validation/P50/02_HIGH-pain']
@@ -328,36 +338,36 @@ class Test2024:
     values, rate = load_channels(sample, 'fnirs')
     assert values.shape == (4, 80) and rate == 7.81
     np.testing.assert_array_equal(values, segment('P50HIGH-pain', 640).reshape(80, 8).T[::2])
-    assert texts(study, root2024, depth='signals') == []
+    assert texts(study, root2024, whole=True) == []
 
   def test_pictures_lie_in_the_split_s_folder_as_it_is_spelt(self, root2024):
     study = pictures.with_pictures(
-      ai4pain.open_2024(root2024), {'thermal': '{split}/video/{subject}/{sample}.mp4'}
+      ai4pain_2024.open_study(root2024), {'thermal': '{split}/video/{subject}/{sample}.mp4'}
     )
     for sample in study.samples:
       assert sample.data['thermal'].path == sample.data['video'].path
       assert sample.data['thermal'].path.is_file()
 
   def test_people(self, root2024):
-    found = texts(ai4pain.open_2024(root2024), root2024, people=ai4pain.PEOPLE)
+    found = texts(ai4pain_2024.open_study(root2024), root2024, subjects=ai4pain.SUBJECTS)
     assert found == [
-      'train: 2 people, not 41',
-      'validation: 1 people, not 12',
-      'test: 0 people, not 12',
+      'train: 2 subjects, not 41',
+      'validation: 1 subjects, not 12',
+      'test: 0 subjects, not 12',
     ]
 
   def test_what_was_released_is_sound(self, tmp_path):
     write_ai4pain_2024(tmp_path, people=RELEASED_2024)
     assert listed(2024, tmp_path) == []
-    assert listed(2024, tmp_path, '--config.protocol=test') == ['test: 0 people, not 12']
+    assert listed(2024, tmp_path, '--config.protocol=test') == ['test: 0 subjects, not 12']
     # Once the folder is there, its people are expected.
     (tmp_path / 'TEST' / 'video').mkdir(parents=True)
-    assert listed(2024, tmp_path) == ['test: 0 people, not 12']
+    assert listed(2024, tmp_path) == ['test: 0 subjects, not 12']
 
   def test_wrong_description_of_the_tables(self, root2024):
-    study = ai4pain.open_2024(root2024, fnirs=self.fnirs(columns=('CH1 HbO2', 'CH9 HbO2')))
+    study = ai4pain_2024.open_study(root2024, fnirs=self.fnirs(columns=('CH1 HbO2', 'CH9 HbO2')))
     assert 'no column CH9 HbO2; it has sample, CH1 HbO2' in texts(study, root2024)[0]
-    study = ai4pain.open_2024(root2024, fnirs=self.fnirs(path='{subject}.csv'))
+    study = ai4pain_2024.open_study(root2024, fnirs=self.fnirs(path='{subject}.csv'))
     assert texts(study, root2024)[0] == 'P01.csv: no such file'
     with pytest.raises(InputError, match='may hold {split}, {subject} and {sample} only'):
       self.fnirs(path='{person}.csv')
@@ -373,22 +383,24 @@ class Test2024:
         f'{name},{person},{k % 3}\n' for person in ('P01', 'P02') for k, name in enumerate(names, 1)
       )
     )
-    study = ai4pain.open_2024(root2024, labels=labels)
+    study = ai4pain_2024.open_study(root2024, labels=labels)
     assert study.level_array().tolist() == [1, 2, 0, 1] * 2
-    assert [f.what for f in study.findings] == ['the table of labels does not have it'] * 4
+    assert [f.what for f in study.findings] == ['it is not in the table of labels'] * 4
     labels.write_text('sample,subject,level\na,b,7\n')
     with pytest.raises(InputError, match='row 2: the level must be 0, 1 or 2'):
-      ai4pain.open_2024(root2024, labels=labels)
+      ai4pain_2024.open_study(root2024, labels=labels)
     labels.write_text('sample,level\n')
     with pytest.raises(InputError, match="has no column 'subject'"):
-      ai4pain.open_2024(root2024, labels=labels)
+      ai4pain_2024.open_study(root2024, labels=labels)
 
-  def test_names_that_do_not_tell(self, root2024):
-    study = ai4pain.open_2024(root2024, words={'low': 1, 'high': 2})
+  def test_names_that_do_not_tell(self, root2024, monkeypatch):
+    monkeypatch.setattr(ai4pain_2024, 'WORDS', {'low': 1, 'high': 2})
+    study = ai4pain_2024.open_study(root2024)
     assert len(study.samples) == 6 and len(study.findings) == 6
-    assert 'its name does not tell its level' in study.findings[0].what
+    assert 'its name does not contain its level' in study.findings[0].what
+    monkeypatch.setattr(ai4pain_2024, 'WORDS', {})
     with pytest.raises(InputError, match='no labelled sample of AI4Pain 2024; the first'):
-      ai4pain.open_2024(root2024, words={})
+      ai4pain_2024.open_study(root2024)
 
 
 class TestFnirsConfig:
@@ -421,12 +433,12 @@ class TestFnirsConfig:
   def test_samples_and_folds(self, tmp_path):
     channels = write_ai4pain_2024(tmp_path, people=RELEASED_2024)
     config = whole_frames(config_of('2024-fnirs', tmp_path, *self.given(columns=channels)))
-    study = datasets.open_study(config, tmp_path / 'work')
+    study = open_study(config, tmp_path / 'work')
     assert len(study.samples) == 53 * 4 and study.modalities == ('video', 'fnirs')
     values, rate = load_channels(study.samples[-1], 'fnirs')
     assert values.shape == (4, 80) and rate == 10
-    assert datasets.check(config, study, whole=False) == []
-    found = {job.row: job for job in experiment.jobs(config, study)}
+    assert check_study(config, study, whole=False) == []
+    found = {job.row: job for job in planned(config, study)}
     assert set(found) == {'face', 'fnirs', 'fusion-1', 'fusion-2', 'fusion-n'}
     for job in found.values():
       (fold,) = job.folds

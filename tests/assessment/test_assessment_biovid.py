@@ -35,9 +35,9 @@ def folder(sound, tmp_path):
   return shutil.copytree(sound, tmp_path / 'BioVid')
 
 
-def texts(root, *, modalities=biovid.MODALITIES, **options):
+def texts(root, *, modalities=biovid.MODALITIES, whole=True, **options):
   study = biovid.open_study(root, modalities=modalities)
-  found = biovid.check(study, **SMALL | options)
+  found = biovid.check(study, whole=whole, **SMALL | options)
   return [str(f).replace(f'{root}/', '') for f in found]
 
 
@@ -99,7 +99,9 @@ class TestReader:
   def test_no_modality_of_its_own(self, sound):
     """As where all that is looked at lies in folders of the user's."""
     study = biovid.open_study(sound, modalities=())
-    assert study.modalities == () and not biovid.check(study, subjects=None, per_level=None)
+    assert study.modalities == () and not biovid.check(
+      study, whole=True, subjects=None, per_level=None
+    )
 
   def test_no_list(self, tmp_path):
     with pytest.raises(InputError, match='no BioVid folder: there is no .*samples.csv'):
@@ -113,7 +115,7 @@ class TestReader:
 
   def test_list_of_nothing_usable(self, folder):
     write_list(folder, [[*row[:2], '9', *row[3:]] for row in biovid_rows()])
-    with pytest.raises(InputError, match='no usable sample; the first trouble: .*class_id 9'):
+    with pytest.raises(InputError, match='no usable sample; the first finding: .*class_id 9'):
       biovid.open_study(folder)
 
   @pytest.mark.parametrize(
@@ -136,12 +138,12 @@ class TestReader:
 
 
 class TestCheck:
-  @pytest.mark.parametrize('depth', ['files', 'signals'])
-  def test_sound_folder(self, sound, depth):
-    assert texts(sound, depth=depth) == []
+  @pytest.mark.parametrize('whole', [False, True])
+  def test_sound_folder(self, sound, whole):
+    assert texts(sound, whole=whole) == []
 
   def test_counts_of_the_real_dataset_are_the_default(self, sound):
-    found = [str(f) for f in biovid.check(biovid.open_study(sound), depth='files')]
+    found = [str(f) for f in biovid.check(biovid.open_study(sound), whole=False)]
     assert found[0] == 'starting_point/samples.csv: 2 subjects, not 87'
     assert found[1] == (
       f'{PEOPLE[0]}: 5 samples, not 100: 1 BL1, 1 PA1, 1 PA2, 1 PA3, 1 PA4 instead of 20 each'
@@ -154,8 +156,8 @@ class TestCheck:
     biovid_table_path(folder, rows[2]).write_bytes(b'')
     biovid_video_path(folder, rows[3]).unlink()
     (folder / 'video' / PEOPLE[0] / 'holiday.mp4').write_bytes(b'x')
-    for depth in ('files', 'signals'):
-      assert texts(folder, depth=depth) == [
+    for whole in (False, True):
+      assert texts(folder, whole=whole) == [
         f'biosignals_filtered/{PEOPLE[0]}/{rows[1][5]}_bio.csv: no such file',
         f'biosignals_filtered/{PEOPLE[0]}/{rows[2][5]}_bio.csv: the file is empty',
         f'video/{PEOPLE[0]}/{rows[3][5]}.mp4: no such file',
@@ -187,7 +189,7 @@ class TestCheck:
       'time, gsr, ecg',
       f'{where[6]}: 2818 rows, not 2816',
     ]
-    assert texts(folder, depth='files') == []
+    assert texts(folder, whole=False) == []
     assert texts(folder, modalities=('gsr', 'ecg'))[1:] == found[2:]
 
   def test_signals(self, folder):
@@ -206,7 +208,7 @@ class TestCheck:
       },
     )
     where = f'biosignals_filtered/{PEOPLE[0]}/{rows[0][5]}_bio.csv'
-    found = texts(folder, depth='signals')
+    found = texts(folder, whole=True)
     assert found[:2] == [f'{where}: gsr: flat', f'{where}: ecg: 10 of 2816 values are no number']
     assert found[2].startswith(f'{where}: emg_trapezius: clipped: ')
     assert found[3:] == [f'{where}: emg_corrugator: no finite value']
@@ -215,12 +217,12 @@ class TestCheck:
     rows = biovid_rows()
     slow = np.round(np.sin(np.linspace(0, 3, 2816)) * 20) / 10
     write_biovid_table(biovid_table_path(folder, rows[0]), 'a', replace={'gsr': slow})
-    assert texts(folder, depth='signals') == []
+    assert texts(folder, whole=True) == []
 
   def test_text_in_a_table(self, folder):
     path = biovid_table_path(folder, biovid_rows()[0])
     path.write_text(path.read_text().replace('\n1953\t', '\nnow\t', 1))
-    (found,) = texts(folder, depth='signals')
+    (found,) = texts(folder, whole=True)
     assert ': line 3: expected 6 numbers, found' in found
 
   @pytest.mark.parametrize(
@@ -259,5 +261,5 @@ class TestCheck:
 
   def test_progress(self, sound):
     lines = []
-    biovid.check(biovid.open_study(sound), **SMALL, progress=lines.append)
+    biovid.check(biovid.open_study(sound), whole=True, **SMALL, log=lines.append)
     assert lines == [f'1 of 2  {PEOPLE[0]}', f'2 of 2  {PEOPLE[1]}']

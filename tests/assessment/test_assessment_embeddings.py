@@ -9,7 +9,7 @@ from assessment_layouts import load_signal, write_ai4pain_2024, write_ai4pain_20
 from embedding_studies import GSR, RGB, SIDE, WAVEFORM, WIDTH, compute, expected, spoil, video_study
 from test_video import write_video
 
-from painformer_jax.assessment.datasets import ai4pain
+from painformer_jax.assessment.datasets import ai4pain_2024, ai4pain_segments
 from painformer_jax.assessment.datasets.recordings import load_channels
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings
 from painformer_jax.assessment.embedding.store import ModalityFolder
@@ -92,7 +92,7 @@ def test_a_video_without_a_face_is_masked(tmp_path):
 
 def test_windows_of_segments_of_many_lengths(tmp_path):
   write_ai4pain_2025(tmp_path / 'data')
-  study = ai4pain.open_2025(tmp_path / 'data', modalities=('eda',))
+  study = ai4pain_segments.open_study(tmp_path / 'data', 2025, modalities=('eda',))
   windows = EmbeddingSettings(
     source='eda', signal=SignalConfig(representations=('waveform', 'psd'), window=4.0, step=3.0)
   )
@@ -112,9 +112,9 @@ def test_windows_of_segments_of_many_lengths(tmp_path):
 
 def test_a_token_for_every_channel_of_every_window(tmp_path):
   channels = write_ai4pain_2024(tmp_path / 'data')
-  study = ai4pain.open_2024(
+  study = ai4pain_2024.open_study(
     tmp_path / 'data',
-    fnirs=ai4pain.FnirsTables(
+    fnirs=ai4pain_2024.FnirsTables(
       path='{split}/fnirs/{subject}/{sample}.csv', columns=channels, rate=10.0, delimiter=';'
     ),
   )

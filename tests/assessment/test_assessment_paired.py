@@ -10,9 +10,14 @@ from test_assessment_results import experiment, predictions
 from painformer_jax.assessment.results import paired
 from painformer_jax.assessment.results.paired import compare_experiments
 from painformer_jax.assessment.results.read import read_experiments
+from painformer_jax.assessment.results.summary import summarise
 from painformer_jax.assessment.results.write import write_results
 from painformer_jax.assessment.statistics.metrics import Predictions
 from painformer_jax.core.errors import InputError
+
+
+def write(experiments, folder):
+  write_results([summarise(each) for each in experiments], folder, figures=False)
 
 
 def some(run: Predictions, rows) -> Predictions:
@@ -105,7 +110,7 @@ def test_a_run_is_compared_with_one_on_disk(tmp_path):
     notes=('a note',),
     settings={'row': 'gsr'},
   )
-  write_results([before, experiment('ecg', (predictions(3),))], tmp_path, figures=False)
+  write([before, experiment('ecg', (predictions(3),))], tmp_path)
   read = read_experiments(tmp_path)
   assert [e.name for e in read] == ['gsr', 'ecg'] and read[0].notes == ('a note',)
   for one, other in zip(before.runs, read[0].runs):
@@ -121,7 +126,7 @@ def test_a_run_is_compared_with_one_on_disk(tmp_path):
 def test_runs_that_are_not_there_or_have_nothing_in_common(tmp_path):
   with pytest.raises(InputError, match='no finished assessment'):
     read_experiments(tmp_path)
-  write_results([experiment('gsr')], tmp_path, figures=False)
+  write([experiment('gsr')], tmp_path)
   with pytest.raises(InputError, match='no experiment named like one here: gsr there, ecg here'):
     paired.against_run([experiment('ecg')], tmp_path)
   (tmp_path / 'predictions.csv').write_text('experiment\n')

@@ -77,7 +77,7 @@ def centred(values, subjects):
 
 class TestFolder:
   def test_is_sound(self, study):
-    assert biovid.check(study, depth='signals', subjects=12, per_level=8) == []
+    assert biovid.check(study, whole=True, subjects=12, per_level=8) == []
     assert len(study.samples) == 12 * 5 * 8 and len(study.subjects) == 12
 
   def test_never_passes_for_the_real_one(self, study, root):

@@ -51,6 +51,10 @@ def experiment(name='GSR', runs=None, **changes):
   )
 
 
+def write(experiments, folder, **options):
+  return write_results([summarise(each) for each in experiments], folder, **options)
+
+
 def read_csv(path):
   return list(csv.DictReader(io.StringIO(path.read_text())))
 
@@ -70,7 +74,7 @@ def written(tmp_path_factory):
       settings={'epochs': 3},
     ),
   ]
-  write_results(experiments, folder, tests=paired.against_row(experiments, 'gsr'))
+  write(experiments, folder, tests=paired.against_row(experiments, 'gsr'))
   return folder
 
 
@@ -195,29 +199,29 @@ class TestFiles:
     assert blue[: height // 2].mean() > 0.05 and blue[height // 2 :].mean() > 0.05
 
   def test_pictures_can_be_left_out_and_files_are_replaced(self, tmp_path):
-    write_results([experiment()], tmp_path, figures=False)
+    write([experiment()], tmp_path, figures=False)
     before = (tmp_path / 'results.json').read_bytes()
-    paths = write_results([experiment(runs=(predictions(5),))], tmp_path, figures=False)
+    paths = write([experiment(runs=(predictions(5),))], tmp_path, figures=False)
     assert (tmp_path / 'results.json').read_bytes() != before
     assert sorted(paths) == sorted(tmp_path.iterdir()) and len(paths) == 5
 
   def test_same_run_gives_the_same_bytes(self, tmp_path):
     for name in ('a', 'b'):
-      write_results([experiment()], tmp_path / name)
+      write([experiment()], tmp_path / name)
     for path in (tmp_path / 'a').iterdir():
       assert path.read_bytes() == (tmp_path / 'b' / path.name).read_bytes()
 
   def test_experiments_that_share_a_name(self, tmp_path):
     with pytest.raises(InputError, match='of different names'):
-      write_results([experiment(), experiment()], tmp_path)
+      write([experiment(), experiment()], tmp_path)
     with pytest.raises(InputError, match='too alike to name files by'):
-      write_results([experiment('a b'), experiment('a-b')], tmp_path)
+      write([experiment('a b'), experiment('a-b')], tmp_path)
     assert not list(tmp_path.iterdir())
 
   def test_folder_that_cannot_be_made(self, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match='cannot be made'):
-      write_results([experiment()], tmp_path / 'file' / 'run', figures=False)
+      write([experiment()], tmp_path / 'file' / 'run', figures=False)
 
   def test_latex_escapes(self):
     assert result_table.escape(r'a_b & 5% {x} \y ~^ <') == (

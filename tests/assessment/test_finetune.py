@@ -17,9 +17,10 @@ from command_line import run_command as run
 from repository import environment
 from test_assess_config import plain
 
-from painformer_jax.assessment import finetune
 from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.datasets import planted
+from painformer_jax.assessment.finetune import training
+from painformer_jax.assessment.finetune.tuned_weights import TRAINED_ON
 from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
 from painformer_jax.weights.folder import load_weights
@@ -101,7 +102,7 @@ def test_the_cost_comes_first_and_progress_follows(finished):
 def test_only_what_is_needed_is_left(finished):
   left = finished[0] / 'finetuned' / ROW / 'seed-0'
   assert sorted(p.name for p in left.iterdir()) == ['embeddings', 'logits.npz', 'weights']
-  record = json.loads((left / 'weights' / finetune.TRAINED_ON).read_text())
+  record = json.loads((left / 'weights' / TRAINED_ON).read_text())
   assert set(record['subjects']) == set(planted.subject_names(PLAN)) - set(TESTED)
 
 
@@ -147,8 +148,8 @@ def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
   """Embeddings are those of the finished run; training is stopped twice."""
   shutil.copytree(finished[0] / 'embeddings', tmp_path / 'work' / 'embeddings')
   shutil.copy(finished[0] / 'config.json', tmp_path / 'work')
-  monkeypatch.setattr(finetune, '_SECONDS_A_LINE', 0.0)
-  monkeypatch.setattr(finetune, '_SECONDS_A_CHECKPOINT', 0.0)
+  monkeypatch.setattr(training, '_SECONDS_A_LINE', 0.0)
+  monkeypatch.setattr(training, '_SECONDS_A_CHECKPOINT', 0.0)
   before = progress.log
 
   def stop(line):
@@ -159,10 +160,10 @@ def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
       os.kill(os.getpid(), signal.SIGTERM)
 
   monkeypatch.setattr(progress, 'log', stop)
-  for said in ('', 'saved step 5; run the same command again'):
+  for said in ('', 'saved step 5; run the same command again to resume'):
     stopped = tune(folder, tmp_path / 'work')
     assert stopped.returncode not in (0, 2) and said in stopped.stderr
-    monkeypatch.setattr(finetune, '_SECONDS_A_CHECKPOINT', 1e9)
+    monkeypatch.setattr(training, '_SECONDS_A_CHECKPOINT', 1e9)
   monkeypatch.setattr(progress, 'log', before)
   # The newest checkpoint is damaged as well: the one before it serves.
   made = tmp_path / 'work' / 'finetuned' / ROW / 'seed-0' / 'checkpoints'
@@ -172,7 +173,7 @@ def test_stopped_anywhere_it_goes_on_and_ends_with_the_same_bits(
       path.write_bytes(b'no checkpoint')
   done = tune(folder, tmp_path / 'work')
   assert done.returncode == 0, done.stderr
-  assert 'goes on from step 3 of 60' in done.stderr
+  assert 'resumes from step 3 of 60' in done.stderr
   same(arrays(finished[0]), arrays(tmp_path / 'work'))
 
 
@@ -182,8 +183,8 @@ def test_killed_by_the_system_it_goes_on(folder, tmp_path):
 
   def command(workdir):
     call = (
-      'import sys; from painformer_jax.assessment import finetune; '
-      'finetune._SECONDS_A_LINE = 0.0; finetune._SECONDS_A_CHECKPOINT = 0.3; '
+      'import sys; from painformer_jax.assessment.finetune import training; '
+      'training._SECONDS_A_LINE = 0.0; training._SECONDS_A_CHECKPOINT = 0.3; '
       'from painformer_jax.cli.main import main; sys.exit(main())'
     )
     return [
@@ -208,7 +209,7 @@ def test_killed_by_the_system_it_goes_on(folder, tmp_path):
   process.send_signal(signal.SIGKILL)
   process.communicate()
   again = subprocess.run(command('killed'), capture_output=True, **options)
-  assert again.returncode == 0 and 'goes on from step' in again.stderr, again.stderr[-2000:]
+  assert again.returncode == 0 and 'resumes from step' in again.stderr, again.stderr[-2000:]
   same(arrays(tmp_path / 'whole'), arrays(tmp_path / 'killed'))
 
 

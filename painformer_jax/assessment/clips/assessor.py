@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from painformer_jax.assessment import experiment
 from painformer_jax.assessment.clips.calibration import calibrated
 from painformer_jax.assessment.embedding.embed import EmbeddingSettings
+from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.experiment.normalise import normalised
 from painformer_jax.assessment.mixers.fusion import FusionConfig, decide
 from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.assessment.mixers.predict import predict
@@ -33,28 +34,6 @@ DESCRIPTION = 'assessor.json'
 ARRAYS = 'arrays.npz'
 FORMAT = 'painformer assessor'
 VERSION = 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainedModality:
-  """What a sample of one modality was in training.
-
-  Attributes:
-    seconds: how long it lasts.
-    tokens: embeddings of it.
-    rate: of a video, frames a second; 0 of a signal, and of images that do not say it.
-    channels: of a signal; none of a video.
-  """
-
-  seconds: float
-  tokens: int
-  rate: float = 0.0
-  channels: tuple[str, ...] = ()
-
-  @property
-  def timed(self) -> bool:
-    """Whether the time of each token is known; without it no clip can be judged."""
-    return bool(self.channels) or self.rate > 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +59,7 @@ class Assessor:
   classes: tuple[str, ...]
   fusion: FusionConfig
   settings: Mapping[str, EmbeddingSettings]
-  sources: Mapping[str, TrainedModality]
+  sources: Mapping[str, SampleShape]
   normalise: str
   mean: Mapping[str, np.ndarray]
   std: Mapping[str, np.ndarray]
@@ -121,7 +100,7 @@ class Assessor:
       return tokens
     if self.normalise == 'subject':
       one = np.zeros(len(tokens.values), int).astype(str)
-      return experiment.normalised(tokens, one, how='subject')
+      return normalised(tokens, one, how='subject')
     values = (tokens.values - self.mean[name]) / self.std[name]
     return dataclasses.replace(tokens, values=values.astype(np.float32))
 
@@ -156,7 +135,7 @@ def load(folder: str | os.PathLike) -> Assessor:
       settings={
         name: build(EmbeddingSettings, s, where=name) for name, s in tree['settings'].items()
       },
-      sources={name: build(TrainedModality, s, where=name) for name, s in tree['sources'].items()},
+      sources={name: build(SampleShape, s, where=name) for name, s in tree['sources'].items()},
       normalise=tree['normalise'],
       mean=_below(arrays, 'mean/'),
       std=_below(arrays, 'std/'),

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from painformer_jax.assessment.clips.assessor import TrainedModality
 from painformer_jax.assessment.clips.embeddings import NumberedEmbeddings
 from painformer_jax.assessment.clips.recording import PRESENT, Recording, WindowEmbeddings
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings, SampleReader
+from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.modalities.signal_files import Span, read_span
@@ -31,7 +31,7 @@ class RecordedSignals:
   def __init__(
     self,
     settings: EmbeddingSettings,
-    trained: TrainedModality,
+    trained: SampleShape,
     recording: Recording,
     *,
     embedder: Embedder,

@@ -1,20 +1,20 @@
 """Trains the Embedding-Mixers of one line of an assessment on all samples, and saves them."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
-from painformer_jax.assessment import experiment
 from painformer_jax.assessment.clips import assessor
-from painformer_jax.assessment.clips.assessor import TrainedModality
 from painformer_jax.assessment.clips.calibration import calibrated, fit_temperature, logits_of
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.embedding.embed import EmbeddingStore
+from painformer_jax.assessment.embedding.sample_shape import SampleShape
+from painformer_jax.assessment.experiment.fit import Outcome
+from painformer_jax.assessment.experiment.job import Job, steps
+from painformer_jax.assessment.experiment.normalise import statistics
 from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.assessment.mixers.fit import fit_all
 from painformer_jax.assessment.results import summary as results
@@ -25,18 +25,19 @@ from painformer_jax.core.files import write_atomically, write_json
 
 def save(
   config: AssessConfig,
-  job: experiment.Job,
-  outcome: experiment.Outcome,
+  job: Job,
+  outcome: Outcome,
   *,
   summary: results.Summary,
   store: EmbeddingStore,
-  sources: Mapping[str, TrainedModality],
+  shapes: Mapping[str, SampleShape],
   folder: str | os.PathLike,
   log: Callable[[str], None] = lambda line: None,
 ) -> None:
   """Trains a job's Embedding-Mixers on all its samples, and writes them.
 
-  Of a grid, they train with the point that most folds chose.
+  Of a grid, they train with the point that most folds chose. Where the images of a
+  modality do not say their rate, nothing is written.
 
   Args:
     config: of the assessment.
@@ -44,7 +45,7 @@ def save(
     outcome: predictions of the job's folds.
     summary: of those predictions.
     store: the embeddings, not normalised.
-    sources: see `Assessor`.
+    shapes: name -> what a sample of that modality is.
     folder: where they are written; the description comes last, and a folder that holds
       one is left as it is.
     log: takes lines.
@@ -56,22 +57,25 @@ def save(
   if (folder / assessor.DESCRIPTION).is_file():
     log(f'{folder} is there already')
     return
-  point = _most_chosen(outcome)
+  untimed = [name for name in job.fusion.modalities if not shapes[name].timed]
+  if untimed:
+    log(
+      f'{job.name}: no assessor is saved: the images of {", ".join(untimed)} do not say '
+      'their rate, as folders of images never do, so it could not judge a clip over time'
+    )
+    return
   arrays, models = {}, []
-  for number, source in enumerate(job.inputs):
+  for number, (source, fit) in enumerate(zip(job.inputs, job.fits[_most_chosen(job, outcome)])):
     log(f'training on all {len(job.positions):,} samples: {job.row}, {source.name}')
-    model = experiment.model_of(config, job, source, point)
-    fit = config.fit_config(model, point)
     everything = Fold(name='all', train=np.arange(len(job.label)), test=np.arange(1))
-    fit = dataclasses.replace(fit, steps=experiment.steps(fit, [everything]))
+    fit = dataclasses.replace(fit, steps=steps(fit, [everything]))
     learned = fit_all(source.values, job.label, config=fit, mask=source.mask, progress=log)
-    models.append(dataclasses.asdict(model))
+    models.append(dataclasses.asdict(fit.model))
     arrays |= {f'{number}/{path}': array for path, array in learned.items()}
-  names = config.rows[job.row].fusion.modalities
+  names = job.fusion.modalities
   if config.normalise == 'study':
     for name in names:
-      statistics = experiment.statistics(store.tokens(name))
-      arrays[f'mean/{name}'], arrays[f'std/{name}'] = statistics
+      arrays[f'mean/{name}'], arrays[f'std/{name}'] = statistics(store.tokens(name))
   label = np.concatenate([run.label for run in outcome.runs])
   probability = np.concatenate([run.probability for run in outcome.runs])
   temperature = fit_temperature(label, probability)
@@ -83,9 +87,12 @@ def save(
     'notice': results.NOTICE,
     'task': job.task.name,
     'classes': list(job.task.classes),
-    'fusion': dataclasses.asdict(config.rows[job.row].fusion),
+    'fusion': dataclasses.asdict(job.fusion),
     'settings': {name: dataclasses.asdict(config.modalities[name]) for name in names},
-    'sources': {name: dataclasses.asdict(sources[name]) for name in names},
+    'sources': {
+      name: dataclasses.asdict(shapes[name]) | {'tokens': store.tokens(name).values.shape[1]}
+      for name in names
+    },
     'normalise': config.normalise,
     'models': models,
     'temperature': temperature,
@@ -113,10 +120,10 @@ def save(
   write_json(folder / assessor.DESCRIPTION, description)
 
 
-def _most_chosen(outcome: experiment.Outcome) -> Mapping[str, Any]:
-  """The point of the grid that most folds chose; empty without a grid."""
-  chosen = [json.dumps(dict(point), sort_keys=True) for point in outcome.chosen.values()]
-  return json.loads(max(set(chosen), key=chosen.count)) if chosen else {}
+def _most_chosen(job: Job, outcome: Outcome) -> int:
+  """Number of the grid's point that most folds chose; 0 without a grid."""
+  chosen = [job.points.index(point) for point in outcome.chosen.values()]
+  return max(sorted(set(chosen)), key=chosen.count) if chosen else 0
 
 
 def _number(value: float) -> float | None:

@@ -1,11 +1,12 @@
-"""BioVid Heat Pain Database, part A: 87 people, 5 levels, 20 clips of each.
+"""BioVid Heat Pain Database, part A: 87 subjects, 5 levels, 20 clips of each.
 
   starting_point/samples.csv                                   the list of clips
   biosignals_filtered/<subject_name>/<sample_name>_bio.csv     2816 rows, 512 Hz
   video/<subject_name>/<sample_name>.mp4                       5.5 s, 25 frames/s
 
-Tables are separated by tabs. Clips are paired by the list alone, never by the
-order of a folder. The layout is that of public readers of the dataset.
+Tables are separated by tabs. Which files belong together is read from the list alone,
+never from the order of a folder. The layout is the one that public readers of the dataset
+expect.
 """
 
 import os
@@ -13,7 +14,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from painformer_jax.assessment.datasets import signal_check
 from painformer_jax.assessment.datasets.recordings import VIDEO, Finding, Locator, Sample, Study
@@ -21,7 +21,7 @@ from painformer_jax.core.delimited import TableRow, column_names, read_rows
 from painformer_jax.core.errors import InputError
 
 NAME = 'BioVid Part A'
-# In a folder of synthetic signals (`planted`), which must never pass for the real.
+# Marks a folder of synthetic signals (`planted`), which must not pass for the dataset.
 PLANTED = 'planted.json'
 SYNTHETIC_NAME = f'{NAME}, synthetic copy'
 LEVELS = ('BL1', 'PA1', 'PA2', 'PA3', 'PA4')
@@ -35,23 +35,21 @@ _LIST = Path('starting_point', 'samples.csv')
 _FOLDERS = {'signals': ('biosignals_filtered', '_bio.csv'), VIDEO: ('video', '.mp4')}
 _SUBJECT = re.compile(r'\d{6}_[mw]_\d+')
 
-Depth = Literal['files', 'signals']
-
 
 def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIES) -> Study:
   """Lists a BioVid folder by its samples.csv; opens no signal and no video.
 
-  Rows of the list that contradict themselves become findings of the study, and
-  no samples.
+  Rows of the list that contradict themselves become findings of the study instead of
+  samples.
 
   Args:
-    root: holds starting_point/, biosignals_filtered/, video/.
-    modalities: those that will be used, of `MODALITIES`, or none; files of others
-      need not exist.
+    root: folder with starting_point/, biosignals_filtered/ and video/.
+    modalities: the ones that will be used, of `MODALITIES`; files of others need not
+      exist.
 
   Raises:
-    InputError: no list, one without the columns, or without a usable row; a
-      modality that BioVid does not have.
+    InputError: the list is missing, lacks a column or has no usable row; or BioVid does
+      not have a modality.
   """
   root = Path(root)
   unknown = [m for m in modalities if m not in MODALITIES]
@@ -86,7 +84,7 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
       samples[row['sample_name']] = _sample(root, row, modalities)
   if not samples:
     raise InputError(
-      f'{path} lists no usable sample' + (f'; the first trouble: {findings[0]}' if findings else '')
+      f'{path} lists no usable sample' + (f'; the first finding: {findings[0]}' if findings else '')
     )
   name = SYNTHETIC_NAME if (root / PLANTED).is_file() else NAME
   return Study(
@@ -133,27 +131,27 @@ def _sample(root: Path, row: TableRow, modalities: Sequence[str]) -> Sample:
 def check(
   study: Study,
   *,
-  depth: Depth = 'signals',
+  whole: bool,
   subjects: int | None = SUBJECTS,
   per_level: int | None = PER_LEVEL,
-  progress: Callable[[str], None] = lambda line: None,
+  log: Callable[[str], None] = lambda line: None,
 ) -> list[Finding]:
-  """Everything missing or odd in the study, before any work starts.
+  """Lists everything missing or odd in a study, before any work starts.
 
-  A folder that is missing altogether is one finding, not one a file.
+  A folder that is missing is one finding, not one per file.
 
   Args:
     study: from `open_study`; only its modalities are looked for.
-    depth: 'files': every listed file is there and not empty. 'signals': also the
-      columns and the number of rows of every table, and samples that are no number, flat
-      or clipped (reads each table once: 1-2 GB for the whole dataset).
-    subjects: how many people there should be; None: any number.
-    per_level: how many clips of each level each person should have; None: any.
-    progress: takes a line a person.
+    whole: whether to read every table (1-2 GB in the whole dataset): are its columns and
+      rows there, are values missing, flat or clipped? Otherwise only whether every file
+      is there and not empty.
+    subjects: how many subjects there should be; None for any number.
+    per_level: how many clips of each level each subject should have; None for any number.
+    log: gets one line per subject.
 
   Returns:
-    Findings, those of the list first, then by person in the list's order; none
-    if all is well.
+    Findings, those of samples.csv first, then by subject in its order; none if all is
+    well.
   """
   findings = list(study.findings)
   people = study.subjects
@@ -174,15 +172,15 @@ def check(
         Finding(where=str(folder), what=f'no such folder; {len(wanted):,} files should be in it')
       )
   for number, person in enumerate(people, 1):
-    progress(f'{number} of {len(people)}  {person}')
+    log(f'{number} of {len(people)}  {person}')
     for kind in ('signals', VIDEO):
       if kind not in absent:
-        findings += _file_findings(study.root, by_subject[person], kind, depth)
+        findings += _file_findings(study.root, by_subject[person], kind, whole)
   return findings
 
 
 def _count_findings(by_subject: dict[str, list[Sample]], per_level: int) -> Iterator[Finding]:
-  """People who do not have so many clips of each level."""
+  """Subjects without the expected number of clips of each level."""
   for person, samples in by_subject.items():
     counts = Counter(s.level for s in samples)
     odd = [f'{counts[i]} {name}' for i, name in enumerate(LEVELS) if counts[i] != per_level]
@@ -197,12 +195,12 @@ def _count_findings(by_subject: dict[str, list[Sample]], per_level: int) -> Iter
 
 
 def _modality(sample: Sample, kind: str) -> str | None:
-  """A modality of the sample that lies in that kind of file."""
+  """A modality of the sample that is stored in that kind of file."""
   return next((m for m in sample.data if (m == VIDEO) == (kind == VIDEO)), None)
 
 
-def _file_findings(root: Path, samples: list[Sample], kind: str, depth: Depth) -> Iterator[Finding]:
-  """Of one person's files of one kind."""
+def _file_findings(root: Path, samples: list[Sample], kind: str, whole: bool) -> Iterator[Finding]:
+  """What is wrong with one subject's files of one kind."""
   places = {s.data[m].path.name: s for s in samples if (m := _modality(s, kind))}
   if not places:
     return
@@ -216,13 +214,13 @@ def _file_findings(root: Path, samples: list[Sample], kind: str, depth: Depth) -
       yield Finding(where=str(folder / name), what='no such file')
     elif not present[name].stat().st_size:
       yield Finding(where=str(folder / name), what='the file is empty')
-    elif kind == 'signals' and depth == 'signals':
+    elif kind == 'signals' and whole:
       place = Locator(
         path=folder / name, columns=tuple(m for m in sample.data if m != VIDEO), delimiter='\t'
       )
       yield from signal_check.table_findings(place, rows=ROWS, tolerance=ROWS_TOLERANCE)
   suffix = _FOLDERS[kind][1]
   stray = sorted(n for n in present if n.endswith(suffix) and n not in places)
-  # Rows of the list that are faulty have no sample, but are reported already.
+  # Faulty rows of samples.csv have no sample; they are reported when the list is read.
   for name in stray:
     yield Finding(where=str(folder / name), what='not in the list of samples')

@@ -105,7 +105,7 @@ def findings(
   *,
   whole: bool,
   given: Sequence[str] = (),
-  progress: Callable[[str], None] = lambda line: None,
+  log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Finding]:
   """What is missing or odd in the pictures of a study.
 
@@ -114,7 +114,7 @@ def findings(
     sources: of pictures, to be looked at.
     whole: also open every video; else only whether the files of `given` are there.
     given: those of the sources that the reader of the dataset has not looked for.
-    progress: takes lines.
+    log: gets lines of progress.
   """
   for source in sources:
     counts: dict[Path, int] = {}
@@ -129,7 +129,7 @@ def findings(
       elif whole:
         counts[path] = count_pictures(path)
         if number % 500 == 0:
-          progress(f'{source}: {number:,} of {len(study.samples):,} samples opened')
+          log(f'{source}: {number:,} of {len(study.samples):,} samples opened')
     usual = statistics.median(counts.values()) if counts else 0
     for path, count in counts.items():
       if not count:

@@ -47,7 +47,7 @@ class Plan:
   subjects: int = 20
   per_level: int = 10
   effect: float = 2.0
-  subject_spread: float = 1.0
+  subject_spread: float = 0.5
   seed: int = 0
 
   def __post_init__(self):

@@ -1,4 +1,4 @@
-"""What a dataset reader yields: samples that say where their data lie."""
+"""What a dataset reader gives: samples that say where their recordings are."""
 
 import dataclasses
 import functools
@@ -16,17 +16,17 @@ VIDEO = 'video'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Locator:
-  """Where one modality of one sample lies; nothing is read before it is asked for.
+  """Where one modality of one sample is stored.
 
   Attributes:
     path: of the file.
-    columns: of a table of text; none for a video.
-    rate: of a table, rows a second, Hz.
+    columns: of the channels, for a text table; none for a video.
+    rate: of a table, rows per second, Hz.
     delimiter: between the cells of the table.
-    start, stop: the rows that belong to the sample, counted from 0 after the
-      header; None is the end of the file.
-    padded: the rows of NaN that end the columns fill up a table whose columns
-      differ in length, and are no part of the signal.
+    start, stop: the table rows of the sample, counted from 0 after the header; None is
+      the end of the file.
+    padded: whether rows of NaN at the end of the columns are padding (the table's columns
+      differ in length) and so are no part of the signal.
   """
 
   path: Path
@@ -40,15 +40,15 @@ class Locator:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-  """One stimulus, or one stretch without any.
+  """One stimulus, or one stretch of time without any.
 
   Attributes:
-    subject: whose it is, unique in the study.
+    subject: unique in the study.
     name: unique in the study.
     level: index into the study's levels; None where the label is withheld.
-    data: modality -> where it lies.
+    data: modality -> where its recording is.
     split: 'train', 'validation' or 'test' where the study fixes it, else ''.
-    folder: of the split, as it is spelt.
+    folder: name of the split's folder.
   """
 
   subject: str
@@ -64,27 +64,27 @@ class Finding:
   """Something missing or odd in a dataset folder.
 
   Attributes:
-    where: the file, folder, line or subject.
-    what: is wrong with it.
+    where: the file, folder, line or subject; '' where `what` already says so.
+    what: what is wrong with it.
   """
 
-  where: str
+  where: str = ''
   what: str
 
   def __str__(self) -> str:
-    return f'{self.where}: {self.what}'
+    return f'{self.where}: {self.what}' if self.where else self.what
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
-  """A dataset folder as listed, before any signal or video is opened.
+  """The samples of a dataset folder; no signal or video has been opened yet.
 
   Attributes:
     name: of the dataset, such as 'BioVid Part A'.
     root: the folder.
-    samples: in a stable order.
-    levels: names of the levels that `Sample.level` counts.
-    findings: what listing alone showed to be wrong.
+    samples: in an order that is always the same.
+    levels: names of the levels that `Sample.level` is an index of.
+    findings: problems that listing the folder has shown.
   """
 
   name: str

@@ -1,4 +1,4 @@
-"""What is wrong with a recorded signal and with a table of them, in words."""
+"""Describes what is wrong with a recorded signal, and with a table of signals."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,15 @@ from painformer_jax.assessment.datasets.recordings import Finding, Locator, read
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.quality import QualityRules, examine
 
-CLIPPED_SHARE = 0.01  # Of a signal, above which it is worth a finding.
+CLIPPED_SHARE = 0.01  # Share of a signal above which clipping is reported.
 
 
 def troubles(signal: np.ndarray, rules: QualityRules) -> tuple[str, ...]:
-  """What is wrong with one signal in words, worst first; none if it is sound.
+  """What is wrong with one signal, worst first; nothing if it is sound.
 
   Args:
     signal: real [n].
-    rules: by which a signal may be flat.
+    rules: when a flat signal is a fault.
   """
   found, words = examine(signal, rules=rules), []
   if found.missing == 1:
@@ -38,21 +38,20 @@ def table_findings(place: Locator, *, rows: int, tolerance: int) -> Iterator[Fin
     rows: how many it should have, give or take `tolerance`.
     tolerance: of the number of rows.
   """
-
-  def finding(what: str) -> Finding:
-    return Finding(where=str(place.path), what=what)
-
   try:
     table = read_table(place)
   except InputError as error:
-    yield finding(str(error).removeprefix(f'{place.path}').lstrip(', '))
+    yield Finding(what=str(error))
     return
+  where = str(place.path)
   missing = [name for name in place.columns if name not in table.names]
   if missing:
-    yield finding(f'no column {", ".join(missing)}; it has {", ".join(table.names)[:80]}')
+    yield Finding(
+      where=where, what=f'no column {", ".join(missing)}; it has {", ".join(table.names)[:80]}'
+    )
   if abs(len(table) - rows) > tolerance:
-    yield finding(f'{len(table)} rows, not {rows}')
+    yield Finding(where=where, what=f'{len(table)} rows, not {rows}')
   for name in place.columns:
     if name in table.names:
       for trouble in troubles(table.array[:, table.names.index(name)], QualityRules()):
-        yield finding(f'{name}: {trouble}')
+        yield Finding(where=where, what=f'{name}: {trouble}')

@@ -8,13 +8,7 @@ from pathlib import Path
 
 from painformer_jax.assessment.results import figure, literature, table
 from painformer_jax.assessment.results.paired import PairedTest
-from painformer_jax.assessment.results.summary import (
-  NOTICE,
-  Experiment,
-  Summary,
-  summarise,
-  without_nan,
-)
+from painformer_jax.assessment.results.summary import NOTICE, Experiment, Summary, without_nan
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.assessment.statistics.intervals import RESAMPLES
 from painformer_jax.core.errors import InputError
@@ -34,7 +28,7 @@ DEFINITIONS = {
 
 
 def write_results(
-  experiments: Sequence[Experiment],
+  summaries: Sequence[Summary],
   folder: str | Path,
   *,
   tests: Sequence[PairedTest] = (),
@@ -46,7 +40,7 @@ def write_results(
   tasks. Each file is written atomically; results.json comes last.
 
   Args:
-    experiments: the finished experiments.
+    summaries: of the finished experiments.
     folder: created if missing; files of these names are replaced.
     tests: paired tests of these experiments, see `paired`.
     figures: whether to draw the *.png (needs matplotlib).
@@ -57,8 +51,8 @@ def write_results(
   Raises:
     InputError: there is no experiment, two have one name, or the folder cannot be written.
   """
+  experiments = [summary.experiment for summary in summaries]
   check_names([e.name for e in experiments])
-  summaries = [summarise(e) for e in experiments]
   published = [
     figure
     for key in dict.fromkeys((e.dataset, e.task) for e in experiments)

@@ -1,0 +1,1 @@
+"""What an assessment will take on this machine, estimated before it begins."""

@@ -1,0 +1,1 @@
+"""The study that a configuration names: opening its folder and checking it."""

@@ -1,0 +1,76 @@
+"""Checks the dataset folder that a configuration names."""
+
+from collections.abc import Callable, Iterator
+
+from painformer_jax.assessment.config import AssessConfig
+from painformer_jax.assessment.datasets import (
+  ai4pain,
+  ai4pain_check,
+  ai4pain_segments,
+  biovid,
+  pictures,
+)
+from painformer_jax.assessment.datasets.recordings import Finding, Study
+from painformer_jax.assessment.embedding.sample_images import SampleReader, channels_of
+from painformer_jax.core.errors import InputError
+
+
+def check_study(
+  config: AssessConfig, study: Study, *, whole: bool, log: Callable[[str], None] = lambda line: None
+) -> list[Finding]:
+  """Lists everything missing or odd in a study's folder.
+
+  Args:
+    config: of the assessment.
+    study: from `opening.open_study`.
+    whole: whether to also read every table and open every video; otherwise only whether
+      every file is there and not empty.
+    log: gets lines of progress.
+  """
+  dataset = pictures.without_pictures(study, config.pictures)
+  findings = []
+  if config.dataset == 'biovid':
+    findings = biovid.check(dataset, whole=whole, log=log)
+  elif config.dataset == 'planted':
+    plan = config.planted
+    findings = biovid.check(
+      dataset, whole=whole, subjects=plan.subjects, per_level=plan.per_level, log=log
+    )
+  elif config.dataset != 'demo':
+    edition = int(config.dataset.removeprefix('ai4pain-'))
+    findings = ai4pain_check.check(
+      dataset,
+      whole=whole,
+      segments=ai4pain_segments.SEGMENTS.get(edition),
+      subjects=ai4pain.expected_subjects(dataset.root, protocol=config.protocol),
+    )
+  return [
+    *findings,
+    *_image_findings(config, study, whole=whole, log=log),
+    *_modality_findings(config, study),
+  ]
+
+
+def _image_findings(
+  config: AssessConfig, study: Study, *, whole: bool, log: Callable[[str], None]
+) -> Iterator[Finding]:
+  """Problems of videos and image folders, each of which belongs to a single sample."""
+  sources = [
+    source
+    for source in dict.fromkeys(each.source for each in config.used.values())
+    if source in study.modalities and not channels_of(study, source)
+  ]
+  return pictures.findings(study, sources, whole=whole, given=list(config.pictures), log=log)
+
+
+def _modality_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
+  """Modalities that the study does not have, or that cannot be read on this machine."""
+  for name, settings in config.used.items():
+    where = f'config.modalities.{name}'
+    if settings.source not in study.modalities:
+      yield Finding(where=where, what=f'no sample of {study.name} has {settings.source}')
+      continue
+    try:
+      SampleReader(settings, channels=channels_of(study, settings.source), image_size=32)
+    except InputError as error:
+      yield Finding(where=where, what=str(error))
