@@ -14,7 +14,7 @@ def decode_rgb(encoded: bytes, *, image_size: int | None = None) -> np.ndarray:
 
   Args:
     encoded: the file's bytes.
-    image_size: squash to this square (pixels), see `images.squash`; None keeps
+    image_size: resize to this square (pixels), see `images.resize_to_square`; None keeps
       the stored size.
 
   Returns:
@@ -29,7 +29,7 @@ def decode_rgb(encoded: bytes, *, image_size: int | None = None) -> np.ndarray:
     rgb = None
   if rgb is None:
     raise ValueError(f'not a readable image ({len(encoded)} bytes)')
-  return rgb if image_size is None else images.squash(rgb, image_size)
+  return rgb if image_size is None else images.resize_to_square(rgb, image_size)
 
 
 def decode_strictly(encoded: bytes) -> np.ndarray:

@@ -16,7 +16,8 @@ def preprocess(images, *, image_size: int = 224, mean=Preset.mean, std=Preset.st
 
   Args:
     images: [batch, height, width, 3] uint8 RGB, of any height and width.
-    image_size: side of the result; images are squashed to it, not cropped.
+    image_size: side of the result; images are resized to it without cropping, so that their
+      aspect ratio is lost.
     mean, std: of each channel, for values in [0, 1]; VGGFace2's by default.
 
   Returns:

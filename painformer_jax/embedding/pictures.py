@@ -145,7 +145,7 @@ class PictureReader:
         continue
       frame = found.frame
       yield LocatedImage(
-        image=images.squash(image, image_size),
+        image=images.resize_to_square(image, image_size),
         source=name,
         caption=_caption(found),
         location={'frame': frame.number, 'time': frame.time}

@@ -14,22 +14,6 @@ T = TypeVar('T')
 SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.pgm', '.ppm'})
 
 
-def read_image(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
-  """One image file, as the release reads it.
-
-  Args:
-    path: of any format that Pillow decodes; made RGB as `to_rgb` says.
-    image_size: side of the result; the image is squashed, not cropped.
-
-  Returns:
-    [image_size, image_size, 3] uint8 RGB.
-
-  Raises:
-    InputError: it cannot be decoded.
-  """
-  return read(path, lambda image: squash(to_rgb(image), image_size))
-
-
 def read(path: str | os.PathLike, use: Callable[[Image.Image], T]) -> T:
   """What `use` makes of an image file, while it is open.
 
@@ -69,7 +53,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
   return image.convert('RGB')
 
 
-def squash(image: Image.Image | np.ndarray, image_size: int) -> np.ndarray:
+def resize_to_square(image: Image.Image | np.ndarray, image_size: int) -> np.ndarray:
   """Resizes to a square as torchvision's Resize does: bilinear, antialiased.
 
   Nothing is cropped. Training, reports and embedding all resize by this.

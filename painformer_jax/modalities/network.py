@@ -13,7 +13,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.modalities.colormap import colour, stretch
-from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.images import resize_to_square
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Network:
     """Runs the network on one image.
 
     Args:
-      image: uint8 [height, width, 3] RGB of any size; squashed to the input's.
+      image: uint8 [height, width, 3] RGB of any size; resized to the input's.
 
     Returns:
       uint8 [h, w, 3] RGB, of the output's size.
@@ -97,7 +97,7 @@ class Network:
     """
     config = self._config
     if self.height == self.width:
-      image = squash(image, self.height)
+      image = resize_to_square(image, self.height)
     elif image.shape[:2] != (self.height, self.width):
       image = _resize(image, height=self.height, width=self.width)
     values = (image.astype(np.float32) / 255 - np.float32(config.mean)) / np.float32(config.std)

@@ -14,7 +14,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.core.progress import Meter
 from painformer_jax.data import mixture
-from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
@@ -167,7 +167,7 @@ class _Embedder:
 def _grey(images: np.ndarray) -> np.ndarray:
   """[n, size, size, 3] uint8 RGB -> [n, side, side] uint8, side <= GREY_SIZE."""
   side = min(GREY_SIZE, images.shape[1])
-  return np.stack([cv2.cvtColor(squash(i, side), cv2.COLOR_RGB2GRAY) for i in images])
+  return np.stack([cv2.cvtColor(resize_to_square(i, side), cv2.COLOR_RGB2GRAY) for i in images])
 
 
 def _write(path: pathlib.Path, arrays: TaskArrays, origin: str) -> None:

@@ -25,7 +25,7 @@ from painformer_jax.assessment.mixers.finetune_batches import Batches
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities import faces, maps, video
-from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.modalities.network import Network
 
 CONFIG = """
@@ -230,7 +230,7 @@ def test_images_of_a_folder_are_tokens_in_natural_order(folder):
   assert [image.token for image in images] == [0, 1, 2]
   for image, number in zip(images, (1, 2, 10)):
     wanted = maps.read_map(path / f'frame{number}.png', modality='thermal')
-    np.testing.assert_array_equal(image.image, squash(wanted, 32))
+    np.testing.assert_array_equal(image.image, resize_to_square(wanted, 32))
   every, _ = read(study, frames=PictureConfig(every=2))
   assert [image.token for image in every] == [0, 1]
   np.testing.assert_array_equal(every[1].image, images[2].image)
@@ -282,7 +282,7 @@ def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, picture):
     reader = SampleReader(settings, channels=(), image_size=32)
     images = list(reader.images(sample, log=print))
     assert [image.token for image in images] == [0, 1, 2, 3]
-    np.testing.assert_array_equal(images[0].image, squash(make(wanted), 32))
+    np.testing.assert_array_equal(images[0].image, resize_to_square(make(wanted), 32))
     # Of a source that the user names, frames are taken as they are.
     record = settings_record(settings, ())['frames']
     assert record['crop'] == ('face' in record) == (source == 'video')

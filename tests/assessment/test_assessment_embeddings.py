@@ -23,7 +23,7 @@ from painformer_jax.modalities.biosignal import (
   biosignal_images,
   waveform_image,
 )
-from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.modalities.windows import SignalConfig
 
 mtcnn = pytest.mark.skipif(
@@ -67,7 +67,7 @@ def test_every_nth_frame_is_a_token_in_its_place(tmp_path):
   assert tokens.labels == ('frame 0', 'frame 2', 'frame 4', 'frame 6', 'frame 8')
   assert tokens.mask.sum(axis=1).tolist() == [2, 5]
   assert np.isnan(tokens.values[0, 2:]).all() and np.isfinite(tokens.values[tokens.mask]).all()
-  frames = [squash(f.image, SIDE) for f in video.frames(tmp_path / 'long.mp4', every=2)]
+  frames = [resize_to_square(f.image, SIDE) for f in video.frames(tmp_path / 'long.mp4', every=2)]
   np.testing.assert_allclose(tokens.values[1, :4], expected(frames[:4]), atol=1e-5)
 
 

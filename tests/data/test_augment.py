@@ -8,7 +8,7 @@ from tiny_tasks import encode
 
 from painformer_jax.data import augment
 from painformer_jax.data.decode import decode_rgb, decode_strictly
-from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.images import resize_to_square
 
 
 @pytest.fixture(scope='module')
@@ -177,7 +177,7 @@ def test_truncated_images_are_errors(photo, suffix, keep):
 def test_squash_does_not_crop(shape):
   """A left-right ramp stays one from the first column to the last."""
   ramp = np.tile(np.linspace(0, 255, shape[1]), (shape[0], 1))
-  image = squash(np.dstack([ramp] * 3).astype(np.uint8), 32)
+  image = resize_to_square(np.dstack([ramp] * 3).astype(np.uint8), 32)
   assert image.shape == (32, 32, 3)
   row = image[16, :, 0].astype(int)
   assert row[0] < 16 and row[-1] > 238 and (np.diff(row) >= 0).all()

@@ -8,7 +8,7 @@ from painformer_jax.data import augment, preview
 from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import open_task
 from painformer_jax.modalities import canvas
-from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.images import resize_to_square
 
 TILE = 64
 
@@ -95,7 +95,7 @@ def test_images_are_augmented_at_the_size_of_training(data_dir):
   position(
     large[0],
     [
-      cv2.resize(squash(image, 2 * TILE), (TILE, TILE), interpolation=cv2.INTER_AREA)
+      cv2.resize(resize_to_square(image, 2 * TILE), (TILE, TILE), interpolation=cv2.INTER_AREA)
       for image in stored(data_dir, 'faces')
     ],
   )

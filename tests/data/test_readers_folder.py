@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import read_image
 from PIL import Image
 from tiny_tasks import encode, tiny_image
 
@@ -13,7 +14,6 @@ from painformer_jax.data.builders.base import store
 from painformer_jax.data.builders.folder import folder_task
 from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import list_tasks
-from painformer_jax.modalities.images import read_image
 
 QUIET = {'progress': lambda line: None}
 

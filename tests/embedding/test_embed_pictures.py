@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from image_files import read_image
 from PIL import Image
 from row_readers import face_clip, mtcnn, rows_of
 from test_cli_embed import read
@@ -43,7 +44,9 @@ def test_faces_are_cropped_tracked_and_left_out(tmp_path, astronaut):
   # What is embedded is the crop, squashed.
   first = next(video.frames(clip)).image
   [found] = faces.Detector()(first)
-  np.testing.assert_array_equal(rows[0].image, images.squash(faces.crop(first, found), 64))
+  np.testing.assert_array_equal(
+    rows[0].image, images.resize_to_square(faces.crop(first, found), 64)
+  )
 
 
 @mtcnn
@@ -137,7 +140,7 @@ def test_rgb_pictures_are_what_they_were(tmp_path):
   rgb = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
   Image.fromarray(rgb).save(tmp_path / 'a.png')
   [row], _ = rows_of(PictureReader(), tmp_path / 'a.png')
-  np.testing.assert_array_equal(row.image, images.read_image(tmp_path / 'a.png', image_size=32))
+  np.testing.assert_array_equal(row.image, read_image(tmp_path / 'a.png', image_size=32))
 
 
 @pytest.mark.parametrize(

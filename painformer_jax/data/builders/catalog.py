@@ -99,7 +99,7 @@ _SHORT_SIDE = Option(
   type=int,
   default=0,
   help='keep proportions and shrink the shorter side to so many pixels, never '
-  'enlarging; 0 squashes to --image-size',
+  'enlarging; 0 resizes to a square of --image-size',
 )
 _ENCODING = Option(
   name='encoding',

@@ -13,7 +13,7 @@ from PIL import Image
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.decode import decode_strictly
 from painformer_jax.data.task_source import Item
-from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.images import resize_to_square
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 # For files that a list names one by one: whatever can be decoded is taken.
@@ -43,7 +43,7 @@ class StoredAs:
   """What becomes of an image before it is stored.
 
   Attributes:
-    image_size: side of the square that images are squashed to, pixels.
+    image_size: side of the square that images are resized to, pixels.
     short_side: instead of that, images keep their proportions and are shrunk
       until the shorter side has so many pixels; smaller ones stay as they are,
       since enlarging adds bytes and nothing to see. 0 for the square.
@@ -81,7 +81,7 @@ class StoredAs:
     if self.short_side:
       rgb = _shrink(rgb, self.short_side)
     else:
-      rgb = squash(rgb, self.image_size)
+      rgb = resize_to_square(rgb, self.image_size)
     suffix, options = _ENCODERS[self.encoding]
     try:
       done, encoded = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)

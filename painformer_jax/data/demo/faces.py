@@ -10,7 +10,7 @@ from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import LFW, ORL
 from painformer_jax.data.demo.spans import RecordingSpan
 from painformer_jax.data.task_source import Item
-from painformer_jax.modalities.images import squash
+from painformer_jax.modalities.images import resize_to_square
 
 ORL_PEOPLE = 40
 # With images 1-5 for training and 6-10 for testing, 60 principal components
@@ -48,7 +48,7 @@ def read_orl(root: Path, image_size: int, item: Item) -> bytes:
   grey = cv2.imread(str(root / ORL.folder / name), cv2.IMREAD_GRAYSCALE)
   if grey is None:
     raise ValueError(f'{name} is not a readable image')
-  return encode_png(squash(grey, image_size))
+  return encode_png(resize_to_square(grey, image_size))
 
 
 def lfw_items(split: str) -> list[Item]:
@@ -67,7 +67,7 @@ def lfw_items(split: str) -> list[Item]:
 def read_lfw(root: Path, image_size: int, item: Item) -> bytes:
   """A grey patch of 25 x 25 pixels, enlarged. Args as for `read_orl`."""
   grey = np.rint(_lfw_patches(root)[item.detail] * 255).astype(np.uint8)
-  return encode_png(squash(grey, image_size))
+  return encode_png(resize_to_square(grey, image_size))
 
 
 @functools.lru_cache(maxsize=1)
