@@ -9,9 +9,21 @@ imports neither JAX nor anything optional.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from painformer_jax.core.errors import InputError as InputError
+  from painformer_jax.embedding.inference import embed as embed
+  from painformer_jax.embedding.inference import preprocess as preprocess
+  from painformer_jax.models.config import PainFormerConfig as PainFormerConfig
+  from painformer_jax.models.painformer import PainFormer as PainFormer
+  from painformer_jax.models.registry import create as create
+  from painformer_jax.models.registry import list_models as list_models
+  from painformer_jax.weights.load import load as load
 
 __version__ = '0.1.0'
 
+# Where each name is defined; type checkers read the imports above.
 _HOME = {
   'PainFormer': 'models.painformer',
   'PainFormerConfig': 'models.config',
@@ -25,14 +37,16 @@ _HOME = {
 
 __all__ = [*_HOME, '__version__']
 
+# Type checkers would take any attribute for one that exists, and for Any.
+if not TYPE_CHECKING:
 
-def __getattr__(name):
-  if name not in _HOME:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  value = getattr(importlib.import_module(f'{__name__}.{_HOME[name]}'), name)
-  globals()[name] = value
-  return value
+  def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+      raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(importlib.import_module(f'{__name__}.{_HOME[name]}'), name)
+    globals()[name] = value
+    return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
   return sorted({*globals(), *_HOME})

@@ -61,7 +61,7 @@ def variants(work: Sequence[str], *, dtype: str) -> list[Variant]:
 
 def _prepare(
   config: PainFormerConfig, variant: Variant, batch: int
-) -> tuple[Callable, float, object]:
+) -> tuple[Callable, float, jax.stages.Compiled]:
   """A function that runs the variant once and waits, and its compilation."""
   arrays = functional.initial_variables(config, 0)
   learned = functional.parameter_paths(config)

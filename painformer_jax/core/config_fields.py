@@ -126,10 +126,10 @@ def _default(kind: type, name: str) -> object:
 
 def _dataclass_of(hint) -> type | None:
   """The dataclass in a field's type: itself, of a Mapping's values, or beside None."""
-  if dataclasses.is_dataclass(hint):
+  if isinstance(hint, type) and dataclasses.is_dataclass(hint):
     return hint
   if typing.get_origin(hint) in (Mapping, typing.Union, types.UnionType):
-    return next((a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)), None)
+    return next(filter(None, map(_dataclass_of, typing.get_args(hint))), None)
   return None
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import types
 from collections.abc import Iterable
 
 
@@ -20,7 +21,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
   return f'; did you mean {near[0]}?' if near else ''
 
 
-def import_extra(module: str, *, extra: str):
+def import_extra(module: str, *, extra: str) -> types.ModuleType:
   """Imports an optional dependency, or says which extra installs it.
 
   Raises:

@@ -105,7 +105,7 @@ class Batches(Iterator):
     self.close()
 
 
-def _copied(batch: Batch) -> Batch:
+def _copied(batch: dict) -> dict:
   """A copy of the batch, so that its shared memory is free again at once."""
   return {
     name: _copied(part) if isinstance(part, dict) else np.array(part)

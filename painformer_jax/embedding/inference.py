@@ -1,17 +1,26 @@
 """Images to embeddings, in memory."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.models.painformer import PainFormer
 
 
-def preprocess(images, *, image_size: int = 224, mean=Preset.mean, std=Preset.std) -> jax.Array:
+def preprocess(
+  images: ArrayLike,
+  *,
+  image_size: int = 224,
+  mean: Sequence[float] | np.ndarray = Preset.mean,
+  std: Sequence[float] | np.ndarray = Preset.std,
+) -> jax.Array:
   """What the release does to an image before the model.
 
   Args:
@@ -41,10 +50,11 @@ def preprocess(images, *, image_size: int = 224, mean=Preset.mean, std=Preset.st
     for shape in (batch, height, image_size, 3), (batch, image_size, image_size, 3):
       x = jax.image.resize(x, shape, method='linear', antialias=True)
       x = jnp.floor(jnp.clip(x, 0, 255) + 0.5)
-  return (x / 255 - jnp.asarray(mean)) / jnp.asarray(std)
+  normalised: jax.Array = (x / 255 - jnp.asarray(mean)) / jnp.asarray(std)
+  return normalised
 
 
-def embed(model: PainFormer, images, *, batch_size: int = 32) -> np.ndarray:
+def embed(model: PainFormer, images: np.ndarray | jax.Array, *, batch_size: int = 32) -> np.ndarray:
   """Embeddings of any number of images.
 
   Args:
@@ -96,13 +106,13 @@ class Embedder:
 
 
 @functools.partial(jax.jit, static_argnames='config')
-def _embed(arrays, images, *, config: PainFormerConfig):
+def _embed(arrays: functional.Arrays, images: jax.Array, *, config: PainFormerConfig) -> jax.Array:
   model = functional.from_variables(config, arrays)
   x = preprocess(images, image_size=config.image_size)
   return model(x).embedding.astype(jnp.float32)
 
 
-def _check(images) -> None:
+def _check(images: Any) -> None:
   wanted = 'a uint8 array [batch, height, width, 3]'
   if not hasattr(images, 'dtype'):
     raise ValueError(

@@ -61,7 +61,7 @@ class PainFormerConfig:
   gate_precision: Literal['highest', 'default'] = 'highest'
   depthwise: Literal['auto', 'shift', 'conv'] = 'auto'
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for name, least in _LEAST.items():
       value = getattr(self, name)
       if isinstance(value, list):  # As in JSON; a config can be hashed.
@@ -114,7 +114,7 @@ class PainFormerConfig:
 
   def grid(self, stage: int) -> int:
     """Height and width in tokens of a stage, counted from 0."""
-    return -(-self.image_size // 2 ** (stage + 2))
+    return -(-self.image_size // (4 << stage))
 
 
 # The least value of each field of whole numbers; those with one for each stage.

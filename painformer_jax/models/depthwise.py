@@ -1,5 +1,8 @@
 """Depthwise 3×3 convolution over the token grid, two ways with one result."""
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -24,7 +27,8 @@ def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """
   height, width = x.shape[1:3]
   padded = _pad(x)
-  return sum(padded[:, i : i + height, j : j + width] * kernel[i, j] for i, j in _TAPS)
+  terms = (padded[:, i : i + height, j : j + width] * kernel[i, j] for i, j in _TAPS)
+  return functools.reduce(operator.add, terms)
 
 
 def _shifted_forward(x, kernel):

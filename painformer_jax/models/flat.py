@@ -5,14 +5,15 @@ Training states, checkpoints and compiled functions hold plain dicts, such as
 """
 
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-Arrays = Mapping[str, jax.Array]
+Arrays = Mapping[str, jax.Array] | Mapping[str, np.ndarray]
 
 _KINDS = (nnx.Param, nnx.BatchStat)
 
@@ -27,14 +28,14 @@ def arrays_of(model: nnx.Module) -> dict[str, jax.Array]:
 
 
 @functools.lru_cache(maxsize=64)
-def _structure(module: type[nnx.Module], config: Hashable, options: tuple):
+def _structure(module: Callable[..., nnx.Module], config: Hashable, options: tuple):
   """The module's graph and its variables without values."""
   model = nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(0), **dict(options)))
   graph, state = nnx.split(model, _KINDS)
   return graph, nnx.to_flat_state(state)
 
 
-def shapes(module: type[nnx.Module], config: Hashable) -> dict[str, jax.ShapeDtypeStruct]:
+def shapes(module: Callable[..., nnx.Module], config: Hashable) -> dict[str, jax.ShapeDtypeStruct]:
   """Path -> shape and dtype of every array of `module(config)`, without making any."""
   return {
     _path(keys): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
@@ -42,14 +43,16 @@ def shapes(module: type[nnx.Module], config: Hashable) -> dict[str, jax.ShapeDty
   }
 
 
-def parameter_paths(module: type[nnx.Module], config: Hashable) -> frozenset[str]:
+def parameter_paths(module: Callable[..., nnx.Module], config: Hashable) -> frozenset[str]:
   """Paths of the learned arrays; the others are running statistics."""
   return frozenset(
     _path(keys) for keys, leaf in _structure(module, config, ())[1] if isinstance(leaf, nnx.Param)
   )
 
 
-def build(module: type[nnx.Module], config: Hashable, arrays: Arrays, **options: Any) -> Any:
+def build(
+  module: Callable[..., nnx.Module], config: Hashable, arrays: Arrays, **options: Any
+) -> Any:
   """The module that holds the given arrays, in evaluation mode.
 
   Args:

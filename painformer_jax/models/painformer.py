@@ -1,6 +1,7 @@
 """The PainFormer backbone, as released."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,8 +50,14 @@ class PainFormer(nnx.Module):
       not sharded. Only the FFT gate needs it.
   """
 
+  patch_embed1: Stem
+
   def __init__(
-    self, config: PainFormerConfig, *, rngs: nnx.Rngs, partition: Callable | None = None
+    self,
+    config: PainFormerConfig,
+    *,
+    rngs: nnx.Rngs,
+    partition: Callable[..., jax.Array] | None = None,
   ):
     self.config = config
     rates = iter(np.linspace(0, config.drop_path_rate, config.depth).tolist())
@@ -142,7 +149,7 @@ class PainFormer(nnx.Module):
     )
 
 
-def _kept(block: Block, policy: str) -> Callable:
+def _kept(block: Block, policy: str) -> Callable[..., Any]:
   """The block, as a function that keeps what REMAT says."""
   if policy == 'none':
     return block

@@ -1,6 +1,7 @@
 """Models by name."""
 
 import dataclasses
+from typing import Any
 
 from flax import nnx
 
@@ -27,7 +28,7 @@ def preset(name: str) -> Preset:
   return PRESETS[name]
 
 
-def make_config(name: str, **overrides) -> PainFormerConfig:
+def make_config(name: str, **overrides: Any) -> PainFormerConfig:
   """A preset's config with some fields replaced.
 
   Raises:
@@ -46,7 +47,7 @@ def make_config(name: str, **overrides) -> PainFormerConfig:
     raise InputError(f'model {name}: {error}') from error
 
 
-def create(name: str, *, num_classes: int = 0, seed: int = 0, **overrides) -> PainFormer:
+def create(name: str, *, num_classes: int = 0, seed: int = 0, **overrides: Any) -> PainFormer:
   """A model with fresh weights, in evaluation mode.
 
   Args:

@@ -82,7 +82,8 @@ class Peers:
     self._selector, self._line = selectors.DefaultSelector(), None
     self._peers: dict[socket.socket, _Peer] = {}
     self._noticed, self._closing = threading.Event(), threading.Event()
-    self._token, self._listener = 0, None
+    self._token = 0
+    self._listener: socket.socket | None = None
     self._thread = threading.Thread(target=self._run, name='liveness', daemon=True)
 
   def listen(self) -> Meeting:

@@ -390,9 +390,9 @@ def _groups(instruction: Instruction, devices: int) -> list[Sequence[int]]:
   if listed := _LISTED_GROUPS.search(text):
     return [_numbers(members) for members in re.findall(r'\{([\d,]+)\}', listed[1])]
   if iota := _IOTA_GROUPS.search(text):
-    return _order(iota[2]).reshape(_numbers(iota[1])).tolist()
+    return list(_order(iota[2]).reshape(_numbers(iota[1])).tolist())
   if mesh := _MESH_GROUPS.search(text):
-    return _mesh_groups(*mesh.groups())
+    return [*_mesh_groups(*mesh.groups())]
   return [range(devices)]
 
 

@@ -117,7 +117,8 @@ def _project(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _column(rows: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
   """Steps and values of a column, of the rows that have it."""
   points = [(row['step'], row[name]) for row in rows if name in row]
-  return tuple(np.array(points, float).reshape(-1, 2).T)
+  steps, values = np.array(points, float).reshape(-1, 2).T
+  return steps, values
 
 
 def _short(text: str, limit: int = 18) -> str:

@@ -1,5 +1,7 @@
 """Cross-entropy per task, and how the tasks' losses become one."""
 
+import functools
+import operator
 from collections.abc import Mapping
 
 import jax
@@ -79,9 +81,10 @@ def uncertainty_weighted(
   Sibling papers of PainFormer print e^{w} L + w, which has no lower bound; the
   sign here is that of Kendall et al., whose minimum is at w = log L.
   """
-  return sum(jnp.exp(-log_variances[t]) * losses[t] + log_variances[t] for t in losses)
+  terms = (jnp.exp(-log_variances[t]) * losses[t] + log_variances[t] for t in losses)
+  return functools.reduce(operator.add, terms)
 
 
 def fixed_weighted(losses: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
   """Sum of weight × L over the tasks."""
-  return sum(weights[t] * losses[t] for t in losses)
+  return functools.reduce(operator.add, (weights[t] * losses[t] for t in losses))

@@ -93,7 +93,7 @@ class Setup:
       skips_non_finite=config.non_finite == 'skip',
     )
 
-  def train_step(self) -> Callable:
+  def train_step(self) -> jax.stages.Wrapped:
     """The jitted step, see `step.make_train_step`."""
     return make_train_step(self.plan, self.optimizer, self.mesh, state_shardings=self.shardings)
 

@@ -57,7 +57,7 @@ def normalise(images: jax.Array, mean, std) -> jax.Array:
 
 def make_train_step(
   plan: StepPlan, optimizer, mesh: jax.sharding.Mesh, *, state_shardings: TrainState
-) -> Callable:
+) -> jax.stages.Wrapped:
   """Compiles `step(state, batch) -> (state, metrics)`; `state` is donated.
 
   A batch is {task: {'image': uint8 [rows, size, size, 3], 'label': int32
@@ -193,14 +193,15 @@ def make_train_step(
     gradients = layout.constrained(gradients, state_shardings.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    new = state.replace(params=params, stats=stats, opt_state=opt_state)
+    new = dataclasses.replace(state, params=params, stats=stats, opt_state=opt_state)
     if plan.ema_decay:
       count = state.step.astype(jnp.float32)
       decay = jnp.minimum(plan.ema_decay, (1 + count) / (10 + count))
-      new = new.replace(
+      new = dataclasses.replace(
+        new,
         ema={
           path: decay * average + (1 - decay) * params[path] for path, average in state.ema.items()
-        }
+        },
       )
     values = {
       'loss': loss,
@@ -217,7 +218,7 @@ def make_train_step(
       if plan.weights is None:
         values[f'task/{task}/log_variance'] = state.params[f'{LOG_VARIANCE}/{task}']
     metrics = {name: clu_metrics.Average.from_model_output(v) for name, v in values.items()}
-    return new.replace(step=state.step + 1), metrics
+    return dataclasses.replace(new, step=state.step + 1), metrics
 
   return jax.jit(
     step,

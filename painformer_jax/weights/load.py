@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -21,19 +22,20 @@ from painformer_jax.weights.torch import read as torch_file
 _ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
 
 # What a folder may be: whether it is, and how to read it.
-_FOLDERS: list[tuple[Callable[[str], bool], Callable[[str], Weights]]] = [
+_Path = str | os.PathLike[str]
+_FOLDERS: list[tuple[Callable[[_Path], bool], Callable[[_Path], Weights]]] = [
   (weights.is_weights, weights.load_weights),
   (pretrain_run.is_run, pretrain_run.load_run),
 ]
 
 
 def load(
-  path: str | os.PathLike,
+  path: str | os.PathLike[str],
   *,
   num_classes: int | None = None,
   image_size: int | None = None,
   seed: int = 0,
-  **arithmetic,
+  **arithmetic: Any,
 ) -> PainFormer:
   """A model with stored weights, in evaluation mode.
 
@@ -74,7 +76,7 @@ def load(
   return functional.from_variables(config, arrays)
 
 
-def load_arrays(path: str | os.PathLike, *, config: PainFormerConfig) -> dict[str, np.ndarray]:
+def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> dict[str, np.ndarray]:
   """The backbone's arrays for a model that is made elsewhere, without a head.
 
   Args:
@@ -98,7 +100,7 @@ def load_arrays(path: str | os.PathLike, *, config: PainFormerConfig) -> dict[st
   return _with_head(_resampled(stored, config), config, seed=0)
 
 
-def read_weights(path: str | os.PathLike) -> Weights:
+def read_weights(path: str | os.PathLike[str]) -> Weights:
   """Weights in any form that `load` takes, as they are stored.
 
   Raises:

@@ -148,7 +148,7 @@ def subject_names(plan: Plan) -> list[str]:
 
 def _write_signals(folder: Path, plan: Plan) -> list[tuple[str, ...]]:
   """Writes all tables; returns the rows of samples.csv."""
-  rows = []
+  rows: list[tuple[str, ...]] = []
   shifts = np.random.default_rng([plan.seed, 2]).normal(0, plan.subject_spread, plan.subjects)
   for number, (name, shift) in enumerate(zip(subject_names(plan), shifts), 1):
     (folder / name).mkdir(parents=True)

@@ -170,7 +170,9 @@ def make_step(plan: TunePlan, optimizer, mesh: jax.sharding.Mesh) -> Callable:
       'backbone_gradient_norm': optax.tree.norm(group(gradients, BACKBONE)),
       'parameter_norm': optax.tree.norm(params),
     }
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return dataclasses.replace(
+      state, step=state.step + 1, params=params, opt_state=opt_state
+    ), metrics
 
   whole = parallel.replicated(mesh)
   return jax.jit(

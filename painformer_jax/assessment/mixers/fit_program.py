@@ -112,7 +112,7 @@ def adamw(
       update += config.weight_decay * state.params[path]
     params[path] = state.params[path] - rate * update
     first[path], second[path] = m, v
-  return state.replace(params=params, first=first, second=second)
+  return dataclasses.replace(state, params=params, first=first, second=second)
 
 
 def batch_loss(config: FitConfig, params, inputs, mask, labels, weights, *, key) -> jax.Array:

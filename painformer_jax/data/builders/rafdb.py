@@ -145,7 +145,7 @@ def _home(source: Path, part: str) -> Path:
   """The folder that has EmoLabel/ with the list."""
   for folder in (source, find_child(source, part)):
     labels = folder and find_child(folder, 'EmoLabel')
-    if labels and find_child(labels, *_LISTS):
+    if folder and labels and find_child(labels, *_LISTS):
       return folder
   raise InputError(f'{source} has no EmoLabel/{_LISTS[0]}, nor has a folder {part}/ in it')
 
