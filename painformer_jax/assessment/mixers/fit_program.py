@@ -1,5 +1,6 @@
 """The one compiled program that trains and tests many folds at once."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
