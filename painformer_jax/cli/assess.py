@@ -2,10 +2,8 @@
 
 import argparse
 
-EXAMPLE = (
-  'painformer assess --config configs/assess_biovid.py --workdir runs/biovid '
-  '--config.data_dir=/data/BioVid --config.weights=painformer.pth --check'
-)
+EXAMPLE = """painformer assess --config configs/assess_biovid.py --workdir runs/biovid \\
+      --config.data_dir=/data/BioVid --config.weights=painformer.pth --check"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,25 +14,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--config',
     required=True,
     metavar='FILE',
-    help='Python file with get_config(); any of its values is replaced by '
-    '--config.KEY=VALUE, such as --config.data_dir=/data/BioVid',
+    help='Python file with a function get_config(); --config.KEY=VALUE replaces one of its '
+    'values, such as --config.data_dir=/data/BioVid',
   )
   parser.add_argument(
     '--workdir',
     required=True,
     metavar='DIR',
-    help='embeddings, finished folds and results; a run found there goes on',
+    help='folder for embeddings, finished folds and results; a run that is there is resumed',
   )
   parser.add_argument(
     '--check',
     action='store_true',
-    help='only list what is missing or odd in the dataset folder, and what would be run',
+    help='only check the dataset folder: list what is missing or suspicious in it, and what '
+    'would be run',
   )
   parser.add_argument(
     '--against',
     metavar='DIR',
-    help='folder of another finished run: each row is tested against its row of the same '
-    'name, such as a fine-tuned backbone against a frozen one',
+    help='--workdir of another finished run; each row of the table is tested against the row of '
+    'that name there, such as a fine-tuned backbone against a frozen one',
   )
   parser.set_defaults(takes_overrides=True)
 

@@ -2,10 +2,8 @@
 
 import argparse
 
-EXAMPLE = (
-  'painformer assess-clip skin.csv --assessor runs/biovid/assessors/gsr-BL1-PA4 '
-  '--rate 512 --column gsr --out levels.csv'
-)
+EXAMPLE = """painformer assess-clip skin.csv --assessor runs/biovid/assessors/gsr-BL1-PA4 \\
+      --rate 512 --column gsr --out levels.csv"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,43 +11,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'recordings',
     nargs='+',
     metavar='RECORDING',
-    help='a video, or a file of signals; SOURCE=FILE, such as gsr=skin.csv, where the '
-    'assessor takes several',
+    help='a video or a file of signals; if the assessor needs several, SOURCE=FILE for each, '
+    'such as gsr=skin.csv',
   )
   parser.add_argument(
     '--assessor',
     required=True,
     metavar='DIR',
-    help='from assessors/ of an assessment with --config.assessor=True',
+    help='folder in assessors/ of an assessment that ran with --config.assessor=True',
   )
   parser.add_argument(
-    '--weights', metavar='W', help='of the backbone, if they are not where they were'
+    '--weights',
+    metavar='W',
+    help='weights of the backbone (default: where they were when the assessor was trained)',
   )
   parser.add_argument(
     '--rate',
     action='append',
     default=[],
     metavar='[SOURCE=]HZ',
-    help='samples a second of the signals; SOURCE=HZ, such as gsr=512, where they differ',
+    help='samples a second; SOURCE=HZ, such as gsr=512, if the signals differ',
   )
   parser.add_argument(
     '--column',
     action='append',
     default=[],
     metavar='[SOURCE=]A,B',
-    help='columns of the signals that are the channels, by name or number',
+    help='columns of the file that are the channels, by name or number from 0',
   )
   parser.add_argument(
     '--step',
     type=float,
     default=1.0,
     metavar='S',
-    help="seconds from one window's start to the next's (default: 1)",
+    help="seconds from one window's start to the next one's (default: 1)",
   )
   parser.add_argument(
     '--batch-size', type=int, default=16, metavar='N', help='images at once (default: %(default)s)'
   )
-  parser.add_argument('--out', metavar='FILE', help='.csv or .json; without it, CSV is printed')
+  parser.add_argument(
+    '--out', metavar='FILE', help='.csv or .json file to write (default: print CSV)'
+  )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,25 +14,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nargs='?',
     choices=tuple(_RUN),
     default='model',
-    help='model: forward and training steps; data: from disk to a batch, beside the bare '
-    'decoder; folds: all folds at once, beside PyTorch (default: model)',
+    help='model: forward passes and training steps; data: reading, decoding and augmenting '
+    'images; folds: training all folds at once, compared with PyTorch (default: model)',
   )
-  parser.add_argument('--json', metavar='FILE', help='also write the figures here')
+  parser.add_argument('--json', metavar='FILE', help='also write the figures to this file')
   parser.add_argument(
     '--rounds',
     type=int,
     default=5,
     metavar='N',
-    help='runs of each variant, in turns (default: %(default)s)',
+    help='how often each variant runs; variants take turns (default: %(default)s)',
   )
   parser.add_argument(
     '--batch',
     type=int,
     metavar='N',
-    help='model: images at once (default: 8); folds: samples (default: 32)',
+    help='batch size of model (default: 8) and folds (default: 32)',
   )
   parser.add_argument(
-    '--model', help='model: preset (default: painformer); folds: preset (default: mixer_laptop)'
+    '--model',
+    metavar='NAME',
+    help='preset of model (default: painformer) and folds (default: mixer_laptop)',
   )
 
   model = parser.add_argument_group('model')
@@ -47,69 +49,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--dtype',
     choices=('float32', 'bfloat16'),
     default='float32',
-    help='of the arithmetic (default: %(default)s)',
+    help='dtype that is computed in (default: %(default)s)',
   )
 
   data = parser.add_argument_group('data')
   data.add_argument(
     '--data-dir',
     metavar='DIR',
-    help='of a prepared task; without it, crops of a photograph are prepared and timed',
+    help='folder of a prepared task (default: crops of a photograph are prepared and timed)',
   )
-  data.add_argument('--task', help='the task in DIR')
+  data.add_argument('--task', metavar='NAME', help='task in --data-dir')
   data.add_argument(
     '--image-size',
     type=int,
     default=224,
     metavar='N',
-    help='side of the images (default: %(default)s)',
+    help='side of the images, pixels (default: %(default)s)',
   )
-  data.add_argument('--threads', type=int, metavar='N', help='default: one a core')
+  data.add_argument(
+    '--threads', type=int, metavar='N', help='threads that read (default: one a core)'
+  )
   data.add_argument(
     '--workers',
     type=int,
     default=0,
     metavar='N',
-    help='processes of one thread that make batches, instead of threads',
+    help='make batches in this many processes instead of threads',
   )
   data.add_argument(
     '--batches',
     type=int,
     default=40,
     metavar='N',
-    help='of 32 images, in a round (default: %(default)s)',
+    help='batches of 32 images in a round (default: %(default)s)',
   )
   data.add_argument(
     '--memory-minutes',
     type=float,
     default=0.0,
     metavar='X',
-    help='also watch the memory for so long',
+    help='also watch the memory for this many minutes',
   )
   data.add_argument(
     '--records',
     type=int,
     nargs='+',
     metavar='N',
-    help='measure corpora of so many tiny records instead',
+    help='measure corpora of this many tiny records instead',
   )
   data.add_argument(
     '--scratch',
     metavar='DIR',
-    help='where these are written (230 bytes a record) and kept; a temporary folder by default',
+    help='folder where these corpora are kept, 230 bytes a record (default: a temporary one)',
   )
 
   folds = parser.add_argument_group('folds')
-  folds.add_argument('--folds', type=int, default=87, metavar='N', help='default: %(default)s')
   folds.add_argument(
-    '--tokens', type=int, default=1, metavar='N', help='embeddings a sample (default: %(default)s)'
+    '--folds', type=int, default=87, metavar='N', help='number of folds (default: %(default)s)'
+  )
+  folds.add_argument(
+    '--tokens',
+    type=int,
+    default=1,
+    metavar='N',
+    help='embeddings of a sample (default: %(default)s)',
   )
   folds.add_argument(
     '--steps',
     type=int,
     default=4,
     metavar='N',
-    help='of each fold in a round (default: %(default)s)',
+    help='training steps of each fold in a round (default: %(default)s)',
   )
 
 

@@ -12,15 +12,15 @@ def add_arguments(parser):
   parser.add_argument(
     '--allow-missing',
     metavar='REGEX',
-    help='released names that may be missing (they get initial values), '
-    'misshapen (likewise) or unexpected (they are left out); what is found '
-    'anywhere in a name counts: ^norm4 names those that begin so',
+    help='accept arrays whose released name contains a match of REGEX although they are missing '
+    'or of another shape (they get initial values) or unexpected (they are left out); ^norm4 '
+    'matches names that begin with norm4',
   )
   parser.add_argument(
     '--report',
     metavar='FILE.json',
-    help='counts, lists of names, parameters and the SHA-256 of SRC; also '
-    'written where the names do not fit',
+    help='also write a report: names, counts, parameters and the SHA-256 of SRC; it is written '
+    'even if the conversion fails because names do not match',
   )
 
 

@@ -2,8 +2,9 @@
 
 import argparse
 
+from painformer_jax.cli import data_actions
+
 _MAX_IMAGE_SIZE = 4096
-_DEMO_GAP = 10  # Seconds between training and test windows of a recording.
 
 EXAMPLE = 'painformer data check --data-dir runs/data'
 
@@ -20,12 +21,14 @@ _EXAMPLES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   actions = _choices(parser, 'ACTION')
 
-  demo = _action(actions, 'demo', _demo, 'fetch the demo corpus and prepare its tasks')
+  demo = _action(
+    actions, 'demo', data_actions.demo, 'download the demo corpus and prepare its tasks'
+  )
   demo.add_argument(
     '--cache',
     metavar='DIR',
-    help='where downloads are kept (default: $PAINFORMER_CACHE, or '
-    'painformer_jax in your cache folder)',
+    help='folder for downloads (default: $PAINFORMER_CACHE, or painformer_jax in your cache '
+    'folder)',
   )
   demo.add_argument(
     '--image-size',
@@ -36,34 +39,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   _add_data_dir(demo)
 
-  _add_readers(_action(actions, 'prepare', None, 'turn a dataset folder into ArrayRecord files'))
+  _add_readers(
+    _action(actions, 'prepare', None, 'write a dataset folder as ArrayRecord files for training')
+  )
 
   page = _action(
-    actions, 'page', _page, 'how to get a dataset, how it must lie, what preparing it costs'
+    actions,
+    'page',
+    data_actions.page,
+    'show how to get a dataset, which files it has, what preparing it costs',
   )
   page.add_argument(
-    'name',
-    nargs='?',
-    metavar='NAME',
-    help='a page, reader or task; all pages are listed without it',
+    'name', nargs='?', metavar='NAME', help='page, reader or task (default: list all pages)'
   )
 
   _add_data_dir(
     _action(
       actions,
       'list',
-      _list,
-      'what is prepared, and what is there of the 14-task corpus; no record is read',
+      data_actions.list_tasks,
+      'list the prepared tasks, and which of the 14-task corpus are there; reads no record',
     )
   )
 
   check = _action(
     actions,
     'check',
-    _check,
-    'read every prepared record; report what is '
-    'unreadable, mislabelled, repeated or shared by two splits, and what is there '
-    'of the 14-task corpus',
+    data_actions.check,
+    'read every prepared record; report what is unreadable, mislabelled, repeated or shared '
+    'by two splits',
   )
   check.add_argument('tasks', nargs='*', metavar='TASK', help='prepared tasks (default: all)')
   check.add_argument(
@@ -71,25 +75,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     type=float,
     default=0.0,
     metavar='X',
-    help="share of a split whose images may equal another split's, as "
-    'photographs from the web do (default: %(default)s)',
+    help='share of a split whose images may also be in another split, which happens with '
+    'photographs from the web (default: %(default)s)',
   )
   check.add_argument('--threads', type=int, metavar='N', help=_THREADS)
   _add_data_dir(check)
 
-  preview = _action(actions, 'preview', _preview, 'draw a sheet of images as training sees them')
+  preview = _action(
+    actions, 'preview', data_actions.preview, 'draw a sheet of images as training sees them'
+  )
   preview.add_argument('tasks', nargs='*', metavar='TASK', help='prepared tasks (default: all)')
   preview.add_argument(
     '--augment',
     metavar='POLICY',
-    help="policy or chain of operations (default: the 14-task run's for "
-    'tasks of that corpus, else by modality)',
+    help='augmentation: a policy or a chain of operations (default: for tasks of the 14-task '
+    'corpus that of its run, else by modality)',
   )
   preview.add_argument(
     '--images', type=int, default=4, metavar='N', help='images of each task (default: %(default)s)'
   )
   preview.add_argument(
-    '--seed', type=int, default=0, metavar='N', help='of the choice and the augmentation'
+    '--seed',
+    type=int,
+    default=0,
+    metavar='N',
+    help='seed of which images are chosen and of their augmentation (default: %(default)s)',
   )
   preview.add_argument(
     '--image-size',
@@ -99,7 +109,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='side of the images in training, pixels (default: %(default)s)',
   )
   preview.add_argument(
-    '--out', default='preview.png', metavar='FILE.png', help='.png or .jpg (default: %(default)s)'
+    '--out',
+    default='preview.png',
+    metavar='FILE.png',
+    help='.png or .jpg file to write (default: %(default)s)',
   )
   _add_data_dir(preview)
 
@@ -108,16 +121,7 @@ def run(args: argparse.Namespace) -> int | None:
   return args.action(args)
 
 
-# Policies shown where none is named.
-_USUAL = {
-  'face': 'face',
-  'thermal': 'thermal',
-  'waveform': 'signal',
-  'fnirs': 'signal',
-  'spectrogram': 'spectrogram',
-}
-
-_THREADS = 'that read and decode (default: one a core)'
+_THREADS = 'threads that read and decode (default: one a core)'
 
 
 def _add_readers(prepare) -> None:
@@ -128,12 +132,12 @@ def _add_readers(prepare) -> None:
     parser = _action(
       readers,
       name,
-      _prepare,
+      data_actions.prepare,
       reader.summary,
       example=(
         f'painformer data prepare {name} --source DIR --data-dir runs/data'
         + ('' if reader.task else ' --name my_task')
-        + f'\n\nhow to get the data, expected tree, time and disk:\n'
+        + f'\n\nhow to get the data, its files, time and disk:\n'
         f'  painformer data page {reader.page}'
       ),
     )
@@ -142,7 +146,7 @@ def _add_readers(prepare) -> None:
       '--source',
       required=True,
       metavar='PATH',
-      help="the dataset's folder" if name != 'manifest' else 'the list: .csv, .tsv or .parquet',
+      help="the dataset's folder" if name != 'manifest' else 'the manifest: .csv, .tsv or .parquet',
     )
     parser.add_argument(
       '--name',
@@ -169,7 +173,8 @@ def _add_readers(prepare) -> None:
       type=float,
       default=0.01,
       metavar='X',
-      help='share of a split that may be unreadable and is left out (default: %(default)s)',
+      help='share of a split that may be unreadable; such images are left out (default: '
+      '%(default)s)',
     )
     parser.add_argument('--threads', type=int, metavar='N', help=_THREADS)
     parser.add_argument(
@@ -177,157 +182,11 @@ def _add_readers(prepare) -> None:
       nargs='?',
       const='',
       metavar='OPTIONS',
-      help='write shards with Apache Beam, with its options in one text after =, such as '
-      "--beam='--runner=FlinkRunner --flink_master=host:8081'; source and data folder "
-      'must be shared by all workers',
+      help='write with Apache Beam; its options follow = as one text, such as '
+      "--beam='--runner=FlinkRunner --flink_master=host:8081'. All workers need the source and "
+      'the data folder',
     )
     _add_data_dir(parser)
-
-
-def _demo(args):
-  from painformer_jax.core.progress import log
-  from painformer_jax.data.builders.base import store
-  from painformer_jax.data.demo import fetch, split, tasks
-
-  cache = fetch.fetch(args.cache, progress=log)
-  found = tasks.demo_tasks(cache, image_size=args.image_size)
-  split.check_disjoint(found, gap=_DEMO_GAP)
-  log(
-    f'checked: what the {len(found)} demo tasks test on is apart from all that '
-    f'they train on, by {_DEMO_GAP} s or more within a recording'
-  )
-  for task in found:
-    store(task, args.data_dir, progress=log)
-
-
-def _prepare(args):
-  import os
-  import shlex
-
-  from painformer_jax.core.errors import InputError
-  from painformer_jax.core.progress import log, waiting
-  from painformer_jax.data.augment.modalities import MODALITIES
-  from painformer_jax.data.builders.base import check_settings, store
-  from painformer_jax.data.builders.beam import store_with_beam
-  from painformer_jax.data.builders.catalog import READERS
-
-  reader = READERS[args.reader]
-  if args.threads is not None and args.threads < 1:
-    raise InputError('--threads must be at least 1')
-  check_settings(args.name, max_unreadable=args.max_unreadable)
-  source = args.source
-  if os.path.exists(source):
-    log(f'{args.name}: lists {source}')
-    # Workers of Beam may be in another folder.
-    source = source if args.beam is None else os.path.abspath(source)
-  with waiting(f'{args.name}: lists {source}', log):
-    task = reader.build(
-      source,
-      name=args.name,
-      report=log,
-      **{option.name: getattr(args, option.name) for option in reader.options},
-    )
-  if task.modality not in (*MODALITIES, 'face', 'image'):
-    log(
-      f"{args.name}: modality '{task.modality}' is augmented as any image; with rules of "
-      f'their own: {", ".join(MODALITIES)}'
-    )
-  settings = dict(progress=log, max_unreadable=args.max_unreadable)
-  if args.beam is None:
-    store(task, args.data_dir, threads=args.threads, **settings)
-  else:
-    store_with_beam(
-      task, args.data_dir, options=shlex.split(args.beam), threads=args.threads or 1, **settings
-    )
-
-
-def _page(args):
-  from painformer_jax.core.errors import InputError
-  from painformer_jax.core.tables import aligned
-  from painformer_jax.data.builders.catalog import PAGES, READERS
-  from painformer_jax.data.corpus import CORPUS
-
-  pages = {path.stem: path for path in sorted(PAGES.glob('*.md'))}
-  # Readers and tasks have pages too.
-  names = (
-    {reader: row.page for reader, row in READERS.items()}
-    | {task.name: task.page for task in CORPUS}
-    | {name: name for name in pages}
-  )
-  if args.name is None:
-    titles = [(name, path.read_text().splitlines()[0].lstrip('# ')) for name, path in pages.items()]
-    print('\n'.join(aligned(titles)))
-  elif args.name in names:
-    print(pages[names[args.name]].read_text(), end='')
-  else:
-    raise InputError(f"no page '{args.name}', only {', '.join(pages)}")
-
-
-def _list(args):
-  from painformer_jax.core.errors import InputError
-  from painformer_jax.data import corpus, prepared
-
-  names = prepared.list_tasks(args.data_dir)
-  unfinished = prepared.unfinished_tasks(args.data_dir)
-  if not names and not unfinished:
-    raise InputError(f'no prepared task in {args.data_dir}; {prepared.HOW_TO_PREPARE}')
-  tasks, damaged = {}, []
-  for name in names:
-    try:
-      tasks[name] = prepared.open_task(args.data_dir, name)
-    except InputError as error:
-      damaged.append(error)
-  print(prepared.table(list(tasks.values())))
-  if unfinished:
-    print(f'not finished, the same command goes on: {", ".join(unfinished)}')
-  print()
-  print(corpus.table(corpus.compare(tasks)))
-  if damaged:
-    raise damaged[0]
-
-
-def _check(args):
-  from painformer_jax.core.errors import InputError
-  from painformer_jax.core.progress import log
-  from painformer_jax.data import check, corpus
-  from painformer_jax.data.prepared import list_tasks, open_task
-
-  if args.threads is not None and args.threads < 1:
-    raise InputError('--threads must be at least 1')
-  reports = check.check_tasks(
-    args.data_dir, names=args.tasks, progress=log, threads=args.threads, max_leaked=args.max_leaked
-  )
-  print(check.table(reports))
-  unopened = {r.task for r in reports if r.split == '-'}
-  names = {task.name for task in corpus.CORPUS} & set(list_tasks(args.data_dir)) - unopened
-  if names:
-    print()
-    print(corpus.table(corpus.compare({name: open_task(args.data_dir, name) for name in names})))
-  wrong = [f'{r.task} {r.split}' for r in reports if r.problems]
-  if wrong:
-    raise InputError(f'{len(wrong)} of {len(reports)} splits are unsound: {", ".join(wrong)}')
-
-
-def _preview(args):
-  from painformer_jax.data import corpus, preview
-  from painformer_jax.data.prepared import list_tasks, open_task
-
-  tasks = args.tasks or list_tasks(args.data_dir)
-  trained = {task.name: task.augment for task in corpus.CORPUS}
-  augment = args.augment or {
-    name: trained.get(name) or _USUAL.get(open_task(args.data_dir, name).modality, 'none')
-    for name in tasks
-  }
-  preview.write_contact_sheet(
-    args.out,
-    args.data_dir,
-    tasks,
-    augment=augment,
-    images=args.images,
-    seed=args.seed,
-    image_size=args.image_size,
-  )
-  print(args.out)
 
 
 def _choices(parser, metavar):
@@ -347,7 +206,7 @@ def _action(choices, name, action, summary, *, example=None):
     '--traceback',
     action='store_true',
     default=argparse.SUPPRESS,
-    help='on an error, show where in the code it arose',
+    help='on an error, also print the Python traceback',
   )
   if action:
     parser.set_defaults(action=action)
@@ -359,7 +218,7 @@ def _add_data_dir(parser):
     '--data-dir',
     default='runs/data',
     metavar='DIR',
-    help='where prepared tasks are kept (default: %(default)s)',
+    help='folder of the prepared tasks (default: %(default)s)',
   )
 
 

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--weights',
     required=True,
     metavar='W',
-    help='.pth or .safetensors file, weights folder, or folder of a run',
+    help='.pth or .safetensors file, weights folder or run folder',
   )
   parser.add_argument(
     '--out', required=True, metavar='FILE.npz', help='file to write; its arrays are listed below'
@@ -73,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--settings',
     metavar='FILE.json',
-    help='settings of the modality; options given here replace those of the file. FILE.npz '
-    'holds the settings that were used in its array settings',
+    help='settings of the modality; options on the command line replace them. The settings '
+    'that were used are stored in FILE.npz, as the array settings',
   )
   parser.add_argument(
     '--sheet',

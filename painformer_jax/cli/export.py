@@ -7,9 +7,13 @@ EXAMPLE = 'painformer export weights back.pth'
 
 def add_arguments(parser):
   parser.add_argument(
-    'weights', metavar='WEIGHTS', help='weights folder, folder of a run, .pth or .safetensors file'
+    'weights', metavar='WEIGHTS', help='weights folder, run folder, .pth or .safetensors file'
   )
-  parser.add_argument('out', metavar='OUT', help='file to write: .pth, .pt or .safetensors')
+  parser.add_argument(
+    'out',
+    metavar='OUT',
+    help='file to write; its ending, .pth, .pt or .safetensors, chooses the format',
+  )
 
 
 def run(args):

@@ -15,21 +15,26 @@ import warnings
 from painformer_jax import __version__
 from painformer_jax.core.errors import InputError
 
-# Command -> what it does. The module painformer_jax.cli.<command>, '-' being '_', holds
-# `EXAMPLE: str`, `add_arguments(parser)` and `run(args) -> int | None`; it
-# imports JAX and the rest inside `run`, so that --help answers at once.
+# Command -> what it does. The module painformer_jax.cli.<command>, with '_' for '-', holds
+# `EXAMPLE: str`, `add_arguments(parser)` and `run(args) -> int | None`. It imports JAX and
+# the rest inside `run`, so that --help answers at once.
 COMMANDS = {
-  'convert': 'PyTorch weights (.pth, .safetensors) to a weights folder',
-  'export': 'weights to the released PyTorch names and layouts',
-  'embed': 'images, videos and signals to 160-d embeddings in an .npz',
-  'data': 'fetch the demo corpus; prepare and check datasets',
-  'pretrain': 'multi-task training; resumes by itself',
-  'assess': 'pain assessment on BioVid or AI4Pain folders: folds, tables',
-  'assess-clip': 'a trained assessor on one recording: levels over time',
-  'report': 'probes, curves and one page of results for a run',
-  'benchmark': 'speed of the model on this machine',
-  'plan': 'memory, traffic and time of training on chips that are not there',
+  'convert': 'convert PyTorch weights (.pth, .safetensors) to a weights folder',
+  'export': 'write weights as a .pth or .safetensors file with the released names',
+  'embed': 'turn images, videos and signals into 160-d embeddings in an .npz file',
+  'data': 'fetch the demo corpus; prepare, list, check and preview datasets',
+  'pretrain': 'train on several tasks at once; resume a run that was stopped',
+  'assess': 'train and test pain assessment on a dataset, fold by fold; print a table',
+  'assess-clip': 'estimate pain over time in one recording with a trained assessor',
+  'report': 'measure what a run has learned; write one page of results',
+  'benchmark': 'measure the speed of the model, the data or the folds on this machine',
+  'plan': 'compute memory, traffic and time of training on chips you do not have',
 }
+
+_EXAMPLE = """example:
+  painformer embed clip.mp4 --weights painformer.pth --out clip.npz
+
+'painformer COMMAND --help' explains a command and gives an example."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +49,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
-  parser = _Parser(prog='painformer', description='PainFormer in JAX/Flax: convert, train, embed.')
+  parser = _Parser(
+    prog='painformer',
+    description='PainFormer, the vision foundation model for pain assessment, in JAX/Flax.',
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('--version', action='version', version=__version__)
   subparsers = parser.add_subparsers(dest='command', metavar='COMMAND')
   for name, summary in COMMANDS.items():
@@ -55,7 +65,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
       formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparser.add_argument(
-      '--traceback', action='store_true', help='on an error, show where in the code it arose'
+      '--traceback', action='store_true', help='on an error, also print the Python traceback'
     )
     if name == command:
       module = importlib.import_module(f'painformer_jax.cli.{name.replace("-", "_")}')
@@ -66,7 +76,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def _refuse_empty(argv: list[str]) -> None:
-  """No file, folder or name is '', which an unset variable of a shell leaves."""
+  """Refuses empty arguments, which an unset shell variable leaves."""
   for previous, argument in zip(['painformer', *argv], argv):
     # An override may be empty: --config.KEY= .
     if not argument or re.fullmatch('--[^.]*=', argument):
@@ -75,7 +85,7 @@ def _refuse_empty(argv: list[str]) -> None:
 
 
 def explain(error: BaseException, *, with_traceback: bool = False) -> int:
-  """Says on standard error what ended a command; returns its exit status."""
+  """Prints on standard error what ended a command; returns the exit status."""
   if isinstance(error, KeyboardInterrupt):
     print('painformer: interrupted', file=sys.stderr)
     return 130
@@ -98,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
   if args_overrides and not args.takes_overrides:
     parser.error(f'unknown argument: {args_overrides[0]}')
   args.overrides = args_overrides
-  # Of images above 89 megapixels, which are read like others.
+  # Pillow warns of images above 89 megapixels; they are read like others.
   warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit')
   try:
     _refuse_empty(argv)
@@ -106,6 +116,6 @@ def main(argv: list[str] | None = None) -> int:
   except (InputError, KeyboardInterrupt) as error:
     return explain(error, with_traceback=args.traceback)
   except BrokenPipeError:
-    # The reader (head, less) has gone; nothing is left to tell it.
+    # What read the output, such as head or less, has ended.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

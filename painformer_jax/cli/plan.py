@@ -1,4 +1,4 @@
-"""`painformer plan`: compile the training step for machines that are not there."""
+"""`painformer plan`: compile the training step for machines you do not have."""
 
 import argparse
 import itertools
@@ -7,7 +7,7 @@ import pathlib
 EXAMPLE = """painformer plan --config configs/pretrain_painformer.py --topology v5e:16x16 \\
       --per-chip 64 --json plan.json
   painformer plan --config configs/pretrain_painformer.py --topology h100:8 \\
-      --sweep per-chip=64,128 --sweep remat=all,inputs --plot plan.png"""
+      --sweep per-chip=64,128 --sweep remat=none,full --plot plan.png"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,48 +19,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--config',
     required=True,
     metavar='FILE',
-    help='of `painformer pretrain`; neither its data nor its weights are needed',
+    help='config file of `painformer pretrain`; its data and weights are not needed',
   )
   parser.add_argument(
     '--topology',
     metavar='NAME',
-    help='chips: v5e:16x16, v6e:4x4, v5p:4x4x8, "2*v5e:4x4" '
-    '(two slices), h100:16, or cpu:8 (devices that this CPU pretends to be, to look at a '
-    'program)',
+    help='the chips: v5e:16x16, v6e:4x4, v5p:4x4x8, "2*v5e:4x4" (two slices), h100:16, or '
+    'cpu:8 (8 devices simulated by this CPU, to look at the program)',
   )
   parser.add_argument(
     '--per-chip',
     type=int,
     metavar='N',
-    help='images of each chip: the global batch is '
-    'this times the chips, divided among the tasks as config.shares says',
+    help='images a chip: the whole batch is this times the number of chips, divided among the '
+    'tasks as config.shares says',
   )
   parser.add_argument(
     '--classes',
     action='append',
     default=[],
     metavar='TASK=N',
-    help='classes of a task that is neither prepared nor of the corpus',
+    help='number of classes of a task that is neither prepared nor part of the corpus',
   )
   parser.add_argument(
-    '--epochs', type=float, default=200, metavar='E', help='length of a run (200)'
+    '--epochs', type=float, default=200, metavar='E', help='epochs of a run (default: %(default)g)'
   )
   parser.add_argument(
     '--samples',
     type=int,
     metavar='N',
-    help='images of an epoch (10.9 million, the published corpus)',
+    help='images of an epoch (default: 10.9 million, the published corpus)',
   )
   parser.add_argument(
     '--sweep',
     action='append',
     default=[],
     metavar='KEY=A,B,...',
-    help='compiles every combination, which takes minutes each; KEY is topology, '
-    'per-chip or any key of the config, such as model.gate, remat or sharding.state',
+    help='compile every combination of these values, minutes each; KEY is topology, per-chip '
+    'or a key of the config, such as model.gate, remat or sharding.state',
   )
-  parser.add_argument('--json', metavar='FILE', help='writes all figures')
-  parser.add_argument('--plot', metavar='FILE', help='draws time and memory (extra demo)')
+  parser.add_argument('--json', metavar='FILE', help='also write all figures to this file')
+  parser.add_argument(
+    '--plot', metavar='FILE', help='also draw time and memory as .png, .pdf or .svg (extra demo)'
+  )
   parser.set_defaults(takes_overrides=True)
 
 

@@ -16,37 +16,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--config',
     required=True,
     metavar='FILE',
-    help='Python file with get_config(); any of its values is replaced by '
-    '--config.KEY=VALUE, such as --config.optimizer.learning_rate=1e-3',
+    help='Python file with a function get_config(); --config.KEY=VALUE replaces one of its '
+    'values, such as --config.optimizer.learning_rate=1e-3',
   )
   parser.add_argument(
     '--workdir',
     required=True,
     metavar='DIR',
-    help='checkpoints and metrics; a run found there goes on',
+    help='folder for checkpoints and metrics; a run that is there is resumed',
   )
   parser.add_argument(
     '--distributed',
     action='store_true',
-    help='this is one of several processes that train together; JAX finds the '
-    'others by what SLURM, Open MPI or a TPU pod sets up, and by what Kubernetes does '
-    'where jax[k8s] is installed',
+    help='this process trains together with others; JAX finds them in what SLURM, Open MPI or '
+    'a TPU pod sets up, and in what Kubernetes sets up if jax[k8s] is installed',
   )
   parser.add_argument(
     '--coordinator',
     metavar='HOST:PORT',
-    help='this is one of several processes that nothing else starts: where process 0 '
-    'answers, the same for all',
+    help='this process trains together with others that you start yourself; the address where '
+    'process 0 listens, the same for all',
   )
-  parser.add_argument('--processes', type=int, metavar='N', help='how many there are')
-  parser.add_argument('--process', type=int, metavar='I', help='which one this is, from 0')
+  parser.add_argument(
+    '--processes', type=int, metavar='N', help='number of processes, with --coordinator'
+  )
+  parser.add_argument(
+    '--process', type=int, metavar='I', help='number of this process, from 0, with --coordinator'
+  )
   parser.add_argument(
     '--peer-timeout',
     type=float,
     default=60.0,
     metavar='SECONDS',
-    help='time without a sign of life after which a process counts as dead and the '
-    'others end (default %(default)g; at once where its system closes its connections)',
+    help='when a process has not answered for this long, the others end (default: '
+    '%(default)g); when its connections are closed, they end at once',
   )
   parser.set_defaults(takes_overrides=True)
 

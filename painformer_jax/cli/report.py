@@ -6,14 +6,14 @@ EXAMPLE = 'painformer report runs/demo'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('run_folder', metavar='RUN', help='the --workdir of `painformer pretrain`')
+  parser.add_argument('run_folder', metavar='RUN', help='--workdir of `painformer pretrain`')
   parser.add_argument(
-    '-o', '--output', metavar='FILE.html', help='where the page goes (default: RUN/report.html)'
+    '-o', '--output', metavar='FILE.html', help='page to write (default: RUN/report.html)'
   )
   parser.add_argument(
     '--data-dir',
     metavar='DIR',
-    help='where the prepared tasks are now (default: where the run had them)',
+    help='folder of the prepared tasks (default: where they were during training)',
   )
 
 
