@@ -175,6 +175,7 @@ class CommandLine:
       JAX_PLATFORMS='cpu',
       PYTHONUNBUFFERED='1',
       XLA_FLAGS=f'--xla_force_host_platform_device_count={self.devices} {self.flags}',
+      JAX_DISABLE_MOST_OPTIMIZATIONS='false',  # As users compile, unless the flags say else.
       **cache,
     )
 
