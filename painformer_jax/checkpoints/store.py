@@ -67,6 +67,8 @@ class CheckpointStore:
         ),
       )
     except (OSError, ValueError) as error:
+      if not self._is_of_disk(error):
+        raise
       raise InputError(f'checkpoints cannot be kept in {self._folder}: {reason(error)}') from error
 
   def save(self, step: int, state, record: dict) -> None:
@@ -210,18 +212,30 @@ class CheckpointStore:
 
   @contextlib.contextmanager
   def _failures(self):
-    """Turns an error of a save into an InputError."""
+    """Turns an error of the disk into an InputError."""
     try:
       yield
-    except (OSError, ValueError) as error:  # ValueError: the storage library below Orbax.
+    except (OSError, ValueError) as error:
       self._failed = True
-      if isinstance(error, TimeoutError) and parallel.many_processes():
-        raise  # Another process did not come; whoever watches the processes says why.
+      if not self._is_of_disk(error):
+        raise
       raise InputError(
         f'a checkpoint could not be written to {self._folder}: '
         f'{reason(error)}; the ones before it are whole: make room, then run '
         'the same command again'
       ) from error
+
+  def _is_of_disk(self, error: Exception) -> bool:
+    """Whether the disk failed, rather than another process that this one waits for.
+
+    The storage library below Orbax raises ValueError, and so does JAX where another
+    process is gone. Only the former names the file.
+    """
+    if not parallel.many_processes():
+      return True
+    if isinstance(error, ValueError):
+      return str(self._folder) in str(error)
+    return not isinstance(error, TimeoutError | ConnectionError)
 
 
 def _one_copy(array):

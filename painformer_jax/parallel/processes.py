@@ -1,9 +1,16 @@
-"""Several processes that train together: how they meet, agree and part."""
+"""Several processes that train together: how they find each other, agree and end.
+
+JAX's own heartbeats notice a process that dies. Where the others wait for it in a sum
+over devices, its closed connections end that sum with an error at once; where they do
+not, or where a whole machine is silent, JAX ends them after `peer_timeout`.
+
+MEASURED
+"""
 
 import collections
 import contextlib
-import dataclasses
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,11 +22,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
-from painformer_jax.parallel import liveness, relay
 from painformer_jax.parallel import mesh as parallel
 
-# Seconds: for all to come, and without a sign of life until a process counts as dead.
+# Seconds until all processes must have started.
 START_TIMEOUT = 300.0
+# Seconds without a sign of life after which a process counts as dead.
 PEER_TIMEOUT = 60.0
 
 
@@ -39,122 +46,138 @@ def joined(
 ) -> Iterator[None]:
   """Inside, this is one of several processes that see one another's devices.
 
-  Where one of them fails or dies, the others end too, each with one line, instead of
-  waiting for it for ever in the next sum over devices: at once where its system closes
-  its connections, after `peer_timeout` where a whole machine is gone (`liveness`). After
-  an error in here this process ends at once, since what JAX and Orbax do at the end
-  of a process waits for all of them.
+  Where one of them fails or dies, the others end too. After an error in here this
+  process ends at once, without the usual clean-up: at the end of a process JAX and Orbax
+  wait for all the others.
 
   Args:
-    coordinator: 'host:port' of process 0, the same in all; it needs `count` and
-      `index`. None where JAX finds all three: SLURM, Open MPI, TPU pods, and Kubernetes
-      with jax[k8s].
+    coordinator: 'host:port' of process 0, the same in all processes; it needs `count`
+      and `index`. None where JAX finds all three: SLURM, Open MPI, TPU pods, and
+      Kubernetes with jax[k8s].
     count: how many processes there are.
     index: which one this is, from 0.
     explain: prints an error, returns the exit status.
-    start_timeout: seconds for all to come.
-    peer_timeout: seconds.
+    start_timeout: seconds until all processes must have started.
+    peer_timeout: seconds without a sign of life after which a process counts as dead.
 
   Raises:
-    InputError: the place does not make sense, or is not found. Where not all come in
-      time, or the network fails, the process ends with a line instead: JAX cannot be
-      called back.
+    InputError: the arguments do not fit together, or JAX does not find the other
+      processes. If some do not start in time, or the network fails, this process ends
+      with status 1, so that what started it tries again.
   """
   if coordinator is not None:
     _check(coordinator, count, index)
-    place = _Place(coordinator, count, index)
     if index == 0:
       progress.log(f'waits for {count - 1} other process(es) at {coordinator}')
-  else:
-    place = _found_by_jax(start_timeout)
-  host, port = _split(place.coordinator)
-  if place.index == 0:
-    near = place.coordinator
-    _check_free(near, port)
-  else:
-    near = relay.Relay(host, port).address
-  # A stop is agreed upon by `AnyProcess`, which evaluations can ask as well.
+  # When to stop is agreed on by `AnyProcess`, which evaluations can ask as well.
   jax.config.update('jax_enable_preemption_service', False)
-  # JAX is not to notice before `liveness` does: it ends a process with pages from C++.
-  late = int(2 * peer_timeout) + 10
-  # With status 1: on a cluster they may yet come, and what started this one tries again.
-  waiting = threading.Timer(
-    start_timeout,
-    liveness.end_process,
-    [
-      f'after {start_timeout:g} s not all of {place.count} processes are at '
-      f'{place.coordinator}: see that each was started, and with another --process'
-    ],
-  )
-  waiting.daemon = True
-  waiting.start()
-  try:
-    jax.distributed.initialize(
-      near,
-      num_processes=place.count,
-      process_id=place.index,
-      local_device_ids=place.devices,
-      cluster_detection_method='deactivate',
-      initialization_timeout=int(start_timeout) + 60,
-      heartbeat_timeout_seconds=late,
-      shutdown_timeout_seconds=late,
+  with _time_limit(start_timeout):
+    _find_the_others(
+      coordinator=coordinator,
+      count=count,
+      index=index,
+      start_timeout=start_timeout,
+      peer_timeout=peer_timeout,
     )
-  except (ValueError, RuntimeError) as error:
-    line = (
-      f'the processes do not find each other at {place.coordinator}: {str(error).splitlines()[0]}'
-    )
-    if isinstance(error, RuntimeError):  # Of the network, or of a process that is gone.
-      liveness.end_process(line)
-    raise InputError(line) from error
   if jax.process_count() == 1:
-    waiting.cancel()
     yield
     return
-  peers = _meet(host, peer_timeout)
-  waiting.cancel()
   try:
     yield
-    _part(peers)
+    parallel.wait_for_all('all done')
   except Stopped:
-    _part(peers)
+    parallel.wait_for_all('all done')
     raise
   except BaseException as error:
-    # An error of a library may be what a dead process left behind.
-    own = isinstance(error, (InputError, KeyboardInterrupt, SystemExit))
-    line = peers.lost(wait=0 if own else 2 * liveness.GRACE)
-    if line and not own:
-      liveness.end_process(line)
-    peers.abandon()
     status = explain(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    if not isinstance(error, (InputError, KeyboardInterrupt)):
+      # An error of a library may be what another process left behind when it died.
+      progress.log(
+        f'painformer: process {jax.process_index()} of {jax.process_count()} stops; if another '
+        'ended first, its own messages say why; run the same command again to resume from '
+        'the last checkpoint'
+      )
+    _exit(status)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-  """Where process 0 is, how many there are, which one this is, its devices."""
+def _find_the_others(
+  *,
+  coordinator: str | None,
+  count: int | None,
+  index: int | None,
+  start_timeout: float,
+  peer_timeout: float,
+) -> None:
+  try:
+    jax.distributed.initialize(
+      coordinator,
+      num_processes=count,
+      process_id=index,
+      cluster_detection_method='deactivate' if coordinator else None,
+      # Later than `_time_limit`, since JAX would end the process with pages from C++.
+      initialization_timeout=int(start_timeout) + 60,
+      heartbeat_timeout_seconds=int(peer_timeout),
+      shutdown_timeout_seconds=int(peer_timeout),
+    )
+  except (ValueError, RuntimeError, OSError, KeyError) as error:
+    found = f'the processes do not find each other ({str(error).splitlines()[0]})'
+    if isinstance(error, RuntimeError):  # Of the network, or of a process that is gone.
+      progress.log(f'painformer: {found}')
+      _exit(1)
+    if coordinator is None:
+      found = (
+        f'--distributed: {found}; start them with SLURM, Open MPI, Kubernetes or on a TPU '
+        'pod, or name --coordinator, --processes and --process'
+      )
+    raise InputError(found) from error
 
-  coordinator: str
-  count: int
-  index: int
-  devices: tuple[int, ...] | None = None
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+  """Ends the process with one line and status 1 if what is within takes too long."""
+
+  def end():
+    progress.log(
+      f'painformer: after {seconds:g} s not all processes have started: see that each was '
+      'started, with the same --coordinator and another --process'
+    )
+    _exit(1)
+
+  timer = threading.Timer(seconds, end)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+
+
+def _exit(status: int) -> None:
+  """Ends the process at once: no thread, and no other process, is waited for."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
 
 
 def _check(coordinator: str, count: int | None, index: int | None) -> None:
   if count is None or index is None:
     raise InputError('--coordinator needs --processes and --process as well')
-  host, port = _split(coordinator)
-  if not host or not 0 < port < 65536:
+  host, _, port = coordinator.rpartition(':')
+  if not host.strip('[]') or not port.isdecimal() or not 0 < int(port) < 65536:
     raise InputError(f'--coordinator {coordinator} is no HOST:PORT, such as 127.0.0.1:9876')
   if count < 1 or not 0 <= index < count:
     raise InputError(f'--process {index} of --processes {count}: processes are numbered from 0 on')
+  if index == 0:
+    _check_free(coordinator, int(port))
 
 
 def _check_free(coordinator: str, port: int) -> None:
-  """Of a port that is taken JAX may crash."""
+  """Asserts that process 0 can listen on the port; if not, JAX may crash."""
+  both = socket.has_dualstack_ipv6()
   try:
-    liveness.listen_on(port).close()
+    socket.create_server(
+      ('', port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both
+    ).close()
   except OSError as error:
     raise InputError(
       f'process 0 cannot answer at {coordinator} ({os.strerror(error.errno)}): name '
@@ -162,79 +185,48 @@ def _check_free(coordinator: str, port: int) -> None:
     ) from error
 
 
-def _split(address: str) -> tuple[str, int]:
-  host, _, port = address.rpartition(':')
-  return host.strip('[]'), int(port) if port.isdecimal() else 0
-
-
-def _found_by_jax(timeout: float) -> _Place:
-  """What SLURM, Open MPI, a TPU pod or Kubernetes set up, as JAX reads it."""
-  # What it finds, JAX tells nobody else, but `liveness` has to know it.
-  from jax._src.clusters import ClusterEnv
-
-  try:
-    coordinator, count, index, devices = ClusterEnv.auto_detect_unset_distributed_params(
-      os.environ.get('JAX_COORDINATOR_ADDRESS'), None, None, None, None, int(timeout)
-    )
-  except (ValueError, RuntimeError, OSError, KeyError) as error:
-    raise InputError(f'--distributed: the processes do not find each other ({error})') from error
-  if None in (coordinator, count, index):
-    raise InputError(
-      '--distributed: the processes do not find each other; start them with SLURM, Open '
-      'MPI, Kubernetes or on a TPU pod, or name --coordinator, --processes and --process'
-    )
-  return _Place(coordinator, count, index, devices and tuple(devices))
-
-
-def _meet(host: str, timeout: float) -> liveness.Peers:
-  """Every process connects to process 0, which tells them its port."""
-  peers = liveness.Peers(process=jax.process_index(), count=jax.process_count(), timeout=timeout)
-  meeting = peers.listen() if parallel.is_main() else liveness.Meeting()
-  port, token = multihost_utils.broadcast_one_to_all(
-    np.array([meeting.port, meeting.token], np.int32)
-  ).tolist()
-  if not parallel.is_main():
-    peers.connect(host, liveness.Meeting(port=port, token=token))
-  return peers
-
-
-def _part(peers: liveness.Peers) -> None:
-  parallel.wait_for_all('all done')
-  peers.leave()
-
-
 class AnyProcess:
-  """Whether any process says yes; all get the same answer, some questions later.
+  """An asynchronous any(): every process gets the same answer, `LAG` calls later.
 
-  The devices find out while they train: the answer to a question comes with the
-  one `LAG` later, so that nobody waits. Every process must ask as often.
+  The devices compute it while they train, so that no process waits for the others. Each
+  process must call it equally often.
   """
 
   LAG = 2
 
   def __init__(self):
     mesh = parallel.data_mesh()
-    self._each = NamedSharding(mesh, PartitionSpec(parallel.DATA))
+    self._per_device = NamedSharding(mesh, PartitionSpec(parallel.DATA))
     self._any = jax.jit(jax.numpy.max, out_shardings=parallel.replicated(mesh))
-    self._asked = collections.deque()
+    self._pending = collections.deque()
 
   def __call__(self, here: bool) -> bool:
-    devices = np.full(jax.local_device_count(), here, np.int32)
-    self._asked.append(self._any(jax.make_array_from_process_local_data(self._each, devices)))
-    if len(self._asked) <= self.LAG:
+    """Whether any process said True `LAG` calls ago; False in the first calls."""
+    values = np.full(jax.local_device_count(), here, np.int32)
+    self._pending.append(
+      self._any(jax.make_array_from_process_local_data(self._per_device, values))
+    )
+    if len(self._pending) <= self.LAG:
       return False
-    return bool(jax.device_get(self._asked.popleft()))
+    return bool(jax.device_get(self._pending.popleft()))
 
 
 def all_agree(here: bool) -> bool:
-  """Whether every process says yes; each must ask alike. It waits for all."""
+  """Whether every process says True. Waits for all; each must make the same calls."""
   if not parallel.many_processes():
     return here
   return bool(multihost_utils.process_allgather(np.array([here], np.int32)).all())
 
 
 def total(values: np.ndarray) -> np.ndarray:
-  """[n] uint64 -> their sums over all processes, modulo 2^64; each must call alike."""
+  """Sums over all processes, modulo 2^64. Waits for all; each must make the same calls.
+
+  Args:
+    values: [n] uint64.
+
+  Returns:
+    [n] uint64.
+  """
   if not parallel.many_processes():
     return values
   # As halves: JAX has no integers of 64 bits by default.
