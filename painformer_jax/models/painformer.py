@@ -46,7 +46,7 @@ class PainFormer(nnx.Module):
     config: its shape.
     rngs: keys for the initial values (stream `params`).
     partition: wraps `f(x, weight)` so that it runs on each device's own rows
-      of a sharded batch (`parallel.mesh.PerDevice`); None where the batch is
+      of a sharded batch (`parallel.mesh.BatchShardMap`); None where the batch is
       not sharded. Only the FFT gate needs it.
   """
 

@@ -1,4 +1,7 @@
-"""The mesh of devices, and how a batch lies on it; `layout` says where a state lies."""
+"""The mesh of devices, and how a batch is sharded over it.
+
+`layout` says how a training state is sharded.
+"""
 
 import dataclasses
 import functools
@@ -17,43 +20,38 @@ DATA = 'data'
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh of one axis, 'data', over all devices of all processes.
 
-  The axis is Auto: jax.make_mesh makes Explicit ones, which convolutions with
-  sharded operands do not take.
+  The axis is Auto: jax.make_mesh makes Explicit ones by default, and convolutions do not
+  take operands that are sharded over those.
   """
   devices = jax.devices() if devices is None else list(devices)
   return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 @dataclasses.dataclass(frozen=True)
-class PerDevice:
-  """Makes `f(rows, weight)` run on each device's own rows of the batch.
+class BatchShardMap:
+  """A shard_map wrapper: `f(batch, weight)` runs on each device's own part of the batch.
 
-  For functions that treat the rows of a batch alike but that the compiler
-  would not partition by itself, such as FFTs.
+  For functions that treat all examples alike but that the compiler would not partition
+  by itself, such as FFTs. The weight is replicated.
   """
 
   mesh: Mesh
 
   def __call__(self, function: Callable) -> Callable:
-    rows, whole = rows_spec(self.mesh), PartitionSpec()
-    return jax.shard_map(function, mesh=self.mesh, in_specs=(rows, whole), out_specs=rows)
+    batch, replicated_weight = batch_spec(self.mesh), PartitionSpec()
+    return jax.shard_map(
+      function, mesh=self.mesh, in_specs=(batch, replicated_weight), out_specs=batch
+    )
 
 
-def rows_spec(mesh: Mesh) -> PartitionSpec:
-  """Rows of a batch are divided over every axis of the mesh."""
+def batch_spec(mesh: Mesh) -> PartitionSpec:
+  """The examples of a batch are divided over every axis of the mesh."""
   return PartitionSpec(mesh.axis_names if len(mesh.axis_names) > 1 else mesh.axis_names[0])
 
 
-def with_shardings(abstract, tree_of_shardings):
-  """Shapes and dtypes -> the same with where they lie, for a restore."""
-  return jax.tree.map(
-    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, tree_of_shardings
-  )
-
-
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows of a batch, split evenly over the devices."""
-  return NamedSharding(mesh, rows_spec(mesh))
+  """The examples of a batch, divided evenly over the devices."""
+  return NamedSharding(mesh, batch_spec(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -61,28 +59,48 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def everywhere(mesh: Mesh, tree):
-  """The arrays, whole on every device."""
-  return _gather(mesh)(tree)
+def with_shardings(shapes, shardings):
+  """Adds shardings to shapes, for a restore.
+
+  Args:
+    shapes: pytree of ShapeDtypeStruct.
+    shardings: pytree of the same structure.
+
+  Returns:
+    pytree of ShapeDtypeStruct with shardings.
+  """
+  return jax.tree.map(
+    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings
+  )
+
+
+def replicate(mesh: Mesh, tree):
+  """Copies arrays whole to every device."""
+  return _replicate(mesh)(tree)
 
 
 @functools.lru_cache(maxsize=4)
-def _gather(mesh: Mesh):
-  """Kept, since a function made anew would be compiled anew."""
+def _replicate(mesh: Mesh):
+  """Cached, since a new function would be compiled anew."""
   return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
 
 
 def put_batch(mesh: Mesh, batch: Mapping):
-  """Host arrays of this process's rows -> global arrays split over devices."""
+  """Makes global arrays, divided over all devices, from this process's examples.
+
+  Args:
+    mesh: over the devices of all processes.
+    batch: pytree of host arrays [examples of this process, ...].
+  """
   sharding = batch_sharding(mesh)
   return jax.tree.map(
-    lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
+    lambda array: jax.make_array_from_process_local_data(sharding, np.asarray(array)), batch
   )
 
 
-def put_whole(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-  """Rows that every process holds in full -> a global array split over devices."""
-  return jax.make_array_from_callback(rows.shape, batch_sharding(mesh), lambda index: rows[index])
+def put_global(mesh: Mesh, array: np.ndarray) -> jax.Array:
+  """Makes a global array, divided over all devices, from one that each process has whole."""
+  return jax.make_array_from_callback(array.shape, batch_sharding(mesh), lambda index: array[index])
 
 
 def is_main() -> bool:
@@ -96,62 +114,78 @@ def many_processes() -> bool:
 
 
 def wait_for_all(purpose: str) -> None:
-  """Returns once every process has come here."""
-  if jax.process_count() > 1:
+  """Returns once every process has called it with the same purpose."""
+  if many_processes():
     multihost_utils.sync_global_devices(purpose)
 
 
-def check_rows(mesh: Mesh, rows: Mapping[str, int], *, grad_accum_steps: int = 1) -> None:
-  """Asserts that every task's rows split evenly over devices and parts of a step.
+def check_batch_sizes(
+  mesh: Mesh, batch_sizes: Mapping[str, int], *, grad_accum_steps: int = 1
+) -> None:
+  """Asserts that every task's batch divides evenly over devices and microbatches.
+
+  Args:
+    mesh: of the training.
+    batch_sizes: task -> examples of a step, on all devices together.
+    grad_accum_steps: microbatches of a step.
 
   Raises:
-    InputError: they do not.
+    InputError: one does not.
   """
   parts = mesh.size * grad_accum_steps
-  over = f'{mesh.size} devices' + (
-    f' and {grad_accum_steps} parts of a step' if grad_accum_steps > 1 else ''
-  )
-  for task, count in rows.items():
-    if count < 1 or count % parts:
+  over = f'{mesh.size} devices'
+  if grad_accum_steps > 1:
+    over += f' and {grad_accum_steps} microbatches'
+  for task, size in batch_sizes.items():
+    if size < 1 or size % parts:
       raise InputError(
-        f'task {task} has {count} rows a batch, which do not split over {over}: make '
+        f'task {task} has the batch size {size}, which does not divide over {over}: make '
         f'config.tasks.{task}.batch_size a multiple of {parts}'
       )
 
 
-def in_parts(mesh: Mesh, tree, count: int):
-  """[rows, ...] -> [count, rows / count, ...], no row changing its device."""
+def split_microbatches(mesh: Mesh, tree, count: int):
+  """Cuts a batch into microbatches; no example moves to another device.
 
-  def split(rows):
-    blocks = rows.reshape(mesh.size, count, -1, *rows.shape[1:])
-    parts = jax.numpy.swapaxes(blocks, 0, 1)
+  Args:
+    mesh: over which the batch is divided.
+    tree: pytree of arrays [batch, ...].
+    count: of microbatches.
+
+  Returns:
+    The pytree with arrays [count, batch / count, ...].
+  """
+
+  def split(array):
+    blocks = array.reshape(mesh.size, count, -1, *array.shape[1:])
+    microbatches = jax.numpy.swapaxes(blocks, 0, 1)
     return jax.lax.with_sharding_constraint(
-      parts.reshape(count, -1, *rows.shape[1:]),
-      NamedSharding(mesh, PartitionSpec(None, *rows_spec(mesh))),
+      microbatches.reshape(count, -1, *array.shape[1:]),
+      NamedSharding(mesh, PartitionSpec(None, *batch_spec(mesh))),
     )
 
   return jax.tree.map(split, tree)
 
 
-def interleave(mesh: Mesh, parts: Sequence[jax.Array]) -> jax.Array:
-  """Joins the rows of all tasks so that no row changes its device.
+def interleave(mesh: Mesh, batches: Sequence[jax.Array]) -> jax.Array:
+  """Joins the batches of all tasks; no example moves to another device.
 
   Args:
-    mesh: from `data_mesh`.
-    parts: [rows_i, ...] for each task, rows split evenly over the devices.
+    mesh: over which the batches are divided.
+    batches: [batch_i, ...] for each task.
 
   Returns:
-    [sum of rows, ...]: on each device its own rows of every part in turn.
+    [sum of batch_i, ...]: on each device its own examples of every task in turn.
   """
-  blocks = [p.reshape(mesh.size, -1, *p.shape[1:]) for p in parts]
+  blocks = [b.reshape(mesh.size, -1, *b.shape[1:]) for b in batches]
   joined = jax.numpy.concatenate(blocks, axis=1)
   return jax.lax.with_sharding_constraint(
     joined.reshape(-1, *joined.shape[2:]), batch_sharding(mesh)
   )
 
 
-def separate(mesh: Mesh, joined: jax.Array, rows: Sequence[int]) -> list[jax.Array]:
-  """Undoes `interleave`: [sum of rows, ...] -> [rows_i, ...] for each task."""
+def separate(mesh: Mesh, joined: jax.Array, batch_sizes: Sequence[int]) -> list[jax.Array]:
+  """Undoes `interleave`: [sum of batch_i, ...] -> [batch_i, ...] for each task."""
   blocks = joined.reshape(mesh.size, -1, *joined.shape[1:])
-  ends = np.cumsum([count // mesh.size for count in rows])[:-1]
-  return [p.reshape(-1, *p.shape[2:]) for p in jax.numpy.split(blocks, ends, axis=1)]
+  ends = np.cumsum([size // mesh.size for size in batch_sizes])[:-1]
+  return [b.reshape(-1, *b.shape[2:]) for b in jax.numpy.split(blocks, ends, axis=1)]

@@ -46,7 +46,7 @@ def evaluate(
     smoothing) for each task.
   """
   batch_size = -(-batch_size // mesh.size) * mesh.size
-  arrays = parallel.everywhere(mesh, {**group(state.evaluated, BACKBONE), **state.stats})
+  arrays = parallel.replicate(mesh, {**group(state.evaluated, BACKBONE), **state.stats})
   results = {}
   for task, classes in tasks.items():
     head = {
@@ -89,10 +89,16 @@ def _judged(head, embedding, batch, *, mesh, task, classes):
   embedding = jax.lax.with_sharding_constraint(embedding, parallel.batch_sharding(mesh))
   kernel, bias = arrays[f'{task}/kernel'], arrays[f'{task}/bias']
   if layout.splits_classes(mesh, bias.size):
-    sums = class_split.row_sums(
-      mesh, kernel, bias, embedding, labels=labels, others=labels, classes=classes
+    sums = class_split.logit_sums(
+      mesh,
+      kernel,
+      bias=bias,
+      embedding=embedding,
+      labels=labels,
+      partner_labels=labels,
+      classes=classes,
     )
-    losses, best = sums.log_sum - sums.own, sums.best
+    losses, best = sums.logsumexp - sums.target_logit, sums.predicted
   else:
     logits = heads.logits(arrays, task, embedding, classes=classes)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

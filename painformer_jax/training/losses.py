@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from painformer_jax.parallel.class_split import RowSums
+from painformer_jax.parallel.class_split import LogitSums
 
 
 def cross_entropy(
@@ -56,21 +56,23 @@ def mixed_cross_entropy(
 
 
 def cross_entropy_of_sums(
-  sums: RowSums, share: jax.Array | None = None, *, label_smoothing: float = 0.0
+  sums: LogitSums, share: jax.Array | None = None, *, label_smoothing: float = 0.0
 ) -> jax.Array:
   """`cross_entropy`, or with a share `mixed_cross_entropy`, of a head divided by class.
 
   Args:
-    sums: from `parallel.class_split.row_sums`.
+    sums: from `parallel.class_split.logit_sums`.
     share: of the first label; None where rows have one.
     label_smoothing: share of the target spread evenly over all classes.
 
   Returns:
     A float32 scalar.
   """
-  target = sums.own if share is None else share * sums.own + (1 - share) * sums.other
+  target = sums.target_logit
+  if share is not None:
+    target = share * target + (1 - share) * sums.partner_logit
   target = (1 - label_smoothing) * target + label_smoothing * sums.mean
-  return (sums.log_sum - target).mean()
+  return (sums.logsumexp - target).mean()
 
 
 def uncertainty_weighted(

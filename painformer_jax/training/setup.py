@@ -117,7 +117,7 @@ def assemble(
   """
   model = config.model_config()
   mesh = layout.training_mesh(config.sharding, devices)
-  parallel.check_rows(mesh, config.batch_sizes, grad_accum_steps=config.grad_accum_steps)
+  parallel.check_batch_sizes(mesh, config.batch_sizes, grad_accum_steps=config.grad_accum_steps)
   classes = {task: classes[task] for task in config.tasks}
   optimizer = make_optimizer(config.optimizer, steps=config.steps, model=model)
   shapes = jax.eval_shape(lambda: _state(config, classes, optimizer, None))

@@ -73,7 +73,7 @@ def make_train_step(
   """
   tasks = list(plan.batch_sizes)
   mixing = {task: how for task, how in plan.mixing.items() if how}
-  partition = parallel.PerDevice(mesh) if mesh.size > 1 else None
+  partition = parallel.BatchShardMap(mesh) if mesh.size > 1 else None
   counts = [plan.batch_sizes[task] for task in tasks]
   # Else the rows are the whole batch, in its order.
   needs_places = plan.model.drop_path_rate > 0 and (mesh.size > 1 or plan.grad_accum_steps > 1)
@@ -109,10 +109,16 @@ def make_train_step(
     others, smooth = rows.get('other', labels), dict(label_smoothing=plan.label_smoothing)
     kernel, bias = arrays[f'{task}/kernel'], arrays[f'{task}/bias']
     if layout.splits_classes(mesh, bias.size):
-      sums = class_split.row_sums(
-        mesh, kernel, bias, embedding, labels=labels, others=others, classes=plan.classes[task]
+      sums = class_split.logit_sums(
+        mesh,
+        kernel,
+        bias=bias,
+        embedding=embedding,
+        labels=labels,
+        partner_labels=others,
+        classes=plan.classes[task],
       )
-      loss, best = losses.cross_entropy_of_sums(sums, share, **smooth), sums.best
+      loss, best = losses.cross_entropy_of_sums(sums, share, **smooth), sums.predicted
     else:
       logits = heads.logits(arrays, task, embedding, classes=plan.classes[task])
       best = logits.argmax(-1)
@@ -159,7 +165,7 @@ def make_train_step(
   def in_parts(params, stats, batch, key):
     """The same, one part of the rows after the other."""
     rows, shares = mixed_rows(batch, key)
-    parts = parallel.in_parts(mesh, rows, plan.grad_accum_steps)
+    parts = parallel.split_microbatches(mesh, rows, plan.grad_accum_steps)
     backbone = lambda params: {**group(layout.gathered(mesh, params), BACKBONE), **stats}
     moments, to_parameters = jax.vjp(
       lambda params: functional.stem_moments(
@@ -234,7 +240,7 @@ def make_embed_step(model: PainFormerConfig, mesh: jax.sharding.Mesh, *, mean, s
   Args of the result: the backbone's arrays by path, and uint8 [rows, size,
   size, 3] split over the devices; it gives float32 [rows, width].
   """
-  partition = parallel.PerDevice(mesh) if mesh.size > 1 else None
+  partition = parallel.BatchShardMap(mesh) if mesh.size > 1 else None
 
   def embed(arrays, images):
     network = functional.from_variables(model, arrays, partition=partition)

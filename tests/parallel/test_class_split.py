@@ -42,18 +42,18 @@ def placed(mesh, arrays):
 
 
 def split_loss(mesh, arrays, labels, others, *, classes, share, smoothing, **options):
-  sums = class_split.row_sums(
+  sums = class_split.logit_sums(
     mesh,
     arrays['kernel'],
-    arrays['bias'],
-    arrays['embedding'],
+    bias=arrays['bias'],
+    embedding=arrays['embedding'],
     labels=labels,
-    others=others,
+    partner_labels=others,
     classes=classes,
     **options,
   )
   loss = losses.cross_entropy_of_sums(sums, share, label_smoothing=smoothing)
-  return loss, sums.best
+  return loss, sums.predicted
 
 
 def whole_loss(arrays, labels, others, *, classes, share, smoothing):

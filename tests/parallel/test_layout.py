@@ -1,4 +1,4 @@
-"""Where every array of a training state lies, for named machines.
+"""How every array of a training state is sharded, for named machines.
 
 `python tests/parallel/test_layout.py` writes the golden dumps anew.
 """
@@ -30,11 +30,8 @@ GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'shardings'
 MACHINES = {
   'replicated_8': (Strategy(), (1, 8, 1)),
   'fsdp_8': (Strategy(state='fsdp'), (1, 8, 1)),
-  'fsdp_256_classes_16': (Strategy(state='fsdp', model_parallelism=16), (1, 16, 16)),
-  'fsdp_2_slices_of_32_classes_4': (
-    Strategy(state='fsdp', model_parallelism=4, dcn_parallelism=2),
-    (2, 8, 4),
-  ),
+  'fsdp_256_model_16': (Strategy(state='fsdp', model_parallelism=16), (1, 16, 16)),
+  'fsdp_dcn_2_of_32_model_4': (Strategy(state='fsdp', model_parallelism=4, dcn_parallelism=2), (2, 8, 4)),
 }
 
 
@@ -62,11 +59,17 @@ def shapes(preset='painformer'):
 
 
 def dump(name):
+  """One line an array: its path, and over which axes its dimensions are divided."""
   strategy, shape = MACHINES[name]
   state = shapes()
   # The moments and averages have their parameter's place, see below.
   state = {'params': state.params, 'stats': state.stats, 'step': state.step, 'key': state.key}
-  return layout.dump(layout.state_shardings(mesh_of(shape), state, strategy))
+  shardings = layout.state_shardings(mesh_of(shape), state, strategy)
+  leaves, _ = jax.tree_util.tree_flatten_with_path(shardings)
+  return ''.join(
+    f'{jax.tree_util.keystr(keys, simple=True, separator="/")}  {tuple(s.spec)}\n'
+    for keys, s in leaves
+  )
 
 
 @pytest.mark.parametrize('name', MACHINES)
@@ -176,15 +179,12 @@ def test_slices_of_devices_that_name_none_are_neighbours():
 
 
 @pytest.mark.parametrize(
-  'strategy',
-  [
-    Strategy(dcn_parallelism=3),
-    Strategy(model_parallelism=16),
-    Strategy(dcn_parallelism=4, model_parallelism=4),
-  ],
+  'strategy', [Strategy(dcn_parallelism=3), Strategy(model_parallelism=16), Strategy(dcn_parallelism=4, model_parallelism=4)]
 )
 def test_devices_that_do_not_divide(strategy):
-  with pytest.raises(InputError, match=r'8 devices do not divide into \d slice\(s\) of groups'):
+  with pytest.raises(
+    InputError, match=r'8 devices do not divide into \d group\(s\) with model parallelism'
+  ):
     layout.training_mesh(strategy, [Device(id=n) for n in range(8)])
 
 

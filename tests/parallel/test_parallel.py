@@ -81,7 +81,7 @@ def per_device_on_mesh():
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.standard_normal((16, 6, 6, 3)), jnp.float32)
   weight = jnp.asarray(rng.standard_normal((6, 4, 3, 2)), jnp.float32)
-  wrapped = parallel.PerDevice(mesh)(spectral.gate_fft)
+  wrapped = parallel.BatchShardMap(mesh)(spectral.gate_fft)
 
   def both(function):
     def total(x, weight):
@@ -105,14 +105,13 @@ def test_rows_must_split_evenly():
   class EightDevices:
     size = 8
 
-  parallel.check_rows(EightDevices, {'a': 8, 'b': 24})
-  for batch, task in (({'a': 8, 'b': 12}, 'b'), ({'a': 0}, 'a'), ({'a': -8}, 'a')):
+  parallel.check_batch_sizes(EightDevices, {'a': 8, 'b': 24})
+  for sizes, task in (({'a': 8, 'b': 12}, 'b'), ({'a': 0}, 'a'), ({'a': -8}, 'a')):
     with pytest.raises(InputError) as error:
-      parallel.check_rows(EightDevices, batch)
-    assert str(error.value) == (
-      f'task {task} has {batch[task]} rows a batch, which do not split over 8 devices: '
-      f'make config.tasks.{task}.batch_size a multiple of 8'
-    )
+      parallel.check_batch_sizes(EightDevices, sizes)
+    line = str(error.value)
+    assert f'task {task} has the batch size {sizes[task]}, which' in line
+    assert f'config.tasks.{task}.' in line and 'a multiple of 8' in line
 
 
 def test_mesh_has_one_automatic_axis():
@@ -125,7 +124,7 @@ def put_on_mesh():
   mesh = parallel.data_mesh()
   rows = np.arange(32).reshape(16, 2)
   local = parallel.put_batch(mesh, {'x': rows})['x']
-  whole = parallel.put_whole(mesh, rows)
+  whole = parallel.put_global(mesh, rows)
   assert local.sharding == whole.sharding == parallel.batch_sharding(mesh)
   np.testing.assert_array_equal(local, rows)
   np.testing.assert_array_equal(whole, rows)

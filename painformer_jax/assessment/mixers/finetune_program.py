@@ -185,7 +185,7 @@ def make_step(plan: TunePlan, optimizer, mesh: jax.sharding.Mesh) -> Callable:
 
 def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -> jax.Array:
   """uint8 [rows, size, size, 3], split over the devices -> float32 [rows, width]."""
-  partition = parallel.PerDevice(mesh) if mesh.size > 1 else None
+  partition = parallel.BatchShardMap(mesh) if mesh.size > 1 else None
 
   def embed(images):
     network = functional.from_variables(plan.backbone, arrays, partition=partition)
@@ -196,7 +196,7 @@ def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -
   if pieces == 1:
     return embed(images)
   # Activations of one piece at a time: the backward pass works them out again.
-  found = jax.lax.map(jax.checkpoint(embed), parallel.in_parts(mesh, images, pieces))
+  found = jax.lax.map(jax.checkpoint(embed), parallel.split_microbatches(mesh, images, pieces))
   by_device = found.reshape(pieces, mesh.size, -1, found.shape[-1])
   return jnp.swapaxes(by_device, 0, 1).reshape(len(images), -1)
 

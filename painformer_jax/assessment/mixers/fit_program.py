@@ -261,4 +261,4 @@ def make_advance(
 
 def put_runs(mesh: jax.sharding.Mesh, tree):
   """Host arrays with a leading axis over runs -> split over the devices."""
-  return jax.tree.map(lambda a: parallel.put_whole(mesh, np.asarray(a)), tree)
+  return jax.tree.map(lambda a: parallel.put_global(mesh, np.asarray(a)), tree)
