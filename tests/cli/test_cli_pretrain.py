@@ -176,7 +176,7 @@ def test_rows_that_do_not_split_over_the_devices(folder, tmp_path):
   done = CommandLine(folder=folder, devices=3).run(tmp_path / 'run')
   assert_bad_input(
     done,
-    'task alpha has 8 rows a batch, which do not split over 3 devices: make '
+    'task alpha has the batch size 8, which does not divide over 3 devices: make '
     'config.tasks.alpha.batch_size a multiple of 3',
   )
   assert not (tmp_path / 'run').exists()

@@ -107,13 +107,13 @@ def test_what_is_loaded_from_a_run_are_its_averages(runs):
   [
     (
       {'grad_accum_steps': 3},
-      'task alpha has 16 rows a batch, which do not split over 1 devices and '
-      '3 parts of a step: make config.tasks.alpha.batch_size a multiple of 3',
+      'task alpha has the batch size 16, which does not divide over 1 devices and '
+      '3 microbatches: make config.tasks.alpha.batch_size a multiple of 3',
     ),
     (
       {'sharding.model_parallelism': 4},
-      '1 devices do not divide into 1 slice(s) of groups of 4: '
-      'mend config.sharding.dcn_parallelism or config.sharding.model_parallelism',
+      '1 devices do not divide into 1 group(s) with model parallelism 4: '
+      'change config.sharding.dcn_parallelism or config.sharding.model_parallelism',
     ),
     ({'remat': 'full-none-none'}, "config.remat names 3 stages of 2: 'full-none-none'"),
     (
