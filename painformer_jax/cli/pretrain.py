@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     type=float,
     default=60.0,
     metavar='SECONDS',
-    help='when a process has not answered for this long, the others end (default: '
-    '%(default)g); when its connections are closed, they end at once',
+    help='without a sign of life for this long a process counts as dead, and the others end '
+    '(default: %(default)g)',
   )
   parser.set_defaults(takes_overrides=True)
 

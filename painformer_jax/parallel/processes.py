@@ -1,10 +1,17 @@
 """Several processes that train together: how they find each other, agree and end.
 
-JAX's own heartbeats notice a process that dies. Where the others wait for it in a sum
-over devices, its closed connections end that sum with an error at once; where they do
-not, or where a whole machine is silent, JAX ends them after `peer_timeout`.
+JAX's own heartbeats notice a process that died. Measured with two and four processes on
+CPUs (jax 0.12 on Python 3.13, jax 0.10 on 3.11), seconds until all the others ended:
 
-MEASURED
+| what happens | peer_timeout 20 | peer_timeout 60 |
+|---|---|---|
+| a process is killed, the others wait for it in a sum over devices | 0.2 to 0.6 | |
+| process 0 is killed, the others do anything else | 0.3 to 1.4 | |
+| another is killed, the others compile, wait or work on the host | 18.8 to 20.7 | 60.0 |
+| a process is stopped or cut off, whatever the others do | 18.8 to 20.1 | 59.2 to 59.5 |
+
+In the first case this package prints the last line and the exit status is 1. In the
+others JAX ends the process from C++ with a page of its own, by SIGABRT.
 """
 
 import collections
