@@ -1,4 +1,4 @@
-"""Verifies prepared tasks: every record, every image, duplicates, leakage."""
+"""Checks prepared tasks: every record and image, duplicates, leakage between splits."""
 
 import dataclasses
 import hashlib
@@ -23,9 +23,9 @@ from painformer_jax.data.prepared import (
   split_sha256,
 )
 
-# How many keys a message names before it says how many more there are.
+# How many keys a message lists before it says how many more there are.
 NAMED = 3
-# Records looked at for whom they show, when people are in two splits.
+# At most so many records are read for the identities that a message lists.
 MAX_NAMED = 1000
 # Records that a thread reads at a time.
 _BLOCK = 256
@@ -45,7 +45,7 @@ class SplitReport:
       are stored.
     image_sizes: 'height x width' -> how many images have it, in pixels.
     repeats: images that equal an earlier one of the split, pixel by pixel.
-    leaked: images that equal one of a split stored before this one.
+    leaked: images that equal one of an earlier split.
     problems: what is wrong, one line each; empty if the split is sound.
   """
 
@@ -63,7 +63,7 @@ class SplitReport:
 
 @dataclasses.dataclass(kw_only=True)
 class _Scan:
-  """One pass over records in a row; hashes are 64 bits, so that millions fit."""
+  """What one pass over consecutive records found; hashes of 64 bits, so that millions fit."""
 
   pixels: np.ndarray
   keys: np.ndarray
@@ -172,34 +172,34 @@ def _scan(records: Records, start: int) -> _Scan:
     broken=[],
   )
   digests = []
-  for place, i in enumerate(range(start, stop)):
-    # Unequal to all others, so that what is broken counts as no duplicate.
+  for position, i in enumerate(range(start, stop)):
+    # Stands for what is broken; equal to nothing else, so that it counts as no duplicate.
     nothing = _hash64(f'{records.split} {i}'.encode())
     try:
       record = records[i]
     except InputError as error:
       scan.broken.append(str(error))
-      scan.pixels[place] = scan.keys[place] = nothing
+      scan.pixels[position] = scan.keys[position] = nothing
       continue
     digests.append(record_digest(**{k: record[k] for k in ('key', 'label', 'image')}))
-    scan.keys[place] = _hash64(record['key'].encode())
+    scan.keys[position] = _hash64(record['key'].encode())
     scan.labels[record['label']] += 1
     if record['identity']:
-      scan.identities[place] = _hash64(record['identity'].encode())
+      scan.identities[position] = _hash64(record['identity'].encode())
     try:
       image = decode_strictly(record['image'])
     except ValueError as error:
       scan.broken.append(f"example '{record['key']}': {error}")
-      scan.pixels[place] = nothing
+      scan.pixels[position] = nothing
       continue
     scan.image_sizes[f'{image.shape[0]} x {image.shape[1]}'] += 1
-    scan.pixels[place] = _hash64(str(image.shape).encode() + image.tobytes())
+    scan.pixels[position] = _hash64(str(image.shape).encode() + image.tobytes())
   scan.digests = b''.join(digests)
   return scan
 
 
 def _joined(parts: Sequence[_Scan]) -> _Scan:
-  """The blocks of a split as one."""
+  """The scans of a split's blocks as one."""
   return _Scan(
     pixels=np.concatenate([p.pixels for p in parts]),
     keys=np.concatenate([p.keys for p in parts]),
@@ -279,7 +279,7 @@ def _report(
 
 
 def table(reports: list[SplitReport]) -> str:
-  """The reports as lines of text, problems below."""
+  """The reports as a table, with the problems below it."""
   rows = [
     ('task', 'split', 'images', 'classes', 'identities', 'size', 'repeats', 'leaked', 'verdict')
   ]
@@ -307,7 +307,7 @@ def table(reports: list[SplitReport]) -> str:
 
 
 def _sha256(digests: bytes, shards: Sequence[int]) -> str:
-  """Of a split, from those of its records, 32 bytes each."""
+  """SHA-256 of a split, from the digests of its records, 32 bytes each."""
   ends = np.cumsum(shards)
   return split_sha256(
     [

@@ -1,10 +1,9 @@
 """The 14 tasks that PainFormer was pre-trained on, as a table.
 
-That there were 14 tasks of 10.9 M samples, trained at once, is in the paper's
-abstract (evidence 'V', as is the model). Which ones is reconstructed: the face
-rows are supported by sibling papers of the same authors ('S'), the biosignal rows
-by a sibling model's block of 4.4 M samples; the division into tasks, and most
-counts, are recalled and unverified ('M').
+The paper's abstract says that there were 14 tasks with 10.9 M samples, trained at once
+(verified). Which tasks they were is reconstructed. Other papers by the same authors name
+the face datasets (secondary) and a block of 4.4 M samples of biosignals. How that block
+divides into tasks, and most counts, are recalled and unverified (assumed).
 """
 
 import dataclasses
@@ -16,33 +15,33 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.core.tables import aligned
 from painformer_jax.data.prepared import PreparedTask
 
-# Published samples of all tasks together.
+# Samples of all tasks together, as published.
 PUBLISHED_SAMPLES = 10_900_000
-# Counts here are rounded to two or three digits: RAF-DB's 15,339 images to 15,000, the
-# 109,999 identities of DigiFace-1M's archives to 110,000.
+# Allowed relative differences: counts here are rounded to two or three digits, such as
+# RAF-DB's 15,339 images to 15,000, and DigiFace-1M's 109,999 identities to 110,000.
 ROUNDING = 0.03
 CLASS_ROUNDING = 1e-4
 
-Evidence = Literal['V', 'S', 'M']
+Evidence = Literal['verified', 'secondary', 'assumed']
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CorpusTask:
-  """One of the 14.
+  """One of the 14 tasks.
 
   Attributes:
-    name: of the task once it is prepared.
-    samples: about how many images, training and test together.
-    classes: how many.
-    modality: kind of input, as it is stored with the prepared task.
+    name: of the prepared task.
+    samples: number of images, rounded, training and test together.
+    classes: number of classes.
+    modality: kind of input, as stored with the prepared task.
     dataset: full name of the dataset.
-    reader: of `painformer data prepare READER`.
-    page: of painformer_jax/data/pages, without its suffix.
+    reader: name for `painformer data prepare READER`.
+    page: name of its page in painformer_jax/data/pages.
     licence: terms, in a few words.
-    access: whom to ask.
-    augment: policy of `data.augment` in the full run (reconstructed).
-    evidence: how well the row is known: 'V' read in the release or the paper's
-      abstract, 'S' reported by another source, 'M' recalled, unverified.
+    access: whom to ask for the data.
+    augment: policy of `data.augment` in the full pre-training (reconstructed).
+    evidence: 'verified': read in the release or the paper's abstract; 'secondary':
+      reported by another source; 'assumed': recalled and unverified.
   """
 
   name: str
@@ -73,7 +72,7 @@ def _biosignal(name, samples, classes, modality, dataset, page, access) -> Corpu
     licence='as its owners state',
     access=access,
     augment='spectrogram' if modality == 'spectrogram' else 'signal',
-    evidence='M',
+    evidence='assumed',
   )
 
 
@@ -93,7 +92,7 @@ CORPUS: tuple[CorpusTask, ...] = (
     licence='research; the official download has ended',
     access='Visual Geometry Group, University of Oxford',
     augment='paper',
-    evidence='S',
+    evidence='secondary',
   ),
   CorpusTask(
     name='digiface',
@@ -106,7 +105,7 @@ CORPUS: tuple[CorpusTask, ...] = (
     licence='non-commercial research',
     access='Microsoft (github.com/microsoft/DigiFace1M)',
     augment='paper',
-    evidence='S',
+    evidence='secondary',
   ),
   CorpusTask(
     name='speakingfaces_rgb',
@@ -119,7 +118,7 @@ CORPUS: tuple[CorpusTask, ...] = (
     licence='by request; terms not confirmed',
     access='ISSAI, Nazarbayev University',
     augment='paper',
-    evidence='S',
+    evidence='secondary',
   ),
   CorpusTask(
     name='speakingfaces_thermal',
@@ -132,7 +131,7 @@ CORPUS: tuple[CorpusTask, ...] = (
     licence='by request; terms not confirmed',
     access='ISSAI, Nazarbayev University',
     augment='thermal',
-    evidence='S',
+    evidence='secondary',
   ),
   CorpusTask(
     name='affectnet',
@@ -145,7 +144,7 @@ CORPUS: tuple[CorpusTask, ...] = (
     licence=_RESEARCH,
     access='M. H. Mahoor, University of Denver',
     augment='paper',
-    evidence='S',
+    evidence='secondary',
   ),
   CorpusTask(
     name='rafdb_basic',
@@ -158,7 +157,7 @@ CORPUS: tuple[CorpusTask, ...] = (
     licence=_RESEARCH,
     access='W. Deng, BUPT (whdeng.cn)',
     augment='paper',
-    evidence='S',
+    evidence='secondary',
   ),
   CorpusTask(
     name='rafdb_compound',
@@ -171,7 +170,7 @@ CORPUS: tuple[CorpusTask, ...] = (
     licence=_RESEARCH,
     access='W. Deng, BUPT (whdeng.cn)',
     augment='paper',
-    evidence='S',
+    evidence='secondary',
   ),
   CorpusTask(
     name='compound_fee_db',
@@ -184,7 +183,7 @@ CORPUS: tuple[CorpusTask, ...] = (
     licence=_RESEARCH,
     access='A. M. Martinez, Ohio State University',
     augment='paper',
-    evidence='S',
+    evidence='secondary',
   ),
   _biosignal('eeg_bst_sz_waveform', 1_500_000, 2, 'waveform', *_EEG),
   _biosignal('eeg_bst_sz_psd', 1_500_000, 2, 'spectrogram', *_EEG),
@@ -196,7 +195,7 @@ CORPUS: tuple[CorpusTask, ...] = (
 
 
 def chosen(names: str = '') -> tuple[CorpusTask, ...]:
-  """Tasks of the corpus, by names with commas between; '' for all 14.
+  """Tasks of the corpus by their names, separated by commas; '' for all 14.
 
   Raises:
     InputError: one is not in the corpus, or named twice.
@@ -214,18 +213,18 @@ def chosen(names: str = '') -> tuple[CorpusTask, ...]:
 
 
 def task_configs(tasks: Sequence[CorpusTask] = CORPUS) -> dict[str, dict]:
-  """The corpus as `config.tasks`: every task with its augmentation."""
+  """The corpus as the value of `config.tasks`: every task with its augmentation."""
   return {task.name: {'augment': task.augment} for task in tasks}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-  """A task of the corpus beside what is prepared of it.
+  """A task of the corpus compared with the prepared task of its name.
 
   Attributes:
-    task: row of the table.
-    samples: prepared images, all splits; 0 where the task is not there.
-    classes: of the prepared task; 0 where it is not there.
+    task: the task of the corpus.
+    samples: prepared images of all splits; 0 where none is prepared.
+    classes: of the prepared task; 0 where none is prepared.
     verdict: 'as published' (within rounding), 'missing', or what differs.
   """
 
@@ -236,7 +235,11 @@ class Comparison:
 
 
 def compare(prepared: Mapping[str, PreparedTask]) -> list[Comparison]:
-  """Holds prepared tasks against the table, in the table's order."""
+  """Compares prepared tasks with the corpus, in the order of CORPUS.
+
+  Args:
+    prepared: name -> prepared task.
+  """
   found = []
   for task in CORPUS:
     there = prepared.get(task.name)
@@ -259,7 +262,7 @@ def compare(prepared: Mapping[str, PreparedTask]) -> list[Comparison]:
 
 def table(comparisons: Sequence[Comparison]) -> str:
   """The comparisons as lines of text, with totals beside the published ones."""
-  rows = [('corpus task', 'samples', 'published', 'classes', 'published', 'known', 'verdict')]
+  rows = [('corpus task', 'samples', 'published', 'classes', 'published', 'evidence', 'verdict')]
   for c in comparisons:
     rows.append(
       (
@@ -286,7 +289,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
   )
   lines = aligned(rows, right=(1, 2, 3, 4))
   lines.append(
-    'known: V read in the release or abstract, S reported by another source, M recalled, '
-    'unverified; which 14 tasks is reconstructed, so totals need not agree'
+    'evidence: secondary = reported by another source, assumed = recalled, unverified; '
+    'which 14 tasks were trained is reconstructed, so totals need not agree'
   )
   return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""Encoded images to uint8 arrays: decoding and checking."""
+"""Decodes stored images to uint8 arrays, quickly or strictly."""
 
 import io
 
@@ -14,8 +14,8 @@ def decode_rgb(encoded: bytes, *, image_size: int | None = None) -> np.ndarray:
 
   Args:
     encoded: the file's bytes.
-    image_size: resize to this square (pixels), see `images.resize_to_square`; None keeps
-      the stored size.
+    image_size: side of the square to resize to, without keeping the aspect ratio,
+      pixels; None keeps the stored size.
 
   Returns:
     [height, width, 3] uint8, RGB, C-contiguous.
@@ -35,9 +35,11 @@ def decode_rgb(encoded: bytes, *, image_size: int | None = None) -> np.ndarray:
 def decode_strictly(encoded: bytes) -> np.ndarray:
   """Decodes any still image Pillow knows, to RGB as `images.to_rgb` says.
 
-  Slower than `decode_rgb`, for the moment an image enters the project: a
-  truncated file is an error here and not, as in some OpenCV releases, an image
-  whose lower half is grey.
+  Slower than `decode_rgb`; for images that are prepared or checked. A truncated file is an
+  error here; some OpenCV releases give an image whose lower half is grey.
+
+  Args:
+    encoded: the file's bytes.
 
   Returns:
     [height, width, 3] uint8, RGB.
@@ -50,6 +52,6 @@ def decode_strictly(encoded: bytes) -> np.ndarray:
   except Exception as error:
     # Pillow's decoders raise nearly anything on mangled files: OSError,
     # SyntaxError, struct.error, EOFError, zlib.error, ...
-    # Its "cannot identify image file <_io.BytesIO ...>" would tell nobody more.
+    # "cannot identify image file <_io.BytesIO ...>" says no more than what is said here.
     reason = '' if isinstance(error, UnidentifiedImageError) else f': {error}'
     raise ValueError(f'not a readable image ({len(encoded)} bytes){reason}') from error

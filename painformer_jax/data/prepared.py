@@ -1,4 +1,4 @@
-"""Tasks as stored on disk: opening them, and their records by number.
+"""Opens prepared tasks, and reads their records by index.
 
 DATA_DIR/<task>/<version>/   a TFDS dataset in ArrayRecord files, written by
                              builders/base.py, also readable with
@@ -21,15 +21,15 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.core.tables import aligned
 
 FEATURES = ('image', 'label', 'key', 'source', 'identity')
-# Soft limits of open files are 1,024 on many systems, the hard ones far higher.
+# Many systems allow 1,024 open files, and far more to processes that ask for them.
 _MANY_FILES = 65_536
-# Below a task's folder: what a run of `builders.base.store` has not finished.
+# Folder in a task's folder, for what `builders.base.store` has not finished.
 UNFINISHED = '.incomplete'
 HOW_TO_PREPARE = '`painformer data prepare --help` says how to prepare one'
 
 
 class Records:
-  """One split, by number: `records[i]` is a dict of what is stored.
+  """The records of a split: `records[i]` is a dict of what is stored.
 
   Keys: `image` (bytes, an encoded PNG or JPEG), `label` (int), `key`, `source`
   and `identity` (str). Safe to read from many threads.
@@ -45,8 +45,8 @@ class Records:
 
   def __getitem__(self, index: int) -> dict:
     try:
-      # Two to three times as quick as going through the feature decoders of
-      # TFDS, in time that holds the interpreter lock.
+      # Needs a half to a third of the time that TFDS's feature decoders hold the
+      # interpreter lock.
       features = tf_example_pb2.Example.FromString(self._raw[int(index)]).features.feature
       return {
         'image': features['image'].bytes_list.value[0],
@@ -78,14 +78,14 @@ class PreparedTask:
     path: the folder of this version.
     classes: class names, in the order of the labels.
     modality: kind of input, such as 'face' or 'waveform'.
-    description: what is told from what, and how the split was made.
+    description: what the classes are, and how the split was made.
     licence: terms of the recordings.
     sizes: split name -> number of images.
     shards: split name -> how many records each of its files holds.
-    sha256: split name -> SHA-256 over those of its shards, each over those of its
-      records (key, label, image), in order.
-    settings: what decided the images beside the source's files.
-    listing: shard -> SHA-256 of which images it was to hold.
+    sha256: split name -> SHA-256 of the digests of its shards; a shard's is that of the
+      digests of its records (key, label, image), in order.
+    settings: what decided the images besides the source's files.
+    listing: shard -> SHA-256 of the list of images that it was made from.
   """
 
   name: str
@@ -101,7 +101,7 @@ class PreparedTask:
   listing: Mapping[str, str]
 
   def records(self, split: str) -> Records:
-    """The split's records, by number.
+    """The split's records.
 
     Raises:
       InputError: there is no such split.
@@ -141,29 +141,29 @@ def mounted(data_dir: str | Path) -> Path:
   """The data folder as a path.
 
   Raises:
-    InputError: it is the address of a bucket, of which a path would make a folder.
+    InputError: it is the address of a bucket, which is no path.
   """
   if re.match(r'[a-z][a-z0-9]+:/', str(data_dir)):
     raise InputError(
-      f'{data_dir} is an address, not a folder: records are read at random places; '
-      'mount the bucket (gcsfuse, s3fs) and name the folder'
+      f'{data_dir} is an address, not a folder: records are read in random order; '
+      'mount the bucket (gcsfuse, s3fs) and give the folder'
     )
   return Path(data_dir)
 
 
 def open_task(data_dir: str | Path, name: str) -> PreparedTask:
-  """Opens the newest version of a stored task, reading its metadata only.
+  """Opens the newest version of a prepared task; reads its metadata only.
 
   Raises:
-    InputError: the task is not there (says which are and how to prepare one),
-      or its folder is damaged or was written by another program.
+    InputError: the task is not there, its folder is damaged or was written by another
+      program.
   """
   there = list_tasks(data_dir)
   if name not in there:
     if name in unfinished_tasks(data_dir):
       raise InputError(
-        f"task '{name}' in {data_dir} is not finished: wait, or give the command that "
-        'prepares it again, which goes on where it stopped'
+        f"task '{name}' in {data_dir} is not finished: wait, or run the command that "
+        'prepares it again, which resumes where it stopped'
       )
     raise InputError(
       f"no task '{name}' in {data_dir} (there: {', '.join(there) or 'none'}); {HOW_TO_PREPARE}"
@@ -204,7 +204,7 @@ def open_task(data_dir: str | Path, name: str) -> PreparedTask:
 
 
 def table(tasks: Sequence[PreparedTask]) -> str:
-  """What is prepared, a line a task: from its metadata, no record is read."""
+  """A line about each task, from its metadata; no record is read."""
   rows = [('task', 'modality', 'classes', 'images', 'MB', 'stored')]
   for task in tasks:
     size = sum(file.stat().st_size for file in task.path.iterdir())
@@ -222,17 +222,17 @@ def table(tasks: Sequence[PreparedTask]) -> str:
 
 
 def record_digest(*, key: str, label: int, image: bytes) -> bytes:
-  """SHA-256 of one record; a shard's is over those of its records in order."""
+  """SHA-256 of one record; a shard's digest is that of its records' digests, in order."""
   return hashlib.sha256(f'{len(key)}:{key}:{label}:{len(image)}:'.encode() + image).digest()
 
 
 def split_sha256(shards: Sequence[str]) -> str:
-  """SHA-256 of a split from those of its shards, in order."""
+  """SHA-256 of a split, from those of its shards in order."""
   return hashlib.sha256('\n'.join(shards).encode()).hexdigest()
 
 
 def _allow_many_files() -> None:
-  """Lets this process open as many files as the system grants, since shards stay open."""
+  """Raises the limit of open files as far as allowed, because shards stay open."""
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   if soft != resource.RLIM_INFINITY and soft < _MANY_FILES:
     most = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)

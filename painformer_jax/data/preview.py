@@ -1,4 +1,4 @@
-"""Contact sheets: prepared images beside what augmentation makes of them, to look at."""
+"""Contact sheets: prepared images beside augmented versions of them."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -30,16 +30,16 @@ def contact_sheet(
   image_size: int = 224,
   tile: int = 128,
 ) -> np.ndarray:
-  """Draws rows of images: each as it is stored, then augmented over and over.
+  """Renders rows of images: each as it is stored, then several augmented versions of it.
 
   Args:
     data_dir: where the prepared tasks are.
     tasks: their names, from top to bottom.
     augment: a policy of `data.augment`, for all tasks or by task.
-    images: how many of each task, drawn from the split; all where it has fewer.
-    versions: augmented forms of each.
+    images: how many of each task, sampled from the split; all where it has fewer.
+    versions: augmented versions of each.
     seed: of the choice of images and of the augmentation, 0 or above.
-    split: which to draw from.
+    split: which to sample from.
     image_size: side at which images are augmented, as in training, pixels.
     tile: side at which they are shown, pixels.
 
@@ -65,7 +65,7 @@ def contact_sheet(
   if not isinstance(augment, str) and set(tasks) - set(augment):
     raise InputError(f'no augmentation given for task {sorted(set(tasks) - set(augment))[0]}')
   width = 2 * _MARGIN + tile + _AFTER_ORIGINAL + versions * (tile + _GAP) - _GAP
-  parts = []
+  strips = []
   for name in tasks:
     task = open_task(data_dir, name)
     spec = augment if isinstance(augment, str) else augment[name]
@@ -75,7 +75,7 @@ def contact_sheet(
     chosen = np.random.default_rng(own).choice(
       len(records), min(images, len(records)), replace=False
     )
-    parts.append(
+    strips.append(
       _header(
         name,
         f'{task.modality}, {len(task.classes):,} classes, {len(records):,} images in {split}',
@@ -83,7 +83,7 @@ def contact_sheet(
         width,
       )
     )
-    parts.append(_headings(versions, tile, width))
+    strips.append(_headings(versions, tile, width))
     for index in chosen.tolist():
       record = records[index]
       try:
@@ -96,11 +96,11 @@ def contact_sheet(
       changed = [
         change(image, np.random.default_rng([*own, index, number])) for number in range(versions)
       ]
-      parts.append(
+      strips.append(
         _row([image, *changed], tile, width, title=task.classes[record['label']], key=record['key'])
       )
-    parts.append(canvas.blank(_AFTER_TASK, width))
-  return np.concatenate(parts)
+    strips.append(canvas.blank(_AFTER_TASK, width))
+  return np.concatenate(strips)
 
 
 def write_contact_sheet(
@@ -116,7 +116,7 @@ def write_contact_sheet(
 
 
 def _described(spec, policy):
-  """A named recipe with what it does."""
+  """The policy's name, and its recipe where it has one."""
   text = getattr(policy, 'text', spec)
   return spec if text == spec else f'{spec} = {text}'
 
@@ -154,5 +154,5 @@ def _columns(versions, tile):
 
 
 def _write(part, text, left, base, **style):
-  """Writes one line, cut off at the margin; returns where it ends."""
+  """Writes a line of text, cut off at the margin; returns where it ends."""
   return canvas.write(part, text, (left, base), room=part.shape[1] - _MARGIN - left, **style)

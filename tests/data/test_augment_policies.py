@@ -158,7 +158,11 @@ def test_draws_do_not_depend_on_the_image(spec, modality):
     assert all(state == states[0] for state in states)
 
 
-# Clips.
+# Frames of a clip, each with a generator of the same seed.
+
+
+def on_clip(policy, frames, seed):
+  return np.stack([policy(frame, np.random.default_rng(seed)) for frame in frames])
 
 
 @pytest.mark.parametrize('spec', MANY)
@@ -167,7 +171,7 @@ def test_frames_of_a_clip_are_changed_alike(spec):
   frames = np.stack([photo()] * 3)
   changed = {}
   for seed in range(6):
-    clip = augment.apply_to_clip(policy, frames, seed)
+    clip = on_clip(policy, frames, seed)
     assert clip.shape == frames.shape and clip.dtype == np.uint8
     np.testing.assert_array_equal(clip[0], clip[1])
     np.testing.assert_array_equal(clip[0], clip[2])
@@ -186,12 +190,12 @@ def test_frames_move_alike_whatever_they_show():
   frames = np.stack([rng.integers(0, n, (96, 96, 3), np.uint8) for n in (2, 60, 120, 200)])
   frames[:, 30:50, 50:70] = 255
   for seed in range(20):
-    spots = augment.apply_to_clip(policy, frames, seed) == 255
+    spots = on_clip(policy, frames, seed) == 255
     assert spots[0].any()
     # Interpolated edges may reach 255 or not, by what is beside them.
     for spot in spots[1:]:
       assert (spot != spots[0]).mean() < 0.01
-  mirrored = augment.apply_to_clip(augment.policy('flip'), frames, 0)
+  mirrored = on_clip(augment.policy('flip'), frames, 0)
   np.testing.assert_array_equal(mirrored, frames[:, :, ::-1])
 
 

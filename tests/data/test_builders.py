@@ -300,7 +300,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
   said = []
   if number == errno.ENOLCK:
     assert store(tiny_task(), tmp_path, progress=said.append).sizes['train'] == 12
-    assert 'without locks: see to it' in said[0]
+    assert 'without locks: make sure' in said[0]
   else:
     with pytest.raises(InputError, match='cannot be written: Input/output error'):
       store(tiny_task(), tmp_path, progress=said.append)

@@ -35,7 +35,7 @@ def test_the_table():
 @pytest.mark.parametrize('task', corpus.CORPUS, ids=lambda task: task.name)
 def test_a_row_holds_together(task):
   assert task.reader in READERS and (PAGES / f'{task.page}.md').is_file()
-  assert task.evidence in ('V', 'S', 'M') and task.licence and task.access
+  assert task.evidence in ('verified', 'secondary', 'assumed') and task.licence and task.access
   augment.policy(task.augment, modality=task.modality)
 
 

@@ -85,7 +85,7 @@ def test_a_reader_without_a_usual_name_needs_one(tmp_path):
 def test_every_page_is_somebodys():
   pages = {path.stem for path in PAGES.glob('*.md')}
   assert pages == {r.page for r in READERS.values()} | {t.page for t in CORPUS}
-  assert all(reader.page_path.is_file() for reader in READERS.values())
+  assert all((PAGES / f'{reader.page}.md').is_file() for reader in READERS.values())
 
 
 def test_the_script_on_the_page_writes_the_manifest_of_heartbeats(tmp_path):

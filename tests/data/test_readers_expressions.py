@@ -159,7 +159,7 @@ def test_affectnet_malformed_rows(tmp_path, row, message):
 
 
 def test_affectnet_laid_out_otherwise(tmp_path):
-  with pytest.raises(InputError, match='laid out in no way known of AffectNet'):
+  with pytest.raises(InputError, match='no known layout of AffectNet'):
     affectnet_task(tmp_path)
   (tmp_path / 'train_set/images').mkdir(parents=True)
   with pytest.raises(InputError, match='no folder images/ or no annotations/'):

@@ -1,8 +1,8 @@
 """TrivialAugment, RandAugment and AugMix over the table of operations.
 
-Levels are torchvision's: of TrivialAugmentWide, RandAugment and AugMix in release
-0.13 and later, translations being relative to the image's size throughout. Where a
-modality leaves operations out, the rest are drawn more often.
+Levels are those of torchvision's TrivialAugmentWide, RandAugment and AugMix (0.13 and
+later), but all translations are relative to the image's size. Where a modality leaves
+operations out, the others are sampled more often.
 """
 
 import dataclasses
@@ -14,14 +14,20 @@ import numpy as np
 from painformer_jax.data.augment import ops
 from painformer_jax.data.augment.modalities import GENERAL, Modality
 
-# Steps from the weakest to the strongest level.
+# Number of levels from the weakest to the strongest.
 BINS, AUGMIX_BINS = 31, 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Levels:
-  """Levels of an operation: from `weakest` to `strongest`, evenly; `signed` ones have
-  either sign, `whole` ones are whole numbers; added to `base` as factors are to 1."""
+  """The levels of an operation, evenly spaced.
+
+  Attributes:
+    weakest, strongest: the ends.
+    signed: whether a level may also be negative.
+    whole: whether levels are whole numbers.
+    base: added to the level: 1 for factors.
+  """
 
   weakest: float
   strongest: float
@@ -30,7 +36,7 @@ class Levels:
   base: float = 0.0
 
   def value(self, share: float, negative: bool) -> float:
-    """The level at a share of the way, 0 to 1."""
+    """The level at `share` of the way from the weakest to the strongest, in [0, 1]."""
     level = self.weakest + share * (self.strongest - self.weakest)
     if self.whole:
       level = round(level)
@@ -39,25 +45,33 @@ class Levels:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Space:
-  """Operations to draw from: name -> levels, None where it has none."""
+  """Operations to sample from: name -> levels, None for an operation without a level."""
 
   levels: dict[str, Levels | None]
-
-  @functools.cache
-  def names(self, modality: Modality) -> tuple[str, ...]:
-    """The operations that suit the modality."""
-    return tuple(name for name in self.levels if name in modality.ops)
 
   def apply(
     self, image: np.ndarray, modality: Modality, *, which: float, level: float, sign: float
   ) -> np.ndarray:
-    """One operation: the one at `which` of the way through those that suit, at `level`
-    of the way to the strongest, negative where `sign` is below a half; all in [0, 1]."""
-    names = self.names(modality)
+    """Applies one operation.
+
+    Args:
+      image: [height, width, 3] uint8 RGB.
+      modality: whose operations are chosen from.
+      which: chooses the operation, in [0, 1).
+      level: of the way from the weakest to the strongest level, in [0, 1].
+      sign: the level is negative where this is below 0.5.
+    """
+    names = _suitable(self, modality)
     name = names[int(which * len(names))]
     levels = self.levels[name]
     value = 0.0 if levels is None else levels.value(level, sign < 0.5)
     return ops.apply(name, image, value, fill=modality.fill)
+
+
+@functools.cache
+def _suitable(space: Space, modality: Modality) -> tuple[str, ...]:
+  """The operations that suit the modality."""
+  return tuple(name for name in space.levels if name in modality.ops)
 
 
 def _space(*, shear, pixels, degrees, factor, bits, identity=True) -> Space:
@@ -91,7 +105,7 @@ AUGMIX = _space(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrivialAugmentWide:
-  """One operation, at a level drawn evenly (Müller and Hutter 2021)."""
+  """One operation, at a uniformly sampled level (Müller and Hutter 2021)."""
 
   modality: Modality = GENERAL
 
@@ -104,10 +118,10 @@ class TrivialAugmentWide:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandAugment:
-  """`n` operations in turn, all at one level (Cubuk et al. 2020).
+  """`n` operations one after the other, all at one level (Cubuk et al. 2020).
 
   Attributes:
-    n: operations of each image.
+    n: number of operations.
     magnitude: level, 0 to 30.
   """
 
@@ -125,13 +139,13 @@ class RandAugment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugMix:
-  """The image mixed with a mixture of its own changed forms (Hendrycks et al. 2020).
+  """A weighted mean of the image and of augmented versions of it (Hendrycks et al. 2020).
 
   Attributes:
-    severity: levels are drawn from this many of the lowest of 10.
-    width: changed forms.
-    depth: operations in turn for each form; 0 draws 1 to 3.
-    alpha: of the Dirichlet and Beta distributions that the shares come from.
+    severity: levels are sampled from this many of the lowest of 10.
+    width: number of versions.
+    depth: operations for each version, one after the other; 0 samples 1 to 3.
+    alpha: of the Dirichlet and Beta distributions that the weights come from.
   """
 
   severity: int = 3
@@ -145,18 +159,18 @@ class AugMix:
     changed_share = rng.beta(self.alpha, self.alpha)
     mixed, total = None, 0.0
     for share in shares:
-      form = image
+      version = image
       for _ in range(self.depth or int(1 + 3 * rng.random())):
         which, level, sign = rng.random(3).tolist()
         level = int(level * self.severity) / (AUGMIX_BINS - 1)
-        form = AUGMIX.apply(form, self.modality, which=which, level=level, sign=sign)
+        version = AUGMIX.apply(version, self.modality, which=which, level=level, sign=sign)
       total += share
-      # Mixed one after the other in whole levels: at most a level or so off the exact
-      # sum, at a fraction of the time.
-      mixed = form if mixed is None else _mix(mixed, form, share / total if total else 0.0)
-    return _mix(image, mixed, changed_share)
+      # Added one after the other, each sum rounded: about a grey level off the exact sum,
+      # in a fraction of the time.
+      mixed = version if mixed is None else _blend(mixed, version, share / total if total else 0.0)
+    return _blend(image, mixed, changed_share)
 
 
-def _mix(image, other, share):
-  """`share` of the other image, the rest of the first."""
+def _blend(image, other, share):
+  """The weighted mean of two images; `share` is the weight of the other."""
   return cv2.addWeighted(other, share, image, 1 - share, 0)

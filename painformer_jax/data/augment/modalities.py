@@ -1,4 +1,4 @@
-"""What may be done to a picture of which kind."""
+"""Which operations of augmentation suit which modality."""
 
 import dataclasses
 
@@ -7,14 +7,14 @@ from painformer_jax.data.augment import ops
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Modality:
-  """What may be done to the images of a modality.
+  """What augmentation may do to the images of a modality.
 
   Attributes:
-    ops: the operations of `ops.NAMES` that may be applied; the automatic policies
-      choose from these, a recipe that names another one is refused.
-    flip: whether left and right may change places.
-    fill: what comes in from outside where an image is moved, sheared or turned: a
-      level, or None to repeat the edge.
+    ops: the operations of `ops.NAMES` that may be applied. Automatic policies choose
+      from these; a recipe with another one is an error.
+    flip: whether images may be mirrored left to right.
+    fill: value of pixels from outside the image where it is translated, sheared or
+      rotated; None repeats the edge.
   """
 
   ops: tuple[str, ...]
@@ -26,18 +26,18 @@ def _without(*names: str) -> tuple[str, ...]:
   return tuple(name for name in ops.NAMES if name not in names)
 
 
-# Where colour stands for a value (temperature, distance), it must keep its meaning;
-# stretching each channel by itself changes hues too.
+# Where colour encodes a value (temperature, distance), it must keep its meaning. That also
+# rules out what changes each channel by itself, because it changes hues.
 _PSEUDO_COLOUR = Modality(
   ops=_without('colour', 'solarize', 'posterize', 'equalize', 'invert', 'autocontrast')
 )
 
-# Time runs to the right: it may be shifted, not turned round or tilted. Black on white
-# and viridis both keep their meaning, and white paper does not turn black at an edge.
+# Time runs to the right: images may be shifted, but not mirrored, rotated or sheared.
+# Repeating the edge keeps white paper white and the background of viridis dark.
 _SPECTROGRAM = Modality(
   ops=('identity', 'translate_x', 'brightness', 'contrast', 'sharpness'), flip=False, fill=None
 )
-# Up and down is an offset of the amplitude here, where it is a frequency above.
+# The vertical axis is amplitude, which may be shifted; a spectrogram's is frequency.
 _WAVEFORM = dataclasses.replace(_SPECTROGRAM, ops=(*_SPECTROGRAM.ops, 'translate_y'))
 
 GENERAL = Modality(ops=ops.NAMES)
@@ -49,7 +49,7 @@ MODALITIES: dict[str, Modality] = {
   'waveform': _WAVEFORM,
   'fnirs': _WAVEFORM,
   'spectrogram': _SPECTROGRAM,
-  # Waveforms or spectrograms: what suits both.
+  # May be waveforms or spectrograms: operations that suit both.
   'ecg': _SPECTROGRAM,
   'eeg': _SPECTROGRAM,
   'emg': _SPECTROGRAM,

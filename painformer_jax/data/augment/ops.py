@@ -1,17 +1,15 @@
-"""Operations on images: [height, width, 3] uint8 RGB in and out, nothing drawn but noise.
+"""Operations on images: [height, width, 3] uint8 RGB in and out; only noise is random.
 
-Those of TrivialAugment, RandAugment and AugMix are Pillow's, as torchvision calls them,
-with OpenCV and tables of 256 levels doing the work. They give Pillow's very bits, but for
-colour and sharpness: there single values are one level off, on a photo fewer than 0.3 %
-of them (more, and two levels, only at factors within a hundredth of 0 or 1, where next to
-nothing is left of a fraction).
+The operations of TrivialAugment, RandAugment and AugMix do what Pillow does when
+torchvision calls it, by OpenCV and tables of 256 levels. Results are identical to
+Pillow's, except for colour and sharpness, where fewer than 0.3 % of the values of a photo
+are one level off (more, and by two levels, only for factors within 0.01 of 0 or 1).
 
-Where an image is moved, sheared or turned, pixels are taken from the nearest place
-(torchvision's default for these policies), with Pillow's own 16.16 fixed-point
-arithmetic. What comes from outside the image is `fill`: that level in all channels, or
-None to repeat the edge.
+Translation, shear and rotation take the nearest pixel (torchvision's default for these
+policies), with Pillow's 16.16 fixed-point arithmetic. Pixels from outside the image have
+the value `fill` in all channels; where `fill` is None, the edge is repeated.
 
-No operation changes its input; one that has nothing to do may return it as it is.
+No operation changes its input; one that has nothing to do may return its input.
 """
 
 import math
@@ -27,7 +25,7 @@ _LEVELS = np.arange(256, dtype=np.float32)
 REFERENCE_SIDE = 224
 
 
-# Moved, sheared, turned, cut.
+# Geometry.
 
 
 def flip(image: np.ndarray) -> np.ndarray:
@@ -91,7 +89,7 @@ def shift_scale(image: np.ndarray, *, shift: float, scale_x: float, scale_y: flo
   )
 
 
-# Levels changed. Pillow blends with single precision and cuts fractions off.
+# Levels. Pillow blends in single precision and truncates.
 
 
 def brightness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -106,14 +104,14 @@ def contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def colour(image: np.ndarray, factor: float) -> np.ndarray:
-  """Blends with its own grey: 0 is grey, 1 changes nothing, above is gaudy."""
+  """Blends with its own grey: 0 is grey, 1 changes nothing, above is more colourful."""
   grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
   return _blend(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), image, factor)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
   """Blends with itself smoothed (3×3): 0 is smooth, 1 changes nothing."""
-  # The centre counts five times: the sum of all nine, and four times the centre.
+  # Pillow's kernel weighs the centre five times: the sum of all nine, plus four times it.
   sums = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False)
   smooth = cv2.addWeighted(sums, 1 / 13, image.astype(np.uint16), 4 / 13, 0).astype(np.uint8)
   # Pillow leaves the outermost pixels as they are.
@@ -163,7 +161,7 @@ def equalize(image: np.ndarray) -> np.ndarray:
   return cv2.LUT(image, _channel_tables(tables.T))
 
 
-# Spoiled.
+# Degradation.
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -173,11 +171,11 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
   """Adds Gaussian noise of `sigma` grey levels, the same to all channels."""
-  # 256 quantiles of the normal distribution looked up by random bytes: several
-  # times quicker than normal variates, and the tails end at 2.9 sigma.
+  # Random bytes look up 256 quantiles of the normal distribution: several times quicker
+  # than normal variates; the tails end at 2.9 sigma.
   levels = np.round(sigma * ndtri((np.arange(256) + 0.5) / 256))
   drawn = rng.integers(0, 256, image.shape[:2], np.uint8)
-  # What is added and what is taken away, each in bytes, which neither wrap around.
+  # What is added and what is subtracted, as bytes: neither operation wraps around.
   more, less = (
     cv2.cvtColor(cv2.LUT(drawn, np.clip(part, 0, 255).astype(np.uint8)), cv2.COLOR_GRAY2RGB)
     for part in (levels, -levels)
@@ -196,17 +194,17 @@ def mask_boxes(image: np.ndarray, corners, *, height: int, width: int) -> np.nda
   masked, mean = image.copy(), np.round(cv2.mean(image)[:3]).tolist()
   if height and width:
     for top, left in corners:
-      # Ten times as quick as an assignment; both corners are inside.
+      # Ten times as quick as assignment to a slice; both corners are part of the box.
       cv2.rectangle(masked, (left, top), (left + width - 1, top + height - 1), mean, cv2.FILLED)
   return masked
 
 
-# The table that TrivialAugment, RandAugment, AugMix and recipes go by.
+# The table of operations for TrivialAugment, RandAugment, AugMix and recipes.
 
 
 def _translated(function: Callable, axis: int) -> Callable:
   def apply(image, value, *, fill):
-    # Whole pixels as in torchvision, which cuts fractions off as well.
+    # Whole pixels: torchvision truncates as well.
     side = image.shape[axis]
     pixels = int(value * side / REFERENCE_SIDE)
     return function(image, max(1 - side, min(side - 1, pixels)), fill=fill)
@@ -250,9 +248,8 @@ def apply(name: str, image: np.ndarray, value: float, *, fill: int | None = 0) -
   Args:
     name: one of NAMES.
     image: [height, width, 3] uint8 RGB.
-    value: of the operation: a slope, degrees, a factor, bits, a threshold; pixels at a
-      side of 224 for translations, more where the image is larger; nothing to those of
-      PLAIN.
+    value: a slope, degrees, a factor, bits or a threshold, as the operation takes it; for
+      translations, pixels of an image of 224 × 224; unused by those of PLAIN.
     fill: see the module's docstring.
   """
   if name in GEOMETRIC:
@@ -268,14 +265,14 @@ def _affine(image: np.ndarray, matrix, *, fill: int | None) -> np.ndarray:
   """
   a, b, c, d, e, f = matrix
   height, width = image.shape[:2]
-  # Whole pixels, x in the lower half of each number and y in the upper: on the
-  # little-endian machines that JAX runs on, pairs of int16 as OpenCV wants them. In
-  # place, since fresh memory costs more than the arithmetic.
+  # Each int32 holds the source pixel, x in the lower half and y in the upper: on
+  # little-endian machines, the only ones that JAX supports, that is the pair of int16 that
+  # OpenCV takes. In place, because fresh memory costs more than the arithmetic.
   pairs = np.empty((height, width), np.int32)
-  np.add(*_places(c, a, b, height=height, width=width), out=pairs)
+  np.add(*_coordinates(c, a, b, height=height, width=width), out=pairs)
   pairs >>= 16
   pairs &= 0xFFFF
-  x, y = _places(f, d, e, height=height, width=width)
+  x, y = _coordinates(f, d, e, height=height, width=width)
   places = x + y if d else y
   places &= ~0xFFFF
   pairs |= places
@@ -284,7 +281,7 @@ def _affine(image: np.ndarray, matrix, *, fill: int | None) -> np.ndarray:
   )
 
 
-def _places(
+def _coordinates(
   start: float, by_x: float, by_y: float, *, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Coordinates of all pixel centres in 1/65536, as a row and a column to be added."""
@@ -316,8 +313,8 @@ def _blend_table(base: int, factor: float) -> np.ndarray:
 
 
 def _blend(base: np.ndarray, image: np.ndarray, factor: float) -> np.ndarray:
-  # OpenCV rounds. Nearly a half less, and it cuts off like Pillow; not quite a half,
-  # so that whole numbers stay what they are.
+  # OpenCV rounds, Pillow truncates: subtracting nearly a half makes rounding truncate.
+  # Slightly less than a half, so that whole numbers stay as they are.
   return cv2.addWeighted(image, factor, base, 1 - factor, -0.4998)
 
 

@@ -1,4 +1,4 @@
-"""Augmentation policies by name, and how a policy is found for a task."""
+"""Augmentation policies by name, and the choice of a policy for a task."""
 
 from collections.abc import Callable
 
@@ -17,20 +17,20 @@ Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 def policy(spec: str, *, modality: str = 'image') -> Policy:
   """The policy of that name, or the recipe.
 
-  A policy takes ([size, size, 3] uint8 RGB, np.random.Generator) and returns an image
-  of the same shape and type; all its chance comes from the generator, and what it draws
-  does not depend on the image.
+  A policy takes ([size, size, 3] uint8 RGB, np.random.Generator) and returns an image of
+  the same shape and dtype. All its randomness comes from the generator; the numbers that
+  it samples do not depend on the image.
 
   Args:
     spec: a name in POLICIES, or a recipe such as 'flip@0.5|noise(8)' (see `recipe`).
-    modality: kind of picture. Those in `modalities.MODALITIES` have operations left out
-      of what automatic policies draw from; any other is a general image.
+    modality: kind of image. `modalities.MODALITIES` says which operations suit which;
+      images of any other modality are general images.
 
   Raises:
     InputError: there is no such policy or operation, or it is not for the modality.
   """
   if spec not in POLICIES:
-    # A single word may as well have been meant for a policy.
+    # A single word may be a misspelt policy.
     if spec.isidentifier() and spec not in OPERATIONS:
       names = sorted(POLICIES, key=lambda n: (isinstance(POLICIES[n], Recipe), n))
       raise InputError(
@@ -51,25 +51,8 @@ def policy(spec: str, *, modality: str = 'image') -> Policy:
   return found
 
 
-def apply_to_clip(policy: Policy, frames: np.ndarray, seed: int) -> np.ndarray:
-  """Augments all frames of a clip alike: each draws the same from the same seed.
-
-  Args:
-    policy: from `policy`.
-    frames: [n, height, width, 3] uint8 RGB.
-    seed: 0 or above.
-
-  Returns:
-    [n, height, width, 3] uint8 RGB.
-  """
-  changed = np.empty_like(frames)
-  for number, frame in enumerate(frames):
-    changed[number] = policy(frame, np.random.default_rng(seed))
-  return changed
-
-
-# Policies in code. What was trained with them was measured and published: the same
-# generator must give the same image in every release.
+# Policies in code. Published results were trained with them: the same generator must give
+# the same image in every release.
 
 
 def _none(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -113,9 +96,9 @@ def _signal(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _spectrogram(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  # Frequencies stay where they are. One band of them and one span of time are
-  # hidden, as in SpecAugment (Park et al. 2019), so that no single band, such
-  # as a recorder's noise floor, decides alone.
+  # Frequencies stay where they are. One band of frequencies and one span of time are
+  # masked, as in SpecAugment (Park et al. 2019), so that no single band, such as the noise
+  # of a recorder, decides alone.
   size = image.shape[0]
   image = ops.shift_scale(
     image, shift=rng.uniform(-0.1, 0.1), scale_x=rng.uniform(0.9, 1.1), scale_y=1.0
@@ -131,21 +114,21 @@ def _spectrogram(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
-  """As `ops.brightness`, rounded where Pillow cuts off."""
+  """As `ops.brightness`, but rounds where Pillow truncates."""
   return cv2.convertScaleAbs(image, alpha=factor)
 
 
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
-  """As `ops.contrast`, rounded where Pillow cuts off."""
+  """As `ops.contrast`, but rounds where Pillow truncates."""
   mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
   table = mean + factor * (np.arange(256) - mean)
   return cv2.LUT(image, np.clip(np.round(table), 0, 255).astype(np.uint8))
 
 
-# The closest published recipe of PainFormer's first author: AugMix, TrivialAugment,
-# centre crop 200, noise, masking of 3 or of 20 blocks of 32 × 32, the probability of
-# each drawn per image from a range. The order, the ranges and the noise's strength are
-# reconstructed: the paper's values are not public here.
+# The closest published recipe of PainFormer's first author: AugMix, TrivialAugment, a
+# centre crop of 200 pixels, noise, masks of 3 or of 20 blocks of 32 × 32, the probability
+# of each sampled per image from a range. The order, the ranges and the strength of the
+# noise are reconstructed: the paper's values are not public.
 _PAPER = (
   'augmix@0-0.5|trivial_augment@0-0.5|centre_crop(200)@0-0.5|noise(8)@0-0.5|'
   'mask_blocks(3,32)@0-0.5|mask_blocks(20,32)@0-0.2'
@@ -161,10 +144,10 @@ POLICIES: dict[str, Policy] = {
   'signal': _signal,
   'spectrogram': _spectrogram,
   'paper': parse(_PAPER),
-  # These two keep to their own modality's rules where the task's has none.
+  # These two follow the rules of their modality where the task's modality has none.
   'thermal': parse(_THERMAL, modality='thermal'),
   'biosignal': parse(_BIOSIGNAL, modality='eeg'),
 }
 
-# Those of the policies in code that mirror left and right.
+# The policies in code that mirror left and right.
 _FLIP = frozenset({'face'})

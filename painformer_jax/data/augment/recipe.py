@@ -1,12 +1,12 @@
-"""Recipes: augmentation written as one line of text, for configuration files.
+"""Recipes: augmentation as one line of text, for config files.
 
     random_resized_crop(0.6)|flip@0.5|trivial_augment@0-0.5|mask_blocks(3,32)
 
-Operations apply from left to right. `@p` applies one to a share p of the images;
-`@low-high` draws each image's own p evenly from that range first; without either it
-applies to all. Arguments are numbers; a strength may be given as two, `brightness(0.8,
-1.2)`, and is then drawn evenly between them. Lengths are pixels of an image of 224
-pixels, more where the image is larger.
+Operations apply from left to right. `@p` applies an operation with probability p;
+`@low-high` first samples p for each image, uniformly from that range; without either the
+operation always applies. Arguments are numbers. A strength may be a range,
+`brightness(0.8,1.2)`, from which each image's strength is sampled uniformly. Lengths are
+in pixels of an image of 224 × 224 and scale with the image.
 """
 
 import dataclasses
@@ -22,8 +22,14 @@ from painformer_jax.data.augment.modalities import GENERAL, MODALITIES, Modality
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Argument:
-  """A number that an operation of a recipe takes: its range, and its default, None
-  where it must be given."""
+  """A number that an operation takes.
+
+  Attributes:
+    name: for messages.
+    least, most: the range, both included.
+    default: None where the number must be given.
+    whole: whether it must be a whole number.
+  """
 
   name: str
   least: float
@@ -38,8 +44,8 @@ class Operation:
 
   Attributes:
     apply: (image, rng, modality, *values) -> image.
-    arguments: what it takes.
-    strength: whether its one argument may be a range.
+    arguments: the numbers that it takes.
+    strength: whether its one argument is a strength, which may be a range.
   """
 
   apply: Callable
@@ -60,7 +66,7 @@ class Step:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
   """An augmentation policy made from text: ([size, size, 3] uint8 RGB, generator) ->
-  an image of the same shape and type. What it draws does not depend on the image."""
+  an image of the same shape and dtype. What it samples does not depend on the image."""
 
   text: str
   modality: Modality
@@ -81,11 +87,11 @@ def parse(text: str, *, modality: str = 'image') -> Recipe:
 
   Args:
     text: see the module's docstring.
-    modality: kind of picture; those in `MODALITIES` have rules, others have none.
+    modality: kind of image, see `MODALITIES`; others are general images.
 
   Raises:
-    InputError: the text cannot be read, or names what is not for the modality: shows
-      the part at fault and lists the operations.
+    InputError: the text cannot be parsed, or has an operation that does not suit the
+      modality (shows it and lists the operations).
   """
   rules = MODALITIES.get(modality, GENERAL)
   steps = []
@@ -112,7 +118,7 @@ _STEP = re.compile(
 
 
 def _step(part: str) -> Step:
-  """Raises ValueError, whose text goes on from the part."""
+  """Parses one operation; ValueError with the end of a sentence that begins with it."""
   found = _STEP.fullmatch(part)
   if not found:
     raise ValueError('is not of the form name, name(1,2), name@0.5 or name@0-0.5')
@@ -130,7 +136,7 @@ def _step(part: str) -> Step:
 
 def _values(operation: Operation, texts: list[str]) -> tuple[float, ...]:
   arguments = operation.arguments
-  # A strength given once is a range of no width.
+  # A single strength is a range whose ends are equal.
   if operation.strength:
     texts, arguments = texts * 2 if len(texts) == 1 else texts, arguments * 2
   needed = sum(argument.default is None for argument in arguments)
@@ -164,7 +170,7 @@ def _suits(name: str, modality: Modality) -> bool:
   return name in modality.ops or name not in ops.NAMES
 
 
-# What recipes can name.
+# The operations of recipes.
 
 
 def _flip(image, rng, modality):
@@ -173,8 +179,8 @@ def _flip(image, rng, modality):
 
 
 def _random_resized_crop(image, rng, modality, least, aspect):
-  """A box of `least` to all of the area and up to `aspect` times as long as wide, or as
-  wide as long; a side longer than the image is cut to it."""
+  """Crops a box of `least` to all of the area, whose sides are in a ratio of at most
+  `aspect`; a side longer than the image's is cut to it."""
   del modality
   height, width = image.shape[:2]
   area, aspect = rng.uniform(least, 1), aspect ** rng.uniform(-1, 1)
@@ -206,14 +212,14 @@ def _centre_crop(image, rng, modality, pixels):
 
 
 def _shift_scale(image, rng, modality, shift, scale_x, scale_y):
-  """At most a share `shift` of the width, and by 1 - scale to 1 + scale."""
+  """Shifts by at most `shift` of the width, and scales by 1 - scale to 1 + scale."""
   del modality
   shift, scale_x, scale_y = (rng.uniform(-1, 1, 3) * (shift, scale_x, scale_y)).tolist()
   return ops.shift_scale(image, shift=shift, scale_x=1 + scale_x, scale_y=1 + scale_y)
 
 
 def _mask_blocks(image, rng, modality, count, pixels):
-  """Blocks anywhere within the image, over one another as it happens."""
+  """Masks blocks anywhere in the image; they may overlap."""
   del modality
   height, width = image.shape[:2]
   side = max(1, round(min(height, width) * pixels / ops.REFERENCE_SIDE))
@@ -241,7 +247,7 @@ def _automatic(policy: type) -> Callable:
 
 
 def _from_table(name: str, *argument) -> Operation:
-  """An operation of `ops`, with the name and range of its strength if it has one."""
+  """An operation of `ops`; `argument` is the name, least and most of its strength."""
   if not argument:
     return Operation(
       apply=lambda image, rng, modality: ops.apply(name, image, 0.0, fill=modality.fill)

@@ -7,9 +7,9 @@
         SOURCE/{train_set,val_set}/annotations/<id>_exp.npy, or images/ and
         annotations/ in SOURCE itself
 
-Layout (a) has the faces' boxes, which are cut out. Expressions 8 (none), 9
+Layout (a) has boxes of the faces; images are cropped to them. Expressions 8 (none), 9
 (uncertain) and 10 (no face) are left out. The dataset's validation images are
-the task's test split; its own test set was not released with labels.
+the task's test split; the labels of its own test set were not released.
 """
 
 import dataclasses
@@ -84,8 +84,8 @@ def affectnet_task(
     report: takes a line for each kind of thing that is left out.
 
   Raises:
-    InputError: the folder is laid out in neither way, cannot be read, a list is
-      malformed (names the row), or too much is missing.
+    InputError: the folder has neither layout or cannot be read, a list is malformed
+      (names the row), or too much is missing.
   """
   stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
@@ -133,7 +133,7 @@ def affectnet_task(
 
 @dataclasses.dataclass(kw_only=True)
 class _Found:
-  """Collects items, and counts what is left out."""
+  """Collects items and counts what is left out."""
 
   source: Path
   report: Report
@@ -240,7 +240,7 @@ def _read_annotations(source: Path, found: _Found) -> dict[str, list[Item]]:
     parts = {'train': source}
   if not parts:
     raise InputError(
-      f'{source} is laid out in no way known of AffectNet: it needs '
+      f'{source} has no known layout of AffectNet: it needs '
       'Manually_Annotated_file_lists/training.csv, or train_set/ and val_set/ '
       'with images/ and annotations/'
     )

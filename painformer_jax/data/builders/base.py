@@ -1,11 +1,10 @@
 """Stores a task as a TFDS dataset in ArrayRecord files, without TensorFlow.
 
-TFDS's usual builder (`GeneratorBasedBuilder`) holds a split in memory and, past
-1 GB, spills it through TensorFlow's file system, which is not installed here; a
-killed build begins anew. Here a split is cut into shards of some 16,000 images,
-each written whole (`shards.py`) by this process or by many machines (`beam.py`),
-and TFDS's metadata is put beside them when all are there. The
-mixture shuffles at reading time, so images stay in the order of the listing.
+TFDS's usual builder (`GeneratorBasedBuilder`) needs TensorFlow's file system for splits
+above 1 GB, and starts again from the beginning after a kill. Here a split is cut into
+shards of about 16,000 images. Each shard is written whole (`shards.py`), by this process
+or by many machines (`beam.py`); TFDS's metadata is written when all shards are there.
+Images stay in the order of the listing; the mixture shuffles them when it reads.
 """
 
 import contextlib
@@ -33,10 +32,10 @@ from painformer_jax.data.builders.shards import (
 from painformer_jax.data.prepared import UNFINISHED, PreparedTask, mounted, open_task, split_sha256
 from painformer_jax.data.task_source import Item, TaskSource, listing_sha256
 
-# Of the layout on disk, not of a task's content.
+# Version of the layout on disk, not of a task's content.
 VERSION = '1.1.0'
-# Some 300 MB at 224 pixels. All files of a mixture are open at once: the whole corpus
-# has some 670, fewer than the 1,024 that many systems allow.
+# About 300 MB at 224 pixels. All files of a mixture are open at once: the whole corpus
+# has about 670, fewer than the 1,024 that many systems allow.
 IMAGES_PER_SHARD = 16_384
 
 Progress = Callable[[str], None]
@@ -50,18 +49,18 @@ def store(
   max_unreadable: float = 0.0,
   threads: int | None = None,
 ) -> PreparedTask:
-  """Writes a task to `data_dir`/<name>/<version>/, or finds it there.
+  """Writes a task to `data_dir`/<name>/<version>/, unless it is there already.
 
-  Every image is decoded once, strictly (by the reader, or here). What is written becomes visible under
-  its name only when it is complete. Shards that an interrupted run finished are
-  kept, if they are of the same images and settings.
+  Every image is decoded once, strictly, by the reader or here. The task appears under its
+  name only when it is complete. Shards that an interrupted run finished are kept if they
+  were made from the same images and settings.
 
   Args:
     task: what to store.
-    data_dir: where prepared tasks live; made if it is not there.
+    data_dir: folder of prepared tasks; created if it does not exist.
     progress: takes lines of text to show: rates, sizes, what was skipped.
-    max_unreadable: share of a split that may be unreadable and is left out (one
-      image at least), in [0, 1); 0 for none at all.
+    max_unreadable: share of a split that may be unreadable and is then left out, in
+      [0, 1); above 0, one image may always be. 0 allows none.
     threads: that read and decode; by default one a core.
 
   Raises:
@@ -78,7 +77,7 @@ def store(
     done = {s.name: finished_shard(s, work) for s in shards}
     kept = sum(w.records + len(w.skipped) for w in done.values() if w)
     if kept:
-      progress(f'{task.name}: goes on where an interrupted run stopped, {kept:,} images are stored')
+      progress(f'{task.name}: resumes an interrupted run, {kept:,} images are stored')
     total = sum(len(s.items) for s in shards)
     allowance = Allowance(task, max_unreadable=max_unreadable, progress=progress)
     with Meter(total, progress, prefix=f'{task.name}: ', done=kept) as meter:
@@ -100,7 +99,7 @@ def store(
 
 
 def check_settings(name: str, *, max_unreadable: float) -> None:
-  """Refuses what `store` would refuse, before a long listing.
+  """Checks arguments of `store` before a long listing.
 
   Raises:
     InputError: no name for a task, or a share out of range.
@@ -137,10 +136,10 @@ def plan_shards(task: TaskSource) -> list[Shard]:
 
 @contextlib.contextmanager
 def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *, progress: Progress):
-  """The folder to write a task's shards to; None if the task is stored already.
+  """A context with the folder to write shards to; None if the task is stored already.
 
-  Holds the task's lock. What is there of another listing or other settings is
-  cleared; a folder in which no shard is finished does not stay.
+  Holds the task's lock. Shards of another listing or of other settings are removed
+  first. If the block fails before any shard is finished, the folder is removed.
 
   Raises:
     InputError: see `store`.
@@ -168,7 +167,7 @@ def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *, p
 
 
 def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path, progress: Progress) -> None:
-  """Makes the folder, or keeps what another run of the same task wrote."""
+  """Creates the folder, or keeps in it the finished shards of an earlier run."""
   known = {f'{s.name}.json': s for s in shards}
   if work.exists():
     kept = 0
@@ -179,12 +178,12 @@ def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path, progress: 
       else:
         path.unlink() if not path.is_dir() else shutil.rmtree(path)
     if not kept:
-      progress(f'{task.name}: cleared what an interrupted run left')
+      progress(f'{task.name}: removed what an interrupted run left')
   work.mkdir(exist_ok=True)
 
 
 class Allowance:
-  """Counts what is unreadable, and gives up where it is too much."""
+  """Counts unreadable images; raises where a split has more than its allowed share."""
 
   def __init__(self, task: TaskSource, *, max_unreadable: float, progress: Progress):
     check_settings(task.name, max_unreadable=max_unreadable)
@@ -196,7 +195,7 @@ class Allowance:
     self._count[split] += count
 
   def skip(self, split: str, item: Item, reason: str) -> None:
-    """Counts one.
+    """Counts one unreadable item.
 
     Raises:
       InputError: it is one too many.
@@ -284,7 +283,7 @@ def finish(
     info.set_file_format('array_record')
     info.set_splits(tfds.core.splits.SplitDict(splits))
     info.write_to_directory(str(work))
-    # Last, since a run that is killed before goes on from the names above.
+    # Last: a run that is killed earlier resumes from the names above.
     for split, of in zip(splits, counts.values()):
       for shard, path in zip(of, split.filepaths, strict=True):
         os.replace(work / f'{shard.name}.array_record', work / Path(path).name)
@@ -299,7 +298,7 @@ def finish(
 
 
 def _check_declaration(task: TaskSource) -> None:
-  """Refuses names that the files on disk could not give back."""
+  """Raises InputError for names that could not be read back from disk."""
   check_settings(task.name, max_unreadable=0.0)
   if not task.splits:
     raise InputError(f"task '{task.name}' has no split")
@@ -311,7 +310,7 @@ def _check_declaration(task: TaskSource) -> None:
   if len(set(task.classes)) < len(task.classes):
     raise InputError(f"task '{task.name}': a class name occurs twice")
   for name in task.classes:
-    # TFDS keeps the names one a line, and strips them when it reads them.
+    # TFDS stores one name a line, and strips them when it reads them.
     if not name or name != name.strip() or len(name.splitlines()) > 1:
       raise InputError(
         f"task '{task.name}': {name!r} is no name for a class: it is empty, "
@@ -336,7 +335,7 @@ def _check_items(task: TaskSource) -> None:
 def _check_unchanged(task: TaskSource, shards: Sequence[Shard], prepared: PreparedTask) -> None:
   """Raises InputError where what is stored is not what `task` says or lists."""
   differs = [
-    # Not the description: its words may be others in another release.
+    # Not the description: another release may word it differently.
     field
     for field in ('classes', 'modality', 'licence', 'settings')
     if getattr(task, field) != getattr(prepared, field)
@@ -353,13 +352,13 @@ def _check_unchanged(task: TaskSource, shards: Sequence[Shard], prepared: Prepar
     )
 
 
-# What file systems without locks answer, such as Lustre mounted without `flock`.
+# Errors of file systems without locks, such as Lustre mounted without `flock`.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
 def _only_writer(home: Path, name: str, progress: Progress):
-  """Holds the task's lock, which the system frees even if we are killed."""
+  """Holds the task's lock; the system releases it even if this process is killed."""
   with written(home):
     file = open(home / '.lock', 'w')
   with file:
@@ -373,7 +372,7 @@ def _only_writer(home: Path, name: str, progress: Progress):
           f'{home} cannot be written: {error.strerror}; choose another data folder'
         ) from error
       progress(
-        f'{name}: {home} is on a file system without locks: see to it that no '
+        f'{name}: {home} is on a file system without locks: make sure that no '
         'other process stores the same task'
       )
     yield

@@ -1,8 +1,8 @@
 """Stores a task with Apache Beam: many machines, one shard each at a time.
 
-The same shards as `base.store` writes alone, byte for byte. `data_dir` must be a
-folder that the machine that starts the pipeline and all workers see under one
-name (NFS, Lustre, Filestore), and so must the dataset's folder.
+The shards are identical to those of `base.store`, byte for byte. `data_dir` and the
+dataset's folder must have the same path on the machine that starts the pipeline and on
+all workers (NFS, Lustre, Filestore).
 """
 
 import pickle
@@ -22,7 +22,7 @@ from painformer_jax.data.builders.shards import (
 from painformer_jax.data.prepared import PreparedTask, open_task
 from painformer_jax.data.task_source import Item, TaskSource
 
-# Below the folder that is written to: what each shard is to hold.
+# Folder beside the shards, with what each shard is to hold.
 _PLAN = 'plan'
 
 
@@ -35,7 +35,7 @@ def store_with_beam(
   max_unreadable: float = 0.0,
   threads: int = 1,
 ) -> PreparedTask:
-  """`base.store`, by a Beam pipeline.
+  """Does what `base.store` does, by a Beam pipeline.
 
   Args:
     task: what to store; its `read` and items are sent to the workers.
@@ -70,7 +70,7 @@ def store_with_beam(
       # Runners wrap what workers raise in exceptions of their own.
       raise InputError(
         f"task '{task.name}': the pipeline failed: {_last_line(error)}; finished shards "
-        'are kept, the same command goes on'
+        'are kept, the same command resumes'
       ) from error
     done = {s.name: finished_shard(s, work) for s in shards}
     absent = [name for name, result in done.items() if result is None]
@@ -91,10 +91,10 @@ def store_with_beam(
 
 
 def _write_plan(shards: Sequence[Shard], work: Path) -> None:
-  """Puts shards where workers find them by name.
+  """Writes the lists of items to files, from which workers read their shard.
 
-  In the pipeline itself they would not fit: a dataset's items are some hundred MB,
-  and Dataflow, for one, takes 20 MB.
+  They do not fit into the pipeline itself: a dataset's items take hundreds of MB, and
+  Dataflow, for example, allows 20 MB.
   """
   with written(work.parent):
     (work / _PLAN).mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def _write_plan(shards: Sequence[Shard], work: Path) -> None:
 def _writer(
   work: Path, read: Callable[[Item], bytes], threads: int, *, checked: bool
 ) -> Callable[[str], None]:
-  """What workers do with a shard's name."""
+  """The function that a worker calls with a shard's name."""
 
   def write(name: str) -> None:
     shard = pickle.loads((work / _PLAN / f'{name}.pickle').read_bytes())

@@ -1,6 +1,6 @@
-"""The datasets that can be prepared, as data: a row a reader.
+"""The datasets that can be prepared: a table of their readers.
 
-Readers are imported when they are first used: a table of them costs nothing.
+A reader's module is imported when it is first used.
 """
 
 import dataclasses
@@ -42,10 +42,10 @@ class Reader:
   """How one dataset is read.
 
   Attributes:
-    summary: what it expects below the source, in one line.
+    summary: the layout that it expects, in one line.
     function: 'module:function' in this package.
-    fixed: arguments that make this reader of a function that serves several.
-    page: of `PAGES`, without its suffix: how to get and prepare the dataset.
+    fixed: arguments that tell apart several readers of one function.
+    page: name of its page in `PAGES`: how to get and prepare the dataset.
     task: the task's usual name; None where the user must choose one.
     options: what the function takes beside source, name and report.
   """
@@ -56,10 +56,6 @@ class Reader:
   task: str | None
   options: tuple[Option, ...]
   fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-  @property
-  def page_path(self) -> Path:
-    return PAGES / f'{self.page}.md'
 
   def load(self) -> Callable[..., TaskSource]:
     """The function itself."""
@@ -98,7 +94,7 @@ _SHORT_SIDE = Option(
   name='short_side',
   type=int,
   default=0,
-  help='keep proportions and shrink the shorter side to so many pixels, never '
+  help='keep the aspect ratio and shrink the shorter side to so many pixels, never '
   'enlarging; 0 resizes to a square of --image-size',
 )
 _ENCODING = Option(
@@ -205,7 +201,7 @@ READERS: dict[str, Reader] = {
     options=(*_STORED, _MAX_MISSING),
   ),
   'rafdb-compound': Reader(
-    summary='RAF-DB, 11 compound expressions, laid out as the basic ones',
+    summary='RAF-DB, 11 compound expressions, in the layout of the basic ones',
     function='rafdb:rafdb_task',
     fixed={'part': 'compound'},
     page='rafdb',

@@ -4,7 +4,7 @@
     SOURCE/subjects_0-1999_72_imgs/<identity>/0.png
 
 Identities have 72 images (0 to 9999) or 5 (100000 and above). The release
-makes no split; a share of each identity's images is held out (reconstructed).
+has no split; a share of each identity's images is held out (reconstructed).
 """
 
 import os
@@ -53,8 +53,8 @@ def digiface_task(
     report: takes a line for each thing that is not as in the release.
 
   Raises:
-    InputError: the folder is not laid out so, cannot be read, or two folders
-      have the same identity.
+    InputError: the folder has another layout, cannot be read, or has two folders of
+      the same identity.
   """
   stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)

@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder a class, as a task."""
+"""Reads a folder of images, with a sub-folder for each class, as a task."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,8 @@ from painformer_jax.data.builders.image_files import (
 )
 from painformer_jax.data.task_source import Item, TaskSource
 
-# Folders that are splits rather than classes, in any case; of several, the first counts.
+# Names of folders that are splits rather than classes, in any case; the first that is there
+# is used.
 _SPLITS = {
   'train': ('train', 'training'),
   'test': ('test', 'testing', 'val', 'valid', 'validation'),
@@ -62,8 +63,8 @@ def folder_task(
     report: takes a line for what is left out.
 
   Raises:
-    InputError: the folder is not laid out so, it cannot be read, a name in it
-      is not UTF-8.
+    InputError: the folder has another layout, cannot be read, or has a name that is
+      not UTF-8.
   """
   stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)

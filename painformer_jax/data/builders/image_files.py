@@ -1,4 +1,4 @@
-"""What the readers of image datasets share: listing, holding out, reading."""
+"""Shared by the readers of image datasets: lists files, holds out a test split, reads images."""
 
 import dataclasses
 import hashlib
@@ -16,13 +16,12 @@ from painformer_jax.data.task_source import Item
 from painformer_jax.modalities.images import resize_to_square
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
-# For files that a list names one by one: whatever can be decoded is taken.
+# For files that a list names one by one: any suffix will do.
 ANY_SUFFIX = ('',)
 JPEG_QUALITY = 95
-# Images that an index names and that are not there are left out up to this
-# share of the index (and one at least).
+# Share of the images of a list that may be missing, and are then left out; one may always be.
 MAX_MISSING = 0.01
-# How many names a report gives before it says how many more there are.
+# How many names a message lists before it says how many more there are.
 NAMED = 3
 
 Report = Callable[[str], None]
@@ -40,13 +39,13 @@ class Box:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredAs:
-  """What becomes of an image before it is stored.
+  """The size and encoding in which images are stored.
 
   Attributes:
-    image_size: side of the square that images are resized to, pixels.
-    short_side: instead of that, images keep their proportions and are shrunk
-      until the shorter side has so many pixels; smaller ones stay as they are,
-      since enlarging adds bytes and nothing to see. 0 for the square.
+    image_size: side of the square that images are resized to, without keeping their
+      aspect ratio, pixels.
+    short_side: instead, images keep their aspect ratio and are shrunk until the
+      shorter side has this many pixels; smaller ones stay as they are. 0 for the square.
     encoding: 'jpeg' (quality 95) or 'png' (exact, larger).
   """
 
@@ -60,7 +59,7 @@ class StoredAs:
     if self.image_size < 1 or self.short_side < 0:
       raise InputError(
         f'image size {self.image_size} and short side {self.short_side} must be '
-        'positive (a short side of 0 leaves it to the image size)'
+        'positive (a short side of 0 means that the image size counts)'
       )
 
   def __str__(self) -> str:
@@ -96,14 +95,14 @@ class StoredAs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageReader:
-  """Reads `root`/<key> of an item; a `Box` as its detail is cut out first.
+  """Reads `root`/<key> of an item; where the item's detail is a `Box`, only that box.
 
-  What of a box lies outside the image is left away; where nothing remains, the
-  whole image is taken.
+  A box is cut off at the edges of the image; if nothing remains, the whole image is
+  used.
 
   Attributes:
     root: the folder that keys are relative to.
-    stored: what becomes of the image.
+    stored: size and encoding of the result.
   """
 
   root: str
@@ -187,12 +186,12 @@ class FileIndex:
 
 @dataclasses.dataclass(kw_only=True)
 class Missing:
-  """Counts what an index names and the disk has not.
+  """Counts files that a list names and that do not exist.
 
   Attributes:
-    what: names the index in messages.
-    folder: where it was looked for.
-    limit: share of the index's rows that may be missing, and one at least.
+    what: name of the list, for messages.
+    folder: where the files should be.
+    limit: share of the listed files that may be missing; one may always be.
   """
 
   what: str
@@ -211,7 +210,7 @@ class Missing:
       self.first.append(name)
 
   def close(self, rows: int, report: Report) -> None:
-    """Reports what is missing of `rows`; InputError where it is too much."""
+    """Reports what is missing of `rows` files; InputError where it is too much."""
     if not self.count:
       return
     line = (
@@ -264,8 +263,8 @@ def split_by(
   """Holds out units of each class; a unit's items stay together.
 
   Args:
-    items: in the order they are to be stored.
-    unit: what is held out whole: the item's key, or a recording, or a person.
+    items: in the order in which they are stored.
+    unit: what is held out as a whole: the item's key, or a recording, or a person.
     fraction: share of each class's units.
     seed: of the choice.
 
@@ -296,7 +295,7 @@ def require_folder(source: str | Path) -> Path:
 
 
 def unreadable(source: str | Path, error: OSError) -> InputError:
-  """What to raise where listing a dataset fails."""
+  """The error for a dataset that cannot be listed."""
   return InputError(f'{error.filename or source} cannot be read: {error.strerror or error}')
 
 
@@ -316,11 +315,11 @@ def _collect(root: str, below: str, suffixes: tuple[str, ...], found: list[str])
 
 
 def _check_name(path: str, root: str) -> None:
-  """Refuses names that a record, whose text is UTF-8, could not give back."""
+  """Raises InputError for names that are not UTF-8, in which records store them."""
   try:
     path.encode()
   except UnicodeEncodeError as error:
-    # Python holds bytes that are not UTF-8 as lone surrogates.
+    # Python represents bytes that are not UTF-8 as lone surrogates.
     name = os.fsencode(os.path.join(root, path))
     raise InputError(f'the name {name!r} is not UTF-8; rename it') from error
 
@@ -346,6 +345,6 @@ def _shrink(rgb: np.ndarray, short_side: int) -> np.ndarray:
 
 _ENCODERS = {
   'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]),
-  # OpenCV's default of 1 makes drawn signals two to three times as large.
+  # OpenCV's default of 1 makes images of signals two to three times as large.
   'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 3]),
 }

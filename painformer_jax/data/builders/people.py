@@ -1,4 +1,4 @@
-"""Tasks of naming who is on a photograph, from folders of people."""
+"""Builds tasks of recognising people from folders with images of each."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -30,18 +30,18 @@ def people_task(
   licence: str,
   report: Report,
 ) -> TaskSource:
-  """A closed-set task: a class a person, a share of whose images is held out.
+  """A closed-set task with a class for each person; a share of each one's images is held out.
 
   Args:
     images: person -> paths of the images below `source`.
     source: the dataset's folder.
     name: the task's name.
-    released: how many people the release has; another number is reported.
-    order: sorts people, and the images of one.
-    stored: what becomes of images.
+    released: number of people in the release; another number is reported.
+    order: sort key of people, and of the images of one.
+    stored: size and encoding of the images.
     test_fraction: share of each person's images held out, one at least.
     split_seed: of the choice.
-    what: what is told from what, after 'Which of N'.
+    what: ends the description's 'Which of N'.
     remarks: ends the sentence on what is held out.
     licence: terms of the images.
     report: takes a line where people are missing.

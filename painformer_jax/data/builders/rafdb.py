@@ -3,8 +3,8 @@
     SOURCE/EmoLabel/list_patition_label.txt     lines such as `train_00001.jpg 5`
     SOURCE/Image/aligned/train_00001_aligned.jpg
 
-The list's name is spelt so in the release. Both parts of the dataset, basic/ and
-compound/, are laid out so; SOURCE is the part, or the folder that has it. Labels
+The release spells the list's name so. Both parts of the dataset, basic/ and compound/,
+have this layout; SOURCE is the part, or the folder that contains it. Labels
 count from 1. Images whose names begin with test_ are the test split.
 """
 
@@ -68,7 +68,7 @@ def rafdb_task(
     report: takes a line for what is left out.
 
   Raises:
-    InputError: the folder is not laid out so, cannot be read, holds the other
+    InputError: the folder has another layout, cannot be read, holds the other
       part, a line of the list is malformed (names it), or too much is missing.
   """
   stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)

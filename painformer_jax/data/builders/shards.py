@@ -1,8 +1,8 @@
 """One ArrayRecord file of a task, written whole or not at all.
 
-A shard is the unit of work: what is finished survives a kill, and shards may be
-written by different machines. Beside NAME.array_record stands NAME.json, written
-last, which says what the shard holds.
+A shard is the unit of work: finished ones survive a kill, and different machines may
+write different shards. NAME.json, written after NAME.array_record, says what the shard
+holds.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from painformer_jax.data.decode import decode_strictly
 from painformer_jax.data.prepared import record_digest
 from painformer_jax.data.task_source import Item
 
-# A group of one record, so that any record can be read alone. JPEG and PNG are compressed
-# already: doing so again took most of the writing thread's time and saved nothing.
+# Groups of one record, so that a record can be read alone. JPEG and PNG are compressed
+# already: compressing them again took most of the writing thread's time and saved nothing.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
 _IMAGES_AHEAD = 16  # Of each thread that reads.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shard:
-  """What to write: some of a split's items.
+  """A part of a split that becomes one file.
 
   Attributes:
     split: name of the split.
     index: of the shard within the split.
     items: of the shard, in the order they are stored.
-    listing: `task_source.listing_sha256` of the items.
+    listing: `task_source.listing_sha256` of its items.
   """
 
   split: str
@@ -59,7 +59,7 @@ class WrittenShard:
     listing: of the items it was made from.
     records: how many images it holds.
     bytes: their size, encoded.
-    sha256: over those of the records (key, label, image) in order.
+    sha256: of the digests of its records (key, label, image) in order.
     skipped: key -> reason, of each item that could not be read.
   """
 
@@ -92,7 +92,7 @@ def write_shard(
     InputError: the folder cannot be written.
   """
   target = folder / f'{shard.name}.array_record'
-  # Of its own: Beam may start a shard anew while a lost worker still writes it.
+  # A name of its own: Beam may start a shard again while a lost worker still writes it.
   temporary = folder / f'{shard.name}.{secrets.token_hex(4)}.tmp'
   digest, records, size, skipped = hashlib.sha256(), 0, 0, {}
   with written(folder.parent):
@@ -113,7 +113,7 @@ def write_shard(
     with written(folder.parent):
       writer.close()
   except BaseException:
-    # A writer left open complains when it is collected.
+    # A writer left open prints an error when it is garbage-collected.
     try:
       writer.close()
     except RuntimeError:
@@ -130,7 +130,7 @@ def write_shard(
 
 
 def finished_shard(shard: Shard, folder: Path) -> WrittenShard | None:
-  """What an earlier run wrote of this shard; None if it must be written (again)."""
+  """What an earlier run wrote of this shard; None if it must be written."""
   try:
     result = WrittenShard(**json.loads((folder / f'{shard.name}.json').read_text()))
   except (OSError, ValueError, TypeError):
@@ -141,14 +141,14 @@ def finished_shard(shard: Shard, folder: Path) -> WrittenShard | None:
 
 @contextlib.contextmanager
 def written(home: Path):
-  """Tells of what keeps a folder from being written as InputError."""
+  """A context that turns errors of writing to a folder into InputError."""
   try:
     yield
   # ArrayRecord reports a full disk as a RuntimeError of several clauses.
   except (OSError, RuntimeError) as error:
     reason = getattr(error, 'strerror', None) or str(error).split(';')[0]
     raise InputError(
-      f'{home} cannot be written: {reason}; free some space, mend its '
+      f'{home} cannot be written: {reason}; free some space, fix its '
       'permissions or choose another data folder'
     ) from error
 

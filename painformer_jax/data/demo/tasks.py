@@ -32,7 +32,7 @@ _BIOSIGNAL_SPLIT = (
 
 
 def demo_tasks(cache_dir: str | os.PathLike, *, image_size: int = 96) -> list[TaskSource]:
-  """The tasks, whose images are made from the cache at each reading.
+  """The tasks; their images are made from the cache each time they are read.
 
   Args:
     cache_dir: what `fetch` returned.
@@ -40,7 +40,7 @@ def demo_tasks(cache_dir: str | os.PathLike, *, image_size: int = 96) -> list[Ta
 
   Returns:
     Tasks with splits 'train' and 'test' that share no recording and no span
-    of time, also from task to task (`check_disjoint`).
+    of time, across all tasks.
 
   Raises:
     InputError: a source is missing from the cache, or a bad image size.
