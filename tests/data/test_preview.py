@@ -4,7 +4,8 @@ import pytest
 from tiny_tasks import store_tiny
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.data import augment, preview
+from painformer_jax.data import preview
+from painformer_jax.data.augment import ops
 from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import open_task
 from painformer_jax.modalities import canvas
@@ -63,7 +64,7 @@ def test_a_row_is_an_image_as_stored_and_its_versions(data_dir):
   assert len(set(found)) == 3
   for row in rows[:3]:
     for version in row[1:]:
-      np.testing.assert_array_equal(version, augment.flip(row[0]))
+      np.testing.assert_array_equal(version, ops.flip(row[0]))
   for row in rows[3:]:
     position(row[0], stored(data_dir, 'waves'))
     spread = [(version.astype(float) - row[0]).std() for version in row[1:]]
