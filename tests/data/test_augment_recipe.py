@@ -110,12 +110,12 @@ def test_a_single_unknown_word_may_be_either():
   with pytest.raises(InputError) as error:
     augment.policy('magic')
   assert str(error.value).startswith(
-    "no augmentation 'magic', only face, none, signal, spectrogram, biosignal, paper, "
-    'thermal, or operations with | between: augmix, '
+    "no augmentation 'magic' (known: face, none, signal, spectrogram, biosignal, paper, "
+    'thermal, augmix, '
   )
-  with pytest.raises(InputError, match=r"'faces' \(did you mean face\?\), only "):
+  with pytest.raises(InputError, match=r"'faces' .*did you mean '?face\b"):
     augment.policy('faces')
-  with pytest.raises(InputError, match=r"'trivialaugment' \(did you mean trivial_augment\?\)"):
+  with pytest.raises(InputError, match=r"'trivialaugment' .*did you mean '?trivial_augment\b"):
     augment.policy('trivialaugment')
 
 

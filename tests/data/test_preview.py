@@ -5,7 +5,7 @@ from tiny_tasks import store_tiny
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.data import preview
-from painformer_jax.data.augment import ops
+from painformer_jax.data.augment import POLICIES, ops
 from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import open_task
 from painformer_jax.modalities import canvas
@@ -118,7 +118,7 @@ def test_captions_say_what_is_shown(data_dir, monkeypatch):
   assert texts[:6] == [
     'faces',
     'face, 3 classes, 12 images in train',
-    f'policy: paper = {augment.POLICIES["paper"].text}',
+    f'policy: paper = {POLICIES["paper"].text}',
     'as stored',
     '1',
     '2',

@@ -66,6 +66,7 @@ class StoredAs:
     size = (
       f'shrunk to {self.short_side} pixels on the shorter side'
       if self.short_side
+      # Stored with every prepared task, and compared: the words stay.
       else f'squashed to {self.image_size} x {self.image_size} pixels'
     )
     kind = f'JPEG of quality {JPEG_QUALITY}' if self.encoding == 'jpeg' else 'PNG'
