@@ -1,8 +1,7 @@
-"""Speed of the model on this machine, in ways that can be compared.
+"""Speed of the model on this machine, each variant compared with the first one.
 
-Machines differ and are busy with other things, so every figure stands beside
-the first one of the same run: rounds of all variants take turns, and the
-median over rounds is reported.
+Variants take turns within one run, so that other work on the machine slows all of them
+alike; the median over rounds is reported.
 """
 
 import dataclasses
@@ -31,14 +30,14 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurement:
-  """Of one variant.
+  """The speed of one variant.
 
   Attributes:
     variant: what ran.
     images_per_second: median over the rounds.
-    ratio: to the first variant with the same work.
-    compile_seconds: until the first result.
-    temporary_bytes: buffers beside arguments and results, by the compiler.
+    ratio: of the speed to that of the first variant with the same work.
+    compile_seconds: of compilation and the first run.
+    temporary_bytes: buffers besides arguments and results, by the compiler.
     flops_per_image: by the compiler's count, or None where it gives none.
   """
 
@@ -82,7 +81,10 @@ def _prepare(
   function = {'forward': forward, 'train': jax.value_and_grad(loss)}[variant.work]
   start = time.perf_counter()
   compiled = jax.jit(function).lower(params, stats, images).compile()
-  run = lambda: jax.block_until_ready(compiled(params, stats, images))
+
+  def run():
+    return jax.block_until_ready(compiled(params, stats, images))
+
   run()
   return run, time.perf_counter() - start, compiled
 
@@ -104,7 +106,7 @@ def benchmark(
     rounds: how often each variant runs; they take turns.
     work: of 'forward' (evaluation mode) and 'train' (forward and backward).
     dtype: 'float32' or 'bfloat16'.
-    progress: told what is going on.
+    progress: takes lines about what is being done.
 
   Raises:
     InputError: no such preset.
@@ -127,9 +129,9 @@ def benchmark(
   results = []
   for variant, _, compile_seconds, compiled in prepared:
     base = first.setdefault(variant.work, variant)
+    cost = compiled.cost_analysis() or {}
     # Pairs of one round saw the same machine.
     ratio = statistics.median(b / v for b, v in zip(seconds[base], seconds[variant]))
-    cost = compiled.cost_analysis() or {}
     results.append(
       Measurement(
         variant=variant,

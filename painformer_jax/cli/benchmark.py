@@ -169,13 +169,14 @@ def _data(args, where) -> dict:
   import tempfile
 
   from painformer_jax.benchmarks import data as benchmark_data
+  from painformer_jax.benchmarks import scale
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.progress import log
   from painformer_jax.data.builders.base import store
 
   if args.records:
-    rows = benchmark_data.scale(args.records, folder=args.scratch, progress=log)
-    print(benchmark_data.scale_table(rows))
+    rows = scale.scale(args.records, folder=args.scratch, progress=log)
+    print(scale.table(rows))
     return {'scale': [dataclasses.asdict(row) for row in rows]}
   if bool(args.data_dir) != bool(args.task):
     raise InputError('--data-dir and --task go together')
