@@ -290,7 +290,6 @@ def batch_over_devices(*, folder):
   return [done.returncode, done.stderr]
 
 
-@pytest.mark.slow
 def test_a_batch_that_does_not_split_over_the_devices(folder, on_devices):
   status, stderr = on_devices(8, batch_over_devices, folder=str(folder))
   assert status == 2 and 'does not split over 8 devices: take a multiple of 8' in stderr

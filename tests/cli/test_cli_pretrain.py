@@ -4,17 +4,18 @@ import json
 import re
 import resource
 import shutil
+import subprocess
 
 import jax
 import numpy as np
 import pytest
+from command_line import assert_refused, finished_command
 from tiny_tasks import store_tiny
 from training_runs import (
   QUICK_COMPILE,
   SMALL_OVERRIDES,
   TASKS,
   CommandLine,
-  assert_bad_input,
   rows,
   shared_folder,
   small_config,
@@ -172,13 +173,11 @@ def test_a_task_without_held_out_images(refused, tmp_path):
   assert "task 'alpha' in " in line and "has no split 'test', only train" in line
 
 
-def test_rows_that_do_not_split_over_the_devices(folder, tmp_path):
-  done = CommandLine(folder=folder, devices=3).run(tmp_path / 'run')
-  assert_bad_input(
-    done,
-    'task alpha has the batch size 8, which does not divide over 3 devices: make '
-    'config.tasks.alpha.batch_size a multiple of 3',
-  )
+def test_rows_that_do_not_split_over_the_devices(folder, tmp_path, on_devices):
+  command = CommandLine(folder=folder, overrides={'tasks.alpha.batch_size': 12})
+  found = on_devices(8, finished_command, arguments=command.arguments(tmp_path / 'run')[3:])
+  done = subprocess.CompletedProcess(*found)
+  assert_refused(done, 'alpha', '12', '8 devices', 'config.tasks.alpha.batch_size')
   assert not (tmp_path / 'run').exists()
 
 
@@ -336,7 +335,7 @@ def test_an_absurd_learning_rate(folder, tmp_path):
     '--config.optimizer.learning_rate=1e7',
     '--config.optimizer.warmup_steps=30',
   )
-  line = assert_bad_input(done)
+  line = assert_refused(done)
   found = re.fullmatch(
     r'painformer: the loss of step (\d+) is (not finite \(tasks: (.*)\)|finite, but not its '
     r'.*); the last good state is the (checkpoint of step (\d+)|start \(no checkpoint yet\)) '

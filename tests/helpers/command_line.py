@@ -35,6 +35,12 @@ def run_command(
   return subprocess.CompletedProcess(command, status or 0, out.getvalue(), err.getvalue())
 
 
+def finished_command(arguments: list[str]) -> list:
+  """The same as arguments of `subprocess.CompletedProcess`, for `on_devices`."""
+  done = run_command(*arguments)
+  return [done.args, done.returncode, done.stdout, done.stderr]
+
+
 def assert_refused(done, *names: object, alone: bool = False) -> str:
   """The contract for bad input: status 2, one line that names what is wrong, no traceback.
 

@@ -12,6 +12,7 @@ import sys
 
 import jax
 import numpy as np
+from command_line import run_command
 from repository import ROOT, environment
 from tiny_tasks import store_tiny
 
@@ -189,6 +190,10 @@ class CommandLine:
       check=False,
     )
 
+  def run_here(self, workdir, *more) -> subprocess.CompletedProcess[str]:
+    """In this process, with its devices: enough where the command is refused."""
+    return run_command(*self.arguments(workdir, *more)[3:])
+
   def start(self, workdir, *more) -> subprocess.Popen:
     return subprocess.Popen(
       self.arguments(workdir, *more),
@@ -203,14 +208,3 @@ def rows(workdir) -> list[dict]:
   """The rows of metrics.jsonl without what differs between runs of one configuration."""
   found = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   return [{k: v for k, v in row.items() if not depends_on_speed(k)} for row in found]
-
-
-def assert_bad_input(done, *parts: str) -> str:
-  """The contract for bad input: status 2, one line at the end, no traceback."""
-  assert done.returncode == 2, done.stderr[-2000:]
-  lines = done.stderr.splitlines()
-  assert [line for line in lines if line.startswith('painformer: ')] == lines[-1:], lines[-9:]
-  assert 'Traceback' not in done.stderr and done.stdout == ''
-  for part in parts:
-    assert part in lines[-1], lines[-1]
-  return lines[-1]

@@ -6,14 +6,8 @@ import shutil
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from training_runs import (
-  QUICK_COMPILE,
-  SMALL_OVERRIDES,
-  CommandLine,
-  assert_bad_input,
-  rows,
-  shared_folder,
-)
+from command_line import assert_refused
+from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
 
 import painformer_jax as pj
 from painformer_jax.checkpoints.read import restore_arrays
@@ -124,5 +118,5 @@ def test_what_is_loaded_from_a_run_are_its_averages(runs):
 )
 def test_what_does_not_fit_is_one_line(lines, overrides, message, tmp_path):
   line = dataclasses.replace(lines['plain'], overrides={**FIELDS, **overrides})
-  assert_bad_input(line.run(tmp_path / 'run'), message)
+  assert_refused(line.run_here(tmp_path / 'run'), message)
   assert not (tmp_path / 'run').exists()
