@@ -14,7 +14,33 @@ import pytest
 KEPT = 'painformer/seconds'
 
 # Which files are long, where nothing is kept yet.
-LONGEST = ()
+LONGEST = (
+  'test_parity',
+  'test_mixer',
+  'test_finetune_program',
+  'test_finetune',
+  'test_fit',
+  'test_fit_parts',
+  'test_assess_run',
+  'test_assess_clip',
+  'test_assess_video',
+  'test_training_mix',
+  'test_training_resume',
+  'test_training_step',
+  'test_strategies',
+  'test_class_split',
+  'test_parallel',
+  'test_processes',
+  'test_models',
+  'test_embedding_mixer',
+  'test_cli_report',
+  'test_cli_pretrain',
+  'test_plan',
+  'test_plan_hlo',
+  'test_launch_tpu_vm',
+  'test_launch_tpu_vm_workers',
+  'test_launch_slurm',
+)
 
 
 class Durations:

@@ -1,8 +1,7 @@
 """Parity with the released PyTorch code, from vectors measured on it.
 
-`python -m pytest tests/models/test_parity.py` ends with the table of largest errors;
-`-m 'not slow'` leaves out the training of the second gate. A gate's tests share
-one compilation for evaluation and one for training.
+`launch/test.sh tests/models/test_parity.py` ends with the table of largest errors; `--all` adds
+ten steps of training. A gate's tests share one compilation for evaluation and one for training.
 """
 
 import functools
