@@ -16,6 +16,8 @@ from painformer_jax.modalities.names import SIGNALS
 from painformer_jax.modalities.quality import Tally, examine, trim
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
+_DEFAULTS = SignalConfig()
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Channel:
@@ -56,7 +58,7 @@ class SignalReader:
   def __init__(
     self,
     modality: str,
-    config: SignalConfig = SignalConfig(),
+    config: SignalConfig = _DEFAULTS,
     *,
     rate: float = 0.0,
     columns: Sequence[str] = (),

@@ -2,7 +2,7 @@
 
 | trouble | how it is told | what happens |
 |---|---|---|
-| padding | NaN or infinite samples before the first, after the last finite one | cut off before windows are laid |
+| padding | NaN or infinite samples before the first or after the last finite one | cut off |
 | gaps | NaN or infinite samples within | bridged by straight lines; left out above `max_missing` |
 | clipped | runs at the extreme that begin or end abruptly | kept; left out above `max_clipped` |
 | flat | all finite samples are equal | left out, or kept within `flat_between` |

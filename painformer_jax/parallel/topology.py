@@ -114,8 +114,7 @@ CHIPS = {
 _COMPILERS = {'tpu': ('libtpu', 'tpu'), 'cuda': ('jax_cuda12_plugin', 'plan-gpu')}
 
 # An H100 SXM as CUDA describes it, in the text form of XLA's GpuTargetConfigProto.
-_H100 = (
-  """
+_H100 = """
 platform_name: "CUDA"
 device_description_str: "NVIDIA H100 80GB HBM3"
 dnn_version_info { major: 9 minor: 10 patch: 0 }
@@ -137,11 +136,9 @@ gpu_device_info {
   shared_memory_per_core: 233472
   l2_cache_size: 52428800
   memory_bandwidth: 3350000000000
-  device_memory_size: %d
+  device_memory_size: MEMORY
 }
-"""
-  % _H100_MEMORY
-)
+""".replace('MEMORY', str(_H100_MEMORY))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -119,13 +119,11 @@ class Plan:
 
 def size(amount: float) -> str:
   """Bytes in words: '3 B', '97.4 MB', '11.4 GB' (powers of 1000)."""
-  for unit in ('B', 'kB', 'MB', 'GB'):
-    if abs(amount) < 1000:
-      break
+  units = ['B', 'kB', 'MB', 'GB', 'TB']
+  while abs(amount) >= 1000 and len(units) > 1:
     amount /= 1000
-  else:
-    unit = 'TB'
-  return f'{amount:.{0 if unit == "B" else 1}f} {unit}'
+    del units[0]
+  return f'{amount:.{0 if units[0] == "B" else 1}f} {units[0]}'
 
 
 def describe(plan: Plan) -> str:

@@ -1,5 +1,7 @@
 """AdamW with warm-up, cosine, clipping, and decay by a table of path rules."""
 
+import functools
+import operator
 import re
 
 import jax
@@ -42,7 +44,10 @@ def rate_rules(config: OptimizerConfig, model: PainFormerConfig) -> tuple[tuple[
   stage goes with its first block, the norm after it with its last.
   """
   rules, layer, last = [], 0, model.depth + 1
-  factor = lambda number: config.layer_decay ** (last - number)
+
+  def factor(number: int) -> float:
+    return config.layer_decay ** (last - number)
+
   for n, pattern in enumerate(model.mixers, start=1):
     entry = layer if n == 1 else layer + 1
     rules.append((rf'backbone/patch_embed{n}/.*', factor(entry)))
@@ -95,7 +100,8 @@ def _scale_by_path(rules) -> optax.GradientTransformation:
     del params
     factors = path_rules.match(rules, updates, table='learning rate')
     return {
-      path: jax.tree.map(lambda u: u * factors[path], update) for path, update in updates.items()
+      path: jax.tree.map(functools.partial(operator.mul, factors[path]), update)
+      for path, update in updates.items()
     }
 
   return optax.stateless(update)

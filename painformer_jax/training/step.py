@@ -166,7 +166,10 @@ def make_train_step(
     """The same, one part of the rows after the other."""
     rows, shares = mixed_rows(batch, key)
     parts = parallel.split_microbatches(mesh, rows, plan.grad_accum_steps)
-    backbone = lambda params: {**group(layout.gathered(mesh, params), BACKBONE), **stats}
+
+    def backbone(params):
+      return {**group(layout.gathered(mesh, params), BACKBONE), **stats}
+
     moments, to_parameters = jax.vjp(
       lambda params: functional.stem_moments(
         plan.model, backbone(params), parts, prepare=joined_images

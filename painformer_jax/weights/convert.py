@@ -95,9 +95,9 @@ def convert(
   Args:
     checkpoint: from `torch_file.read`.
     source: what to call the file in messages and in the report.
-    allow_missing: regular expression that is found anywhere in a released name,
-      and not in an empty one. What it names may be missing or misshapen, and then gets the release's initial
-      values (seed 0), or unexpected, and is then left out.
+    allow_missing: regular expression that is found anywhere in a released name, and not
+      in an empty one. What it names may be missing or misshapen, and then gets the
+      release's initial values (seed 0), or unexpected, and is then left out.
 
   Raises:
     ConversionError: a name is missing, unexpected or misshapen and not

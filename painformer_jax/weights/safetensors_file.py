@@ -72,7 +72,7 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
       )
     dtype = np.dtype(_DTYPES[entry['dtype']])
     flat = np.frombuffer(entry['data'], _little_endian(dtype))
-    if dtype == bool:
+    if dtype.kind == 'b':
       flat = flat != 0
     else:
       native = flat.dtype.newbyteorder('=')

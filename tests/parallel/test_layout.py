@@ -31,7 +31,10 @@ MACHINES = {
   'replicated_8': (Strategy(), (1, 8, 1)),
   'fsdp_8': (Strategy(state='fsdp'), (1, 8, 1)),
   'fsdp_256_model_16': (Strategy(state='fsdp', model_parallelism=16), (1, 16, 16)),
-  'fsdp_dcn_2_of_32_model_4': (Strategy(state='fsdp', model_parallelism=4, dcn_parallelism=2), (2, 8, 4)),
+  'fsdp_dcn_2_of_32_model_4': (
+    Strategy(state='fsdp', model_parallelism=4, dcn_parallelism=2),
+    (2, 8, 4),
+  ),
 }
 
 
@@ -179,7 +182,12 @@ def test_slices_of_devices_that_name_none_are_neighbours():
 
 
 @pytest.mark.parametrize(
-  'strategy', [Strategy(dcn_parallelism=3), Strategy(model_parallelism=16), Strategy(dcn_parallelism=4, model_parallelism=4)]
+  'strategy',
+  [
+    Strategy(dcn_parallelism=3),
+    Strategy(model_parallelism=16),
+    Strategy(dcn_parallelism=4, model_parallelism=4),
+  ],
 )
 def test_devices_that_do_not_divide(strategy):
   with pytest.raises(

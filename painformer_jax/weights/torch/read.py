@@ -240,7 +240,7 @@ class _Storages:
       [stride * dtype.itemsize if n > 1 else 0 for n, stride in zip(record.shape, record.strides)],
       writeable=False,
     )
-    if dtype == bool:
+    if dtype.kind == 'b':
       return np.not_equal(view, 0, order='C')
     native = view.dtype.newbyteorder('=')
     return view.astype(native, order='C', copy=True).view(dtype)
