@@ -2,28 +2,14 @@
 
 import functools
 import operator
-import re
 
 import jax
 import optax
 
 from painformer_jax.core import path_rules
-from painformer_jax.core.errors import InputError
 from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.training import parameter_groups
 from painformer_jax.training.config import OptimizerConfig
-
-# Whether weight decay applies. Filters of the spectral gate decay like other
-# weights, as in the SpectFormer and GFNet recipes.
-DECAY_RULES = (
-  (r'log_variance/.*', False),
-  (r'.*/(bias|scale)', False),
-  (r'.*/(kernel|complex_weight)', True),
-)
-
-
-def decay_mask(parameters) -> dict[str, bool]:
-  """Path -> whether the parameter decays; every path must match a rule."""
-  return path_rules.match(DECAY_RULES, parameters, table='weight decay')
 
 
 def schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
@@ -38,27 +24,9 @@ def schedule(config: OptimizerConfig, *, steps: int) -> optax.Schedule:
 
 
 def rate_rules(config: OptimizerConfig, model: PainFormerConfig) -> tuple[tuple[str, float], ...]:
-  """(path, factor on the learning rate), see `OptimizerConfig.layer_decay`.
-
-  The stem is layer 0, the blocks of all stages count from 1; the convolution before a
-  stage goes with its first block, the norm after it with its last.
-  """
-  rules, layer, last = [], 0, model.depth + 1
-
-  def factor(number: int) -> float:
-    return config.layer_decay ** (last - number)
-
-  for n, pattern in enumerate(model.mixers, start=1):
-    entry = layer if n == 1 else layer + 1
-    rules.append((rf'backbone/patch_embed{n}/.*', factor(entry)))
-    for number in range(len(pattern)):
-      layer += 1
-      rules.append((rf'backbone/block{n}/{number}/.*', factor(layer)))
-    closing = last if n == len(model.mixers) else layer
-    rules.append((rf'backbone/norm{n}/.*', factor(closing)))
+  """(regular expression, factor on the learning rate), see `OptimizerConfig.layer_decay`."""
   return (
-    *rules,
-    (r'backbone/post_network/.*', factor(last)),
+    *parameter_groups.factor_rules(model, layer_decay=config.layer_decay, prefix='backbone/'),
     (r'(heads|log_variance)/.*', config.head_learning_rate_multiplier),
   )
 
@@ -79,7 +47,7 @@ def make_optimizer(
       b1=config.b1,
       b2=config.b2,
       weight_decay=config.weight_decay,
-      mask=decay_mask,
+      mask=parameter_groups.decay_mask,
     ),
   ]
   if config.layer_decay != 1 or config.head_learning_rate_multiplier != 1:
@@ -108,11 +76,5 @@ def _scale_by_path(rules) -> optax.GradientTransformation:
 
 
 def _labels(frozen: tuple[str, ...], params) -> dict[str, str]:
-  for pattern in frozen:
-    if not any(re.fullmatch(pattern, path) for path in params):
-      raise InputError(
-        f'config.optimizer.frozen: {pattern!r} matches no parameter, such as {min(params)}'
-      )
-  return {
-    path: 'frozen' if any(re.fullmatch(p, path) for p in frozen) else 'learned' for path in params
-  }
+  matched = parameter_groups.frozen_paths(frozen, params, field='config.optimizer.frozen')
+  return {path: 'frozen' if path in matched else 'learned' for path in params}

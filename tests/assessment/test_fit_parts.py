@@ -25,6 +25,7 @@ from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer, embedding_mixer_config
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training import parameter_groups
 
 
 @pytest.mark.parametrize(
@@ -79,11 +80,11 @@ def test_every_parameter_has_a_decay_rule():
   with_encoder = dataclasses.replace(
     MODEL, encoder=dataclasses.replace(MODEL, outputs=4), encoder_tokens=1
   )
-  decays = fit_program.decay_mask(embedding_mixer.abstract_parameters(with_encoder))
+  decays = parameter_groups.decay_mask(embedding_mixer.abstract_parameters(with_encoder))
   assert decays['encoder/head/kernel'] and decays['attentions/0/q/kernel']
   assert not decays['encoder/latents'] and not decays['latents'] and not decays['norm/scale']
   with pytest.raises(ValueError, match='no rule'):
-    fit_program.decay_mask(['a/weights'])
+    parameter_groups.decay_mask(['a/weights'])
 
 
 @settings(max_examples=40, deadline=None)

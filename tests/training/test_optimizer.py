@@ -12,6 +12,7 @@ from painformer_jax.core import path_rules
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, registry
 from painformer_jax.training import optimizer as optimizer_lib
+from painformer_jax.training import parameter_groups
 from painformer_jax.training.config import OptimizerConfig
 from painformer_jax.training.state import initial_state
 
@@ -66,7 +67,7 @@ def test_decay_mask_covers_every_parameter(name, learned_weighting):
   }
   nano = abstract_state(learned_weighting=learned_weighting).params
   params |= {path: leaf for path, leaf in nano.items() if not path.startswith('backbone/')}
-  mask = optimizer_lib.decay_mask(params)
+  mask = parameter_groups.decay_mask(params)
   assert mask.keys() == params.keys()
   for path, decays in mask.items():
     leaf = path.split('/')[-1]
@@ -93,7 +94,7 @@ def test_every_parameter_of_a_backbone_is_in_the_state():
 
 def test_a_new_kind_of_parameter_is_an_error():
   with pytest.raises(ValueError, match='weight decay table matches: backbone/new/gamma'):
-    optimizer_lib.decay_mask({'backbone/new/gamma': 1})
+    parameter_groups.decay_mask({'backbone/new/gamma': 1})
 
 
 PARAMS = {

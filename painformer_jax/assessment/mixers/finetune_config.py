@@ -5,37 +5,38 @@ All values are reconstructed: whether and how the paper fine-tunes is not public
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from painformer_jax.core import path_rules
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.training import parameter_groups
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-  """How backbone and Mixer train together, from images.
+  """How backbone and Embedding-Mixer train together, from images.
 
-  What is not said here is said by `FitConfig`, for both: warm-up, decay, clipping,
-  label smoothing, class weights. The Mixer learns at that config's own rate.
+  `FitConfig` has what is common to both: warm-up, decay, clipping, label smoothing, class
+  weights. The Embedding-Mixer learns at the learning rate of that config.
 
-  BatchNorm in the stem keeps the statistics of the weights: a step sees a handful of
-  people whose frames are much alike, and theirs would be poor ones. Its scale and
-  offset learn. There is no stochastic depth.
+  BatchNorm in the stem keeps the running statistics of the weights: a step sees a few
+  people whose frames are much alike, so its own statistics would be poor estimates. Its
+  scale and bias learn. There is no stochastic depth.
 
   Attributes:
-    learning_rate: of the backbone's last layers, at its highest.
-    layer_decay: each block below learns at this share of the rate of the one above.
+    learning_rate: of the backbone's last layers, the highest one.
+    layer_decay: learning rate of a block over that of the block above it.
     frozen: regular expressions; a parameter whose whole path one of them matches
       stays as it is, such as '(patch_embed|block|norm)[12]/.*'.
     epochs: passes over the training samples.
-    batch: samples a step, over all devices.
-    frames: images of each modality of a sample in a step, drawn anew each time among
-      all it has; what is tested sees them all.
-    images_at_once: images that a device holds the activations of, 32 in float32 take
-      6 GB by count; a step of more works them out twice. 0 for all.
+    batch: samples in a step, over all devices.
+    frames: images of each modality of a sample in a step, sampled anew in each step; tests
+      use all images.
+    images_at_once: images whose activations a device holds at once, 0 for all; a step of
+      more images computes them twice. Activations of 32 in float32 take 6 GB by count.
     dtype: of the backbone's arithmetic while it trains.
     readers: threads that read recordings and draw images, for each modality.
     keep_images: whether images of videos are kept in the run's folder until it is
@@ -75,22 +76,6 @@ class FinetuneConfig:
         raise InputError(f'frozen: {pattern!r} is no regular expression: {error}') from error
 
 
-def layer_rules(model: PainFormerConfig) -> tuple[tuple[str, int], ...]:
-  """(regular expression, layer) for every parameter: 0 is the stem, 1 the first block.
-
-  What leads into a stage counts with its first block, a stage's norm with its last;
-  the class attention and the last norm are the top layer.
-  """
-  rules, first, top = [(r'patch_embed1/.*', 0)], 1, model.depth + 1
-  for number, pattern in enumerate(model.mixers, 1):
-    last = first + len(pattern) - 1
-    rules += [(rf'block{number}/{i}/.*', first + i) for i in range(len(pattern))]
-    rules.append((rf'patch_embed{number}/.*', first))
-    rules.append((rf'norm{number}/.*', last if number < len(model.mixers) else top))
-    first = last + 1
-  return (*rules, (r'post_network/.*', top))
-
-
 def learning_rates(config: FinetuneConfig, model: PainFormerConfig) -> dict[str, float]:
   """Path -> highest learning rate of each backbone parameter that learns.
 
@@ -102,32 +87,15 @@ def learning_rates(config: FinetuneConfig, model: PainFormerConfig) -> dict[str,
     InputError: an expression of `frozen` matches nothing, or they match everything.
   """
   paths = sorted(functional.parameter_paths(model))
-  layers = path_rules.match(layer_rules(model), paths, table='learning rate')
-  frozen = _matched(config.frozen, paths)
+  rules = parameter_groups.factor_rules(model, layer_decay=config.layer_decay)
+  factors = path_rules.match(rules, paths, table='learning rate')
+  frozen = parameter_groups.frozen_paths(config.frozen, paths, field='config.finetune.frozen')
   if len(frozen) == len(paths):
     raise InputError(
       'config.finetune.frozen leaves nothing of the backbone to learn: set '
       "config.backbone to 'frozen' instead"
     )
-  top = model.depth + 1
-  return {
-    path: config.learning_rate * config.layer_decay ** (top - layers[path])
-    for path in paths
-    if path not in frozen
-  }
-
-
-def _matched(patterns: Iterable[str], paths: Iterable[str]) -> set[str]:
-  found = set()
-  for pattern in patterns:
-    own = {path for path in paths if re.fullmatch(pattern, path)}
-    if not own:
-      raise InputError(
-        f'config.finetune.frozen: {pattern!r} matches no parameter of the '
-        f'backbone, such as {next(iter(paths))}'
-      )
-    found |= own
-  return found
+  return {path: config.learning_rate * factors[path] for path in paths if path not in frozen}
 
 
 def describe(rates: Mapping[str, float], model: PainFormerConfig) -> str:

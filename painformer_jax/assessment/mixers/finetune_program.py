@@ -11,19 +11,12 @@ from flax import struct
 from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig, MaskedTokens, fuse
-from painformer_jax.core import path_rules
 from painformer_jax.models import embedding_mixer, functional
 from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training import parameter_groups
 from painformer_jax.training.state import BACKBONE, group
 from painformer_jax.training.step import normalise
-
-# Whether weight decay applies.
-DECAY_RULES = (
-  (r'mixer\d+/(.*/)?latents', False),
-  (r'.*/(bias|scale)', False),
-  (r'.*/(kernel|complex_weight)', True),
-)
 
 
 @struct.dataclass
@@ -80,11 +73,10 @@ def make_optimizer(
     decay_steps=steps,
     end_value=fit.end_learning_rate_ratio,
   )
-  decays = path_rules.match(DECAY_RULES, rates, table='weight decay')
   return optax.chain(
     optax.clip_by_global_norm(fit.clip_norm) if fit.clip_norm else optax.identity(),
     optax.scale_by_adam(b1=fit.b1, b2=fit.b2),
-    optax.add_decayed_weights(fit.weight_decay, mask=decays),
+    optax.add_decayed_weights(fit.weight_decay, mask=parameter_groups.decay_mask(rates)),
     optax.stateless(lambda updates, _: {p: -rates[p] * u for p, u in updates.items()}),
     optax.scale_by_schedule(shape),
   )

@@ -11,14 +11,11 @@ import optax
 from flax import struct
 
 from painformer_jax.assessment.mixers.fit_config import FitConfig
-from painformer_jax.core import path_rules
 from painformer_jax.models import embedding_mixer
 from painformer_jax.parallel import mesh as parallel
+from painformer_jax.training import parameter_groups
 
 _EPSILON = 1e-8  # Of AdamW.
-
-# Whether weight decay applies.
-DECAY_RULES = ((r'(.*/)?latents', False), (r'.*/(bias|scale)', False), (r'.*/kernel', True))
 
 
 @struct.dataclass
@@ -67,11 +64,6 @@ class RunInputs:
   test: jax.Array
 
 
-def decay_mask(parameters) -> dict[str, bool]:
-  """Path -> whether the parameter decays; every path must match a rule."""
-  return path_rules.match(DECAY_RULES, parameters, table='weight decay')
-
-
 def learning_rate(config: FitConfig, *, steps: int) -> Callable:
   """By step, of a training of so many: linear from 0, then a half cosine."""
   return optax.warmup_cosine_decay_schedule(
@@ -91,7 +83,7 @@ def adamw(
   Written out because the compiler would otherwise work out the new moments again
   for the parameters, and so keep a copy of every old one.
   """
-  decays = decay_mask(state.params)
+  decays = parameter_groups.decay_mask(state.params)
   if config.clip_norm:
     norm = optax.tree.norm(gradients)
     gradients = {
