@@ -135,11 +135,12 @@ def state_shardings(mesh: Mesh, tree, strategy: Strategy = Strategy()):
   leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
   paths = ['/'.join(_key(k) for k in keys) for keys, _ in leaves]
   rules = path_rules.match(RULES, paths, table='sharding')
-  return structure.unflatten(
+  return jax.tree.unflatten(
+    structure,
     [
       NamedSharding(mesh, _spec(mesh, rules[path], path, leaf.shape, strategy))
       for path, (_, leaf) in zip(paths, leaves)
-    ]
+    ],
   )
 
 

@@ -100,7 +100,7 @@ class GroupTrainer:
     batches = np.stack([minibatches(run, steps=steps, batch=config.batch) for run in filled])
     inputs = self._inputs(filled)
     state = self._initial(fit_program.put_runs(self._mesh, np.stack([run.key for run in filled])))
-    losses, step, count = [], 0, 1
+    chunks, step, count = [], 0, 1
     while step < steps:
       count = min(count, steps - step)
       chunk = np.zeros((self._size, self._chunk, config.batch), np.int32)
@@ -109,22 +109,22 @@ class GroupTrainer:
       state, chunk_losses, logits = self._advance(
         state,
         self._data,
-        inputs.replace(batches=fit_program.put_runs(self._mesh, chunk)),
+        dataclasses.replace(inputs, batches=fit_program.put_runs(self._mesh, chunk)),
         np.int32(step),
         np.int32(count),
         step + count == steps,
       )
-      losses.append(np.asarray(chunk_losses)[:, :count])
+      chunks.append(np.asarray(chunk_losses)[:, :count])
       seconds = time.perf_counter() - start
       step += count
       # The first call compiles: its time says nothing of the rate.
       if step > 1 or number:
         self._seconds, self._done = self._seconds + seconds, self._done + count
-        self._report(number, groups, step, losses=losses[-1][: len(group)])
+        self._report(number, groups, step, losses=chunks[-1][: len(group)])
         count = int(np.clip(_SECONDS_A_LINE * self._done / self._seconds, 1, self._chunk))
       if self._interrupt.asked:
         raise KeyboardInterrupt
-    losses = np.concatenate(losses, axis=1)
+    losses = np.concatenate(chunks, axis=1)
     if not np.isfinite(losses[: len(group)]).all():
       worst = group[int(np.flatnonzero(~np.isfinite(losses[: len(group)]).all(axis=1))[0])]
       raise InputError(
