@@ -168,7 +168,7 @@ def test_check_lists_everything_and_writes_nothing(small, tmp_path):
   stopped = assess(
     '--config', small / 'config.py', '--workdir', tmp_path / 'work', f'--config.data_dir={data}'
   )
-  assert stopped.returncode == 2 and "--config.findings='go on'" in stopped.stderr
+  assert_refused(stopped, 'config.findings')
   assert not (tmp_path / 'work' / 'embeddings').exists()
 
 

@@ -126,7 +126,7 @@ def test_configs_beyond_the_benchmark_are_refused():
     ({'model': 'mixer'}, 'no mixer'),
     ({'folds': 1}, 'two folds or more'),
     ({'samples': 5}, '5 samples'),
-    ({'batch': 0}, 'batch 0 is below 1'),
+    ({'batch': 0}, 'batch 0'),
     ({'rounds': 0}, 'rounds 0'),
   ],
 )

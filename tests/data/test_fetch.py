@@ -22,6 +22,9 @@ FILES = {
   'made_up/__init__.py': b'raise RuntimeError("must not be run")',
 }
 
+# What is said of a source that need not be fetched.
+CACHED = 'made_up 1.0: in the cache'
+
 
 def sha256(content):
   return hashlib.sha256(content).hexdigest()
@@ -103,7 +106,7 @@ def test_full_cache_needs_no_network(shelf, cache):
   shutil.rmtree(shelf)
   lines = []
   fetch(cache, sources=[source], progress=lines.append)
-  assert lines == ['made_up 1.0: in the cache']
+  assert lines == [CACHED]
 
 
 def test_no_network_is_one_clear_line(shelf, cache):
@@ -162,7 +165,7 @@ def test_damaged_cache_is_fetched_again(shelf, cache, damage):
   fetch(cache, sources=[source], progress=lines.append)
   assert 'damaged' in lines[0] and 'verified' in lines[-1]
   fetch(cache, sources=[source], progress=lines.append)
-  assert lines[-1] == 'made_up 1.0: in the cache'
+  assert lines[-1] == CACHED
 
 
 def run_python(script):
@@ -196,7 +199,7 @@ def test_killed_run_goes_on_where_it_was(shelf, cache):
   (shelf / 'made_up-1.0-py3-none-any.whl').unlink()
   lines = []
   fetch(cache, sources=sources, progress=lines.append)
-  assert lines[0] == 'made_up 1.0: in the cache'
+  assert lines[0] == CACHED
   assert visible(cache) == ['made_up-1.0', 'second-1.0']
 
 
@@ -210,7 +213,7 @@ def test_two_at_once(shelf, cache):
   runs = [run_python(script) for _ in range(2)]
   said = sorted(run.communicate()[0] for run in runs)
   assert [run.returncode for run in runs] == [0, 0]
-  assert 'fetching' in said[0] and said[1] == 'made_up 1.0: in the cache\n'
+  assert 'fetching' in said[0] and said[1] == f'{CACHED}\n'
 
 
 def test_python_without_pip(shelf, cache, monkeypatch, tmp_path):

@@ -117,6 +117,14 @@ def env(cloud, tmp_path):
 
 BEGAN = 'training began; launch/tpu_vm.sh log shows it'
 BACK = 'launch/tpu_vm.sh delete gives the machines back'
+SUSPENDED = 'the machines are SUSPENDED'
+
+
+def ended(how, then=''):
+  """The line about the first worker: an exit status or a signal, and what it leads to."""
+  return f'the first worker has ended ({how})' + (
+    f'; {then}' if then else ', not by launch/tpu_vm.sh stop'
+  )
 
 
 def said(done):

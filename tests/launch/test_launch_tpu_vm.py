@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from launch_standins import bash, script
 from repository import ROOT
-from tpu_vm_standins import BACK, BEGAN, calls, held, said, soon
+from tpu_vm_standins import BACK, BEGAN, SUSPENDED, calls, ended, held, said, soon
 
 
 def test_machines_that_are_taken_back_and_a_run_that_ends(cloud, env):
@@ -33,9 +33,9 @@ echo "$JAX_PLATFORMS $*"
     'the machines are WAITING_FOR_RESOURCES',
     'the machines are PROVISIONING',
     BEGAN,
-    'the machines are SUSPENDED',
+    SUSPENDED,
     BEGAN,
-    f'the first worker has ended (0); {BACK}',
+    ended('0', BACK),
   ]
   create, again = calls(cloud, 'queued-resources', 'create')
   assert (
@@ -115,7 +115,7 @@ while :; do sleep 0.05; done
       break
   assert bash('tpu_vm.sh', 'stop', env=settings).returncode == 0
   _, messages = again.communicate(timeout=60)
-  assert again.returncode == 130 and f'the first worker has ended (stopped); {BACK}' in messages
+  assert again.returncode == 130 and ended('stopped', BACK) in messages
   logs = sorted(cloud.glob('*/painformer/train.log'))
   soon(lambda: [log.read_text() for log in logs], ['begun\nsaved\n'] * 4)
 
@@ -132,11 +132,7 @@ exit 130
 """
   done = bash('tpu_vm.sh', 'run', '--config=c', env=env(does, STATES0='ACTIVE', STATES1='ACTIVE'))
   assert done.returncode == 0, done.stderr
-  assert said(done)[-3:] == [
-    'the machines are PREEMPTED',
-    BEGAN,
-    f'the first worker has ended (0); {BACK}',
-  ]
+  assert said(done)[-3:] == ['the machines are PREEMPTED', BEGAN, ended('0', BACK)]
   assert len(calls(cloud, 'queued-resources', 'create')) == 2
   assert len(calls(cloud, 'queued-resources', 'delete')) == 1
 
@@ -154,19 +150,19 @@ sleep 600
   assert done.returncode == 0, done.stderr
   assert said(done) == [
     BEGAN,
-    'the first worker has ended (130), not by launch/tpu_vm.sh stop',
+    ended('130'),
     BEGAN,
     'the machines are SUSPENDING',
-    'the machines are SUSPENDED',
+    SUSPENDED,
     BEGAN,
-    f'the first worker has ended (0); {BACK}',
+    ended('0', BACK),
   ]
 
 
 def test_what_is_refused_is_not_begun_again(cloud, env):
   done = bash('tpu_vm.sh', 'run', '--config=c', env=env('echo "a typo"; exit 2', STATES0='ACTIVE'))
   assert done.returncode == 2 and 'a typo' in done.stdout
-  assert said(done) == [BEGAN, f'the first worker has ended (2); {BACK}']
+  assert said(done) == [BEGAN, ended('2', BACK)]
 
 
 def test_refused_on_another_worker_alone(cloud, env, tmp_path):
@@ -181,11 +177,7 @@ exit 1
   assert done.returncode == 2, done.stderr
   where = 'painformer-1, painformer-1-worker1'
   assert done.stdout.splitlines() == [f'{where}: exit status 2', f'{where}: a full disk']
-  assert said(done) == [
-    BEGAN,
-    'the first worker has ended (1), not by launch/tpu_vm.sh stop',
-    f'refused on {where}; {BACK}',
-  ]
+  assert said(done) == [BEGAN, ended('1'), f'refused on {where}; {BACK}']
 
 
 @pytest.mark.slow
@@ -194,12 +186,7 @@ def test_killed_on_machines_that_stay(cloud, env):
   does = '! mkdir once 2>/dev/null || kill -9 $PPID'
   done = bash('tpu_vm.sh', 'run', '--config=c', env=env(does, STATES0='ACTIVE'))
   assert done.returncode == 0, done.stderr
-  assert said(done) == [
-    BEGAN,
-    'the first worker has ended (killed), not by launch/tpu_vm.sh stop',
-    BEGAN,
-    f'the first worker has ended (0); {BACK}',
-  ]
+  assert said(done) == [BEGAN, ended('killed'), BEGAN, ended('0', BACK)]
   assert len(calls(cloud, 'queued-resources', 'create')) == 1
 
 
@@ -234,10 +221,10 @@ def test_a_cloud_that_has_no_machines_for_a_while(cloud, env, earlier):
   assert done.returncode == 0, done.stderr
   assert said(done) == [
     BEGAN,
-    'the machines are SUSPENDED',
+    SUSPENDED,
     'new machines could not be asked for; tried again',
     BEGAN,
-    f'the first worker has ended (0); {BACK}',
+    ended('0', BACK),
   ]
   assert 'RESOURCE_EXHAUSTED' in done.stderr
 

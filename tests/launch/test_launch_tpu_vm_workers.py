@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from launch_standins import bash, script
-from tpu_vm_standins import BACK, BEGAN, calls, held, said, soon
+from tpu_vm_standins import BACK, BEGAN, calls, ended, held, said, soon
 
 
 def test_older_code_is_not_started(cloud, env):
@@ -47,10 +47,10 @@ esac
   assert said(done) == [
     'the workers are not all ready (1 of 2)',
     BEGAN,
-    'the first worker has ended (killed), not by launch/tpu_vm.sh stop',
+    ended('killed'),
     'the workers are not all ready (1 of 2)',
     BEGAN,
-    f'the first worker has ended (0); {BACK}',
+    ended('0', BACK),
   ]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -355,9 +356,9 @@ def test_write_replaces_and_keeps_permissions_usual(tmp_path):
 
 def test_write_to_places_that_cannot_be(tmp_path):
   one = {'a': np.ones(1, np.float32)}
-  with pytest.raises(InputError, match='is a folder'):
+  with pytest.raises(InputError, match=re.escape(str(tmp_path))):
     write_pth(tmp_path, one)
-  with pytest.raises(InputError, match='there is no folder'):
+  with pytest.raises(InputError, match='missing'):
     write_pth(tmp_path / 'missing' / 'w.pth', one)
 
 
