@@ -22,8 +22,8 @@ def load_config(
   Args:
     file: path, or path:argument for files whose get_config takes one.
     overrides: such as '--config.optimizer.learning_rate=1e-3'.
-    kind: dataclass of the config, whose old names file and overrides may use; None to
-      take all names as they are.
+    kind: dataclass of the config; its old names are replaced in the file and the overrides.
+      None replaces nothing.
 
   Raises:
     InputError: no such file, an error inside it, an unknown key, a value of
@@ -50,14 +50,14 @@ def load_config(
 
 
 def _run(file: str, path: pathlib.Path, kind: type | None) -> ml_collections.ConfigDict:
-  """What get_config() of the file returns, under the names of today."""
+  """What get_config() of the file returns, with old names replaced."""
   try:
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[_MODULE] = module  # Dataclasses in the file look their module up.
     spec.loader.exec_module(module)
     config = module.get_config(*file.split(':', 1)[1:])
-  except (Exception, SystemExit) as error:  # Whatever the user's own Python raises.
+  except (Exception, SystemExit) as error:  # The user's Python may raise anything.
     text = f'{type(error).__name__}: {error}'.replace(f"module '{_MODULE}'", 'the file')
     raise InputError(f'config {path}: {" ".join(text.split())}') from error
   if not isinstance(config, ml_collections.ConfigDict):
@@ -75,7 +75,7 @@ def _rename_fields(
 
 
 def _rename_keys(overrides: Sequence[str], kind: type) -> list[str]:
-  """The overrides with today's names for old ones."""
+  """The overrides, with old names replaced."""
   result, given = [], {}
   for override in overrides:
     key, _, value = override.removeprefix('--config.').partition('=')
@@ -100,7 +100,7 @@ def _override(
 def _wrong(
   file: str, path: pathlib.Path, kind: type | None, overrides: Sequence[str]
 ) -> tuple[str, Exception] | None:
-  """The first override that cannot be taken by itself, and why."""
+  """The first override that fails when it is applied alone, and the error."""
   for override in overrides:
     try:
       _override(_run(file, path, kind), [override])
@@ -113,11 +113,10 @@ def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.P
   """Asserts that the config has the key of '--config.KEY=VALUE'."""
   key = override.removeprefix('--config.').split('=')[0]
   if key in _PRESETS:
-    # The file has taken the other fields of the network from its own preset.
     raise InputError(
-      f'{override}: the preset cannot be overridden, since the other fields would stay '
-      f'those of {path}: name it in the file, or behind its name where the file says that '
-      'this takes one'
+      f'{override}: the preset cannot be overridden, because the other fields of {path} would '
+      'stay those of its own preset: change the preset in the file, or give it as FILE:PRESET '
+      'if the file takes one'
     )
   for part in re.sub(r'\[.*?\]', '', key).split('.'):
     if not isinstance(config, ml_collections.ConfigDict) or part not in config:
@@ -126,7 +125,7 @@ def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.P
     config = config[part]
 
 
-# Keys that name a preset whose fields stand beside it.
+# Keys that name a preset; the fields of the preset are keys of the same table.
 _PRESETS = ('model.name', 'mixer.name', 'encoder.name')
 
 # The name under which every config file is loaded.
@@ -134,7 +133,7 @@ _MODULE = 'painformer_config_file'
 
 
 def _innermost(error: Exception) -> str:
-  """The error that flag parsing wraps, in one line."""
+  """The message of the error that flag parsing wraps, in one line."""
   while error.__cause__ or error.__context__:
     error = error.__cause__ or error.__context__
   kind = '' if isinstance(error, flags.Error) else f'{type(error).__name__}: '

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-  """Bad input or usage: says in one line what is wrong, where, what to do.
+  """Bad input or usage; the message is one line: what is wrong, where, what to do.
 
-  The command line prints it after `painformer: ` and exits with status 2;
-  library code raises it wherever a file, a folder, a config or an argument is
-  at fault. Anything else that escapes is a defect of this package.
+  The command line prints it after `painformer: ` and exits with status 2. Library code
+  raises it if a file, a folder, a config or an argument is wrong. Any other exception is a
+  defect of this package.
   """
 
 
@@ -22,7 +22,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 def import_extra(module: str, *, extra: str) -> types.ModuleType:
-  """Imports an optional dependency, or says which extra installs it.
+  """Imports an optional dependency; the error names the extra that installs it.
 
   Raises:
     InputError: `module` is not installed.

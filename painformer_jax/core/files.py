@@ -19,16 +19,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
-  """Writes a file beside its place and moves it there when it is complete.
+  """Writes a temporary file in the same folder, and renames it when it is complete.
 
   Args:
     path: of the file; an existing one is replaced, a link is followed. A pipe, a
-      terminal or a device like /dev/null is written to, and stays what it is.
-    write: writes the content to the open file that it is given.
+      terminal or a device like /dev/null is written to and not replaced.
+    write: writes the content to the open file that is its argument.
 
   Raises:
-    InputError: the disk is full, the folder is missing or may not be written
-      to; what was at `path` before is untouched and nothing new remains.
+    InputError: the disk is full, the folder is missing or not writable. What was at
+      `path` before is unchanged, and no temporary file remains.
   """
   target = _target(path)
   try:
@@ -64,13 +64,13 @@ def write_json(path: str | os.PathLike, value: object) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Gives an empty folder beside its place, and moves it there when the block is done.
+  """Yields an empty temporary folder, and renames it to `target` when the block is done.
 
   Args:
-    target: of the folder; one that is there is replaced. Where the block raises, it stays.
+    target: path of the folder; an existing folder is replaced, but not if the block raises.
 
   Raises:
-    OSError: the folder cannot be made or moved.
+    OSError: the folder cannot be made or renamed.
   """
   partial, old = _partial(target), _partial(target)
   partial.mkdir(parents=True)
@@ -81,7 +81,7 @@ def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
     os.replace(partial, target)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
-    # Whatever stops this between the two moves, the old folder comes back.
+    # If something stops this between the two renames, the old folder is restored.
     if target.exists():
       shutil.rmtree(old, ignore_errors=True)
     elif old.exists():
@@ -94,16 +94,16 @@ def is_partial(path: pathlib.Path) -> bool:
 
 
 def _partial(target: pathlib.Path) -> pathlib.Path:
-  """A new name beside a file or folder."""
+  """A new name in the folder of a file or folder."""
   return target.with_name(f'.{secrets.token_hex(8)}.partial')
 
 
 def check_file_target(path: str | os.PathLike) -> pathlib.Path:
-  """The place that `write_atomically` would write to, links followed.
+  """The path that `write_atomically` would write to, links followed.
 
   Raises:
-    InputError: it is a folder, a socket or a disk, its name is too long, or it
-      lies where there is no folder or none that takes files.
+    InputError: it is a folder, a socket or a disk, its name is too long, or its folder
+      is missing or not writable.
   """
   target = _target(path)
   if not is_stream(target):
@@ -112,7 +112,7 @@ def check_file_target(path: str | os.PathLike) -> pathlib.Path:
 
 
 def check_folder(folder: pathlib.Path, path: str | os.PathLike) -> None:
-  """Asserts that files can be made in the folder that `path` is to lie in.
+  """Asserts that files can be created in the folder of `path`.
 
   Raises:
     InputError: they cannot, or there is no such folder.
@@ -130,10 +130,10 @@ def check_folder(folder: pathlib.Path, path: str | os.PathLike) -> None:
 
 
 def is_stream(target: pathlib.Path) -> bool:
-  """Whether content goes into what is there, which cannot be replaced by a file.
+  """Whether a target is written to in place, since a file cannot replace it.
 
-  So it is with pipes, terminals, devices, and files that standard output or
-  error already go to.
+  Such are pipes, terminals, devices, and files to which standard output or standard
+  error is redirected.
   """
   status = _status(target)
   return status is not None and (
@@ -142,7 +142,7 @@ def is_stream(target: pathlib.Path) -> bool:
 
 
 def copy_to_stream(file: BinaryIO, target: pathlib.Path) -> None:
-  """Writes a file's content, from where it is open, to what `is_stream` names.
+  """Copies an open file, from its current position, to a target for which `is_stream` holds.
 
   Raises:
     OSError: it cannot be written.
@@ -151,7 +151,7 @@ def copy_to_stream(file: BinaryIO, target: pathlib.Path) -> None:
   if standard is None:
     stream = target.open('wb')
   else:
-    # Opened anew, a file would be written from its start once more.
+    # Opening the file again would overwrite it from its start.
     sys.stdout.flush()
     stream = os.fdopen(os.dup(standard), 'wb')
   with stream:
@@ -159,7 +159,7 @@ def copy_to_stream(file: BinaryIO, target: pathlib.Path) -> None:
 
 
 def write_error(path: str | os.PathLike, error: OSError) -> InputError:
-  """That `path` could not be written, and what to do."""
+  """The error that `path` could not be written, with advice."""
   advice = (
     'free some space or choose another place' if error.errno in _FULL else 'choose another place'
   )
@@ -177,7 +177,7 @@ def _target(path: str | os.PathLike) -> pathlib.Path:
     if stat.S_ISSOCK(status.st_mode) or stat.S_ISBLK(status.st_mode):
       raise InputError(f'{path} is a socket or a disk; name a file to write')
     if is_stream(pathlib.Path(path)):
-      return pathlib.Path(path)  # What /dev/stdout leads to may have no path.
+      return pathlib.Path(path)  # The target of /dev/stdout may have no path.
   target = pathlib.Path(os.path.realpath(path))
   if not target.parent.is_dir():
     raise InputError(f'{path} cannot be written: there is no folder {target.parent}; make it first')
@@ -185,7 +185,7 @@ def _target(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _status(path: pathlib.Path) -> os.stat_result | None:
-  """None where nothing is."""
+  """None if nothing is there."""
   try:
     return path.stat()
   except (FileNotFoundError, NotADirectoryError):
@@ -193,7 +193,7 @@ def _status(path: pathlib.Path) -> os.stat_result | None:
 
 
 def _standard_stream(status: os.stat_result) -> int | None:
-  """The descriptor of standard output or error, where it is that file."""
+  """The descriptor of standard output or error if it is this file, else None."""
   for descriptor in (1, 2):
     with contextlib.suppress(OSError):  # Closed.
       if os.path.samestat(status, os.fstat(descriptor)):

@@ -1,4 +1,4 @@
-"""How much memory training may take, and what the process keeps of it."""
+"""How much memory is free, and whether the process keeps memory that it has freed."""
 
 import ctypes
 import os
@@ -8,8 +8,8 @@ import typing
 if typing.TYPE_CHECKING:  # Processes that only read data do without JAX.
   import jax
 
-# Control groups, unified and of the older kind: their name in /proc/self/cgroup, where
-# they lie, limit, use, and what of it is only kept for later.
+# Control groups of versions 2 and 1: name of the controller in /proc/self/cgroup, folder,
+# and files of the limit, the use, and the part of it that is page cache.
 _GROUPS = (
   ('', 'sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
   (
@@ -76,7 +76,7 @@ class _Mallinfo(ctypes.Structure):
 
 
 def _kept() -> int:
-  """Bytes that this process has freed and keeps; 0 where the C library does not say."""
+  """Bytes that this process has freed and keeps; 0 if the C library does not tell."""
   try:
     mallinfo2 = ctypes.CDLL(None).mallinfo2
   except (AttributeError, OSError):
@@ -88,9 +88,8 @@ def _kept() -> int:
 def free_memory(device: 'jax.Device') -> int:
   """Bytes that are free on a device.
 
-  CPU devices share main memory: what is available there, files that the system only
-  keeps for later and what this process has freed included, within the limits of a
-  container or job, in equal parts.
+  CPU devices share main memory in equal parts. Page cache counts as free, and so does what
+  this process has freed; limits of a container or a job apply.
   """
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -99,7 +98,7 @@ def free_memory(device: 'jax.Device') -> int:
 
 
 def main_memory(root: pathlib.Path = pathlib.Path('/')) -> int:
-  """Bytes of main memory that are available; `root` is where system files lie."""
+  """Bytes of main memory that are available; `root` is the folder of /proc and /sys."""
   free = [_available(root)]
   for controller, top, limit, used, cached in _GROUPS:
     for group in _own_groups(root, controller):
@@ -113,8 +112,8 @@ def main_memory(root: pathlib.Path = pathlib.Path('/')) -> int:
 def _own_groups(root: pathlib.Path, controller: str) -> list[pathlib.PurePosixPath]:
   """The control group of this process and all above it, as paths below the topmost.
 
-  Any of them may hold the tightest limit. In a container they may be the host's paths,
-  of which only the topmost is there.
+  Each of them may have the lowest limit. In a container they may be paths of the host, of
+  which only the topmost exists.
   """
   own = pathlib.PurePosixPath()
   try:
@@ -122,9 +121,9 @@ def _own_groups(root: pathlib.Path, controller: str) -> list[pathlib.PurePosixPa
   except OSError:
     lines = []
   for line in lines:
-    # Such as '4:cpu,memory:/slurm/job_7', or '0::/user.slice' of the unified kind.
+    # Such as '4:cpu,memory:/slurm/job_7', or '0::/user.slice' of version 2.
     controllers, _, path = line.partition(':')[2].partition(':')
-    # '/..' leads out of the container.
+    # '/..' is outside the container.
     if controller in controllers.split(',') and '..' not in path.split('/'):
       own = pathlib.PurePosixPath(path.lstrip('/'))
   return [own, *own.parents]
@@ -140,7 +139,7 @@ def _available(root: pathlib.Path) -> int:
 
 
 def _number(file: pathlib.Path) -> int | None:
-  """None where the file is missing or says 'max'."""
+  """The file's number; None if it is missing or holds 'max'."""
   try:
     return int(file.read_text())
   except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""Tables of (regular expression, value) that say something of every array path.
+"""Tables of (regular expression, value) that give every array path a value.
 
-Weight decay, learning-rate groups, freezing and sharding are such tables. The
-first rule that matches the whole path wins; a path that none matches is an
-error, so that a new layer cannot silently fall out of a table.
+Weight decay, learning-rate groups, freezing and sharding are such tables. The first rule
+that matches the whole path applies. A path without a rule is an error, so that a new layer
+cannot be forgotten in a table.
 """
 
 import re

@@ -71,28 +71,29 @@ def embed_files(
   sheet: Sheet | None = None,
   log: Callable[[str], None] = lambda line: None,
 ) -> Summary:
-  """Embeds everything and writes one .npz.
+  """Embeds all files and writes one .npz.
 
-  Arrays: `embedding` [n, 160] float32, `source` [n] str, and the reader's columns:
-  of pictures `frame` [n] int64 (-1 for a still image) and `time` [n] float64
-  (seconds; nan for one), of face crops also `face` [n] str; of signals `start`,
-  `stop` [n] float64 (seconds), `channel`, `representation` and `quality` [n] str.
-  Besides, strings: `weights`, `modality`, `settings` (JSON) and `stand_in`, which
-  says what the images were made of in place of the modality, '' for nothing.
+  Its arrays are `embedding` [n, 160] float32, `source` [n] str and the reader's columns.
+  Of images and videos these are `frame` [n] int64 (-1 for an image) and `time` [n] float64
+  (seconds; nan for an image); where faces are cropped also `face` [n] str. Of signals they
+  are `start` and `stop` [n] float64 (seconds), `channel`, `representation` and `quality`
+  [n] str. Further arrays hold one text each: `weights`, `modality`, `settings` (JSON) and
+  `stand_in` (what the images were made of in place of the modality, or '').
+
+  Unreadable files are skipped; of damaged videos the readable frames are embedded.
 
   Args:
     model: from `load`.
     inputs: files and folders.
-    out: the .npz; written under its name once whole.
-    reader: of the modality; a `PictureReader` of all frames by default.
+    out: the .npz; it appears when it is complete.
+    reader: of the modality; by default a `PictureReader` of all frames.
     batch_size: images at once.
-    description: of the weights, kept with the embeddings.
-    sheet: a picture to write besides.
-    log: told about bad files and progress.
+    description: of the weights; stored as `weights`.
+    sheet: a picture of the first images, to write as well.
+    log: takes lines about bad files and progress.
 
   Returns:
-    What was written and what was not: unreadable files are skipped, of damaged
-    videos the readable frames are kept.
+    What was written and what was not.
 
   Raises:
     InputError: nothing could be read, or `out` or the sheet cannot be written.

@@ -21,7 +21,7 @@ def preprocess(
   mean: Sequence[float] | np.ndarray = Preset.mean,
   std: Sequence[float] | np.ndarray = Preset.std,
 ) -> jax.Array:
-  """What the release does to an image before the model.
+  """Resizes and normalises images as the release does before the model.
 
   Args:
     images: [batch, height, width, 3] uint8 RGB, of any height and width.
@@ -31,9 +31,8 @@ def preprocess(
 
   Returns:
     [batch, image_size, image_size, 3] float32. Resizing is bilinear with
-    antialiasing and rounds to whole levels, as torchvision does on Pillow
-    images; of noise, where it is worst, one value in forty differs from it, by
-    a level.
+    antialiasing and rounds to whole levels, as torchvision does on Pillow images. On
+    noise, the worst case, one value in forty differs from torchvision's by one level.
 
   Raises:
     ValueError: another shape or dtype, or a size below 1.
@@ -60,9 +59,8 @@ def embed(model: PainFormer, images: np.ndarray | jax.Array, *, batch_size: int 
   Args:
     model: from `load` or `create`; its head, if any, is not used.
     images: [batch, height, width, 3] uint8 RGB, of any height and width.
-    batch_size: how many run at once, at most. The last ones are filled up, and
-      fewer images than this run as the next power of two, so that few compiled
-      programs serve all.
+    batch_size: images at once, at most. A last, smaller batch is padded. Fewer images
+      than this run as the next power of two, so that few programs are compiled.
 
   Returns:
     [batch, 160] float32 (the model's last width).
@@ -84,11 +82,11 @@ def embed(model: PainFormer, images: np.ndarray | jax.Array, *, batch_size: int 
 
 
 class Embedder:
-  """A model compiled for batches of one size, whatever comes.
+  """A model compiled once, for batches of one size; smaller batches are padded.
 
   Args:
     model: from `load` or `create`.
-    batch_size: rows of the compiled program.
+    batch_size: images of the compiled program.
   """
 
   def __init__(self, model: PainFormer, *, batch_size: int):

@@ -26,11 +26,12 @@ class PictureConfig:
   """How frames become images.
 
   Attributes:
-    every: takes every so many frames of a video.
+    every: takes every `every`th frame of a video.
     crop: whether to crop the face.
-    faceless: what becomes of a frame without a face: left out, or taken whole.
+    faceless: what is done with a frame without a face: 'skip' leaves it out, 'whole' takes
+      it without cropping.
     face: how faces are found.
-    network: what the user's network takes and gives.
+    network: input and output of the user's network.
   """
 
   every: int = 1
@@ -49,15 +50,15 @@ class PictureConfig:
 class PictureReader:
   """A `Reader` of images and videos.
 
-  'rgb' takes frames as they are; 'face' crops the face; 'thermal' and 'depth'
-  colour the single-channel frames among those the user has, or make frames from
-  RGB ones by a network or, for depth, by the face mesh, which is a stand-in.
+  'rgb' takes frames as they are; 'face' crops the face. 'thermal' and 'depth' take the
+  user's frames and colour those with a single channel; or they make frames from RGB frames,
+  by a network or, for depth, by a face mesh as a stand-in.
 
   Args:
     modality: one of `names.PICTURES`; 'face' sets `config.crop`.
     config: see `PictureConfig`.
     network: an .onnx file, for 'thermal' and 'depth'.
-    mesh: for 'depth': the face mesh in place of a depth network.
+    mesh: for 'depth': use the face mesh in place of a depth network.
 
   Raises:
     InputError: a package is not installed, or the network is not usable.
@@ -85,7 +86,7 @@ class PictureReader:
     if modality == 'face' or mesh:
       config = dataclasses.replace(config, crop=True)
     if mesh and config.faceless == 'whole':
-      raise InputError('the face mesh needs a face: frames without one can only be skipped')
+      raise InputError('the face mesh needs a face: frames without one must be skipped')
     self.modality, self._config = modality, config
     self.stand_in, self._convert = '', None
     record = dataclasses.asdict(config)
@@ -193,7 +194,7 @@ class PictureReader:
 
 
 def _until_broken(frames: Iterator[video.Frame], broken: list[InputError]) -> Iterator[video.Frame]:
-  """Ends where the file is damaged, so that the frames before are all used."""
+  """Ends where the file is damaged, so that all frames before are used."""
   try:
     yield from frames
   except InputError as error:

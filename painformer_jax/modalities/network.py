@@ -18,16 +18,15 @@ from painformer_jax.modalities.images import resize_to_square
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-  """What a file does not say about its network.
+  """What the user must say about a network, because its file does not.
 
   Attributes:
     mean, std: of each channel, for input values in [0, 1]; ImageNet's, as most
       depth networks want. A GAN that takes [-1, 1] has 0.5 and 0.5.
-    size: side of the input in pixels, where the file leaves it open.
-    low, high: values of a three-channel output that are black and full; -1 and 1
-      for a GAN that ends in tanh. A one-channel output is stretched between its
-      own extremes.
-    palette: that colours a one-channel output.
+    size: side of the input in pixels, if the file does not fix it.
+    low, high: values of a three-channel output that become levels 0 and 255; -1 and 1 for
+      a GAN that ends in tanh. A one-channel output is scaled between its own extremes.
+    palette: colours of a one-channel output.
   """
 
   mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -70,7 +69,7 @@ class Network:
     if not os.path.isfile(path):
       raise InputError(f'{path} is not a file')
     options = runtime.SessionOptions()
-    options.log_severity_level = 4  # its faults arrive as exceptions
+    options.log_severity_level = 4  # Its faults are raised as exceptions.
     try:
       self._session = runtime.InferenceSession(
         os.fspath(path), options, providers=['CPUExecutionProvider']
@@ -80,7 +79,7 @@ class Network:
         f'{path} is not a network that onnxruntime can run ({_first_line(error)})'
       ) from error
     self._input, self._channels_first, self.height, self.width = self._check_input()
-    # Whether the output will do is known at once, not after an hour of video.
+    # An unusable output is found now, not after an hour of video.
     self(np.zeros((self.height, self.width, 3), np.uint8))
 
   def __call__(self, image: np.ndarray) -> np.ndarray:

@@ -1,14 +1,14 @@
-"""What is wrong with a window of a signal, and whether it can be drawn all the same.
+"""Defects of a window of a signal, and whether the window is used in spite of them.
 
-| trouble | how it is told | what happens |
+| defect | how it is recognised | what happens |
 |---|---|---|
-| padding | NaN or infinite samples before the first or after the last finite one | cut off |
-| gaps | NaN or infinite samples within | bridged by straight lines; left out above `max_missing` |
+| padding | NaN or infinite samples at the ends | cut off before windows are made |
+| gaps | other NaN or infinite samples | interpolated; left out above `max_missing` |
 | clipped | runs at the extreme that begin or end abruptly | kept; left out above `max_clipped` |
 | flat | all finite samples are equal | left out, or kept within `flat_between` |
 | short | fewer samples than asked for | kept; left out below `min_length` |
 
-Whatever happens is counted. The limits are choices of this package.
+All of them are counted. The limits are choices of this package.
 """
 
 import collections
@@ -27,10 +27,10 @@ class QualityRules:
     max_missing: share of samples that may be missing, in [0, 1].
     max_clipped: share that may be clipped, in [0, 1].
     min_length: share of the samples asked for that must be there, in (0, 1].
-    clipped_run: so many equal samples in a row at the extreme are clipped.
-    flat_between: (lowest, highest) value of flat windows that are kept; () for none. A
-      saturation in whole percent is often one number for seconds; of other signals,
-      and of 0 %, it means that nothing was recorded.
+    clipped_run: number of equal samples in a row at the extreme that count as clipped.
+    flat_between: (lowest, highest) value of flat windows that are kept; () for none. An
+      oxygen saturation in whole percent is often constant for seconds; other flat signals,
+      and a saturation of 0 %, mean that nothing was recorded.
   """
 
   max_missing: float = 0.25
@@ -61,7 +61,7 @@ class SignalQuality:
     clipped: share that lies in clipped runs.
     flat: all finite samples are equal, or there is none.
     troubles: 'empty', 'flat', 'short', 'gaps', 'clipped', as they apply.
-    fatal: those for which the window is left out.
+    fatal: those because of which the window is left out.
   """
 
   samples: int
@@ -137,8 +137,8 @@ class Tally:
   Attributes:
     windows: examined.
     kept: drawn.
-    drawn: trouble -> windows that were drawn in spite of it.
-    left_out: trouble -> windows that it kept from being drawn.
+    drawn: trouble -> number of windows that were drawn in spite of it.
+    left_out: trouble -> number of windows that were left out because of it.
   """
 
   def __init__(self):
@@ -173,8 +173,8 @@ def _listed(counter: collections.Counter) -> str:
 def _clipped(values: np.ndarray, run: int) -> int:
   """How many samples lie in clipped runs.
 
-  A signal that turns slowly also stays at its peak for some samples, but comes
-  and goes in its smallest steps; one that is cut off arrives with larger ones.
+  A signal that changes slowly also stays at its peak for some samples, but it reaches and
+  leaves the peak in its smallest steps; a clipped signal does so in larger steps.
   """
   steps = np.abs(np.diff(values))
   real = steps[np.isfinite(steps) & (steps > 0)]

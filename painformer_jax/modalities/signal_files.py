@@ -16,8 +16,8 @@ FILES_KEPT = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-  """Where one signal lies.
+class SignalSpan:
+  """Where one signal is stored.
 
   Attributes:
     file: relative to the manifest's folder.
@@ -47,7 +47,7 @@ class Span:
     return f'{self.file}{channel}{when} at {self.rate:.12g} Hz'
 
 
-def read_span(root: str, span: Span) -> np.ndarray:
+def read_span(root: str, span: SignalSpan) -> np.ndarray:
   """Reads one signal.
 
   Args:
@@ -106,7 +106,7 @@ _files = FileCache(_read, kept=FILES_KEPT)
 # What follows raises ValueError, whose text the caller puts behind the file's name.
 
 
-def _column_number(table: NumberTable, span: Span) -> int:
+def _column_number(table: NumberTable, span: SignalSpan) -> int:
   names = table.names
   if span.column in names:
     return names.index(span.column)
@@ -119,7 +119,9 @@ def _column_number(table: NumberTable, span: Span) -> int:
   return 0
 
 
-def _array(content: np.ndarray | dict[str, np.ndarray] | NumberTable, span: Span) -> np.ndarray:
+def _array(
+  content: np.ndarray | dict[str, np.ndarray] | NumberTable, span: SignalSpan
+) -> np.ndarray:
   """The signal in an array, or in a row of a table."""
   if isinstance(content, NumberTable):
     return _row(content.array, span.row)

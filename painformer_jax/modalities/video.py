@@ -12,8 +12,8 @@ from painformer_jax.core.errors import InputError
 
 SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv'})
 
-# Containers round their frame counts and lengths; less than this share of both
-# means a damaged file.
+# Containers round their frame counts and lengths. A file is damaged if fewer frames than
+# this share of both can be decoded.
 _WHOLE = 0.95
 
 
@@ -71,10 +71,10 @@ def frames(
 
 
 def count_frames(path: str | os.PathLike) -> int:
-  """How many frames the file says it has; 0 of what is no video.
+  """The number of frames that the file states; 0 if it is no video.
 
-  Where it does not say, as .webm from a browser, they are decoded and counted. Of
-  .mkv and .webm the number is their length times a rate, which may vary.
+  Files that state none, such as .webm from a browser, are decoded and counted. For .mkv and
+  .webm the number is the length times a rate, which may vary.
   """
   try:
     capture = _open(path)
@@ -127,7 +127,7 @@ def _open(path: str | os.PathLike) -> cv2.VideoCapture:
   if not os.path.isfile(path):
     raise InputError(f'{path} is not a file')
   logging = cv2.utils.logging
-  level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # returns the former one
+  level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # Returns the previous one.
   try:
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
   finally:

@@ -1,4 +1,4 @@
-"""Windows of recorded signals: cut, examined, cleaned, drawn."""
+"""Windows of recorded signals: cutting, checking, cleaning and drawing."""
 
 import dataclasses
 import math
@@ -54,7 +54,7 @@ class SignalConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Window:
+class SignalWindow:
   """A stretch of a recording, in samples; `stop` is not included."""
 
   number: int
@@ -62,27 +62,27 @@ class Window:
   stop: int
 
 
-def windows(samples: int, rate: float, config: SignalConfig) -> Iterator[Window]:
-  """Whole windows; of a recording shorter than one, all of it."""
+def windows(samples: int, rate: float, config: SignalConfig) -> Iterator[SignalWindow]:
+  """The windows of a recording; a recording shorter than one window is one window."""
   length = round(config.window * rate)
   if not length or samples < length:
-    yield Window(number=0, start=0, stop=samples)
+    yield SignalWindow(number=0, start=0, stop=samples)
     return
   step, number = max((config.step or config.window) * rate, 1.0), 0
   # Starts are rounded one by one, so that they do not drift at odd rates.
   while (start := round(number * step)) + length <= samples:
-    yield Window(number=number, start=start, stop=start + length)
+    yield SignalWindow(number=number, start=start, stop=start + length)
     number += 1
 
 
 class SignalDrawer:
-  """Draws windows of one recorded signal, which is cleaned whole and only once.
+  """Draws windows of one recorded signal; cleaning is done once, on the whole signal.
 
   Args:
     values: real [n], without padding at its ends (`quality.trim`).
     rate: samples a second, Hz.
     config: see `SignalConfig`.
-    modality: which representations are the paper's.
+    modality: decides which representations are the default.
     cleaned_as: key of `cleaning.METHODS`, where the config asks for cleaning.
     image_size: side of the images, pixels.
   """
@@ -109,8 +109,8 @@ class SignalDrawer:
     )
     self._cleaned: np.ndarray | None = None
 
-  def draw(self, window: Window) -> tuple[SignalQuality, dict[str, np.ndarray]]:
-    """What is wrong with a window, and its images; none where it is of no use.
+  def draw(self, window: SignalWindow) -> tuple[SignalQuality, dict[str, np.ndarray]]:
+    """The quality of a window, and its images; no images if the window is left out.
 
     Returns:
       The window's quality, and representation -> uint8 [size, size, 3].

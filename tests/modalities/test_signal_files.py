@@ -11,13 +11,13 @@ import pytest
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.file_cache import FileCache
 from painformer_jax.modalities import signal_files
-from painformer_jax.modalities.signal_files import Span, read_span
+from painformer_jax.modalities.signal_files import SignalSpan, read_span
 
 SIGNAL = np.arange(12.0)
 
 
 def span(file, **fields):
-  return Span(file=file, rate=4.0, **fields)
+  return SignalSpan(file=file, rate=4.0, **fields)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings,
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.inference import Embedder
-from painformer_jax.modalities.signal_files import Span, read_span
+from painformer_jax.modalities.signal_files import SignalSpan, read_span
 
 
 class RecordedSignals:
@@ -50,7 +50,7 @@ class RecordedSignals:
     self._reader = SampleReader(settings, channels=trained.channels, image_size=image_size)
     self._signals = np.stack(
       [
-        read_span('', Span(file=recording.path, rate=recording.rate, column=column))
+        read_span('', SignalSpan(file=recording.path, rate=recording.rate, column=column))
         for column in columns
       ]
     )

@@ -46,7 +46,7 @@ REPRESENTATIONS: tuple[str, ...] = get_args(Representation)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignalReader:
-  """Reads the signal that an item's detail, a `signal_files.Span`, names, as an image.
+  """Reads the signal that an item's detail, a `signal_files.SignalSpan`, names, as an image.
 
   Attributes:
     root: the manifest's folder.

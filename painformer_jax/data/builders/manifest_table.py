@@ -143,7 +143,7 @@ def _image(row: TableRow) -> str:
   return path
 
 
-def _span(row: TableRow, rate: float) -> signal_files.Span:
+def _span(row: TableRow, rate: float) -> signal_files.SignalSpan:
   file = row.required('signal').replace('\\', '/')
   _check_suffix(row, file, signal_files.SUFFIXES)
   if row['row'] and row['column']:
@@ -163,7 +163,7 @@ def _span(row: TableRow, rate: float) -> signal_files.Span:
     )
   if number is not None and (number < 0 or number != int(number)):
     raise InputError(f"{row.where}: 'row' is {row['row']!r}, not a whole number from 0")
-  return signal_files.Span(
+  return signal_files.SignalSpan(
     file=sys.intern(file),
     key=sys.intern(row['key']),
     column=sys.intern(row['column']),
