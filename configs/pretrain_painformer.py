@@ -8,7 +8,7 @@ recipe that the same authors published.
 
 Prepare every task first (docs/data.md has the commands); `painformer data list` says
 what is missing. A team that lacks some of the datasets names the others after a colon,
-`configs/pretrain_painformer.py:vggface2,affectnet`: they keep their 9 rows of each batch
+`configs/pretrain_painformer.py:vggface2,affectnet`: they keep their 9 images of each batch
 and the run its epochs. A preset of the model may stand there instead.
 
 Cost: 17.3 M steps of 126 images. The arithmetic is 36.5 GFLOP an image, 8.0e19 FLOP in
@@ -17,7 +17,7 @@ all. Not run: the datasets are not public, so no time and no accuracy are known.
 a v5e:16x16 slice with the FFT gate (822 chip-hours), 2.5 h with the DFT gate (627), and
 30 h on 8 H100 (FFT gate, 242).
 
-On more than one device, take rows that they can share, for instance on 16:
+On more than one device, take a batch that they can share, for instance on 16:
 --config.batch_size=1792 --config.batch_size_multiple=16 --config.steps=1216517
 --config.optimizer.warmup_steps=121652 --config.eval_every=6083, and choose the learning
 rate anew.
