@@ -66,10 +66,10 @@ def gate_multiply_adds(config: PainFormerConfig) -> int:
   return total
 
 
-def moments_flops(config: PainFormerConfig) -> float:
-  """FLOP of one image for `functional.stem_moments`, gradients included.
+def stem_statistics_flops(config: PainFormerConfig) -> float:
+  """FLOP of one image for `functional.stem_statistics`, gradients included.
 
-  What a batch that is trained on in parts takes on top: the convolutions before each
+  What gradient accumulation adds: the convolutions before each
   BatchNorm of the stem forward, again for the gradients, and those by kernels and inputs
   (which the first convolution, of the image, does not need).
   """

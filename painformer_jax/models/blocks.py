@@ -8,7 +8,7 @@ from painformer_jax.models import spectral
 from painformer_jax.models.attention import Attention
 from painformer_jax.models.config import ATTENTION, PainFormerConfig
 from painformer_jax.models.depthwise import DepthwiseConv
-from painformer_jax.models.layers import DropPath, Linear, Places, layer_norm
+from painformer_jax.models.layers import BatchIndices, DropPath, Linear, layer_norm
 
 
 class SpectralGate(nnx.Module):
@@ -79,11 +79,13 @@ class Block(nnx.Module):
     )
     self.drop_path = DropPath(drop_path)
 
-  def __call__(self, x: jax.Array, key: jax.Array | None = None, places: Places | None = None):
+  def __call__(
+    self, x: jax.Array, key: jax.Array | None = None, batch_indices: BatchIndices | None = None
+  ):
     """[batch, height, width, channels] -> the same, and an attention map or None.
 
     The map is [batch, heads, tokens, tokens] float32, tokens in row order. `key` and
-    `places` are for stochastic depth.
+    `batch_indices` are for stochastic depth.
     """
     keys = (None, None) if key is None else jax.random.split(key)
     y, attention = self.norm1(x), None
@@ -93,8 +95,8 @@ class Block(nnx.Module):
       y = y.reshape(batch, height, width, channels)
     else:
       y = self.attn(y)
-    x = x + self.drop_path(y, keys[0], places)
-    x = x + self.drop_path(self.mlp(self.norm2(x)), keys[1], places)
+    x = x + self.drop_path(y, keys[0], batch_indices)
+    x = x + self.drop_path(self.mlp(self.norm2(x)), keys[1], batch_indices)
     return x, attention
 
 

@@ -9,7 +9,12 @@ from flax import nnx
 from painformer_jax.models import flat
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.flat import Arrays
-from painformer_jax.models.layers import Moments, Places, batch_moments, joint_moments
+from painformer_jax.models.layers import (
+  BatchIndices,
+  BatchStatistics,
+  batch_statistics,
+  joint_statistics,
+)
 from painformer_jax.models.painformer import Output, PainFormer
 from painformer_jax.models.stem import NORMS
 
@@ -59,80 +64,86 @@ def apply_train(
   images: jax.Array,
   *,
   key: jax.Array | None = None,
-  places: Places | None = None,
+  batch_indices: BatchIndices | None = None,
   partition: Callable | None = None,
   remat: Sequence[str] = (),
-  stem_moments: Sequence[Moments] | None = None,
+  stem_statistics: Sequence[BatchStatistics] | None = None,
 ) -> tuple[Output, dict[str, jax.Array]]:
   """Runs a model in training mode: batch statistics and stochastic depth.
 
   Args:
     config: its shape.
     arrays: path -> array.
-    images: [rows, size, size, 3], normalised.
+    images: [batch, size, size, 3], normalised.
     key: for stochastic depth.
-    places, partition, remat: see `PainFormer`.
-    stem_moments: of the batch that the images are a part of; None if they are all.
+    batch_indices, partition, remat: see `PainFormer`.
+    stem_statistics: of the whole batch, where the images are a microbatch of it; None otherwise.
 
   Returns:
     The output, and all arrays with the running statistics brought up to date
-    (not with `stem_moments`, see `updated_statistics`).
+    (not with `stem_statistics`, see `updated_running_statistics`).
   """
   model = from_variables(config, arrays, partition=partition)
   model.train()
-  output = model(images, key=key, places=places, remat=remat, stem_moments=stem_moments)
+  output = model(
+    images, key=key, batch_indices=batch_indices, remat=remat, stem_statistics=stem_statistics
+  )
   return output, variables(model)
 
 
-def stem_moments(
+def stem_statistics(
   config: PainFormerConfig,
   arrays: Arrays,
-  parts: jax.Array,
+  microbatches: jax.Array,
   *,
   prepare: Callable[[jax.Array], jax.Array],
-) -> tuple[Moments, ...]:
-  """Batch statistics of the stem over a batch that is looked at part by part.
+) -> tuple[BatchStatistics, ...]:
+  """Batch statistics of the stem over a batch that is processed in microbatches.
 
-  The parts of a batch that go through the model one after the other are normalised
-  with the statistics of all of it, so that the parts give what the whole gives. It
-  takes the stem's convolutions two times more, and their memory for one part.
+  Microbatches are normalised with the statistics of the whole batch, so that their
+  result is that of the whole. This computes the stem's convolutions two times more, with
+  the memory of one microbatch.
 
   Args:
     config: its shape.
     arrays: path -> array.
-    parts: [parts, rows, size, size, 3], any dtype.
-    prepare: [rows, size, size, 3] of one part -> normalised images.
+    microbatches: [microbatches, images, size, size, 3], any dtype.
+    prepare: [images, size, size, 3] of one microbatch -> normalised images.
 
   Returns:
-    For each BatchNorm of the stem, its moments; differentiable by `arrays`.
+    For each BatchNorm of the stem, its statistics; differentiable in `arrays`.
   """
   model = from_variables(config, arrays)
-  model.train()  # So that the moments serve, not the running statistics.
+  model.train()  # Batch statistics are used, not the running ones.
   stem, found = model.patch_embed1, ()
   for _ in range(NORMS):
     known = found
 
     @jax.checkpoint
-    def of_part(images, known=known):
-      return batch_moments(stem.before_norm(prepare(images).astype(config.dtype), known))
+    def of_microbatch(images, known=known):
+      return batch_statistics(stem.before_norm(prepare(images).astype(config.dtype), known))
 
-    found += (joint_moments(*jax.lax.map(of_part, parts)),)
+    found += (joint_statistics(*jax.lax.map(of_microbatch, microbatches)),)
   return found
 
 
-def updated_statistics(
-  config: PainFormerConfig, arrays: Arrays, moments: Sequence[Moments], *, rows: int
+def updated_running_statistics(
+  config: PainFormerConfig,
+  arrays: Arrays,
+  statistics: Sequence[BatchStatistics],
+  *,
+  batch_size: int,
 ) -> dict[str, jax.Array]:
   """All arrays with the running statistics brought up to date.
 
   Args:
     config: its shape.
     arrays: path -> array.
-    moments: from `stem_moments`.
-    rows: images of the whole batch.
+    statistics: from `stem_statistics`.
+    batch_size: images of the whole batch.
   """
   model = from_variables(config, arrays)
-  size = rows * (-(-config.image_size // 2)) ** 2  # The stem's grid is half the input's.
-  for n, found in enumerate(moments, start=1):
+  size = batch_size * (-(-config.image_size // 2)) ** 2  # The stem's grid is half the input's.
+  for n, found in enumerate(statistics, start=1):
     getattr(model.patch_embed1, f'bn{n}').update(found, size=size)
   return variables(model)

@@ -15,7 +15,7 @@ trunc_normal = nnx.initializers.truncated_normal(0.02, lower=-5, upper=5)
 conv_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 # Mean and biased variance of a batch, [channels] float32 each.
-Moments = tuple[jax.Array, jax.Array]
+BatchStatistics = tuple[jax.Array, jax.Array]
 
 Linear = functools.partial(nnx.Linear, kernel_init=trunc_normal)
 
@@ -63,13 +63,13 @@ class BatchNorm(nnx.Module):
     self.epsilon, self.momentum, self.dtype = epsilon, momentum, dtype
     self.use_running_average = False
 
-  def __call__(self, x: jax.Array, moments: Moments | None = None) -> jax.Array:
+  def __call__(self, x: jax.Array, statistics: BatchStatistics | None = None) -> jax.Array:
     """Normalises.
 
     Args:
       x: [batch, height, width, channels].
-      moments: mean and biased variance, [channels] each, of a batch of which `x` is a
-        part, to use in training mode; running statistics stay as they are then.
+      statistics: mean and biased variance, [channels] each, of the batch
+        of which `x` is a microbatch, used in training mode; running statistics then stay.
 
     Returns:
       The same shape, in `dtype`.
@@ -77,51 +77,51 @@ class BatchNorm(nnx.Module):
     x = x.astype(jnp.float32)
     if self.use_running_average:
       mean, var = self.mean[...], self.var[...]
-    elif moments is not None:
-      mean, var = moments
+    elif statistics is not None:
+      mean, var = statistics
     else:
-      mean, var = batch_moments(x)
+      mean, var = batch_statistics(x)
       self.update((mean, var), size=x.size // x.shape[-1])
     scale = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
     return ((x - mean) * scale + self.bias[...]).astype(self.dtype)
 
-  def update(self, moments: Moments, *, size: int) -> None:
+  def update(self, statistics: BatchStatistics, *, size: int) -> None:
     """Brings the running statistics up to date.
 
     Args:
-      moments: of a batch.
+      statistics: of a batch.
       size: values a channel that they were taken over.
     """
-    mean, var = moments
+    mean, var = statistics
     for stored, batch in ((self.mean, mean), (self.var, var * (size / max(size - 1, 1)))):
       stored[...] += self.momentum * (jax.lax.stop_gradient(batch) - stored[...])
     self.count[...] += 1
 
 
-def batch_moments(x: jax.Array) -> Moments:
+def batch_statistics(x: jax.Array) -> BatchStatistics:
   """Mean and biased variance of each channel, float32, in two passes."""
   x = x.astype(jnp.float32)
   mean = x.mean((0, 1, 2))
   return mean, jnp.square(x - mean).mean((0, 1, 2))
 
 
-def joint_moments(means: jax.Array, variances: jax.Array) -> Moments:
-  """Moments of a whole from those of equal parts, [parts, channels] each."""
+def joint_statistics(means: jax.Array, variances: jax.Array) -> BatchStatistics:
+  """Statistics of a batch from those of equal microbatches, [microbatches, channels] each."""
   mean = means.mean(0)
   return mean, variances.mean(0) + jnp.square(means - mean).mean(0)
 
 
 @struct.dataclass
-class Places:
-  """Where rows that were reordered, or are a part, stand in the whole batch.
+class BatchIndices:
+  """The index in the whole batch of each image that was reordered, or of a microbatch.
 
   Attributes:
-    numbers: [rows] int32, from 0.
-    count: rows of the whole batch.
+    indices: [batch] int32, from 0.
+    size: images of the whole batch.
   """
 
-  numbers: jax.Array
-  count: int = struct.field(pytree_node=False)
+  indices: jax.Array
+  size: int = struct.field(pytree_node=False)
 
 
 class DropPath(nnx.Module):
@@ -134,14 +134,14 @@ class DropPath(nnx.Module):
     self.rate, self.deterministic = rate, False
 
   def __call__(
-    self, x: jax.Array, key: jax.Array | None, places: Places | None = None
+    self, x: jax.Array, key: jax.Array | None, batch_indices: BatchIndices | None = None
   ) -> jax.Array:
-    """Drops rows; what is drawn for a row depends on `key` and its place alone.
+    """Drops whole images; which ones depends only on `key` and their batch indices.
 
     Args:
-      x: [rows, ...].
-      key: what is drawn for.
-      places: of the rows; None where they are the whole batch in its order.
+      x: [batch, ...].
+      key: of the random numbers.
+      batch_indices: of the images; None where they are the whole batch in its order.
 
     Returns:
       The same shape.
@@ -151,8 +151,8 @@ class DropPath(nnx.Module):
     if key is None:
       raise ValueError('stochastic depth in training mode needs key=')
     keep = 1.0 - self.rate
-    count = x.shape[0] if places is None else places.count
+    count = x.shape[0] if batch_indices is None else batch_indices.size
     mask = jax.random.bernoulli(key, keep, (count,) + (1,) * (x.ndim - 1))
-    if places is not None:  # Each device has drawn for all rows: none has to be told.
-      mask = mask.at[places.numbers].get(mode='promise_in_bounds')
+    if batch_indices is not None:  # Every device samples for all images, so nothing is sent.
+      mask = mask.at[batch_indices.indices].get(mode='promise_in_bounds')
     return jnp.where(mask, x / keep, 0).astype(x.dtype)

@@ -10,11 +10,11 @@ from flax import nnx, struct
 
 from painformer_jax.models.blocks import Block, ClassBlock
 from painformer_jax.models.config import PainFormerConfig
-from painformer_jax.models.layers import Linear, Moments, Places, layer_norm
+from painformer_jax.models.layers import BatchIndices, BatchStatistics, Linear, layer_norm
 from painformer_jax.models.stem import Downsample, Stem
 
-# What a stage's blocks keep of their forward pass: 'none' of it; 'dots': what
-# matrix products give; 'full': the input of each block, which is computed again.
+# Rematerialisation: what a stage's blocks compute again in the backward pass to save
+# memory. 'none': nothing; 'dots': all but matrix products; 'full': the whole block.
 REMAT = ('none', 'dots', 'full')
 
 
@@ -89,9 +89,9 @@ class PainFormer(nnx.Module):
     attention: bool = False,
     stages: bool = False,
     key: jax.Array | None = None,
-    places: Places | None = None,
+    batch_indices: BatchIndices | None = None,
     remat: Sequence[str] = (),
-    stem_moments: Sequence[Moments] | None = None,
+    stem_statistics: Sequence[BatchStatistics] | None = None,
   ) -> Output:
     """Runs the backbone.
 
@@ -100,12 +100,11 @@ class PainFormer(nnx.Module):
       attention: also return the attention maps.
       stages: also return each stage's output.
       key: for stochastic depth, in training mode at a rate above 0.
-      places: of the images in the batch that `key` is for; None if they are all of it,
-        in its order.
-      remat: what the blocks of each stage keep for the backward pass, see `REMAT`;
-        empty for everything. The result is the same.
-      stem_moments: of the stem's BatchNorms, where the images are a part of a batch
-        in training mode, see `functional.stem_moments`.
+      batch_indices: of the images; None where they are the whole batch in its order.
+      remat: what the blocks of each stage compute again in the backward pass, see
+        `REMAT`; empty for nothing. The result is the same.
+      stem_statistics: of the stem's BatchNorms in training mode, where the images are a
+        microbatch, see `functional.stem_statistics`.
 
     Raises:
       ValueError: the images have another shape than the config says.
@@ -120,10 +119,10 @@ class PainFormer(nnx.Module):
     keys = iter([None] * config.depth if key is None else jax.random.split(key, config.depth))
     for n in range(1, len(config.widths) + 1):
       entry = getattr(self, f'patch_embed{n}')
-      x = entry(x, stem_moments) if n == 1 and stem_moments else entry(x)
+      x = entry(x, stem_statistics) if n == 1 and stem_statistics else entry(x)
       for block in getattr(self, f'block{n}'):
-        kept = _kept(block, remat[n - 1] if remat else 'none')
-        x, attention_map = kept(x, next(keys), places)
+        kept = _rematerialised(block, remat[n - 1] if remat else 'none')
+        x, attention_map = kept(x, next(keys), batch_indices)
         if attention_map is not None:
           maps.append(attention_map)
       outputs.append(x)
@@ -149,13 +148,13 @@ class PainFormer(nnx.Module):
     )
 
 
-def _kept(block: Block, policy: str) -> Callable[..., Any]:
-  """The block, as a function that keeps what REMAT says."""
+def _rematerialised(block: Block, policy: str) -> Callable[..., Any]:
+  """The block, as a function that computes again what REMAT says."""
   if policy == 'none':
     return block
   policies = jax.checkpoint_policies
   return jax.checkpoint(
-    lambda x, key, places: block(x, key, places),
+    lambda x, key, batch_indices: block(x, key, batch_indices),
     policy=policies.dots_with_no_batch_dims_saveable
     if policy == 'dots'
     else policies.nothing_saveable,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from painformer_jax.models.config import PainFormerConfig
-from painformer_jax.models.layers import BatchNorm, Moments, conv, layer_norm
+from painformer_jax.models.layers import BatchNorm, BatchStatistics, conv, layer_norm
 
 NORMS = 3  # BatchNorms of the stem.
 
@@ -30,23 +30,23 @@ class Stem(nnx.Module):
     self.norm = layer_norm(config.widths[0], epsilon=1e-5, dtype=dtype, rngs=rngs)
 
   def __call__(
-    self, x: jax.Array, moments: Sequence[Moments | None] = (None,) * NORMS
+    self, x: jax.Array, statistics: Sequence[BatchStatistics | None] = (None,) * NORMS
   ) -> jax.Array:
     """[batch, size, size, 3] -> [batch, size / 4, size / 4, width].
 
-    `moments` are those of each BatchNorm, where `x` is a part of the batch.
+    `statistics`: the batch statistics of each BatchNorm, where `x` is a microbatch.
     """
     for n in range(1, NORMS + 1):
       x = getattr(self, f'conv{n}')(x)
-      x = jax.nn.relu(getattr(self, f'bn{n}')(x, moments[n - 1]))
+      x = jax.nn.relu(getattr(self, f'bn{n}')(x, statistics[n - 1]))
     return self.norm(self.proj(x))
 
-  def before_norm(self, x: jax.Array, moments: Sequence[Moments]) -> jax.Array:
-    """What the BatchNorm after those of `moments` takes, [batch, size / 2, size / 2, width]."""
-    for n in range(1, len(moments) + 1):
+  def before_norm(self, x: jax.Array, statistics: Sequence[BatchStatistics]) -> jax.Array:
+    """Input of the BatchNorm after those of `statistics`, [batch, size / 2, size / 2, width]."""
+    for n in range(1, len(statistics) + 1):
       x = getattr(self, f'conv{n}')(x)
-      x = jax.nn.relu(getattr(self, f'bn{n}')(x, moments[n - 1]))
-    return getattr(self, f'conv{len(moments) + 1}')(x)
+      x = jax.nn.relu(getattr(self, f'bn{n}')(x, statistics[n - 1]))
+    return getattr(self, f'conv{len(statistics) + 1}')(x)
 
 
 class Downsample(nnx.Module):

@@ -65,7 +65,7 @@ class Program:
     model: preset, input size, arithmetic and gate.
     model_flops: FLOP of a training image by the model's formula, without the gate.
     gate_flops: what the gate adds to it where it is a matrix product.
-    parts_flops: what a batch in parts adds to it, see `arithmetic.moments_flops`.
+    microbatch_flops: what gradient accumulation adds to it, see `arithmetic.stem_statistics_flops`.
     remat: `TrainConfig.remat`.
     compiler: names and versions.
     flags: that the environment held for the compiler, see FLAGS; '' for none.
@@ -95,7 +95,7 @@ class Program:
   model: str
   model_flops: float
   gate_flops: float
-  parts_flops: float
+  microbatch_flops: float
   remat: str
   compiler: str
   flags: str
@@ -204,7 +204,9 @@ def compile_step(request: Request) -> Program:
       * arithmetic.FLOPS_PER_MULTIPLY_ADD
       * arithmetic.gate_multiply_adds(model)
     ),
-    parts_flops=arithmetic.moments_flops(model) if config.grad_accum_steps > 1 else 0.0,
+    microbatch_flops=arithmetic.stem_statistics_flops(model)
+    if config.grad_accum_steps > 1
+    else 0.0,
     compiler=_compiler(topology),
     flags=os.environ.get(FLAGS[topology.platform], '').strip(),
     compile_seconds=time.perf_counter() - start,

@@ -55,7 +55,7 @@ class Plan:
       flops = (
         program.images
         / program.chips
-        * (program.model_flops + program.gate_flops + program.parts_flops)
+        * (program.model_flops + program.gate_flops + program.microbatch_flops)
       )
     return roofline(
       topology,

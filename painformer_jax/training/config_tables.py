@@ -26,7 +26,7 @@ class TaskConfig:
     augment: policy of `data.augment`, a name or a chain of operations.
     weight: factor on its loss where `weighting` is 'fixed'.
     mixup, cutmix: how its images are mixed with one another on the device, see
-      `training.mix.Mixing`; 0 for not at all.
+      `training.mixup.Mixup`; 0 for not at all.
   """
 
   RENAMED: typing.ClassVar = Renamed(fields={'rows': 'batch_size'})
@@ -114,7 +114,7 @@ class TrainConfig:
     sharding: what each device keeps of the state.
     grad_accum_steps: microbatches into which a step's batch is cut, so that the activations of
       one are held at a time; the result is that of the whole batch, batch statistics too.
-    remat: what the blocks keep for the backward pass, see `models.painformer.REMAT`:
+    remat: what the blocks compute again in the backward pass, see `models.painformer.REMAT`:
       one word, or one for each stage, such as 'full-full-none-none'.
     ema_decay: of an exponential moving average of the parameters, which is then
       what is evaluated and loaded from the run; 0 for none. The first steps

@@ -1,7 +1,7 @@
 """What a run is compiled from: the model, the mesh, the state's shape and the step.
 
-Shapes come first: the state is made where it will lie, or restored to there, and a
-plan for machines that are not there (`parallel.plan`) needs no more.
+Only shapes are computed here. The state is then made or restored directly into its
+sharding; a plan for machines that are not there (`planning.plan`) needs no more.
 """
 
 import dataclasses
@@ -16,10 +16,11 @@ from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.parallel import layout
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.config import TrainConfig
-from painformer_jax.training.mix import Mixing
+from painformer_jax.training.forward import StepPlan
+from painformer_jax.training.mixup import Mixup
 from painformer_jax.training.optimizer import make_optimizer
 from painformer_jax.training.state import TrainState, initial_state
-from painformer_jax.training.step import StepPlan, make_embed_step, make_train_step
+from painformer_jax.training.step import make_embed_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Setup:
   """Everything of a run but its data.
 
   Attributes:
-    config: with every task's rows.
+    config: with every task's batch size.
     classes: task -> number of classes.
     model: shape of the backbone.
     preset: its name's entry, with the statistics of its input.
@@ -49,8 +50,8 @@ class Setup:
     return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
   def make_state(self, backbone: Mapping[str, jax.Array] | None = None) -> TrainState:
-    """A state at step 0, on its devices; `backbone` as in `initial_state`."""
-    # What runs once: XLA:CPU compiles a hundred random arrays so five times quicker.
+    """A state at step 0, sharded over its devices; `backbone` as in `initial_state`."""
+    # It runs once, and XLA:CPU compiles it five times quicker without optimisation.
     quick = {'xla_backend_optimization_level': 0}
     platform = self.mesh.devices.flat[0].platform
     return jax.jit(
@@ -64,10 +65,10 @@ class Setup:
     split, side = parallel.batch_sharding(self.mesh), self.model.image_size
     return {
       task: {
-        'image': jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8, sharding=split),
-        'label': jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=split),
+        'image': jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8, sharding=split),
+        'label': jax.ShapeDtypeStruct((size,), jnp.int32, sharding=split),
       }
-      for task, rows in self.config.batch_sizes.items()
+      for task, size in self.config.batch_sizes.items()
     }
 
   @property
@@ -84,8 +85,8 @@ class Setup:
       else {name: task.weight for name, task in config.tasks.items()},
       mean=self.preset.mean,
       std=self.preset.std,
-      mixing={
-        name: Mixing(mixup=task.mixup, cutmix=task.cutmix) for name, task in config.tasks.items()
+      mixup={
+        name: Mixup(mixup=task.mixup, cutmix=task.cutmix) for name, task in config.tasks.items()
       },
       grad_accum_steps=config.grad_accum_steps,
       remat=config.remat_stages,
@@ -108,12 +109,12 @@ def assemble(
   """Puts a run together, without making an array.
 
   Args:
-    config: with every task's rows, see `TrainConfig.with_batch_sizes`.
+    config: with every task's batch size, see `TrainConfig.with_batch_sizes`.
     classes: task -> number of classes.
     devices: to train on; None for all there are.
 
   Raises:
-    InputError: rows or devices that do not divide, or paths that match nothing.
+    InputError: batch sizes or devices that do not divide, or paths that match nothing.
   """
   model = config.model_config()
   mesh = layout.training_mesh(config.sharding, devices)

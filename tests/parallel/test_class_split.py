@@ -52,7 +52,7 @@ def split_loss(mesh, arrays, labels, others, *, classes, share, smoothing, **opt
     classes=classes,
     **options,
   )
-  loss = losses.cross_entropy_of_sums(sums, share, label_smoothing=smoothing)
+  loss = losses.cross_entropy_of_sums(sums, mixup_lambda=share, label_smoothing=smoothing)
   return loss, sums.predicted
 
 
@@ -63,7 +63,9 @@ def whole_loss(arrays, labels, others, *, classes, share, smoothing):
   if share is None:
     loss = losses.cross_entropy(logits, labels, label_smoothing=smoothing)
   else:
-    loss = losses.mixed_cross_entropy(logits, labels, others, share, label_smoothing=smoothing)
+    loss = losses.cross_entropy(
+      logits, labels, partner_labels=others, mixup_lambda=share, label_smoothing=smoothing
+    )
   return loss, logits.argmax(-1)
 
 

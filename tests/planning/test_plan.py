@@ -199,7 +199,7 @@ def test_it_compiles_what_the_loop_runs(tmp_path, monkeypatch):
       )
     )
   (by_loop, loop_options), (by_plan, plan_options) = seen
-  assert len(by_loop) == len(by_plan) == 3 and by_loop[0].mixing['alpha'].mixup == 0.5
+  assert len(by_loop) == len(by_plan) == 3 and by_loop[0].mixup['alpha'].mixup == 0.5
   assert by_loop[0] == by_plan[0] and by_loop[2] == by_plan[2]
   assert loop_options == plan_options and loop_options['state_shardings'].params
   weights = {'a/kernel': jax.ShapeDtypeStruct((2, 3), 'float32')}
@@ -341,7 +341,7 @@ def planned(**fields) -> plan_text.Plan:
         'model': 'painformer at 224',
         'model_flops': 4.945e9,
         'gate_flops': 0.0,
-        'parts_flops': 0.0,
+        'microbatch_flops': 0.0,
         'remat': 'none',
         'compiler': 'jax',
         'flags': '',
@@ -377,7 +377,7 @@ def test_the_slowest_part_decides():
   assert record['fits'] and record['estimated']['hours'] == pytest.approx(72e6 / 800e3 / 3600)
   assert record['estimated']['chip_hours'] == 16 * record['estimated']['hours']
   # Without the compiler's count, the formulas serve: of the model, the gate, the parts.
-  for fields in (dict(gate_flops=4.945e9), dict(parts_flops=4.945e9)):
+  for fields in (dict(gate_flops=4.945e9), dict(microbatch_flops=4.945e9)):
     by_formula = planned(flops=None, **fields).roofline
     assert by_formula.seconds['arithmetic'] == pytest.approx(1e-3)
 

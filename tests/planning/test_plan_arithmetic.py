@@ -97,13 +97,13 @@ def test_any_shape_does_what_the_formula_says(data):
 
 
 @pytest.mark.parametrize('name', ['painformer_nano', 'painformer'])
-def test_moments_of_a_batch_in_parts_take_what_their_program_does(name):
+def test_statistics_of_microbatches_take_what_their_program_does(name):
   config = registry.make_config(name)
   size, learned = config.image_size, functional.parameter_paths(config)
   arrays = functional.abstract_variables(config)
 
   def summed(parameters, statistics, parts):
-    found = functional.stem_moments(
+    found = functional.stem_statistics(
       config, {**parameters, **statistics}, parts, prepare=lambda images: images
     )
     return sum(leaf.sum() for leaf in jax.tree.leaves(found))
@@ -114,4 +114,4 @@ def test_moments_of_a_batch_in_parts_take_what_their_program_does(name):
     jax.ShapeDtypeStruct((2, 3, size, size, 3), 'float32'),
   )
   # One turn of each loop counts: 3 images.
-  assert 2 * _inside(jaxpr.jaxpr) == 3 * arithmetic.moments_flops(config)
+  assert 2 * _inside(jaxpr.jaxpr) == 3 * arithmetic.stem_statistics_flops(config)

@@ -9,7 +9,7 @@ from test_losses import stated
 from training_runs import TASKS, SmallStep
 
 from painformer_jax.models import functional
-from painformer_jax.models.layers import DropPath, Places
+from painformer_jax.models.layers import BatchIndices, DropPath
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.config import OptimizerConfig
 from painformer_jax.training.state import group, initial_state
@@ -148,8 +148,8 @@ def test_a_row_drops_by_its_place_in_the_whole_batch():
   dropped = ~whole.any((1, 2))
   assert 0 < dropped.sum() < 32
   for numbers in (np.arange(32), np.random.default_rng(1).permutation(32), np.array([31, 4, 9])):
-    places = Places(jnp.asarray(numbers, jnp.int32), 32)
-    np.testing.assert_array_equal(drop(x[numbers], key, places), whole[numbers])
+    indices = BatchIndices(jnp.asarray(numbers, jnp.int32), 32)
+    np.testing.assert_array_equal(drop(x[numbers], key, indices), whole[numbers])
 
 
 def test_uncertainty_weights_learn(step):

@@ -10,17 +10,17 @@ from training_runs import TASKS, SmallStep, shared_folder, small_config
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
-from painformer_jax.training import loop, losses, mix, setup
+from painformer_jax.training import loop, losses, mixup, setup
 from painformer_jax.training.config import from_config_dict
-from painformer_jax.training.mix import Mixing
+from painformer_jax.training.mixup import Mixup
 from painformer_jax.training.setup import assemble
 from painformer_jax.training.state import group
 from painformer_jax.training.step import make_train_step, normalise
 
 quick = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
-MIXING = {'alpha': Mixing(mixup=0.4), 'beta': Mixing(mixup=0.8, cutmix=1.0)}
-BLEND, CUT, EITHER = Mixing(mixup=0.5), Mixing(cutmix=1.0), Mixing(mixup=0.5, cutmix=1.0)
+MIXING = {'alpha': Mixup(mixup=0.4), 'beta': Mixup(mixup=0.8, cutmix=1.0)}
+BLEND, CUT, EITHER = Mixup(mixup=0.5), Mixup(cutmix=1.0), Mixup(mixup=0.5, cutmix=1.0)
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def drawn(mixing, count=600, size=(24, 16)):
   """Shares by pixel [count, height, width] and their means [count], of as many steps."""
   keys = jax.random.split(jax.random.key(3), count)
   return tuple(
-    np.asarray(a) for a in quick(jax.vmap(lambda key: mix.own_share(key, mixing, size)))(keys)
+    np.asarray(a) for a in quick(jax.vmap(lambda key: mixup.mixup_lambda(key, mixing, size)))(keys)
   )
 
 
@@ -43,7 +43,7 @@ def test_mixup_is_one_share_for_all_pixels_from_beta():
   # Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)).
   assert abs(share.mean() - 0.5) < 0.06 and abs(share.var() - 1 / 8) < 0.02
   assert 0 <= share.min() and share.max() <= 1
-  _, narrow = drawn(Mixing(mixup=50.0))
+  _, narrow = drawn(Mixup(mixup=50.0))
   assert abs(narrow.var() - 1 / 404) < 0.0006
 
 
@@ -81,7 +81,7 @@ def test_either_by_a_fair_coin():
 def test_what_is_drawn_depends_on_step_and_task_alone():
   @quick
   def keys(step):
-    own = [mix.task_key(step, task) for task in ('alpha', 'beta')]
+    own = [mixup.task_key(step, task) for task in ('alpha', 'beta')]
     # As stochastic depth derives them, and as it could.
     others = [
       jax.random.split(step, 64),
@@ -107,7 +107,7 @@ def numpy_mixed(images, by_pixel):
 def test_rows_are_mixed_with_the_row_before(mixing):
   images, mixed = (
     np.random.default_rng(0).integers(0, 256, (6, 24, 16, 3), np.uint8),
-    quick(mix.mixed),
+    quick(mixup.mix_images),
   )
   for by_pixel in drawn(mixing)[0][:10]:
     found = mixed(images, by_pixel)
@@ -137,7 +137,9 @@ def test_cross_entropy_of_two_labels(smoothing):
   logits = rng.normal(size=(8, 5)).astype(np.float32)
   labels, others = rng.integers(5, size=(2, 8))
   for share in (0.0, 0.3, 1.0):
-    found = losses.mixed_cross_entropy(logits, labels, others, share, label_smoothing=smoothing)
+    found = losses.cross_entropy(
+      logits, labels, partner_labels=others, mixup_lambda=share, label_smoothing=smoothing
+    )
     expected = stated_loss(logits, labels, others, share, smoothing)
     np.testing.assert_allclose(found, expected, rtol=2e-6)
 
@@ -175,7 +177,8 @@ def stated_steps(step, numbers):
   )
   draw = quick(
     lambda key: {
-      task: mix.own_share(mix.task_key(key, task), how, (16, 16)) for task, how in MIXING.items()
+      task: mixup.mixup_lambda(mixup.task_key(key, task), how, (16, 16))
+      for task, how in MIXING.items()
     }
   )
   for number in numbers:
@@ -251,8 +254,8 @@ def lowered(**plan):
 
 def test_without_mixing_the_program_is_the_one_without_it():
   plain = lowered()
-  assert lowered(mixing={'alpha': Mixing(), 'beta': Mixing()}) == plain
-  assert lowered(mixing={'alpha': BLEND}) != plain
+  assert lowered(mixup={'alpha': Mixup(), 'beta': Mixup()}) == plain
+  assert lowered(mixup={'alpha': BLEND}) != plain
 
 
 # The configuration.
@@ -271,8 +274,8 @@ def test_a_run_mixes_as_its_configuration_says(monkeypatch, tmp_path, tmp_path_f
   with pytest.raises(Seen) as seen:
     loop.pretrain(from_config_dict(config), tmp_path / 'run')
   [plan] = seen.value.args
-  assert plan.mixing == {'alpha': Mixing(mixup=0.2, cutmix=1.0), 'beta': Mixing()}
-  assert not plan.mixing['beta']
+  assert plan.mixup == {'alpha': Mixup(mixup=0.2, cutmix=1.0), 'beta': Mixup()}
+  assert not plan.mixup['beta']
 
 
 @pytest.mark.parametrize('field', ['mixup', 'cutmix'])
