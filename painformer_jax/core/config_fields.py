@@ -27,10 +27,12 @@ class Renamed:
     fields: old name -> name now.
     values: name of the field now -> {old value: value now}. In a text of several words
       joined by hyphens each word is replaced.
+    tables: name of a field that is a plain table -> the dataclass that names its keys.
   """
 
   fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
   values: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+  tables: Mapping[str, type] = dataclasses.field(default_factory=dict)
 
 
 # Old names that a line was printed about: one line a process is enough.
@@ -73,6 +75,9 @@ def use_new_names(kind: type, table: MutableMapping, *, where: str, warn: bool =
       table[name] = now
       if warn:
         _warn(kind, f'{name}={value}', f'{where}.{name}: {value!r} is now called {now!r}')
+  for name, nested in names.tables.items():
+    if hasattr(table[name] if name in table else None, 'keys'):
+      use_new_names(nested, table[name], where=f'{where}.{name}', warn=warn)
   for name, hint in typing.get_type_hints(kind).items():
     nested, value = _dataclass_of(hint), table[name] if name in table else None
     if nested is None or not hasattr(value, 'keys'):
@@ -100,13 +105,15 @@ def new_path(kind: type, path: str, *, where: str) -> str:
       result.append(part)
       continue
     name, bracket, index = part.partition('[')
-    new = getattr(kind, 'RENAMED', Renamed()).fields.get(name, name)
+    names = getattr(kind, 'RENAMED', Renamed())
+    new = names.fields.get(name, name)
     if new != name:
       table = '.'.join([where, *result])
       _warn(kind, name, f'{table}.{name} is now called {table}.{new}')
     result.append(new + bracket + index)
     hint = typing.get_type_hints(kind).get(new)
     kind = hint if typing.get_origin(hint) is Mapping else _dataclass_of(hint)
+    kind = names.tables.get(new, kind)
   return '.'.join(result)
 
 

@@ -125,7 +125,9 @@ class Outer:
   """With a renamed field, and one whose values were renamed."""
 
   RENAMED: typing.ClassVar = Renamed(
-    fields={'parts': 'pieces'}, values={'saves': {'all': 'none', 'inputs': 'full'}}
+    fields={'parts': 'pieces'},
+    values={'saves': {'all': 'none', 'inputs': 'full'}},
+    tables={'plain': Inner},
   )
 
   pieces: int = 1
@@ -133,6 +135,7 @@ class Outer:
   inner: Inner = Inner()
   inners: Mapping[str, Inner] = dataclasses.field(default_factory=dict)
   maybe: Inner | None = None
+  plain: Mapping[str, typing.Any] = dataclasses.field(default_factory=dict)
 
 
 OLD = {
@@ -141,6 +144,7 @@ OLD = {
   'inner': {'breadth': 2},
   'inners': {'a': {'breadth': 3}, 'b': {'width': 4}},
   'maybe': {'breadth': 5},
+  'plain': {'breadth': 6},
 }
 NEW = Outer(
   pieces=3,
@@ -148,6 +152,7 @@ NEW = Outer(
   inner=Inner(width=2),
   inners={'a': Inner(width=3), 'b': Inner(width=4)},
   maybe=Inner(width=5),
+  plain={'width': 6},
 )
 
 
@@ -163,7 +168,7 @@ def test_old_names_build_the_same_and_warn_once_each(warned):
   assert warned() == [
     'w.parts is now called w.pieces',
     "w.saves: 'inputs-all' is now called 'full-none'",
-    'w.inner.breadth is now called w.inner.width',
+    'w.plain.breadth is now called w.plain.width',
   ]
   assert build(Outer, OLD, where='w') == NEW
   assert warned() == []
@@ -205,6 +210,7 @@ def test_paths_with_old_names(warned):
   assert new_path(Outer, 'parts', where='c') == 'pieces'
   assert new_path(Outer, 'inners.a.breadth', where='c') == 'inners.a.width'
   assert new_path(Outer, 'maybe.breadth', where='c') == 'maybe.width'
+  assert new_path(Outer, 'plain.breadth', where='c') == 'plain.width'
   assert new_path(Outer, 'parts[0].parts', where='c') == 'pieces[0].parts'
   assert new_path(Outer, 'inner.unknown.more', where='c') == 'inner.unknown.more'
   assert warned() == [

@@ -13,6 +13,7 @@ from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig
+from painformer_jax.core.config_fields import Renamed
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer_config
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
@@ -127,6 +128,8 @@ class AssessConfig:
   batch_size: int = 16
   memory_limit: int = 0
   figures: bool = True
+
+  RENAMED: typing.ClassVar = Renamed(tables={'fit': FitConfig, 'grid': FitConfig})
 
   # Fields that may change when a run is resumed: they do not change its results.
   RESUMABLE: typing.ClassVar = frozenset(

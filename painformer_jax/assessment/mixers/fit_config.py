@@ -1,7 +1,7 @@
 """How an Embedding-Mixer is trained on a fold, as data."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from painformer_jax.core.config_fields import Renamed
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
@@ -51,7 +51,7 @@ class FitConfig:
   input_noise: float = 0.0
   token_dropout: float = 0.0
 
-  RENAMED = Renamed(fields={'final_ratio': 'end_learning_rate_ratio'})
+  RENAMED: ClassVar = Renamed(fields={'final_ratio': 'end_learning_rate_ratio'})
 
   def __post_init__(self):
     for name in ('epochs', 'batch', 'steps'):
