@@ -1,4 +1,4 @@
-"""A checksum of every array of a state, the same however devices share it."""
+"""A checksum of every array of a state, which does not depend on how it is sharded."""
 
 import jax
 import numpy as np
@@ -7,22 +7,26 @@ from painformer_jax.parallel import processes
 
 _MODULUS = 2**64
 
-# Numbers at a time, of those that lie one after another.
+# A long array is summed in rows of this many elements.
 _WIDTH = 4096
 
 
 def checksums(state) -> dict[str, int]:
-  """A number below 2^64 for every array, by its path.
+  """A checksum below 2^64 for every array.
 
-  It is the sum of all elements' bits, each times twice its position plus one. Sums of
-  integers come out the same in any order, so a state has the same checksums on one
-  device, on eight or over several processes, each of which adds up what it holds. The
-  odd factors tell every changed element, and two that changed places.
+  It is the sum, modulo 2^64, of the bits of all elements as integers, each times
+  (2 * position + 1). Sums of integers are the same in any order, so a state has the same
+  checksums on one device, on eight or over several processes, each of which sums what
+  it holds. As the factors are odd and differ, a changed element changes the sum, and so
+  do two that changed places.
 
-  Where several processes share arrays, each must call this alike.
+  Where arrays are divided over several processes, each must make the same calls.
 
   Args:
     state: pytree of arrays on devices or hosts.
+
+  Returns:
+    path in the tree, with dots between -> checksum.
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(state)
   paths = [jax.tree_util.keystr(keys, simple=True, separator='.') for keys, _ in leaves]
@@ -41,7 +45,7 @@ def _is_shared(array) -> bool:
 
 
 def _share(array) -> int:
-  """What this process adds: all that it holds, or its shards, each of them once."""
+  """What this process adds to the sum: of each shard, only the first copy counts."""
   if not isinstance(array, jax.Array):
     return position_sum(np.asarray(array))
   if array.is_fully_replicated:
@@ -61,7 +65,7 @@ def _share(array) -> int:
 def position_sum(
   part: np.ndarray, *, shape: tuple[int, ...] | None = None, starts: list[int] | None = None
 ) -> int:
-  """The share that one part of an array has in the array's checksum.
+  """What one part of an array adds to the array's checksum.
 
   Args:
     part: of any shape and dtype of 1, 2, 4 or 8 bytes.
@@ -71,7 +75,7 @@ def position_sum(
   bits = np.ascontiguousarray(part).view(f'u{part.dtype.itemsize}')
   lengths, shape = list(bits.shape), list(shape or bits.shape)
   starts = list(starts or [0] * len(shape))
-  # An axis all of which is here makes one with the axis before it.
+  # An axis of which the part has everything is joined with the axis before it.
   for axis in reversed(range(1, len(shape))):
     if lengths[axis] == shape[axis]:
       size = shape.pop(axis)
@@ -96,7 +100,7 @@ def _sum(
   starts: list[int] | None = None,
   offset: int = 0,
 ) -> int:
-  """Positions are sums over axes, so one sum along each does for all elements."""
+  """A position is a sum over axes, so it is enough to weight one sum along each axis."""
   total, stride = (1 + 2 * offset) * int(bits.sum(dtype=np.uint64)), 1
   for axis in reversed(range(bits.ndim)):
     others = tuple(other for other in range(bits.ndim) if other != axis)

@@ -1,7 +1,7 @@
-"""Released state dict to this package's variables and back, strictly.
+"""Converts a released state dict to this package's variables and back, strictly.
 
-Pure functions: arrays in, arrays out. `torch_file` reads the file before,
-`weights` stores the result after.
+Pure functions: arrays in, arrays out. `torch.read` reads the file before, and `folder`
+stores the result after.
 """
 
 import dataclasses
@@ -14,8 +14,9 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
-from painformer_jax.models.config import ATTENTION, PRESETS, SPECTRAL, PainFormerConfig
+from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.weights import key_map
+from painformer_jax.weights.infer import infer
 from painformer_jax.weights.torch.read import TorchCheckpoint
 
 _MAX_COUNT = np.iinfo(np.int32).max
@@ -23,27 +24,28 @@ _MAX_COUNT = np.iinfo(np.int32).max
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConversionReport:
-  """What a conversion did, or why it did not.
+  """What a conversion did, or why it was refused.
 
   Attributes:
     source: the file.
     sha256: of the file.
-    container: its top-level key that held the weights, '' for none.
-    ignored: its other top-level keys.
-    model: the preset whose shapes the file has, or nearly has.
-    config: the model's fields, with the input size and head of the file.
-    has_head: whether the file holds a head; having none is no fault.
-    classes: width of the head; 0 for none.
+    container: the file's top-level key that holds the weights, '' for none.
+    ignored: the file's other top-level keys.
+    model: the preset whose names and shapes are nearest to the file's.
+    config: fields of the model's config, with the input size and head of the file.
+    has_head: whether the file holds a head; a file without one is converted too.
+    classes: of the head; 0 for none.
     tensors: how many the file holds.
-    converted: how many of them the model took.
-    parameters: learned values in the model, head included.
+    converted: how many of them are now variables of the model.
+    parameters: number of learned values in the model, head included.
     dtypes: element type -> how many tensors of the file have it.
     missing: released names that the model needs and the file lacks.
-    unexpected: names in the file that the model has no place for.
-    misshapen: names whose shape or type is not the model's, with both.
-    initialised: missing or misshapen names that were allowed, and have the
-      release's initial values now.
-    skipped: unexpected or misshapen names that were allowed, and left out.
+    unexpected: names in the file that the model has no variable for.
+    misshapen: name -> what is wrong, of tensors with another shape or type than the
+      model's.
+    initialised: missing or misshapen names that were allowed; their variables have the
+      release's initial values.
+    skipped: unexpected or misshapen names that were allowed; they are left out.
     non_finite: names of converted tensors that hold NaN or infinity.
   """
 
@@ -68,7 +70,7 @@ class ConversionReport:
 
 
 class ConversionError(InputError):
-  """The file's tensors are not the model's. `report` holds the lists."""
+  """The file's tensors are not those of the model; `report` lists what differs."""
 
   def __init__(self, message: str, report: ConversionReport):
     super().__init__(message)
@@ -77,7 +79,7 @@ class ConversionError(InputError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversion:
-  """Variables as `functional.from_variables` takes them, as NumPy arrays."""
+  """The result: variables, as `functional.from_variables` takes them, of NumPy arrays."""
 
   variables: dict[str, np.ndarray]
   config: PainFormerConfig
@@ -87,17 +89,18 @@ class Conversion:
 def convert(
   checkpoint: TorchCheckpoint, *, source: str, allow_missing: str | None = None
 ) -> Conversion:
-  """Translates a released state dict into a model's variables.
+  """Converts a released state dict to a model's variables.
 
-  The preset, the input size and the head are told by the names and shapes.
-  float32 stays bit for bit; other floats are cast to float32.
+  `infer` tells the preset, the input size and the head. float32 values stay bit-identical;
+  other floats are cast to float32.
 
   Args:
-    checkpoint: from `torch_file.read`.
+    checkpoint: from `torch.read.read`.
     source: what to call the file in messages and in the report.
-    allow_missing: regular expression that is found anywhere in a released name, and not
-      in an empty one. What it names may be missing or misshapen, and then gets the
-      release's initial values (seed 0), or unexpected, and is then left out.
+    allow_missing: regular expression, searched for anywhere in a released name; it must
+      not match the empty string. A tensor that it matches may be missing or misshapen,
+      and its variable then gets the release's initial values (seed 0); or unexpected, and
+      is then left out.
 
   Raises:
     ConversionError: a name is missing, unexpected or misshapen and not
@@ -162,7 +165,13 @@ def convert(
 
 
 def export(variables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """A model's variables in the released names, layouts, types and order.
+  """Converts a model's variables to a released state dict.
+
+  Args:
+    variables: path -> array.
+
+  Returns:
+    Released name -> array, in the released layouts, types and order.
 
   Raises:
     InputError: a variable has no counterpart in the release.
@@ -180,8 +189,14 @@ def export(variables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def initial_arrays(
   config: PainFormerConfig, paths: Collection[str], *, seed: int
 ) -> dict[str, np.ndarray]:
-  """The release's initial values for some of a model's variables."""
-  # Compiled, so that the values of all others are never computed.
+  """The release's initial values of some of a model's variables.
+
+  Args:
+    config: of the model.
+    paths: of the variables.
+    seed: of the random numbers.
+  """
+  # Within jit, the compiler leaves out the values of all other variables.
   compute = jax.jit(
     lambda: {
       path: array
@@ -190,49 +205,6 @@ def initial_arrays(
     }
   )
   return {path: np.asarray(array) for path, array in compute().items()}
-
-
-def infer(tensors: Mapping[str, np.ndarray]) -> tuple[str, PainFormerConfig]:
-  """The preset nearest to a state dict, and its config with the file's input
-  size and head."""
-
-  def score(name: str) -> int:
-    config = PRESETS[name].config
-    blocks = [
-      f'block{stage}.{index}.attn.' + {SPECTRAL: 'complex_weight', ATTENTION: 'q.weight'}[mixer]
-      for stage, pattern in enumerate(config.mixers, start=1)
-      for index, mixer in enumerate(pattern)
-    ]
-    widths = sum(
-      _size(tensors, f'patch_embed{stage}.proj.weight') == width
-      for stage, width in enumerate(config.widths, start=1)
-    )
-    return 2 * widths + sum(block in tensors for block in blocks)
-
-  model = max(PRESETS, key=score)  # the first of equals
-  config = PRESETS[model].config
-  classes = _size(tensors, 'head.weight') or _size(tensors, 'head.bias')
-  return model, dataclasses.replace(
-    config, num_classes=classes, image_size=_image_size(tensors, config)
-  )
-
-
-def _size(tensors: Mapping[str, np.ndarray], name: str) -> int:
-  """First dimension of a tensor; 0 if there is none, or nothing in it."""
-  array = tensors.get(name)
-  return array.shape[0] if array is not None and array.ndim and array.size else 0
-
-
-def _image_size(tensors: Mapping[str, np.ndarray], config: PainFormerConfig) -> int:
-  """The input size whose grids the spectral filters have."""
-  for stage, pattern in enumerate(config.mixers):
-    name = f'block{stage + 1}.{pattern.find(SPECTRAL)}.attn.complex_weight'
-    grid = _size(tensors, name)
-    if grid == config.grid(stage):
-      return config.image_size
-    if 1 < grid <= 1024:
-      return grid * 2 ** (stage + 2)
-  return config.image_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,14 +227,14 @@ def _expected(
 
 
 def _fault(array: np.ndarray, expected: _Expected) -> str:
-  """What is wrong with a tensor, '' for nothing."""
+  """What is wrong with the shape, type or value of a tensor; '' for nothing."""
   if array.shape != expected.shape:
-    return f'shape {list(array.shape)} where {list(expected.shape)} is due'
+    return f'shape {list(array.shape)} instead of {list(expected.shape)}'
   kind = jnp.integer if expected.dtype == 'int64' else jnp.floating
   if not jnp.issubdtype(array.dtype, kind):
-    return f'{array.dtype} where {expected.dtype} is due'
+    return f'{array.dtype} instead of {expected.dtype}'
   if kind is jnp.integer and not 0 <= int(array) <= _MAX_COUNT:
-    return f'count {int(array)} where 0 to {_MAX_COUNT} is due'
+    return f'count {int(array)} instead of 0 to {_MAX_COUNT}'
   return ''
 
 
@@ -286,8 +258,8 @@ def _allowed(pattern: str | None) -> Callable[[str], bool]:
     raise InputError(f'--allow-missing {pattern!r} is no regular expression: {error}') from error
   if compiled.search('') is not None:
     raise InputError(
-      f'--allow-missing {pattern!r} also matches nothing at all, and so lets every '
-      "name pass; name what may be missing, such as '^head' or 'norm4'"
+      f'--allow-missing {pattern!r} also matches the empty string, and so every name; '
+      "name what may be missing, such as '^head' or 'norm4'"
     )
   return lambda name: compiled.search(name) is not None
 

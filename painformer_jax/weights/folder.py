@@ -1,4 +1,4 @@
-"""The weights folder: a model's variables and what is known about them.
+"""Writes and reads a weights folder: a model's variables, its config and their source.
 
 painformer.json   format, config, source and checksums
 arrays/           an Orbax checkpoint: path -> array
@@ -30,8 +30,8 @@ class WeightsSource:
   """Where weights come from.
 
   Attributes:
-    name: of the file they were converted from, or the run that trained them.
-    sha256: of that file, '' for none.
+    name: of the file that they were converted from, or of the run that trained them.
+    sha256: of that file, in hexadecimal; '' for none.
     model: name of the preset.
   """
 
@@ -95,10 +95,10 @@ def save_weights(
 
 
 def check_target(folder: str | os.PathLike) -> pathlib.Path:
-  """The place that `save_weights` would write to, links followed.
+  """The path that `save_weights` would write to, with links resolved.
 
   Raises:
-    InputError: something else than weights is there, or nothing can be.
+    InputError: something other than weights is there, or it cannot be written.
   """
   target = pathlib.Path(os.path.realpath(folder))
   try:

@@ -1,9 +1,9 @@
-"""The released names and layouts, and this package's, as one table.
+"""A table of the names and layouts of all arrays: in the release, and in this package.
 
 A rule gives a name in the released state dict, the path in
-`models.functional.variables`, and the layout that leads from one array to the
-other. `{n}` stands for a stage, counted from 1, and `{i}` for a block, counted
-from 0; they are the same number on both sides. The table is read in both
+`models.functional.variables`, and the layout that turns one array into the
+other. `{n}` stands for the number of a stage, from 1, and `{i}` for that of a block,
+from 0; they are the same number on both sides. The table is used in both
 directions.
 """
 
@@ -19,7 +19,7 @@ from painformer_jax.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-  """How an array lies in PyTorch and here; neither function copies.
+  """How an array is arranged in PyTorch and here; neither function copies.
 
   Attributes:
     ours: from PyTorch's layout to this package's.
@@ -49,7 +49,7 @@ LAYOUTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """One row: names with the same placeholders, and a key of `LAYOUTS`."""
+  """One row of the table: two names with the same placeholders, and a key of `LAYOUTS`."""
 
   torch: str
   ours: str
@@ -127,7 +127,7 @@ _SECTIONS = ('patch_embed', 'block', 'norm', 'post_network', 'head')
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-  """A name translated by a rule."""
+  """A name, translated by a rule, and the numbers of its placeholders."""
 
   name: str
   rule: Rule
@@ -147,7 +147,7 @@ def _pattern(template: str) -> re.Pattern:
 
 
 def matches(key: str) -> list[Match]:
-  """Every rule that a released name falls under; one or none if all is well."""
+  """Every rule that fits a released name: one or none, unless the table has a mistake."""
   found = ((rule, _pattern(rule.torch).fullmatch(key)) for rule in RULES)
   return [Match(rule.ours.format(**m.groupdict()), rule, m.groupdict()) for rule, m in found if m]
 
@@ -156,7 +156,7 @@ def to_ours(key: str) -> Match | None:
   """This package's name of a released array, None where no rule knows it.
 
   Raises:
-    InputError: several rules do, so that none is to be trusted.
+    InputError: several rules fit the name.
   """
   found = matches(key)
   if len(found) > 1:
@@ -180,7 +180,7 @@ def to_torch(path: str) -> Match:
 
 
 def torch_order(match: Match) -> tuple:
-  """Sorts results of `to_torch` as the released state dict is ordered."""
+  """A key that sorts results of `to_torch` in the order of the released state dict."""
   stage, block = (int(match.numbers.get(p, 0)) for p in 'ni')
   section = next(i for i, name in enumerate(_SECTIONS) if match.name.startswith(name))
   if match.name.startswith('patch_embed1'):
@@ -191,5 +191,5 @@ def torch_order(match: Match) -> tuple:
 
 
 def torch_shape(match: Match, shape: tuple[int, ...]) -> tuple[int, ...]:
-  """Shape in the released layout of an array with `shape` in this package's."""
+  """The shape in the released layout of an array that has `shape` in this package."""
   return match.layout.torch(np.broadcast_to(np.float32(0), shape)).shape

@@ -1,4 +1,4 @@
-"""A model from weights in any form."""
+"""Loads a model from weights in any form: a file, a weights folder or a training run."""
 
 import dataclasses
 import os
@@ -18,10 +18,10 @@ from painformer_jax.weights.convert import convert, initial_arrays
 from painformer_jax.weights.folder import Weights, WeightsSource
 from painformer_jax.weights.torch import read as torch_file
 
-# Fields of the config that change the arithmetic and no array.
+# Fields of the config that change how the model computes, but none of its arrays.
 _ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
 
-# What a folder may be: whether it is, and how to read it.
+# Kinds of folders: whether a folder is of the kind, and how to read it.
 _Path = str | os.PathLike[str]
 _FOLDERS: list[tuple[Callable[[_Path], bool], Callable[[_Path], Weights]]] = [
   (weights.is_weights, weights.load_weights),
@@ -40,20 +40,20 @@ def load(
   """A model with stored weights, in evaluation mode.
 
   Args:
-    path: a .pth or .safetensors file (told by its content), a folder that
+    path: a .pth or .safetensors file (recognised by its content), a folder that
       `painformer convert` wrote, or the folder of a run of `painformer
       pretrain` (its newest checkpoint, without the tasks' heads).
-    num_classes: None for the head that is stored, if any; 0 for no head;
-      another number than is stored for a fresh head.
-    image_size: None for the size that the weights are for; another one
-      resamples the spectral filters, which the release cannot.
-    seed: of a fresh head.
+    num_classes: None for the stored head, if any; 0 for no head; a number that differs
+      from the stored head's for a new head with random values.
+    image_size: None for the size that the weights are for; for another size the
+      spectral filters are resampled, which the release cannot.
+    seed: of a new head's random values.
     **arithmetic: `dtype`, `gate`, `gate_precision`, `depthwise` and
       `drop_path_rate` of `PainFormerConfig`.
 
   Raises:
-    InputError: there are no sound weights at `path`, or an argument does not
-      fit.
+    InputError: there are no weights at `path`, they are damaged, or an argument does
+      not fit them.
   """
   stored = read_weights(path)
   changes = dict(arithmetic)
@@ -77,16 +77,19 @@ def load(
 
 
 def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> dict[str, np.ndarray]:
-  """The backbone's arrays for a model that is made elsewhere, without a head.
+  """The arrays of a backbone, for a model that the caller makes.
 
   Args:
     path: as for `load`.
     config: of the model, without a head; its input size may differ from that
       of the weights.
 
+  Returns:
+    path of the variable -> array.
+
   Raises:
-    InputError: there are no sound weights at `path`, or they are of a model of
-      another shape.
+    InputError: there are no weights at `path`, they are damaged, or they are of a model
+      of another shape.
   """
   stored = read_weights(path)
   free = ('num_classes', 'image_size', *_ARITHMETIC)
@@ -101,7 +104,7 @@ def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> di
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
-  """Weights in any form that `load` takes, as they are stored.
+  """Reads weights in any form that `load` takes, without changing their head or size.
 
   Raises:
     InputError: there are none at `path`, or they are damaged.
@@ -151,7 +154,7 @@ def _resampled(stored: Weights, config: PainFormerConfig) -> dict[str, np.ndarra
 def _with_head(
   arrays: dict[str, np.ndarray], config: PainFormerConfig, seed: int
 ) -> dict[str, np.ndarray]:
-  """The arrays with a fresh head, or without one."""
+  """The arrays with a new head of random values, or without one."""
   body = {path: array for path, array in arrays.items() if not path.startswith('head/')}
   if config.num_classes:
     body |= initial_arrays(config, ['head/kernel', 'head/bias'], seed=seed)

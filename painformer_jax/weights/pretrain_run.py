@@ -1,4 +1,4 @@
-"""The backbone of a pre-training run, from the run's own folder."""
+"""Reads the backbone of a pre-training run from the run's folder."""
 
 import json
 import os
@@ -19,10 +19,10 @@ def is_run(folder: str | os.PathLike) -> bool:
 
 
 def load_run(folder: str | os.PathLike) -> Weights:
-  """The backbone at the run's newest whole checkpoint, without the tasks' heads.
+  """The backbone of the run's newest sound checkpoint, without the tasks' heads.
 
   Raises:
-    InputError: no checkpoint yet, or the run's record or checkpoint is damaged.
+    InputError: there is no checkpoint yet, or config.json or every checkpoint is damaged.
   """
   folder = pathlib.Path(folder)
   try:

@@ -1,4 +1,4 @@
-"""Safetensors weights, by way of the `safetensors` library.
+"""Reads and writes safetensors weights with the `safetensors` library.
 
 The library's NumPy binding has no bfloat16 on reading, so its element types
 are mapped here.

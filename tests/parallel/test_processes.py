@@ -206,7 +206,7 @@ def test_a_port_that_is_taken(tmp_path, capsys):
 def test_the_timeout_is_what_help_says(capsys):
   with pytest.raises(SystemExit):
     main(['pretrain', '--help'])
-  assert f'(default {processes.PEER_TIMEOUT:g};' in ' '.join(capsys.readouterr().out.split())
+  assert f'(default: {processes.PEER_TIMEOUT:g})' in ' '.join(capsys.readouterr().out.split())
 
 
 # Agreement.

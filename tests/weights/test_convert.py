@@ -13,7 +13,8 @@ from painformer_jax.models import functional
 from painformer_jax.models.config import PRESETS
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights import key_map
-from painformer_jax.weights.convert import ConversionError, convert, export, infer
+from painformer_jax.weights.convert import ConversionError, convert, export
+from painformer_jax.weights.infer import infer
 from painformer_jax.weights.torch.read import TorchCheckpoint
 
 COUNT = 'patch_embed1.conv.1.num_batches_tracked'
@@ -187,9 +188,9 @@ def test_faults_are_all_listed(nano):
   assert error.report.missing == ['norm1.weight', 'block3.0.attn.q.bias']
   assert error.report.unexpected == ['extra.weight', 'more']
   assert error.report.misshapen == {
-    'norm2.weight': 'shape [5] where [16] is due',
-    'norm2.bias': 'int8 where float32 is due',
-    COUNT: 'count 1099511627776 where 0 to 2147483647 is due',
+    'norm2.weight': 'shape [5] instead of [16]',
+    'norm2.bias': 'int8 instead of float32',
+    COUNT: 'count 1099511627776 instead of 0 to 2147483647',
   }
   for text in (
     '2 missing: norm1.weight, block3.0.attn.q.bias;',

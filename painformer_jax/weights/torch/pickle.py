@@ -1,4 +1,4 @@
-"""A closed reader of the pickle inside a PyTorch checkpoint.
+"""Interprets the pickle inside a PyTorch checkpoint without executing anything.
 
 A pickle is a program for a stack machine, and Python's own machine imports and
 calls whatever the program names. This one knows the opcodes that a saved state
@@ -101,7 +101,7 @@ class _Machine:
 
   def top(self, kind: type, what: str) -> object:
     if not self.stack or not isinstance(self.stack[-1], kind):
-      raise damaged(f'no {what} where one is due')
+      raise damaged(f'no {what} where one belongs')
     return self.stack[-1]
 
   def pop_to_mark(self) -> list:

@@ -1,8 +1,8 @@
-"""Reads PyTorch and safetensors weights with no PyTorch installed.
+"""Reads PyTorch and safetensors weights without PyTorch.
 
-`read` tells the two formats by their content, never by the file's name. A
+`read` recognises the two formats by their content, never by the file's name. A
 PyTorch file must be what `torch.save` has written since version 1.6 (a zip
-archive); its pickle is described, not executed (`torch_pickle`), and every
+archive). Its pickle is interpreted, never executed (see `pickle`), and every
 size is checked against the file before anything is allocated.
 """
 
@@ -25,10 +25,10 @@ from painformer_jax.weights.torch.zip import TorchArchive
 # The released file has 75 MB; a training state of any preset has under 1 GB.
 MAX_FILE_BYTES = 4 << 30
 
-# Where a state dict may lie in a file, in order of preference.
+# Top-level keys that may hold the state dict, in order of preference.
 CONTAINERS = ('model_state_dict', 'state_dict', 'model')
 
-# Wrappers (DataParallel, torch.compile) that add themselves to every name.
+# What wrappers (DataParallel, torch.compile) add to every name.
 _WRAPPERS = ('module', '_orig_mod')
 
 _DTYPES = {name: np.dtype(getattr(ml_dtypes, name, name)) for name in DTYPES.values()}
@@ -55,7 +55,7 @@ class TorchCheckpoint:
 
 
 def read(path: str | os.PathLike) -> TorchCheckpoint:
-  """Reads a .pth or .safetensors file, told by its content.
+  """Reads a .pth or .safetensors file, recognised by its content.
 
   Args:
     path: of a file of at most 4 GiB. Memory use is bounded by about six times
@@ -251,14 +251,14 @@ class _Storages:
     name = f'data/{storage.key}'
     if name not in self._archive:
       raise InputError(
-        f"{who} lies in the member '{printable(name)}', which the file does "
+        f"{who} is in the member '{printable(name)}', which the file does "
         'not hold; download or save it again'
       )
     size = self._archive.size(name)
     unit = 1 if storage.dtype is None else dtype.itemsize
     if size // unit != storage.count:
       raise InputError(
-        f'{who} lies in a storage said to hold {storage.count * unit:,} '
+        f'{who} is in a storage said to hold {storage.count * unit:,} '
         f'bytes and holding {size:,}; download or save it again'
       )
     return size // dtype.itemsize

@@ -1,8 +1,8 @@
 """What the pickle of a PyTorch checkpoint may mention, and what it means here.
 
-Tensors and their storages become records that say where the bytes lie; a few
+Tensors and their storages become records that say where the bytes are; a few
 harmless classes that training scripts save beside the weights become `Inert`.
-Every other name is refused by `torch_pickle`.
+`pickle` refuses every other name.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Global:
 
 @dataclasses.dataclass(frozen=True)
 class StorageRecord:
-  """Where a tensor's bytes lie.
+  """Where a tensor's bytes are.
 
   Attributes:
     key: name of the storage's member in the archive, below `data/`.

@@ -1,4 +1,4 @@
-"""The zip archive around a PyTorch checkpoint, trusted in nothing.
+"""Reads the zip archive around a PyTorch checkpoint, and checks all that it claims.
 
 `torch.save` (since PyTorch 1.6) stores, uncompressed and below one folder,
 `data.pkl`, one member a storage (`data/0`, `data/1`, ...), `byteorder` and
