@@ -113,7 +113,7 @@ class Runs:
 )
 def test_calls_are_refused_and_not_made(refuses, tmp_path, protocol, function, name):
   marker = tmp_path / 'executed'
-  source = f'touch {marker}' if function is os.system else (f'open({str(marker)!r}, "w")')
+  source = f'touch {marker}' if function is os.system else f'open({str(marker)!r}, "w").close()'
   attack = pickle.dumps({'model': Runs(function, source)}, protocol)
   if protocol == 2:
     name = name.replace('builtins', '__builtin__')
