@@ -1,4 +1,4 @@
-"""What the pixels alone give: principal components and the nearest neighbour."""
+"""The baseline on pixels: principal components and the nearest neighbour."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ class Baseline:
     accuracy: share of the test images that it classifies correctly.
     interval: of that accuracy.
     size: side of the grey images, pixels.
-    components: how many it keeps of them.
+    components: number of principal components.
   """
 
   accuracy: float
@@ -30,7 +30,7 @@ class Baseline:
 def pixel_baseline(
   train: np.ndarray, train_label: np.ndarray, *, test: np.ndarray, test_label: np.ndarray
 ) -> Baseline:
-  """PCA fitted on the training images, then the label of the nearest of them.
+  """Classifies by the nearest training image, after a PCA fitted on the training images.
 
   Args:
     train: [n, size, size] uint8, grey.

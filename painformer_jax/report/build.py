@@ -1,4 +1,4 @@
-"""A report from beginning to end."""
+"""Makes a report of a run, from embedding to the pages."""
 
 import pathlib
 import time
@@ -23,7 +23,7 @@ def make_report(
   data_dir: str | None = None,
   log: Callable[[str], None],
 ) -> str:
-  """Embeds, probes, draws and writes everything about a run.
+  """Embeds a run's tasks, probes the embeddings, and writes figures and pages.
 
   Writes embeddings/<task>.npz, curves.png and embeddings.png to the run's
   folder, adds to its report.json, and writes the HTML page.
@@ -32,7 +32,7 @@ def make_report(
     folder: workdir of `painformer pretrain`, finished or not.
     output: where the HTML page goes; None for report.html in the folder.
     data_dir: where the prepared tasks are now; None for where the run had them.
-    log: takes lines on how far it is.
+    log: takes lines about progress.
 
   Returns:
     The page of results as plain text.
@@ -50,7 +50,7 @@ def make_report(
 
   embedded = embed_tasks(run, log=log)
   results = measure(run, embedded, log=log)
-  log('draws')
+  log('renders figures')
   curves = figures.curves(run, {n: a['test'].label for n, a in embedded.tasks.items()})
   scatter = figures.scatter(run, embedded.tasks)
   for name, png in ((figures.CURVES, curves), (figures.SCATTER, scatter)):

@@ -1,10 +1,10 @@
-"""What the data of a run is, and what it is not, in a line each."""
+"""Describes a run's data in a sentence, and what it cannot show."""
 
 from collections.abc import Iterable
 
 from painformer_jax.data.prepared import PreparedTask
 
-# The splits of the demo's tasks; their descriptions say it at length.
+# The splits of the demo's tasks, in short; their descriptions have the details.
 DEMO_SPLITS = {
   'orl_identity': '40 people, the same in both; photos 1-5 train, 6-10 test',
   'lfw_face': 'patches with a face or none; even ones train, odd ones test',
@@ -25,7 +25,7 @@ OTHER = (
 
 
 def what_it_is(tasks: Iterable[str]) -> str:
-  """A sentence or two on all of a run's data."""
+  """A sentence or two about all of a run's data."""
   return DEMO if set(tasks) <= DEMO_SPLITS.keys() else OTHER
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of a run's tasks, kept in files beside the run."""
+"""Embeds the images of a run's tasks, and keeps the embeddings in the run's folder."""
 
 import dataclasses
 import pathlib
@@ -28,12 +28,12 @@ GREY_SIZE = 32  # Side of the pictures that the baseline on pixels sees.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitArrays:
-  """What is known of a split's n images, in the order they are stored.
+  """Arrays of a split's n images, in the order they are stored.
 
   Attributes:
     embedding: [n, width] float32, by the run's backbone.
     untrained: [n, width] float32, by a backbone of the same shape with the
-      random values of the run's seed, whatever weights the run began from.
+      initial random values of the run's seed, even if the run loaded weights.
     grey: [n, size, size] uint8, the images in grey, GREY_SIZE pixels wide or
       the width that the model sees where that is less.
     label: [n] int32.
@@ -56,9 +56,9 @@ class Embedded:
 
   Attributes:
     tasks: task -> split -> arrays.
-    images: how many were run through the networks now; the others were found
-      in files of an earlier report on the same checkpoint.
-    seconds: that took, reading and compiling included.
+    images: how many were embedded now; the others were found in files of an
+      earlier report on the same checkpoint.
+    seconds: time that took, with reading and compiling.
   """
 
   tasks: Mapping[str, TaskArrays]
@@ -67,16 +67,16 @@ class Embedded:
 
 
 def embed_tasks(run: Run, *, log: Callable[[str], None]) -> Embedded:
-  """Embeds the training and test split of every task, or reads them again.
+  """Embeds the training and test split of every task, or reads earlier embeddings.
 
   Writes `<run>/embeddings/<task>.npz`: `embedding` [n, width] float32,
   `untrained` [n, width] float32, `grey` [n, size, size] uint8, `label` [n]
-  int32, `key` and `split` [n] str, and `origin`, one str that says which
-  weights and data it belongs to.
+  int32, `key` and `split` [n] str, and `origin`, one str that identifies the
+  weights and the data.
 
   Args:
     run: from `open_run`.
-    log: takes lines on how far it is.
+    log: takes lines about progress.
 
   Raises:
     InputError: a damaged record, embeddings that are not finite, a full disk.
@@ -111,10 +111,9 @@ def embed_tasks(run: Run, *, log: Callable[[str], None]) -> Embedded:
 
 
 def untrained_backbone(config: PainFormerConfig, seed: int) -> dict[str, jax.Array]:
-  """The arrays that a run of this seed starts from where it loads no weights."""
+  """The initial arrays of a run of this seed that loads no weights, path -> array."""
   key = jax.random.split(jax.random.key(seed), 3)[0]  # As training.state does.
-  # Compiled once and run once: a quick compilation is worth more than a quick
-  # program.
+  # Runs once, so compile time matters more than run time.
   options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
   return jax.jit(lambda key: functional.initial_variables(config, key), compiler_options=options)(
     key
@@ -146,7 +145,7 @@ class _Embedder:
       for batch in batches:
         mask = batch['mask']
         images = parallel.put_batch(self._mesh, batch['image'])
-        # Both are under way before the first is waited for.
+        # Both are dispatched before either is waited for.
         embedding = self._embed(self._backbone, images)
         untrained = self._embed(self._untrained, images)
         columns['grey'].append(_grey(batch['image'][mask]))
@@ -180,7 +179,7 @@ def _write(path: pathlib.Path, arrays: TaskArrays, origin: str) -> None:
 
 
 def _read(path: pathlib.Path, origin: str) -> TaskArrays | None:
-  """What `_write` wrote, or None where it is not there or of another origin."""
+  """What `_write` wrote; None where there is no file or one of another origin."""
   try:
     with np.load(path, allow_pickle=False) as file:
       if str(file['origin']) != origin:

@@ -68,8 +68,8 @@ def curves(run: Run, labels: Mapping[str, np.ndarray]) -> bytes:
 def scatter(run: Run, arrays: Mapping[str, TaskArrays]) -> bytes:
   """Held-out embeddings of every task in two dimensions, coloured by class.
 
-  The two are the principal components of the standardised training embeddings,
-  so that no label and no held-out image has a say in the view.
+  The two are the principal components of the standardised training embeddings;
+  they depend on no label and on no held-out image.
 
   Returns:
     A PNG.
@@ -130,7 +130,7 @@ def _title(axis, text: str) -> None:
 
 
 def _figure(*, rows: int, height: float, sharex: bool = False):
-  """A figure with a canvas of its own: nothing global is touched, no screen needed.
+  """A figure with a canvas of its own, which needs no screen and changes no global state.
 
   `height` is that of a row, in inches.
   """

@@ -57,13 +57,16 @@ def effective_sample_size(correct: np.ndarray, label: np.ndarray) -> float:
   return n / max(inflation, 1.0)
 
 
-def wilson(share: float, n_eff: float, *, z: float = 1.959964) -> Interval:
-  """Wilson's score interval of a share; z = 1.96 is 95 %.
+Z = 1.959964  # Of a 95 % interval.
+
+
+def wilson(share: float, n_eff: float) -> Interval:
+  """Wilson's score interval of a share, at 95 %.
 
   Unlike the normal approximation it stays in [0, 1] and is right for shares
   near the ends (Wilson, JASA 1927).
   """
-  z2 = z * z
+  z2 = Z * Z
   middle = (share + z2 / (2 * n_eff)) / (1 + z2 / n_eff)
-  half = z / (1 + z2 / n_eff) * math.sqrt(share * (1 - share) / n_eff + z2 / (4 * n_eff * n_eff))
+  half = Z / (1 + z2 / n_eff) * math.sqrt(share * (1 - share) / n_eff + z2 / (4 * n_eff * n_eff))
   return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), n_eff=n_eff)

@@ -1,4 +1,4 @@
-"""How well embeddings tell classes apart: a linear probe and its uncertainty."""
+"""The linear probe: how well embeddings separate classes, and how certain that is."""
 
 import dataclasses
 import warnings
@@ -8,11 +8,11 @@ import numpy as np
 from painformer_jax.core.errors import import_extra
 from painformer_jax.report.interval import Interval, accuracy_interval
 
-# Inverse strengths of the penalty to choose from, and how many parts of the
-# training split vote on them.
+# Inverse strengths of the penalty to choose from, and folds of the cross-validation that
+# chooses.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 FOLDS = 5
-# A class of twice another's size lets accuracy hide what happens to the other.
+# Above this ratio of class sizes, accuracy can hide errors of the smaller class.
 UNBALANCED_RATIO = 1.5
 
 
@@ -41,9 +41,9 @@ def linear_probe(
 ) -> Probe:
   """Multinomial logistic regression on standardised embeddings.
 
-  The penalty is chosen by cross-validation inside the training split; the test
-  split is looked at once. The folds are runs of neighbouring images of each
-  class, so that windows of a recording that overlap mostly stay together.
+  The penalty is chosen by cross-validation inside the training split; the test split is
+  used once. Each fold has consecutive images of each class, so that overlapping windows
+  of a recording are mostly in one fold.
 
   Args:
     train: [n, width], any float dtype.
@@ -73,7 +73,7 @@ def linear_probe(
   folds = min(FOLDS, int(counts.min()))
   # The matrices are small: threads would cost more than they bring.
   with threadpool_limits(1), warnings.catch_warnings():
-    # A probe that is not at its optimum after so many steps is near enough.
+    # A probe that has not converged after so many steps is near enough.
     warnings.simplefilter('ignore', ConvergenceWarning)
     if folds < 2:
       folds, strength = 0, STRENGTHS[len(STRENGTHS) // 2]

@@ -1,4 +1,4 @@
-"""Everything a report says about a run, measured once, shown in three forms."""
+"""Measures everything that a report says about a run; terminal, page and JSON show it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from painformer_jax.report.run_folder import Run
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskResult:
-  """One task.
+  """The results of one task.
 
   Attributes:
     name: of the task.
     description, licence, modality: as prepared.
     split: how training and test images differ, briefly where possible.
-    classes: how many.
-    n_train, n_test: images.
-    probe: on the embeddings of the run.
-    untrained: the same on embeddings of the backbone before training.
-    pixels: the baseline.
+    classes: number of classes.
+    n_train, n_test: numbers of images.
+    probe: linear probe on the embeddings of the run.
+    untrained: linear probe on embeddings of the backbone before training.
+    pixels: the baseline on pixels.
     head_accuracy: of the task's own head, on test images.
-    chance: of naming the most frequent class every time.
-    unbalanced: whether macro-F1 says what accuracy hides.
+    chance: accuracy of always naming the most frequent class.
+    unbalanced: whether the test classes differ so much in size that macro-F1 is shown.
   """
 
   name: str
@@ -87,7 +87,7 @@ class TaskResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
-  """A whole run.
+  """The results of a run.
 
   Attributes:
     title: name of the run's folder.
@@ -98,7 +98,7 @@ class Results:
       compilation, evaluation and checkpoints.
     initial_weights: what the backbone started from, '' for random values.
     devices: in words, where the run has recorded them.
-    data: what the data is and is not.
+    data: what the data is, and what it cannot show.
     tasks: in the order of the run's record.
     embedded_images, embed_seconds: see `Embedded`.
   """

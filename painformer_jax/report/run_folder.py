@@ -1,4 +1,4 @@
-"""A run as it lies on disk, checked before any work starts."""
+"""Reads a run's folder, and checks it before any work starts."""
 
 import dataclasses
 import hashlib
@@ -55,7 +55,7 @@ class Run:
     return self.step >= self.config.steps
 
   def weights_sha256(self) -> str:
-    """Hex SHA-256 of the backbone: tells one checkpoint's results from another's."""
+    """Hex SHA-256 of the backbone, which identifies the checkpoint of a result."""
     digest = hashlib.sha256()
     for path in sorted(self.backbone):
       array = np.ascontiguousarray(self.backbone[path])
@@ -65,7 +65,7 @@ class Run:
 
 
 def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> Run:
-  """Reads a run and checks that its data is that which it was trained on.
+  """Reads a run, and checks that its data is what it was trained on.
 
   Args:
     folder: workdir of `painformer pretrain`.

@@ -1,4 +1,4 @@
-"""The sentences that the terminal and the page have in common."""
+"""Sentences that the terminal and the page share."""
 
 from painformer_jax.core.progress import duration
 from painformer_jax.report.baseline import COMPONENTS
@@ -6,7 +6,7 @@ from painformer_jax.report.results import Results
 
 
 def headline(results: Results) -> str:
-  """Which run, and how far it is."""
+  """The run's name and its step."""
   return f'{results.title}: step {results.step:,} of {results.steps:,}'
 
 
@@ -40,7 +40,7 @@ def effort(results: Results) -> str:
 
 
 def own_effort(results: Results) -> str:
-  """What this report took."""
+  """How long this report's embeddings took."""
   if not results.embedded_images:
     return 'Embeddings: read again from the last report on this checkpoint.'
   return (
@@ -57,7 +57,7 @@ def findings(results: Results) -> list[str]:
     (
       'At chance',
       [t.name for t in tasks if t.verdict == 'at chance'],
-      "the probe's interval includes chance: the classes are not told apart",
+      "the probe's interval includes chance: it does not separate the classes",
     ),
     (
       'Below chance',
@@ -72,7 +72,7 @@ def findings(results: Results) -> list[str]:
     (
       'Untrained does as well or better',
       [t.name for t in tasks if t.untrained.accuracy >= t.probe.accuracy],
-      'training has not made these classes easier to tell apart',
+      'training has not made these classes easier to separate',
     ),
   ):
     if names:
@@ -86,7 +86,7 @@ def _untrained(results: Results) -> str:
   if results.initial_weights:
     return (
       'the same probe on a backbone of the same shape with random values, by the '
-      f'seed of the run, not on {results.initial_weights}, which it began from: '
+      f'seed of the run, not on {results.initial_weights}, from which it started: '
       'the probe minus this is what those weights and the training add together.'
     )
   return (
@@ -96,14 +96,14 @@ def _untrained(results: Results) -> str:
 
 
 def methods(results: Results) -> dict[str, str]:
-  """Column -> how its figures came about."""
+  """Column -> how its figures are computed."""
   size = results.tasks[0].pixels.size  # All tasks have the model's image size.
   folds = {t.probe.folds for t in results.tasks} | {t.untrained.folds for t in results.tasks}
   spread = ' to '.join(str(f) for f in sorted({min(folds), max(folds)}))
   explained = {
     'probe': 'accuracy on the test split of a logistic regression on frozen, '
     'standardised embeddings of the training split; its penalty is chosen '
-    f'by cross-validation (parts: {spread}) inside the training split.',
+    f'by cross-validation (folds: {spread}) inside the training split.',
     '95 %': "Wilson's interval of the probe, by the effective sample size n_eff.",
     'head': "accuracy of the task's own head, as trained.",
     'pixels': f'baseline without a network: up to {COMPONENTS} principal components '
