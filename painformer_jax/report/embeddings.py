@@ -181,7 +181,8 @@ def _write(path: pathlib.Path, arrays: TaskArrays, origin: str) -> None:
 def _read(path: pathlib.Path, origin: str) -> TaskArrays | None:
   """What `_write` wrote; None where there is no file or one of another origin."""
   try:
-    with np.load(path, allow_pickle=False) as file:
+    # NumPy does not close a damaged file that it opened itself.
+    with open(path, 'rb') as stored, np.load(stored, allow_pickle=False) as file:
       if str(file['origin']) != origin:
         return None
       columns = {f.name: file[f.name] for f in dataclasses.fields(SplitArrays)}
