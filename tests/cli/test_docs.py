@@ -1,5 +1,6 @@
 """The documentation is true of the files, commands and settings that there are."""
 
+import configparser
 import dataclasses
 import pathlib
 import re
@@ -184,3 +185,36 @@ def test_configs_exist_and_take_what_is_behind_the_colon(page):
 def test_defaults_that_the_docs_rely_on():
   assert train_defaults('painformer').remat == 'none'
   assert assess_defaults().findings == 'stop'
+
+
+@pytest.mark.parametrize('page', CURRENT, ids=name_of)
+def test_files_of_this_repository_exist(page):
+  """Inline code such as `core/tables.py` or `modalities/`, from the clone or the package on."""
+  for code in _CODE.findall(_BLOCK.sub('', page.read_text())):
+    if not re.fullmatch(r'\w+(/\w+)*(/|/\w+\.py)', code) or code.startswith(
+      ('runs/', 'configs/my_')
+    ):
+      continue
+    top = code.split('/')[0]
+    if (ROOT / top).exists() or (ROOT / 'painformer_jax' / top).exists():
+      there = (ROOT / code, ROOT / 'painformer_jax' / code)
+      assert any(path.exists() for path in there), f'{name_of(page)}: there is no {code}'
+
+
+def test_tables_that_contributing_names_are_in_the_files_it_names():
+  text = (ROOT / 'CONTRIBUTING.md').read_text()
+  section = text.split('## Where things are added')[1].split('## Running')[0]
+  named = re.findall(r'((?:`[A-Z_]+`(?: (?:and|or) )?)+) in `([\w/]+\.py)`', section)
+  assert len(named) >= 6
+  for names, file in named:
+    source = (ROOT / 'painformer_jax' / file).read_text()
+    for name in re.findall(r'`(\w+)`', names):
+      assert re.search(rf'^{name}\b.* = ', source, re.MULTILINE), f'{name} is not in {file}'
+
+
+def test_contributing_draws_the_layers_that_are_checked():
+  config = configparser.ConfigParser()
+  config.read(ROOT / '.importlinter')
+  layers = config['importlinter:contract:rooms']['layers'].split()
+  drawing = (ROOT / 'CONTRIBUTING.md').read_text().split('```')[1]
+  assert re.findall(r'^(\w+) ', drawing, re.MULTILINE) == layers
