@@ -1,7 +1,6 @@
 """An assessment, from its configuration to a folder of results."""
 
 import functools
-import json
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from painformer_jax.assessment.results.write import check_names, slug, write_res
 from painformer_jax.assessment.study.checking import check_study
 from painformer_jax.assessment.study.opening import open_study
 from painformer_jax.core.errors import InputError, import_extra
-from painformer_jax.core.files import is_partial, write_json
+from painformer_jax.training.workdir import open_workdir
 from painformer_jax.weights.folder import Weights
 from painformer_jax.weights.load import read_weights
 
@@ -72,7 +71,9 @@ def assess(
     import_extra('matplotlib', extra='demo')  # Fails before hours of work.
   if against is not None:
     read_experiments(against)
-  workdir = open_workdir(workdir, config)
+  workdir = open_workdir(
+    workdir, config, changed_fields=changed_fields, what='assessment', ignored=['data']
+  )
   embeddings = pathlib.Path(config.embeddings or workdir / 'embeddings')
 
   # What there is, and what it will take.
@@ -225,36 +226,3 @@ def _trainer(
 
 def _size(job: Job) -> str:
   return f'{job.name}: {len(job.positions):,} samples, {len(job.folds)} folds'
-
-
-def open_workdir(workdir: str | pathlib.Path, config: AssessConfig) -> pathlib.Path:
-  """Makes the folder, or checks that it belongs to this configuration.
-
-  Raises:
-    InputError: it holds another assessment, or something else, or cannot be written.
-  """
-  workdir = pathlib.Path(workdir)
-  record = workdir / 'config.json'
-  try:
-    if record.exists():
-      try:
-        stored = json.loads(record.read_text())
-      except ValueError:
-        stored = None
-      if not isinstance(stored, dict):
-        raise InputError(f'{record} is damaged: take another --workdir')
-      changed = changed_fields(config, stored)
-      if changed:
-        raise InputError(
-          f'{workdir} holds an assessment of another configuration '
-          f'({"; ".join(changed[:4])}): take another --workdir, or the first configuration'
-        )
-    elif workdir.exists() and not all(
-      is_partial(p) or p.name in ('data', 'config.json.tmp') for p in workdir.iterdir()
-    ):
-      raise InputError(f'{workdir} is not empty and holds no assessment: take another --workdir')
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(record, json.loads(config.to_json()))
-  except OSError as error:
-    raise InputError(f'{workdir} cannot be used: {error.strerror}') from error
-  return workdir

@@ -19,7 +19,7 @@ from painformer_jax.parallel.processes import Stopped
 from painformer_jax.training import metrics as metrics_lib
 from painformer_jax.training import run
 from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE, Clock
-from painformer_jax.training.config import TrainConfig
+from painformer_jax.training.config import TrainConfig, changed_fields
 from painformer_jax.training.data import open_training_data
 from painformer_jax.training.evaluate import evaluate
 from painformer_jax.training.interrupt import Interrupt
@@ -29,6 +29,7 @@ from painformer_jax.training.setup import assemble
 from painformer_jax.training.speed import Machine
 from painformer_jax.training.tracking import Tracker
 from painformer_jax.training.watch import DeviceWatch
+from painformer_jax.training.workdir import open_workdir
 from painformer_jax.weights.load import load_arrays
 
 # Steps that may be under way on the devices while the host goes ahead.
@@ -62,7 +63,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
   backbone, started = None, latest_step(pathlib.Path(workdir, 'checkpoints'))
   if config.initial_weights and started is None:
     backbone = load_arrays(config.initial_weights, config=model)
-  workdir = run.open_workdir(workdir, config)
+  workdir = open_workdir(workdir, config, changed_fields=changed_fields)
 
   with contextlib.ExitStack() as closing:
     profiler = closing.enter_context(

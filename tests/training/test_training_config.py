@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 import json
 
 import ml_collections
@@ -11,7 +12,7 @@ from painformer_jax.core import config_fields
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig
-from painformer_jax.training import run
+from painformer_jax.training import workdir as workdir_lib
 from painformer_jax.training.config import (
   OptimizerConfig,
   TaskConfig,
@@ -21,6 +22,8 @@ from painformer_jax.training.config import (
   from_config_dict,
   from_record,
 )
+
+open_workdir = functools.partial(workdir_lib.open_workdir, changed_fields=changed_fields)
 
 
 def valid() -> dict:
@@ -325,9 +328,9 @@ def test_every_field_is_decided_upon():
   ],
 )
 def test_what_changed_is_named(path, value, difference, tmp_path):
-  run.open_workdir(tmp_path / 'run', from_config_dict(valid()))
+  open_workdir(tmp_path / 'run', from_config_dict(valid()))
   with pytest.raises(InputError) as error:
-    run.open_workdir(tmp_path / 'run', from_config_dict(changed(path, value)))
+    open_workdir(tmp_path / 'run', from_config_dict(changed(path, value)))
   assert str(error.value) == (
     f'{tmp_path}/run holds a run of another configuration ({difference}): take another '
     '--workdir, or the first configuration'
@@ -335,7 +338,7 @@ def test_what_changed_is_named(path, value, difference, tmp_path):
 
 
 def test_fields_that_leave_the_result_alone_may_change(tmp_path):
-  run.open_workdir(tmp_path / 'run', from_config_dict(valid()))
+  open_workdir(tmp_path / 'run', from_config_dict(valid()))
   values = {
     'data_dir': 'elsewhere',
     'log_every': 3,
@@ -354,7 +357,7 @@ def test_fields_that_leave_the_result_alone_may_change(tmp_path):
     'sharding': {'state': 'fsdp', 'model_parallelism': 2, 'dcn_parallelism': 1},
   }
   assert values.keys() == TrainConfig.RESUMABLE
-  run.open_workdir(tmp_path / 'run', from_config_dict(valid() | values))
+  open_workdir(tmp_path / 'run', from_config_dict(valid() | values))
   record = json.loads((tmp_path / 'run' / 'config.json').read_text())
   assert {name: record[name] for name in values} == values
 
@@ -447,7 +450,7 @@ def test_a_run_recorded_under_old_names_is_read_and_resumed(batch_size, tmp_path
   assert changed_fields(config, OLD_RECORD | {'batch': batch_size}) == []
   assert changed_fields(config, OLD_RECORD | {'batch': 48}) == [f'batch_size: 48 -> {batch_size}']
   assert capsys.readouterr().err == ''  # Nobody can do anything about a record.
-  run.open_workdir(tmp_path / 'run', config)
+  open_workdir(tmp_path / 'run', config)
   record = json.loads(path.read_text())  # Written anew, under the names of today.
   assert record == json.loads(config.to_json())
 
@@ -476,14 +479,14 @@ def test_the_order_of_tasks_changes_nothing():
 def test_a_folder_that_holds_something_else(tmp_path):
   (tmp_path / 'thesis.tex').write_text('')
   with pytest.raises(InputError, match='is not empty and holds no run: take another --workdir'):
-    run.open_workdir(tmp_path, from_config_dict(valid()))
+    open_workdir(tmp_path, from_config_dict(valid()))
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
 
 
 def test_a_run_killed_while_it_made_its_folder_can_begin_again(tmp_path):
   for name in ('.0123.partial', 'config.json.tmp'):  # Of this release and of older ones.
     (tmp_path / name).write_text('{"mod')
-  run.open_workdir(tmp_path, from_config_dict(valid()))
+  open_workdir(tmp_path, from_config_dict(valid()))
   assert json.loads((tmp_path / 'config.json').read_text())['model']
 
 
@@ -491,30 +494,30 @@ def test_a_run_killed_while_it_made_its_folder_can_begin_again(tmp_path):
 def test_a_damaged_record(tmp_path, content):
   (tmp_path / 'config.json').write_text(content)
   with pytest.raises(InputError, match='config.json is damaged: take another --workdir'):
-    run.open_workdir(tmp_path, from_config_dict(valid()))
+    open_workdir(tmp_path, from_config_dict(valid()))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').write_text('')
   for workdir in (tmp_path / 'file', tmp_path / 'file' / 'run'):
     with pytest.raises(InputError, match='cannot be used: Not a directory'):
-      run.open_workdir(workdir, from_config_dict(valid()))
+      open_workdir(workdir, from_config_dict(valid()))
 
 
 def test_a_folder_must_be_one(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(InputError, match='--workdir gs://bucket/run is no folder'):
-    run.open_workdir('gs://bucket/run', from_config_dict(valid()))
+    open_workdir('gs://bucket/run', from_config_dict(valid()))
   assert not list(tmp_path.iterdir())
 
 
 def test_processes_with_folders_of_their_own(tmp_path, monkeypatch):
   """The one that does not write waits for what the first wrote, which may come late."""
-  monkeypatch.setattr(run.parallel, 'is_main', lambda: False)
-  monkeypatch.setattr(run.jax, 'process_index', lambda: 1)
+  monkeypatch.setattr(workdir_lib.parallel, 'is_main', lambda: False)
+  monkeypatch.setattr(workdir_lib.jax, 'process_index', lambda: 1)
   slept = []
-  monkeypatch.setattr(run.time, 'sleep', lambda seconds: slept.append(seconds))
-  monkeypatch.setattr(run.time, 'monotonic', lambda: 10.0 * len(slept))
+  monkeypatch.setattr(workdir_lib.time, 'sleep', lambda seconds: slept.append(seconds))
+  monkeypatch.setattr(workdir_lib.time, 'monotonic', lambda: 10.0 * len(slept))
   with pytest.raises(
     InputError,
     match=(
@@ -522,12 +525,14 @@ def test_processes_with_folders_of_their_own(tmp_path, monkeypatch):
       'must be a folder that all processes share'
     ),
   ):
-    run.open_workdir(tmp_path / 'own', from_config_dict(valid()))
+    open_workdir(tmp_path / 'own', from_config_dict(valid()))
   assert len(slept) == 7
 
   (tmp_path / 'shared').mkdir()
-  monkeypatch.setattr(run.time, 'sleep', lambda _: (tmp_path / 'shared/config.json').touch())
-  run.open_workdir(tmp_path / 'shared', from_config_dict(valid()))
+  monkeypatch.setattr(
+    workdir_lib.time, 'sleep', lambda _: (tmp_path / 'shared/config.json').touch()
+  )
+  open_workdir(tmp_path / 'shared', from_config_dict(valid()))
 
 
 def divided(**changes):
