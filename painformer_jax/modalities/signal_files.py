@@ -5,9 +5,9 @@ import os
 
 import numpy as np
 
-from painformer_jax.core.delimited import NumberTable, read_numbers
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.file_cache import FileCache
+from painformer_jax.core.number_table import NumberTable, read_numbers
 
 SUFFIXES = ('.csv', '.tsv', '.npy', '.npz', '.parquet')
 # Text files are parsed whole; so many stay in memory for the next span. A file

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from painformer_jax.core.delimited import NumberTable, read_numbers
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.file_cache import FileCache
+from painformer_jax.core.number_table import NumberTable, read_numbers
 
 VIDEO = 'video'
 
