@@ -223,7 +223,7 @@ class TestCheck:
     path = biovid_table_path(folder, biovid_rows()[0])
     path.write_text(path.read_text().replace('\n1953\t', '\nnow\t', 1))
     (found,) = texts(folder, whole=True)
-    assert ': line 3: expected 6 numbers, found' in found
+    assert ', line 3: expected 6 numbers, found' in found
 
   @pytest.mark.parametrize(
     'column, value, problem',
