@@ -52,7 +52,7 @@ def get_config(options: str = '2024') -> ConfigDict:
     return dict(fusion=dict(kind=kind, modalities=modalities, **further), label=label)
 
   if year == '2024':
-    config.modalities = dict(face=dict(source='video', picture='face', max_tokens=300))
+    config.modalities = dict(face=dict(source='video', image_type='face', max_tokens=300))
     config.rows = dict(face=row('face', 'add', 'face'))
   else:
     # Segments of 10 s at 100 Hz are short of matplotlib's windows of 256 samples.

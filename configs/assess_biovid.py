@@ -20,7 +20,7 @@ rows and, with both, RGB+thermal+depth+GSR. Each needs a network of yours:
 or for depth the face mesh, labelled as a stand-in: `--config.modalities.depth.stand_in=True`.
 Frames of the face that you have, in place of the network:
 
-    --config.pictures="{'thermal': 'thermal/{subject}/{sample}.mp4'}" \\
+    --config.image_sources="{'thermal': 'thermal/{subject}/{sample}.mp4'}" \\
     --config.modalities.thermal.source=thermal --config.modalities.thermal.frames.crop=False
 
 Which modalities the paper's Fusion N codes is not public: here all of the face.
@@ -55,9 +55,11 @@ def get_config(options: str = '') -> ConfigDict:
   config.dataset = 'biovid'
   made = [name for name in MADE if name in chosen]
   config.modalities = {
-    'rgb': dict(source='video', picture='face'),
+    'rgb': dict(source='video', image_type='face'),
     **{
-      name: dict(source='video', picture=name, network='', stand_in=False, frames=dict(crop=True))
+      name: dict(
+        source='video', image_type=name, network='', stand_in=False, frames=dict(crop=True)
+      )
       for name in made
     },
     **{name: dict(source=name) for name in ('ecg', 'gsr', *EMG)},

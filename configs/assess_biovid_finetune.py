@@ -30,7 +30,7 @@ def get_config(size: str = 'mixer_laptop') -> ConfigDict:
   config.dataset = 'biovid'
   # Every fifth frame: 28 of a clip, 4 MB of images kept on the disk while it trains.
   config.modalities = dict(
-    rgb=dict(source='video', picture='face', frames=dict(every=5)),
+    rgb=dict(source='video', image_type='face', frames=dict(every=5)),
     ecg=dict(source='ecg'),
     gsr=dict(source='gsr'),
   )

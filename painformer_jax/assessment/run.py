@@ -9,8 +9,9 @@ from painformer_jax.assessment.clips.train import save as save_assessor
 from painformer_jax.assessment.config import AssessConfig, changed_fields
 from painformer_jax.assessment.datasets.recordings import Study
 from painformer_jax.assessment.embedding.embed import compute_embeddings
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.embedding.sample_shape import sample_shapes
-from painformer_jax.assessment.embedding.store import EmbeddingStore, Tokens
+from painformer_jax.assessment.embedding.store import EmbeddingStore
 from painformer_jax.assessment.estimate import report as estimate
 from painformer_jax.assessment.experiment import frozen
 from painformer_jax.assessment.experiment.description import describe
@@ -91,7 +92,7 @@ def assess(
     folder=embeddings,
     batch_size=config.batch_size,
     max_left_out=config.max_left_out,
-    progress=log,
+    log=log,
   )
   tokens = _normalised(config, study, store, log=log)
 
@@ -173,7 +174,7 @@ def _stop_at_findings(config: AssessConfig, study: Study, *, log: Log) -> None:
   if findings and config.findings == 'stop':
     raise InputError(
       f'{study.root}: {len(findings)} findings, such as {findings[0]}: mend them, or leave '
-      "out what is missing with --config.findings='go on'"
+      'out what is missing with --config.findings=continue'
     )
 
 

@@ -295,8 +295,8 @@ def test_an_assessor_that_could_judge_no_clip_is_not_kept(small, tmp_path):
     text.replace(
       '  return config',
       """
-  config.pictures = dict(grey='grey/{subject}/{sample}')
-  config.modalities.grey = dict(source='grey', picture='rgb')
+  config.image_sources = dict(grey='grey/{subject}/{sample}')
+  config.modalities.grey = dict(source='grey', image_type='rgb')
   config.rows.both.fusion = dict(kind='fusion-1', modalities=('gsr', 'grey'))
   return config""",
     )

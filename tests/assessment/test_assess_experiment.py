@@ -11,7 +11,7 @@ from test_assess_config import plain
 from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.datasets import demo_study
 from painformer_jax.assessment.datasets.recordings import Locator, Sample, Study
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.experiment import frozen
 from painformer_jax.assessment.experiment.job import with_permuted_labels
 from painformer_jax.assessment.experiment.normalise import normalised

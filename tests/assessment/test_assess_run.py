@@ -232,8 +232,8 @@ def test_advice_about_findings_can_be_followed_and_embeddings_shared(small, tmp_
     '--config.max_left_out=0.9',
   )
   first = assess(*options, '--workdir', tmp_path / 'one')
-  assert first.returncode == 2 and "--config.findings='go on'" in first.stderr
-  followed = assess(*options, '--workdir', tmp_path / 'one', '--config.findings=go on')
+  assert first.returncode == 2 and '--config.findings=continue' in first.stderr
+  followed = assess(*options, '--workdir', tmp_path / 'one', '--config.findings=continue')
   assert followed.returncode == 0, followed.stderr[-2000:]
   assert not (tmp_path / 'one' / 'embeddings').exists()
   second = assess(

@@ -13,14 +13,14 @@ from test_network import save_network
 from test_video import retime, write_video
 
 from painformer_jax.assessment.config import from_config_dict
-from painformer_jax.assessment.datasets import biovid, pictures
+from painformer_jax.assessment.datasets import biovid, image_sources
+from painformer_jax.assessment.embedding.modality_folder import ModalityFolder, Tokens
 from painformer_jax.assessment.embedding.record import fingerprints
 from painformer_jax.assessment.embedding.sample_images import (
   EmbeddingSettings,
   SampleReader,
   settings_record,
 )
-from painformer_jax.assessment.embedding.store import ModalityFolder, Tokens
 from painformer_jax.assessment.mixers.finetune_batches import Batches
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
@@ -36,10 +36,10 @@ def get_config():
   config.dataset = 'biovid'
   config.data_dir = {data!r}
   config.weights = {weights!r}
-  config.pictures = dict(thermal='thermal/{{subject}}/{{sample}}')
+  config.image_sources = dict(thermal='thermal/{{subject}}/{{sample}}')
   config.modalities = dict(
-      face=dict(source='video', picture='face'),
-      thermal=dict(source='thermal', picture='thermal'))
+      face=dict(source='video', image_type='face'),
+      thermal=dict(source='thermal', image_type='thermal'))
   def row(label, kind, *modalities):
     return dict(fusion=dict(kind=kind, modalities=modalities), label=label)
   config.rows = dict(
@@ -47,7 +47,7 @@ def get_config():
       both=row('RGB+thermal', 'fusion-1', 'face', 'thermal'))
   config.tasks = ('BL1-PA4',)
   config.protocol = 'loso'
-  config.findings = 'go on'
+  config.findings = 'continue'
   config.reference = 'thermal'
   config.mixer.update(latents=2, width=8, cross_head_width=8, self_heads=2, self_head_width=4,
                       depth=1, self_attentions=0)
@@ -143,7 +143,7 @@ def test_the_backbone_is_fine_tuned_on_videos(folder, finished):
 def batches_of(study, tokens, **options):
   """Batches of thermal frames: five steps of four samples, two images each."""
   rows = np.arange(20).reshape(5, 4) % len(study.samples)
-  settings = {'thermal': EmbeddingSettings(source='thermal', picture='thermal')}
+  settings = {'thermal': EmbeddingSettings(source='thermal', image_type='thermal')}
   with Batches(
     study,
     settings,
@@ -213,11 +213,13 @@ def test_images_that_are_gone_or_damaged_are_named(folder, tmp_path):
 
 
 def own_study(root, pattern='thermal/{subject}/{sample}'):
-  return pictures.with_pictures(biovid.open_study(root, modalities=()), {'thermal': pattern})
+  return image_sources.with_image_sources(
+    biovid.open_study(root, modalities=()), {'thermal': pattern}
+  )
 
 
 def read(study, number=0, **options):
-  settings = EmbeddingSettings(source='thermal', picture='thermal', **options)
+  settings = EmbeddingSettings(source='thermal', image_type='thermal', **options)
   said = []
   reader = SampleReader(settings, channels=(), image_size=32)
   return list(reader.images(study.samples[number], log=said.append)), said
@@ -266,10 +268,10 @@ def test_a_folder_that_changed_is_seen(folder, tmp_path):
 
 
 @needs_faces
-@pytest.mark.parametrize('picture', ['thermal', 'depth'])
-def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, picture):
+@pytest.mark.parametrize('image_type', ['thermal', 'depth'])
+def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, image_type):
   network = str(save_network(tmp_path / 'net.onnx', inputs=((1, 3, 32, 32),)))
-  study = pictures.with_pictures(
+  study = image_sources.with_image_sources(
     biovid.open_study(folder / 'data', modalities=('video',)),
     {'warm': 'video/{subject}/{sample}.mp4'},
   )
@@ -278,7 +280,7 @@ def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, picture):
   [found] = faces.Detector()(whole[0])
   make = Network(network)
   for source, wanted in (('video', faces.crop(whole[0], found)), ('warm', whole[0])):
-    settings = EmbeddingSettings(source=source, picture=picture, network=network)
+    settings = EmbeddingSettings(source=source, image_type=image_type, network=network)
     reader = SampleReader(settings, channels=(), image_size=32)
     images = list(reader.images(sample, log=print))
     assert [image.token for image in images] == [0, 1, 2, 3]
@@ -287,16 +289,16 @@ def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, picture):
     record = settings_record(settings, ())['frames']
     assert record['crop'] == ('face' in record) == (source == 'video')
   # Without a network, frames are the user's own.
-  assert not EmbeddingSettings(source='video', picture=picture).crops
+  assert not EmbeddingSettings(source='video', image_type=image_type).crops
 
 
 def list_findings(study, *, whole=True, sources=('video', 'thermal')):
-  return [str(f) for f in pictures.findings(study, sources, whole=whole, given=('thermal',))]
+  return [str(f) for f in image_sources.findings(study, sources, whole=whole, given=('thermal',))]
 
 
 def test_check_opens_videos_and_counts_frames(folder, tmp_path):
   root = shutil.copytree(folder / 'data', tmp_path / 'data')
-  study = pictures.with_pictures(
+  study = image_sources.with_image_sources(
     biovid.open_study(root, modalities=('video',)), {'thermal': 'thermal/{subject}/{sample}'}
   )
   assert list_findings(study) == []
@@ -308,10 +310,10 @@ def test_check_opens_videos_and_counts_frames(folder, tmp_path):
   shutil.rmtree(folders[3])
   folders[3].mkdir()
   assert list_findings(study) == [
-    f'{clips[0]}: holds no picture that can be read',
-    f'{clips[1]}: 1 frames, where others have 4',
+    f'{clips[0]}: holds no image that can be read',
+    f'{clips[1]}: 1 frames, where the median is 4',
     f'{folders[2]}: no such file or folder, for thermal',
-    f'{folders[3]}: holds no picture that can be read',
+    f'{folders[3]}: holds no image that can be read',
   ]
   # Without opening: what the reader of the dataset does not look for itself.
   assert list_findings(study, whole=False) == [f'{folders[2]}: no such file or folder, for thermal']
@@ -331,20 +333,20 @@ def test_a_pattern_without_the_sample_is_odd(folder):
 )
 def test_patterns_that_cannot_be(given, words):
   with pytest.raises(InputError) as error:
-    from_config_dict(plain(pictures=given))
+    from_config_dict(plain(image_sources=given))
   assert words in str(error.value)
 
 
 def test_a_browser_s_video_is_no_finding(folder, tmp_path):
   root = shutil.copytree(folder / 'data', tmp_path / 'data')
-  study = pictures.with_pictures(
+  study = image_sources.with_image_sources(
     biovid.open_study(root, modalities=()), {'web': 'web/{subject}/{sample}.webm'}
   )
   for sample in study.samples:
     path = sample.data['web'].path
     path.parent.mkdir(parents=True, exist_ok=True)
     retime(write_video(path, 4, codec='VP80'), np.arange(4) / 25)
-  assert list(pictures.findings(study, ['web'], whole=True)) == []
+  assert list(image_sources.findings(study, ['web'], whole=True)) == []
 
 
 @needs_faces

@@ -20,7 +20,12 @@ from assessment_layouts import (
 from repository import ROOT
 
 from painformer_jax.assessment.config import from_config_dict
-from painformer_jax.assessment.datasets import ai4pain, ai4pain_2024, ai4pain_segments, pictures
+from painformer_jax.assessment.datasets import (
+  ai4pain,
+  ai4pain_2024,
+  ai4pain_segments,
+  image_sources,
+)
 from painformer_jax.assessment.datasets.ai4pain_check import check
 from painformer_jax.assessment.datasets.recordings import load_channels, video_path
 from painformer_jax.assessment.results import literature
@@ -56,7 +61,7 @@ def config_of(edition, root, *overrides):
 
 
 def whole_frames(config):
-  face = dataclasses.replace(config.modalities['face'], picture='rgb')
+  face = dataclasses.replace(config.modalities['face'], image_type='rgb')
   return dataclasses.replace(config, modalities={**config.modalities, 'face': face})
 
 
@@ -341,7 +346,7 @@ class Test2024:
     assert texts(study, root2024, whole=True) == []
 
   def test_pictures_lie_in_the_split_s_folder_as_it_is_spelt(self, root2024):
-    study = pictures.with_pictures(
+    study = image_sources.with_image_sources(
       ai4pain_2024.open_study(root2024), {'thermal': '{split}/video/{subject}/{sample}.mp4'}
     )
     for sample in study.samples:

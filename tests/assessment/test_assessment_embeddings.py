@@ -11,8 +11,8 @@ from test_video import write_video
 
 from painformer_jax.assessment.datasets import ai4pain_2024, ai4pain_segments
 from painformer_jax.assessment.datasets.recordings import load_channels
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings
-from painformer_jax.assessment.embedding.store import ModalityFolder
+from painformer_jax.assessment.embedding.modality_folder import ModalityFolder
+from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities import video
@@ -193,7 +193,7 @@ def test_too_many_missing_samples_end_it_and_nothing_done_is_lost(study, tmp_pat
       compute(study, {'gsr': GSR}, tmp_path / 'e')
   assert ModalityFolder(tmp_path / 'e' / 'gsr').done() == 17
   lines = []
-  store = compute(study, {'gsr': GSR}, tmp_path / 'e', max_left_out=0.2, progress=lines.append)
+  store = compute(study, {'gsr': GSR}, tmp_path / 'e', max_left_out=0.2, log=lines.append)
   assert 'gsr: 17 of 20 samples were embedded before' in lines
   assert store.tokens('gsr').mask.any(axis=1).sum() == 17
   with pytest.raises(InputError, match='3 of 20 samples cannot be used'):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.mixers import fusion
 from painformer_jax.assessment.mixers import inputs as mixer_inputs
 from painformer_jax.assessment.mixers.fusion import FusionConfig, decide

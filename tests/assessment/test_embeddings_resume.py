@@ -14,8 +14,9 @@ from embedding_studies import FINISHED, GSR, SIDE, WAVEFORM, compute, copies, sm
 from repository import environment
 
 from painformer_jax.assessment.embedding import embed as embeddings
-from painformer_jax.assessment.embedding import store as embedding_store
-from painformer_jax.assessment.embedding.store import EmbeddingStore, ModalityFolder
+from painformer_jax.assessment.embedding import modality_folder
+from painformer_jax.assessment.embedding.modality_folder import ModalityFolder
+from painformer_jax.assessment.embedding.store import EmbeddingStore
 from painformer_jax.core.errors import InputError
 
 pytestmark = pytest.mark.usefixtures('small_parts')
@@ -49,7 +50,7 @@ t.embed_until_killed(root=pathlib.Path({str(root)!r}), folder={str(tmp_path / 'e
   with pytest.raises(InputError, match='no finished embeddings'):
     EmbeddingStore(tmp_path / 'e', ('gsr',), [''] * 20)
   lines = []
-  store = compute(small_study(root), {'gsr': GSR}, tmp_path / 'e', progress=lines.append)
+  store = compute(small_study(root), {'gsr': GSR}, tmp_path / 'e', log=lines.append)
   assert 'gsr: 16 of 20 samples were embedded before' in lines
   assert np.array_equal(store.tokens('gsr').values, whole[1].tokens('gsr').values)
   assert sorted(p.name for p in (tmp_path / 'e/gsr').rglob('*')) == FINISHED
@@ -66,9 +67,8 @@ def test_stopped_while_parts_are_joined_it_goes_on(root, whole, tmp_path, monkey
     return stopped
 
   with monkeypatch.context() as patched:
-    patched.setattr(
-      embedding_store, 'write_atomically', stop_before(embedding_store.write_atomically)
-    )
+    for name in ('write_atomically', 'write_json'):
+      patched.setattr(modality_folder, name, stop_before(getattr(modality_folder, name)))
     with pytest.raises(KeyboardInterrupt):
       compute(small_study(root), {'gsr': GSR}, tmp_path / 'e')
   assert not (tmp_path / 'e/gsr/summary.json').exists()
@@ -86,7 +86,7 @@ def test_a_full_disk_is_told_and_goes_on_where_there_is_room(root, whole, tmp_pa
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   lines = []
-  store = compute(small_study(root), {'gsr': GSR}, tmp_path / 'e', progress=lines.append)
+  store = compute(small_study(root), {'gsr': GSR}, tmp_path / 'e', log=lines.append)
   assert 'gsr: 20 of 20 samples were embedded before' in lines
   assert np.array_equal(store.tokens('gsr').values, whole[1].tokens('gsr').values)
 

@@ -10,14 +10,15 @@ from embedding_studies import CONFIG, FINISHED, GSR, SIDE, WAVEFORM, compute, na
 from test_models import drawn
 
 from painformer_jax.assessment.datasets import biovid
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings
-from painformer_jax.assessment.embedding.store import ModalityFolder
+from painformer_jax.assessment.embedding.modality_folder import ModalityFolder
+from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities.biosignal import BiosignalConfig, WaveformConfig
 from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights.folder import Weights, WeightsSource, save_weights
+from painformer_jax.weights.load import read_weights
 
 pytestmark = pytest.mark.usefixtures('small_parts')
 
@@ -36,8 +37,8 @@ def test_finished_embeddings_are_used_again(study, tmp_path):
     study,
     {'gsr': WAVEFORM, 'ecg': dataclasses.replace(WAVEFORM, source='ecg')},
     tmp_path / 'e',
-    weights=tmp_path / 'weights',
-    progress=lines.append,
+    weights=read_weights(tmp_path / 'weights'),
+    log=lines.append,
   )
   assert (tmp_path / 'e/gsr/values.npy').stat().st_mtime_ns == before
   assert any('gsr: embeddings found' in line for line in lines)
@@ -87,7 +88,7 @@ def test_embeddings_made_otherwise_are_refused(whole, change):
   before = (store.folder / 'gsr/values.npy').read_bytes()
   with pytest.raises(InputError, match=message) as error:
     compute(study, {'gsr': dataclasses.replace(GSR, **changes)}, store.folder, **options)
-  assert str(error.value).startswith(f'{store.folder / "gsr"} holds embeddings made otherwise')
+  assert str(error.value).startswith(f'{store.folder / "gsr"} holds embeddings made in another way')
   assert 'name another folder, or remove that one' in str(error.value)
   assert '\n' not in str(error.value)
   assert (store.folder / 'gsr/values.npy').read_bytes() == before
@@ -97,7 +98,7 @@ def test_what_does_not_shape_the_images_does_not_matter(whole):
   study, store = whole
   same = dataclasses.replace(
     GSR,
-    picture='rgb',
+    image_type='rgb',
     frames=PictureConfig(every=3),
     signal=SignalConfig(
       pathlength_factor=5.0,

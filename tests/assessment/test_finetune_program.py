@@ -9,7 +9,7 @@ import optax
 import pytest
 from test_models import drawn
 
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.mixers import cost, finetune_config, finetune_program, fusion
 from painformer_jax.assessment.mixers.finetune_batches import choose, frames_a_step
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig

@@ -12,7 +12,8 @@ from test_models import drawn, run
 from painformer_jax.assessment.datasets import biovid, planted
 from painformer_jax.assessment.datasets.recordings import Locator, Sample, Study
 from painformer_jax.assessment.embedding import embed as embeddings
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings, compute_embeddings
+from painformer_jax.assessment.embedding.embed import compute_embeddings
+from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.models.config import Preset
 from painformer_jax.models.registry import make_config
@@ -22,7 +23,7 @@ CONFIG = make_config('painformer_nano')
 SIDE, WIDTH = CONFIG.image_size, CONFIG.embedding_width
 GSR = EmbeddingSettings(source='gsr')
 WAVEFORM = EmbeddingSettings(source='gsr', signal=SignalConfig(representations=('waveform',)))
-RGB = EmbeddingSettings(source='video', picture='rgb')
+RGB = EmbeddingSettings(source='video', image_type='rgb')
 FINISHED = ['.lock', 'files.json', 'mask.npy', 'record.json', 'summary.json', 'values.npy']
 PLAN = planted.Plan(subjects=2, per_level=2)
 

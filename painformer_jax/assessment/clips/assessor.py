@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from painformer_jax.assessment.clips.calibration import calibrated
-from painformer_jax.assessment.embedding.embed import EmbeddingSettings
+from painformer_jax.assessment.embedding.modality_folder import Tokens
+from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
-from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.assessment.experiment.normalise import normalised
 from painformer_jax.assessment.mixers.fusion import FusionConfig, decide
 from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.assessment.mixers.predict import predict
-from painformer_jax.core.config_fields import build
+from painformer_jax.core.config_fields import build, with_defaults
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
@@ -133,7 +133,8 @@ def load(folder: str | os.PathLike) -> Assessor:
       classes=tuple(tree['classes']),
       fusion=build(FusionConfig, tree['fusion'], where='fusion'),
       settings={
-        name: build(EmbeddingSettings, s, where=name) for name, s in tree['settings'].items()
+        name: build(EmbeddingSettings, with_defaults(EmbeddingSettings, s), where=name)
+        for name, s in tree['settings'].items()
       },
       sources={name: build(SampleShape, s, where=name) for name, s in tree['sources'].items()},
       normalise=tree['normalise'],

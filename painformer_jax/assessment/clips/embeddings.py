@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.embedding.inference import Embedder
 
 

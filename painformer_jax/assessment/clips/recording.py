@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 
 # Share of a window's embeddings that must be there, for each modality.
 PRESENT = 0.5

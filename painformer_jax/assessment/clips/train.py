@@ -10,8 +10,8 @@ import numpy as np
 from painformer_jax.assessment.clips import assessor
 from painformer_jax.assessment.clips.calibration import calibrated, fit_temperature, logits_of
 from painformer_jax.assessment.config import AssessConfig
-from painformer_jax.assessment.embedding.embed import EmbeddingStore
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
+from painformer_jax.assessment.embedding.store import EmbeddingStore
 from painformer_jax.assessment.experiment.fit import Outcome
 from painformer_jax.assessment.experiment.job import Job, steps
 from painformer_jax.assessment.experiment.normalise import statistics

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from painformer_jax.assessment.config.fields import FIT_FIELDS, MIXER_FIELDS, AssessConfig
-from painformer_jax.assessment.datasets import ai4pain, biovid, demo_study, pictures
+from painformer_jax.assessment.datasets import ai4pain, biovid, demo_study, image_sources
 from painformer_jax.assessment.folds import protocols, tasks
 from painformer_jax.core.config_fields import hint
 from painformer_jax.core.errors import InputError
@@ -57,8 +57,8 @@ def _check_names(config: AssessConfig) -> None:
       f'config.data_dir is empty: name the folder of {config.dataset}, such as '
       f'--config.data_dir=/data/{config.dataset}'
     )
-  pictures.check_patterns(
-    config.pictures,
+  image_sources.check_patterns(
+    config.image_sources,
     known=(*biovid.MODALITIES, *ai4pain.SIGNALS, ai4pain.FNIRS, *demo_study.PICTURE_COLUMNS),
   )
   for name in ('modalities', 'rows', 'tasks', 'seeds'):
@@ -98,19 +98,19 @@ def _check_networks(config: AssessConfig) -> None:
   for name, settings in config.used.items():
     if (
       settings.source == 'video'
-      and settings.picture in ('thermal', 'depth')
+      and settings.image_type in ('thermal', 'depth')
       and not settings.network
       and not settings.stand_in
     ):
       raise InputError(
         f'config.modalities.{name}: the videos are RGB: name an .onnx file that makes '
-        f'{settings.picture} frames of them (--config.modalities.{name}.network=FILE)'
+        f'{settings.image_type} frames of them (--config.modalities.{name}.network=FILE)'
         + (
           f', or take the face mesh (--config.modalities.{name}.stand_in=True)'
-          if settings.picture == 'depth'
+          if settings.image_type == 'depth'
           else ''
         )
-        + ', or frames of your own in config.pictures'
+        + ', or frames of your own in config.image_sources'
       )
 
 

@@ -75,9 +75,9 @@ class AssessConfig:
     shuffled: number of further runs with labels permuted within subjects (rotated in time
       within blocks, whose windows overlap), which must come out at chance.
     reference: row that the others are compared with, on each task; '' for none.
-    pictures: further image sources that you have, such as thermal frames: name -> path
-      below `data_dir` of a video or of a folder of images, with {subject}, {sample} and
-      {split} (the name of its folder), such as 'thermal/{subject}/{sample}.mp4'.
+    image_sources: images that you have besides the dataset's own, such as thermal frames:
+      name -> path below `data_dir` of a video or of a folder of images, with {subject},
+      {sample} and {split} (the name of its folder), such as 'thermal/{subject}/{sample}.mp4'.
     labels: CSV with the labels of AI4Pain 2024, see `ai4pain_2024.open_study`; '' to read
       them from the names of the clips.
     fnirs: where the fNIRS tables of AI4Pain 2024 are.
@@ -116,21 +116,24 @@ class AssessConfig:
   inner_folds: int = 3
   shuffled: int = 0
   reference: str = ''
-  pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  image_sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
   labels: str = ''
   fnirs: FnirsTables = FnirsTables()
   planted: Plan = Plan()
   gap: float = 10.0
   assessor: bool = False
   embeddings: str = ''
-  findings: Literal['stop', 'go on'] = 'stop'
+  findings: Literal['stop', 'continue'] = 'stop'
   max_left_out: float = 0.1
   batch_size: int = 16
   memory_limit: int = 0
   figures: bool = True
 
-  RENAMED: typing.ClassVar = Renamed(tables={'fit': FitConfig, 'grid': FitConfig})
-
+  RENAMED: typing.ClassVar = Renamed(
+    fields={'pictures': 'image_sources'},
+    values={'findings': {'go on': 'continue'}},
+    tables={'fit': FitConfig, 'grid': FitConfig},
+  )
   # Fields that may change when a run is resumed: they do not change its results.
   RESUMABLE: typing.ClassVar = frozenset(
     {
@@ -163,7 +166,7 @@ class AssessConfig:
   def sources(self) -> tuple[str, ...]:
     """The dataset's own modalities that rows use, each once."""
     sources = dict.fromkeys(each.source for each in self.used.values())
-    return tuple(source for source in sources if source not in self.pictures)
+    return tuple(source for source in sources if source not in self.image_sources)
 
   def tasks_of(self, row: str) -> tuple[str, ...]:
     """The tasks that a row is run on."""

@@ -112,6 +112,20 @@ class Study:
       if split
     }
 
+  def channels_of(self, modality: str) -> tuple[str, ...]:
+    """Names of a modality's channels, as its first sample has them; () for a video.
+
+    Raises:
+      InputError: no sample has the modality.
+    """
+    for sample in self.samples:
+      if modality in sample.data:
+        columns = sample.data[modality].columns
+        return columns if len(columns) != 1 else (modality,)
+    raise InputError(
+      f'no sample of {self.name} has {modality}; there are {", ".join(self.modalities)}'
+    )
+
   def subject_array(self) -> np.ndarray:
     """str [samples]."""
     return np.array([s.subject for s in self.samples], dtype=str)

@@ -1,7 +1,6 @@
-"""Embeds a study once: samples to images to embeddings, over all devices."""
+"""Embeds a study, once for all rows: samples to images to embeddings."""
 
 import contextlib
-import dataclasses
 import functools
 import os
 import pathlib
@@ -14,35 +13,23 @@ import numpy as np
 import painformer_jax
 from painformer_jax.assessment.datasets.recordings import Sample, Study, named
 from painformer_jax.assessment.embedding import record as embedding_record
+from painformer_jax.assessment.embedding.modality_folder import ModalityFolder, Trouble
+from painformer_jax.assessment.embedding.network import Network
 from painformer_jax.assessment.embedding.sample_images import (
   EmbeddingSettings,
   SampleReader,
   TokenImage,
-  channels_of,
   settings_record,
   token_labels,
 )
-from painformer_jax.assessment.embedding.store import (
-  EmbeddingStore,
-  ModalityFolder,
-  Tokens,
-  Trouble,
-)
+from painformer_jax.assessment.embedding.store import EmbeddingStore
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Meter
 from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.modalities import depth
-from painformer_jax.models.config import PainFormerConfig, Preset
-from painformer_jax.parallel import mesh as parallel
-from painformer_jax.training.step import make_embed_step
 from painformer_jax.weights.folder import Weights
-from painformer_jax.weights.load import read_weights
 
-__all__ = ['EmbeddingSettings', 'EmbeddingStore', 'Tokens', 'Trouble', 'compute_embeddings']
-
-# Raised when the same settings would give other embeddings.
-_VERSION = 2
-# A part ends with the sample that fills so many batches: what a kill loses, at most.
+# A part ends with the sample that fills so many batches: a killed run loses no more.
 _BATCHES_A_PART = 32
 
 
@@ -50,42 +37,40 @@ def compute_embeddings(
   study: Study,
   settings: Mapping[str, EmbeddingSettings],
   *,
-  weights: str | os.PathLike | Weights,
+  weights: Weights,
   folder: str | os.PathLike,
   batch_size: int = 32,
   readers: int = 2,
   max_left_out: float = 0.1,
   devices: Sequence[jax.Device] | None = None,
-  progress: Callable[[str], None] = lambda line: None,
+  log: Callable[[str], None] = lambda line: None,
 ) -> EmbeddingStore:
-  """Embeds every sample of a study, or takes what an earlier call has left.
+  """Embeds every sample of a study, or reads what an earlier call has written.
 
-  Each modality has its own folder below `folder`. What is finished is used if
-  weights, model, settings, samples and recordings are the same; what was
-  interrupted goes on, and gives the same numbers bit for bit on the same devices
-  and batch size. Memory does not grow with the samples or their length.
+  Each modality has its own folder below `folder`. Finished embeddings are used if
+  weights, model, settings, samples and recordings are the same. An interrupted call is
+  resumed, with bit-identical results on the same devices and batch size. Memory does not
+  grow with the number of samples or their length.
 
-  A modality of a sample that is missing, cannot be read or is of no use (flat, too
+  A modality of a sample that is missing, cannot be read or cannot be used (flat, too
   short, without a face; see `modalities.quality`) is masked and listed.
 
   Args:
     study: from a reader of datasets.
     settings: name (of letters, digits, '-' and '_') -> how a modality is embedded;
-      several may come from one modality, such as RGB and thermal from video.
-    weights: in any form that `load` takes, or as `read_weights` gives them.
-    folder: of the embeddings; made where it is missing.
-    batch_size: images at once over all devices, rounded up to a multiple of them.
+      several may come from one recording, such as RGB and thermal from video.
+    weights: of the backbone.
+    folder: of the embeddings; created if missing.
+    batch_size: images per batch over all devices, rounded up to a multiple of them.
     readers: threads that read recordings and draw images.
-    max_left_out: share of the samples, in [0, 1], of which a modality may be left
-      out; above it the study is taken to be incomplete. What was embedded until
-      then is kept.
+    max_left_out: share of the samples, in [0, 1], of which a modality may be left out;
+      above it the call stops, and what was embedded so far is kept.
     devices: to run on; None for all.
-    progress: told what is going on, a line at a time.
+    log: gets lines of progress.
 
   Raises:
-    InputError: the folder holds embeddings made in another way, or another process
-      is making them; too many samples are left out; weights, settings or the disk
-      are at fault.
+    InputError: the folder holds embeddings made in another way, or another process is
+      writing to it; too many samples are left out; settings or the disk are at fault.
   """
   for name in settings:
     if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', name):
@@ -97,11 +82,9 @@ def compute_embeddings(
       'batch_size and readers must be at least 1, max_left_out in [0, 1], not '
       f'{batch_size}, {readers} and {max_left_out}'
     )
-  if not isinstance(weights, Weights):
-    weights = read_weights(weights)
   network = Network(weights, batch_size=batch_size, devices=devices)
-  channels = {name: channels_of(study, each.source) for name, each in settings.items()}
-  # All that cannot go on is known before any work starts.
+  channels = {name: study.channels_of(each.source) for name, each in settings.items()}
+  # What cannot be resumed is refused before any work starts.
   for name, each in settings.items():
     ModalityFolder(pathlib.Path(folder, name)).begin(
       network.record
@@ -120,7 +103,7 @@ def compute_embeddings(
   for name, each in settings.items():
     target = ModalityFolder(pathlib.Path(folder, name))
     if target.finished:
-      progress(f'{name}: embeddings found in {target.path}')
+      log(f'{name}: embeddings found in {target.path}')
       _check_left_out(
         name,
         [t for t in target.troubles() if t.left_out],
@@ -138,47 +121,9 @@ def compute_embeddings(
         channels=channels[name],
         readers=readers,
         max_left_out=max_left_out,
-        progress=progress,
+        log=log,
       )
   return EmbeddingStore(folder, tuple(settings), [sample.name for sample in study.samples])
-
-
-class Network:
-  """The backbone on all devices, for batches of one size."""
-
-  def __init__(self, weights: Weights, *, batch_size: int, devices: Sequence[jax.Device] | None):
-    self.config = dataclasses.replace(weights.config, num_classes=0)
-    self._arrays = {
-      path: array for path, array in weights.variables.items() if not path.startswith('head/')
-    }
-    self._mesh = parallel.data_mesh(devices)
-    self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
-    self._placed = False
-    self.record = {
-      'version': _VERSION,
-      'model': dataclasses.asdict(self.config),
-      'mean': Preset.mean,
-      'std': Preset.std,
-      'weights': {'sha256': embedding_record.arrays_sha256(self._arrays)},
-    }
-
-  def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Up to batch_size images, uint8 [size, size, 3] -> float32 [the same, width]."""
-    if not self._placed:
-      self._arrays = jax.device_put(self._arrays, parallel.replicated(self._mesh))
-      self._placed = True
-    size = self.config.image_size
-    batch = np.zeros((self.batch_size, size, size, 3), np.uint8)
-    batch[: len(images)] = images
-    return np.asarray(
-      _step(self.config, self._mesh)(self._arrays, parallel.put_batch(self._mesh, batch))
-    )[: len(images)]
-
-
-@functools.lru_cache(maxsize=8)
-def _step(config: PainFormerConfig, mesh: jax.sharding.Mesh):
-  """Compiled once a process, however many studies come."""
-  return make_embed_step(config, mesh, mean=Preset.mean, std=Preset.std)
 
 
 def _embed_modality(
@@ -191,7 +136,7 @@ def _embed_modality(
   channels: tuple[str, ...],
   readers: int,
   max_left_out: float,
-  progress,
+  log,
 ) -> None:
   """Embeds what is left of a modality, part by part."""
   if target.finished:  # by another process, in the meantime
@@ -199,7 +144,7 @@ def _embed_modality(
   samples, done = len(study.samples), target.done()
   lost = target.left_out() if done else []
   if done:
-    progress(f'{name}: {done:,} of {samples:,} samples were embedded before')
+    log(f'{name}: {done:,} of {samples:,} samples were embedded before')
 
   def start():
     reader = SampleReader(settings, channels=channels, image_size=network.config.image_size)
@@ -207,7 +152,7 @@ def _embed_modality(
 
   part = _PartInMemory(first=done)
   with (
-    Meter(samples, progress, what='samples', prefix=f'{name}: ', done=done) as meter,
+    Meter(samples, log, what='samples', prefix=f'{name}: ', done=done) as meter,
     contextlib.closing(read_ahead(study.samples[done:], start, threads=readers)) as items,
   ):
     for item in items:
@@ -233,7 +178,7 @@ def _embed_modality(
 
 
 class _PartInMemory:
-  """Embeddings of the samples from `first` to `last`, not included, so far."""
+  """Embeddings so far of the samples from `first` to `last` (excluded)."""
 
   def __init__(self, *, first: int):
     self.first = self.last = first
@@ -250,7 +195,7 @@ class _PartInMemory:
     return len(self._images)
 
   def add(self, item: TokenImage) -> None:
-    """An image of the sample that is `last` as long as it is read."""
+    """Adds an image of the sample that is being read, number `last`."""
     self._samples.append(self.last)
     self._tokens.append(item.token)
     self._images.append(item.image)
@@ -273,7 +218,7 @@ class _PartInMemory:
 
 
 def _check_left_out(name: str, lost: Sequence[Trouble], *, samples: int, share: float) -> None:
-  """Raises InputError if too many samples are left out."""
+  """Refuses a study of which too many samples are left out."""
   if len(lost) > share * samples:
     raise InputError(
       f'{name}: {len(lost)} of {samples} samples cannot be used, above the limit of '

@@ -1,21 +1,16 @@
-"""One modality of a study's samples as images, each with a fixed place among tokens."""
+"""One modality of a study's samples as images, each with a fixed token position."""
 
 import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from painformer_jax.assessment.datasets.pictures import image_files
-from painformer_jax.assessment.datasets.recordings import (
-  VIDEO,
-  Sample,
-  Study,
-  load_channels,
-  video_path,
-)
+from painformer_jax.assessment.datasets.image_sources import image_files
+from painformer_jax.assessment.datasets.recordings import VIDEO, Sample, load_channels, video_path
+from painformer_jax.core.config_fields import Renamed
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
 from painformer_jax.modalities.quality import Tally, trim
@@ -34,27 +29,29 @@ CLEANING = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddingSettings:
-  """How one modality of a study becomes images; all of it shapes the embeddings.
+  """How one modality of a study becomes images, on which its embeddings depend.
 
   Attributes:
-    source: modality of the study: 'video', 'gsr', 'ecg', 'emg_trapezius', 'fnirs'; or
-      a name of `config.pictures`.
-    picture: of a video: 'face' crops the face; 'rgb' takes whole frames; 'thermal'
-      and 'depth' are frames of that kind, or made by `network`, or by the face mesh.
-      What is made of the study's own 'video' is made of its cropped face, as the
-      paper's are; of other sources, as `frames.crop` says.
+    source: modality of the study, such as 'video', 'gsr', 'ecg', 'emg_trapezius', 'fnirs';
+      or a name in `config.image_sources`.
+    image_type: of a video: 'face' crops the face; 'rgb' takes whole frames; 'thermal'
+      and 'depth' are frames of that kind, or made by `network` or by the face mesh. From
+      the study's own 'video' they are made of the cropped face, as in the paper; from
+      other sources as `frames.crop` says.
     frames: of a video: every how many frames, how faces are found, what becomes of
       frames without one, what the network takes.
     network: of a video: an .onnx file that turns RGB into thermal or depth frames.
     stand_in: of a video: depth by the face mesh, in place of a depth network.
     signal: of a signal: window and step in seconds, representations (none for the
       paper's: all four, of fNIRS the waveform), cleaning, drawing, quality rules.
-    max_tokens: most embeddings of a sample; later frames or windows are not read.
-      0 for all. Every sample takes the room of the longest one.
+    max_tokens: most embeddings of a sample; later frames or windows are not read. 0 for
+      all. All samples are stored with as many tokens as the longest one.
   """
 
+  RENAMED: ClassVar = Renamed(fields={'picture': 'image_type'})
+
   source: str
-  picture: Literal['face', 'rgb', 'thermal', 'depth'] = 'face'
+  image_type: Literal['face', 'rgb', 'thermal', 'depth'] = 'face'
   frames: PictureConfig = PictureConfig()
   network: str = ''
   stand_in: bool = False
@@ -69,7 +66,7 @@ class EmbeddingSettings:
   def crops(self) -> bool:
     """Whether images are of the face alone."""
     return bool(
-      self.picture == 'face'
+      self.image_type == 'face'
       or self.stand_in
       or self.frames.crop
       or self.network
@@ -82,10 +79,10 @@ class TokenImage:
   """One image of a sample.
 
   Attributes:
-    token: its place among the sample's tokens.
+    token: its position among the sample's tokens.
     image: uint8 [size, size, 3].
-    found: False where a face was not found in this very frame, but followed from
-      others, or the frame taken whole for want of one.
+    found: False where no face was found in this very frame: it was tracked from other
+      frames, or the whole frame was taken.
   """
 
   token: int
@@ -93,27 +90,12 @@ class TokenImage:
   found: bool = True
 
 
-def channels_of(study: Study, source: str) -> tuple[str, ...]:
-  """Names of a modality's channels, as its first sample has them; () of a video.
-
-  Raises:
-    InputError: no sample has the modality.
-  """
-  for sample in study.samples:
-    if source in sample.data:
-      columns = sample.data[source].columns
-      return columns if len(columns) != 1 else (source,)
-  raise InputError(
-    f'no sample of {study.name} has {source}; there are {", ".join(study.modalities)}'
-  )
-
-
 class SampleReader:
   """Reads one modality of sample after sample; for one thread.
 
   Args:
     settings: see `EmbeddingSettings`.
-    channels: from `channels_of`.
+    channels: from `Study.channels_of`.
     image_size: side of the images, pixels.
 
   Raises:
@@ -122,10 +104,10 @@ class SampleReader:
 
   def __init__(self, settings: EmbeddingSettings, *, channels: tuple[str, ...], image_size: int):
     self._settings, self._channels, self._size = settings, channels, image_size
-    self._pictures = None
+    self._image_reader = None
     if not channels:
-      self._pictures = PictureReader(
-        settings.picture,
+      self._image_reader = PictureReader(
+        settings.image_type,
         dataclasses.replace(settings.frames, crop=settings.crops),
         network=settings.network or None,
         mesh=settings.stand_in,
@@ -150,7 +132,7 @@ class SampleReader:
       InputError: the file is missing, damaged or has nothing to use, perhaps after
         some images.
     """
-    if self._pictures:
+    if self._image_reader:
       yield from self._limited(self._video(sample, log, numbers))
       return
     signals, rate = load_channels(sample, self._settings.source)
@@ -187,7 +169,9 @@ class SampleReader:
     if path.is_dir():
       yield from self._folder(image_files(path)[::every], log)
       return
-    for each in self._pictures.images(str(path), image_size=self._size, log=log, numbers=numbers):
+    for each in self._image_reader.images(
+      str(path), image_size=self._size, log=log, numbers=numbers
+    ):
       frame = max(each.location['frame'], 0)  # A single image says -1.
       yield TokenImage(
         token=frame // every if numbers is None else frame,
@@ -200,7 +184,7 @@ class SampleReader:
     troubles = []
     for token, file in enumerate(files):
       try:
-        for each in self._pictures.images(str(file), image_size=self._size, log=log):
+        for each in self._image_reader.images(str(file), image_size=self._size, log=log):
           yield TokenImage(
             token=token, image=each.image, found=each.location.get('face', 'detected') == 'detected'
           )
@@ -276,7 +260,7 @@ def settings_record(settings: EmbeddingSettings, channels: tuple[str, ...]) -> d
   if not settings.crops:
     del frames['face'], frames['faceless']
   network = frames.pop('network')
-  record |= {'picture': settings.picture, 'frames': frames, 'stand_in': settings.stand_in}
+  record |= {'picture': settings.image_type, 'frames': frames, 'stand_in': settings.stand_in}
   if settings.network:
     try:
       digest = hashlib.sha256(pathlib.Path(settings.network).read_bytes()).hexdigest()

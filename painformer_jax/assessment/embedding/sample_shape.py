@@ -5,9 +5,9 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping
 
-from painformer_jax.assessment.datasets.pictures import count_pictures
+from painformer_jax.assessment.datasets.image_sources import count_images
 from painformer_jax.assessment.datasets.recordings import Study, load_channels, video_path
-from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings, channels_of
+from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import video
 from painformer_jax.modalities.windows import windows
@@ -57,7 +57,7 @@ def sample_shapes(
 
 
 def _sample_shape(settings: EmbeddingSettings, study: Study) -> SampleShape:
-  channels = channels_of(study, settings.source)
+  channels = study.channels_of(settings.source)
   for length, rate in _lengths(settings, study):
     if channels:
       spans = sum(1 for _ in windows(length, rate, settings.signal))
@@ -75,7 +75,7 @@ def _sample_shape(settings: EmbeddingSettings, study: Study) -> SampleShape:
 
 def _lengths(settings: EmbeddingSettings, study: Study) -> Iterator[tuple[int, float]]:
   """Frames or table rows, and how many per second, of the first samples that can be read."""
-  channels = channels_of(study, settings.source)
+  channels = study.channels_of(settings.source)
   for sample in [s for s in study.samples if settings.source in s.data][:_TRIED]:
     try:
       if channels:
@@ -83,7 +83,7 @@ def _lengths(settings: EmbeddingSettings, study: Study) -> Iterator[tuple[int, f
         yield signals.shape[1], rate
       else:
         path = video_path(sample, settings.source)
-        yield count_pictures(path), 0.0 if path.is_dir() else frame_rate(path)
+        yield count_images(path), 0.0 if path.is_dir() else frame_rate(path)
     except InputError:
       continue
 

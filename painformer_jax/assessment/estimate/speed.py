@@ -7,12 +7,8 @@ import time
 import numpy as np
 
 from painformer_jax.assessment.datasets.recordings import Study
-from painformer_jax.assessment.embedding.embed import Network
-from painformer_jax.assessment.embedding.sample_images import (
-  EmbeddingSettings,
-  SampleReader,
-  channels_of,
-)
+from painformer_jax.assessment.embedding.network import Network
+from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings, SampleReader
 from painformer_jax.assessment.mixers import cost
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.speed import measured_rate
@@ -47,7 +43,7 @@ def seconds_to_read(settings: EmbeddingSettings, study: Study, *, image_size: in
   """
   try:
     reader = SampleReader(
-      settings, channels=channels_of(study, settings.source), image_size=image_size
+      settings, channels=study.channels_of(settings.source), image_size=image_size
     )
   except InputError:
     return 0.0

@@ -9,8 +9,8 @@ import jax
 
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.assessment.embedding.modality_folder import ModalityFolder
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
-from painformer_jax.assessment.embedding.store import ModalityFolder
 from painformer_jax.assessment.experiment.job import Job, steps
 from painformer_jax.assessment.mixers import cost
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
-from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.assessment.folds import permuted_labels, protocols
 from painformer_jax.assessment.folds.batches import Fold, count_steps
 from painformer_jax.assessment.folds.tasks import TASKS, Task

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.mixers.normalise import Standardiser, zscore_by_subject
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from painformer_jax.assessment.embedding import embed as embeddings
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.finetune.tuning import Tuning
 from painformer_jax.assessment.mixers import fusion
 from painformer_jax.assessment.mixers.finetune_program import TuneState, mixer_name
@@ -50,7 +50,7 @@ def test(
     readers=tuning.config.readers,
     max_left_out=1.0,
     devices=list(mesh.devices.flat),
-    progress=log,
+    log=log,
   )
   tokens = {
     name: _padded(store.tokens(name), part.mask.shape[1]) for name, part in tuning.tokens.items()

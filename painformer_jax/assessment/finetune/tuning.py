@@ -11,9 +11,10 @@ import numpy as np
 
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.embedding.record import INFORMATION
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
-from painformer_jax.assessment.embedding.store import EmbeddingStore, Tokens
+from painformer_jax.assessment.embedding.store import EmbeddingStore
 from painformer_jax.assessment.experiment.job import Job
 from painformer_jax.assessment.folds.batches import Run
 from painformer_jax.assessment.mixers import finetune_config

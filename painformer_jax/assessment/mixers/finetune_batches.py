@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from painformer_jax.assessment.datasets.recordings import Sample, Study
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.embedding.sample_images import (
   EmbeddingSettings,
   SampleReader,
   TokenImage,
-  channels_of,
 )
-from painformer_jax.assessment.embedding.store import Tokens
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.core.read_ahead import read_ahead
@@ -191,7 +190,7 @@ def _starter(
   settings: EmbeddingSettings, study: Study, image_size: int, images: pathlib.Path | None
 ):
   """What each reading thread begins with."""
-  channels = channels_of(study, settings.source)
+  channels = study.channels_of(settings.source)
   kept = None if images is None or channels else images  # Signals are drawn quickly.
   if kept is not None:
     kept.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from painformer_jax.assessment.embedding.store import Tokens
+from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.mixers.fusion import FusionConfig, MaskedTokens, fuse
 from painformer_jax.core.errors import InputError
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig

@@ -8,10 +8,10 @@ from painformer_jax.assessment.datasets import (
   ai4pain_check,
   ai4pain_segments,
   biovid,
-  pictures,
+  image_sources,
 )
 from painformer_jax.assessment.datasets.recordings import Finding, Study
-from painformer_jax.assessment.embedding.sample_images import SampleReader, channels_of
+from painformer_jax.assessment.embedding.sample_images import SampleReader
 from painformer_jax.core.errors import InputError
 
 
@@ -27,7 +27,7 @@ def check_study(
       every file is there and not empty.
     log: gets lines of progress.
   """
-  dataset = pictures.without_pictures(study, config.pictures)
+  dataset = image_sources.without_image_sources(study, config.image_sources)
   findings = []
   if config.dataset == 'biovid':
     findings = biovid.check(dataset, whole=whole, log=log)
@@ -58,9 +58,11 @@ def _image_findings(
   sources = [
     source
     for source in dict.fromkeys(each.source for each in config.used.values())
-    if source in study.modalities and not channels_of(study, source)
+    if source in study.modalities and not study.channels_of(source)
   ]
-  return pictures.findings(study, sources, whole=whole, given=list(config.pictures), log=log)
+  return image_sources.findings(
+    study, sources, whole=whole, given=list(config.image_sources), log=log
+  )
 
 
 def _modality_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
@@ -71,6 +73,6 @@ def _modality_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
       yield Finding(where=where, what=f'no sample of {study.name} has {settings.source}')
       continue
     try:
-      SampleReader(settings, channels=channels_of(study, settings.source), image_size=32)
+      SampleReader(settings, channels=study.channels_of(settings.source), image_size=32)
     except InputError as error:
       yield Finding(where=where, what=str(error))

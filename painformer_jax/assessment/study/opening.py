@@ -10,7 +10,7 @@ from painformer_jax.assessment.datasets import (
   ai4pain_segments,
   biovid,
   demo_study,
-  pictures,
+  image_sources,
   planted,
 )
 from painformer_jax.assessment.datasets.recordings import Study
@@ -30,7 +30,7 @@ def open_study(config: AssessConfig, workdir: str | os.PathLike) -> Study:
       that the dataset does not have.
   """
   study = _open_dataset(config, Path(workdir, 'data'))
-  return pictures.with_pictures(study, config.pictures)
+  return image_sources.with_image_sources(study, config.image_sources)
 
 
 def _open_dataset(config: AssessConfig, folder: Path) -> Study:

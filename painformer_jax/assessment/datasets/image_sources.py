@@ -1,4 +1,4 @@
-"""Videos and folders of images in a study: where further ones lie, and what is odd in them."""
+"""Videos and folders of images: further ones beside a dataset, and checks of them all."""
 
 import collections
 import dataclasses
@@ -11,34 +11,41 @@ from painformer_jax.assessment.datasets.recordings import Finding, Locator, Samp
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import images, video
 
-# A recording of fewer frames than this share of the usual number is odd.
+# A recording with fewer frames than this share of the median is reported.
 _SHORT = 0.5
 
 
 def check_patterns(patterns: Mapping[str, str], *, known: Sequence[str]) -> None:
-  """Asserts that patterns name files by split, subject and sample, under names of their own.
+  """Checks the paths of further image sources and their names.
+
+  Args:
+    patterns: source -> path, see `with_image_sources`.
+    known: sources of the dataset itself, whose names are taken.
 
   Raises:
-    InputError: they do not.
+    InputError: a name is taken, or a path holds other fields than split, subject, sample.
   """
   for name, pattern in patterns.items():
     if name in known:
-      raise InputError(f'config.pictures: {name!r} is a source of the dataset; take another name')
+      raise InputError(
+        f'config.image_sources: {name!r} is a source of the dataset; take another name'
+      )
     try:
       pattern.format(split='', subject='', sample='')
     except (KeyError, IndexError, ValueError) as error:
       raise InputError(
-        f'config.pictures.{name}: {pattern!r} may hold {{split}}, {{subject}} and {{sample}} only'
+        f'config.image_sources.{name}: {pattern!r} may hold {{split}}, {{subject}} and '
+        '{sample} only'
       ) from error
 
 
-def with_pictures(study: Study, patterns: Mapping[str, str]) -> Study:
-  """The study with further pictures of every sample: thermal frames, depth maps.
+def with_image_sources(study: Study, patterns: Mapping[str, str]) -> Study:
+  """The study with further images of every sample, such as thermal or depth frames.
 
   Args:
-    study: from a reader of datasets.
+    study: from a dataset reader.
     patterns: source -> path below the study's folder, of a video, an image, or a folder
-      of images in the order of their names; may hold {split} (as the folder is spelt),
+      of images in the order of their names; it may hold {split} (the name of its folder),
       {subject} and {sample}.
   """
 
@@ -57,8 +64,8 @@ def with_pictures(study: Study, patterns: Mapping[str, str]) -> Study:
   return dataclasses.replace(study, samples=tuple(map(extended, study.samples)))
 
 
-def without_pictures(study: Study, names: Iterable[str]) -> Study:
-  """The study as its reader listed it."""
+def without_image_sources(study: Study, names: Iterable[str]) -> Study:
+  """The study as the dataset reader listed it, without these sources."""
   return dataclasses.replace(
     study,
     samples=tuple(
@@ -71,10 +78,10 @@ def without_pictures(study: Study, names: Iterable[str]) -> Study:
 
 
 def image_files(folder: Path) -> list[Path]:
-  """Images in a folder, 'frame2' before 'frame10'.
+  """The images in a folder, 'frame2' before 'frame10'.
 
   Raises:
-    InputError: there is none.
+    InputError: there are none.
   """
   found = [path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES]
   if not found:
@@ -87,8 +94,8 @@ def image_files(folder: Path) -> list[Path]:
   )
 
 
-def count_pictures(path: Path) -> int:
-  """Frames of a video as it says, images of a folder, 1 of an image; 0 of anything else."""
+def count_images(path: Path) -> int:
+  """Frames that a video says it has, images in a folder, 1 for an image; 0 for others."""
   if path.is_dir():
     try:
       return len(image_files(path))
@@ -107,13 +114,13 @@ def findings(
   given: Sequence[str] = (),
   log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Finding]:
-  """What is missing or odd in the pictures of a study.
+  """What is missing or odd in the videos and images of a study.
 
   Args:
-    study: from `with_pictures`.
-    sources: of pictures, to be looked at.
-    whole: also open every video; else only whether the files of `given` are there.
-    given: those of the sources that the reader of the dataset has not looked for.
+    study: from `with_image_sources`.
+    sources: the sources of images to check.
+    whole: whether to open every video; otherwise only whether the files of `given` exist.
+    given: the sources that the dataset's own check does not look for.
     log: gets lines of progress.
   """
   for source in sources:
@@ -127,15 +134,15 @@ def findings(
         if source in given:
           yield Finding(where=str(path), what=f'no such file or folder, for {source}')
       elif whole:
-        counts[path] = count_pictures(path)
+        counts[path] = count_images(path)
         if number % 500 == 0:
           log(f'{source}: {number:,} of {len(study.samples):,} samples opened')
     usual = statistics.median(counts.values()) if counts else 0
     for path, count in counts.items():
       if not count:
-        yield Finding(where=str(path), what='holds no picture that can be read')
+        yield Finding(where=str(path), what='holds no image that can be read')
       elif count < _SHORT * usual:
-        yield Finding(where=str(path), what=f'{count} frames, where others have {usual:g}')
+        yield Finding(where=str(path), what=f'{count} frames, where the median is {usual:g}')
     repeated = collections.Counter(
       sample.data[source].path for sample in study.samples if source in sample.data
     )
