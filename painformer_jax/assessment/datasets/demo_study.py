@@ -1,12 +1,11 @@
 """The demo corpus as a study: two people, one task each, in blocks of time.
 
 Pictures: one person sees six series of 12 pictures while ECG, skin conductance and
-respiration are recorded; is a window after a picture, or away from all? Tapping: one
-person taps with the fingers under fNIRS, or rests. Neither is pain.
+respiration are recorded. Does a window follow a picture, or not? Tapping: one person taps
+with the fingers or rests, recorded by fNIRS. Neither is pain.
 
-A block of time takes the place of a subject: windows of different blocks are apart by a
-gap, and haemoglobin is converted and filtered block by block, so that no filter reaches
-from one into another.
+A block of time stands for a subject: windows of different blocks are a gap apart, and
+haemoglobin is converted and filtered block by block, so that no filter mixes blocks.
 """
 
 import dataclasses
@@ -30,9 +29,10 @@ LEVELS = ('rest from pictures', 'picture', 'rest from tapping', 'tapping')
 PICTURE_COLUMNS = {'ecg': 'ECG', 'gsr': 'EDA', 'resp': 'Respiration'}
 
 _RECORDING = 'systole Task1'
-# Before it the sensors are moved; after it the recording is of something else.
+# Seconds of the recording that are used: sensors are moved before, and afterwards
+# something else is recorded.
 _PICTURES = (165.0, 1480.0)
-# Two minutes of rest before it would make a block of their own.
+# Without the long rest at the beginning, which would make a block without tapping.
 _TAPPING = (90.0, 864.0)
 _TAPPING_BLOCKS = 6
 _TAPPING_DELAYS = (1.0, 2.0, 3.0)
@@ -42,8 +42,8 @@ _BAND = (0.01, 0.2)  # Hz, as `data.demo.fnirs`.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Window:
-  """In seconds from the recording's start; `block` counts from 0."""
+class _LabelledWindow:
+  """A window in seconds from the recording's start; `block` counts from 0."""
 
   block: int
   label: int
@@ -55,16 +55,16 @@ def open_study(cache: str | os.PathLike, folder: str | os.PathLike, *, gap: floa
   """Writes the recordings as tables, once, and lists their windows.
 
   Args:
-    cache: with the demo corpus, see `data.demo.fetch`.
-    folder: for the tables, made if missing; about 20 MB.
-    gap: seconds between windows of different blocks, at least.
+    cache: folder of the demo corpus, see `data.demo.fetch`.
+    folder: for the tables, created if missing; about 20 MB.
+    gap: least number of seconds between windows of different blocks.
 
   Returns:
     A study whose subjects are blocks of time; levels as `LEVELS`.
 
   Raises:
-    InputError: the corpus is not there, the folder cannot be written, or a gap that
-      leaves a block without windows.
+    InputError: the corpus is not there, the folder cannot be written, or the gap leaves a
+      block without windows.
   """
   root, folder = require(cache, sources=(SYSTOLE, PYPHYSIO)), Path(folder)
   try:
@@ -82,18 +82,18 @@ def windows(
   delays: Sequence[float],
   length: float,
   gap: float,
-) -> list[_Window]:
-  """Windows after onsets, and as many at rest where there are so many, in order of time.
+) -> list[_LabelledWindow]:
+  """Windows after onsets, and as many windows at rest (or all there are), in order of time.
 
   Args:
     onsets: in seconds.
     edges: between the blocks, and at both ends, in seconds, ascending.
     delays: from an onset to its windows, in seconds.
     length: of a window, in seconds.
-    gap: between windows of neighbouring blocks, in seconds, at least.
+    gap: least number of seconds between windows of neighbouring blocks.
 
   Raises:
-    InputError: a block without windows of either kind.
+    InputError: a block has no window after an onset, or none at rest.
   """
   times, found = np.asarray(onsets, float), []
   for block, (low, high) in enumerate(zip(edges, edges[1:])):
@@ -117,7 +117,7 @@ def windows(
     chosen = np.linspace(0, len(free) - 1, min(len(after), len(free))).round().astype(int)
     found += sorted(
       (
-        _Window(block=block, label=label, start=float(start), stop=float(start) + length)
+        _LabelledWindow(block=block, label=label, start=float(start), stop=float(start) + length)
         for label, starts in enumerate(([free[i] for i in chosen], after))
         for start in starts
       ),
@@ -163,7 +163,7 @@ def _tapping_samples(root: Path, folder: Path, gap: float) -> list[Sample]:
 def _oxygenated(
   recording: fnirs.TappingRecording, kept: np.ndarray, edges: list[float]
 ) -> np.ndarray:
-  """[n, channels] micromolar, each block by itself; zeros outside of all."""
+  """float64 [n, channels], micromolar, each block converted by itself; 0 outside of all."""
   rows = [round(edge * recording.rate) for edge in edges]
   result = np.zeros((len(recording.intensity), len(kept)))
   for first, last in zip(rows, rows[1:]):
@@ -177,7 +177,7 @@ def _oxygenated(
 
 
 def _sample(
-  recording: str, window: _Window, places: Mapping[str, Locator], *, first_level: int
+  recording: str, window: _LabelledWindow, places: Mapping[str, Locator], *, first_level: int
 ) -> Sample:
   def cut(place: Locator) -> Locator:
     first = round(window.start * place.rate)

@@ -1,4 +1,4 @@
-"""What embeddings depend on, so that they are used again only where nothing changed."""
+"""All that embeddings depend on, so that they are reused only where nothing changed."""
 
 import hashlib
 import json
@@ -11,11 +11,11 @@ import numpy as np
 from painformer_jax.assessment.datasets.recordings import Study
 
 _EDGE = 4096  # Bytes at each end of a recording that its fingerprint reads.
-INFORMATION = 'made'  # Key of a record whose content is not compared.
+INFORMATION = 'made'  # Key of a record for information, which is not compared.
 
 
 def samples_record(study: Study, source: str) -> dict:
-  """The study's samples and where their modality lies, as a count and a hash."""
+  """The study's samples and where their recordings are, as a count and a hash."""
   digest = hashlib.sha256()
   for sample in study.samples:
     place = sample.data.get(source)
@@ -37,10 +37,10 @@ def samples_record(study: Study, source: str) -> dict:
 
 
 def fingerprints(study: Study, source: str) -> dict[str, str]:
-  """Recording -> hash of its length, beginning and end; '' for one that is not there.
+  """Recording -> hash of its length, beginning and end; '' for one that is missing.
 
-  Reading a data set whole takes too long for every start; a recording that changes
-  inside only, to the same length, goes unseen.
+  Reading a whole dataset at every start would take too long. So a change in the middle of
+  a recording that leaves its length the same is not noticed.
   """
   paths = dict.fromkeys(
     sample.data[source].path for sample in study.samples if source in sample.data
@@ -49,7 +49,7 @@ def fingerprints(study: Study, source: str) -> dict[str, str]:
 
 
 def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
-  """SHA-256 of a model's arrays by path: the same in whatever form they are stored."""
+  """SHA-256 of a model's arrays by path, whatever file format they were read from."""
   digest = hashlib.sha256()
   for path in sorted(arrays):
     array = np.ascontiguousarray(arrays[path])
@@ -59,7 +59,7 @@ def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def differences(there, here, path: str = '') -> Iterator[str]:
-  """What differs between two records: 'settings.signal.window: 5.5 there, 4 here'."""
+  """Differences of two records, such as 'settings.signal.window: 5.5 there, 4 here'."""
   if path == INFORMATION:
     return
   if isinstance(there, dict) and isinstance(here, dict):
@@ -86,7 +86,7 @@ def _fingerprint(path: pathlib.Path) -> str:
 
 
 def _relative(path: pathlib.Path, root: pathlib.Path) -> str:
-  """Below the study's folder, so that a moved data set is still the same."""
+  """The path below the study's folder, so that a moved dataset is still the same."""
   try:
     return pathlib.Path(path).relative_to(root).as_posix()
   except ValueError:

@@ -14,9 +14,9 @@ class Fold:
   """One split of the samples.
 
   Attributes:
-    name: tells folds apart, such as the subject left out. All that is random in
-      a fold follows from the seed and this name, whatever other folds there are.
-    train, test: indices of samples; any sizes above 0, in any order.
+    name: unique, such as the subject that is left out. Everything random in a fold follows
+      from the seed and this name, whatever other folds there are.
+    train, test: int [n], indices of samples, n > 0, in any order.
   """
 
   name: str
@@ -26,28 +26,33 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-  """One training: a fold with a seed. Equal where both are the same."""
+  """One training: a fold with a seed. Runs with the same fold and seed are equal."""
 
   fold: Fold
   seed: int
 
   @property
   def entropy(self) -> np.ndarray:
-    """[8] uint32, from the seed and the fold's name alone."""
+    """uint32 [8], a hash of the seed and the fold's name."""
     digest = hashlib.sha256(f'{self.seed}/{self.fold.name}'.encode()).digest()
     return np.frombuffer(digest, '<u4').copy()
 
   @property
   def key(self) -> np.ndarray:
-    """[2] uint32, data of the run's random key."""
+    """uint32 [2], data of the run's random key."""
     return self.entropy[:2]
 
 
 def check_folds(folds: Sequence[Fold], *, samples: int) -> None:
-  """Asserts that folds name samples, and none both to train and to test on.
+  """Checks that folds hold valid indices of samples.
+
+  Args:
+    folds: to check.
+    samples: number of samples.
 
   Raises:
-    InputError: they do not.
+    InputError: there are no folds, two have one name, an index is out of range or occurs
+      twice, or a sample is both trained on and tested.
   """
   if not folds:
     raise InputError('there are no folds: name at least one split of the samples')
@@ -76,17 +81,17 @@ def check_folds(folds: Sequence[Fold], *, samples: int) -> None:
 
 
 def count_steps(folds: Sequence[Fold], *, epochs: int, batch: int) -> int:
-  """Steps of every fold: so many epochs of the largest one."""
+  """Training steps of every fold: `epochs` epochs of the largest one."""
   largest = max(len(fold.train) for fold in folds)
   return -(-largest * epochs // batch)
 
 
 def minibatches(run: Run, *, steps: int, batch: int) -> np.ndarray:
-  """The samples of each step: [steps, batch] int32.
+  """The samples of each step: int32 [steps, batch].
 
-  A stream of permutations of the training samples, cut into batches: a batch
-  may hold the end of one epoch and the beginning of the next. All folds take
-  the same number of steps, so that a smaller one begins further epochs.
+  Random permutations of the training samples, one per epoch, are concatenated and cut
+  into batches, so a batch may span two epochs. All folds take the same number of steps,
+  so smaller folds have more epochs.
   """
   train = np.sort(np.asarray(run.fold.train)).astype(np.int32)
   rng = np.random.default_rng(run.entropy)
@@ -96,7 +101,7 @@ def minibatches(run: Run, *, steps: int, batch: int) -> np.ndarray:
 
 
 def padded(indices: Sequence[np.ndarray], *, length: int) -> np.ndarray:
-  """Index sets of any sizes -> [sets, length] int32, filled up with index 0."""
+  """Index arrays of any lengths -> int32 [arrays, length], padded with index 0."""
   rows = np.zeros((len(indices), length), np.int32)
   for row, values in zip(rows, indices, strict=True):
     row[: len(values)] = values
@@ -104,7 +109,7 @@ def padded(indices: Sequence[np.ndarray], *, length: int) -> np.ndarray:
 
 
 def class_weights(run: Run, labels: np.ndarray, *, classes: int, balanced: bool) -> np.ndarray:
-  """[classes] float32: ones, or n / (present classes × count) over the training samples."""
+  """float32 [classes]: ones, or n / (present classes × count) over the training samples."""
   if not balanced:
     return np.ones(classes, np.float32)
   counts = np.bincount(labels[np.asarray(run.fold.train)], minlength=classes)

@@ -1,7 +1,7 @@
-"""How far a score can be trusted: the subjects are the draw, not the clips.
+"""Confidence intervals and paired tests of scores, with subjects as the unit.
 
-Clips of one person are right or wrong together, so people are resampled. Runs are
-compared on the same people, pairwise.
+The clips of one subject are not independent, so whole subjects are resampled. Runs are
+compared on the same subjects, in pairs.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from painformer_jax.core.errors import InputError
 
 Score = Callable[[np.ndarray], np.ndarray]
 RESAMPLES = 10_000
-# Sign flips are all gone through up to this many pairs that differ, 2^14 of them.
+# Up to this many differing pairs all sign flips are tried, 2^14 of them.
 _EXACT = 14
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interval:
-  """A score and its interval.
+  """A score and its confidence interval.
 
   Attributes:
     estimate: the score.
     low, high: ends of the interval.
-    level: how often such intervals hold the truth, such as 0.95.
-    subjects: how many were resampled.
+    level: confidence level, such as 0.95.
+    subjects: number of subjects that were resampled.
   """
 
   estimate: float
@@ -38,22 +38,23 @@ class Interval:
   subjects: int
 
   def record(self) -> dict[str, Any]:
-    """As JSON keeps it."""
+    """As results.json holds it."""
     return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-  """One run beside another on the same subjects.
+  """A comparison of two runs on the same subjects.
 
   Attributes:
     difference: of the score, second minus first, with its interval.
-    p_bootstrap: two-sided, that the difference is 0, from the same resamples.
-    p_sign_flip: two-sided, of the mean difference of the subjects' own accuracies,
-      by flipping signs (exact up to 14 subjects that differ).
-    p_wilcoxon: two-sided, of the same differences by ranks; 1 where none differs.
-    better, equal, worse: subjects whose accuracy the second run raises, leaves,
-      lowers.
+    p_bootstrap: two-sided p of no difference, from the same resamples.
+    p_sign_flip: two-sided p of the mean difference of the subjects' accuracies, by a sign
+      flip test (exact up to 14 differing subjects).
+    p_wilcoxon: two-sided p of the same differences by Wilcoxon's signed-rank test; 1 where
+      none differs.
+    better, equal, worse: number of subjects whose accuracy is higher, equal, lower in the
+      second run.
   """
 
   difference: Interval
@@ -65,7 +66,7 @@ class Comparison:
   worse: int
 
   def record(self) -> dict[str, Any]:
-    """As JSON keeps it."""
+    """As results.json holds it."""
     return dataclasses.asdict(self)
 
 
@@ -77,18 +78,18 @@ def bootstrap(
   level: float = 0.95,
   seed: int = 0,
 ) -> Interval:
-  """A score with its percentile interval over resampled subjects.
+  """A score with its percentile bootstrap interval over subjects.
 
   Args:
-    counts: [subjects, classes, classes] or [seeds, subjects, classes, classes],
-      confusion matrices by subject. Of several seeds the mean score is meant.
-    score: of counts [..., classes, classes].
-    resamples: how often as many subjects are drawn, with replacement.
-    level: of the interval.
-    seed: of the draws.
+    counts: [subjects, classes, classes] or [seeds, subjects, classes, classes], confusion
+      matrices by subject. With several seeds, the score is the mean over them.
+    score: from counts [..., classes, classes] to [...].
+    resamples: number of bootstrap resamples.
+    level: confidence level.
+    seed: of the random resamples.
 
   Raises:
-    InputError: fewer than two subjects, or a level outside (0, 1).
+    InputError: there are fewer than two subjects, or the level is outside (0, 1).
   """
   counts = _by_seed(counts)
   values = _resampled(counts, score, _draws(counts.shape[1], resamples, seed))
@@ -108,11 +109,11 @@ def compare(
 
   Args:
     first, second: as for `bootstrap`, the same subjects in the same order.
-    score: that the difference and its interval are of.
+    score: whose difference is estimated.
     resamples, level, seed: as for `bootstrap`.
 
   Raises:
-    InputError: not as many subjects, or fewer than two.
+    InputError: the numbers of subjects differ, or are below two.
   """
   first, second = _by_seed(first), _by_seed(second)
   if first.shape[1:] != second.shape[1:]:
@@ -123,10 +124,10 @@ def compare(
   draws = _draws(first.shape[1], resamples, seed)
   values = _resampled(second, score, draws) - _resampled(first, score, draws)
   estimate = float(score(second.sum(1)).mean() - score(first.sum(1)).mean())
-  # Added one: with no resample on the other side, p is small, not zero.
+  # One is added so that p is small, not zero, where no resample is on the other side.
   tail = min((values <= 0).sum(), (values >= 0).sum())
   own = np.nan_to_num(metrics.accuracy(second).mean(0) - metrics.accuracy(first).mean(0))
-  # Shares of equal meaning may differ in the last bit.
+  # Equal accuracies may differ in the last bit.
   own = np.where(np.abs(own) < 1e-12, 0, own)
   return Comparison(
     difference=_interval(estimate, values, level, first.shape[1]),
@@ -140,12 +141,12 @@ def compare(
 
 
 def sign_flip(differences: np.ndarray, *, flips: int = RESAMPLES, seed: int = 0) -> float:
-  """Two-sided p of a mean difference of pairs, if each sign were a coin's.
+  """Two-sided p of the mean of paired differences, by randomly flipping their signs.
 
   Args:
     differences: float [n]; zeros do not matter.
-    flips: random ones, where there are too many to go through all.
-    seed: of the random ones.
+    flips: number of random flips, where there are too many to try all.
+    seed: of the random flips.
   """
   values = np.asarray(differences, np.float64)
   values = values[values != 0]
@@ -160,12 +161,12 @@ def sign_flip(differences: np.ndarray, *, flips: int = RESAMPLES, seed: int = 0)
 
 
 def shuffle_test(score: float, shuffled: np.ndarray) -> float:
-  """One-sided p of a score beside those of runs whose labels were shuffled.
+  """One-sided p of a score, by comparison with runs on permuted labels.
 
   Args:
     score: of the run with the true labels.
-    shuffled: float [runs], from `protocols.shuffle_labels` (or `shift_labels`) with as many seeds;
-      19 are the fewest that can give 0.05.
+    shuffled: float [runs], scores with labels from `permuted_labels`, one seed each; at
+      least 19 runs are needed for a p of 0.05.
   """
   shuffled = np.asarray(shuffled, np.float64)
   return float((1 + (shuffled >= score).sum()) / (1 + shuffled.size))
@@ -184,7 +185,7 @@ def _by_seed(counts: np.ndarray) -> np.ndarray:
 
 
 def _draws(subjects: int, resamples: int, seed: int) -> np.ndarray:
-  """How often each subject is in each resample, [resamples, subjects]."""
+  """How often each resample contains each subject, float64 [resamples, subjects]."""
   return (
     np.random.default_rng(seed)
     .multinomial(subjects, np.full(subjects, 1 / subjects), size=resamples)
@@ -193,7 +194,7 @@ def _draws(subjects: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def _resampled(counts: np.ndarray, score: Score, draws: np.ndarray) -> np.ndarray:
-  """[resamples], mean over seeds."""
+  """The score of each resample, [resamples], mean over seeds."""
   seeds, subjects, classes, _ = counts.shape
   flat = counts.reshape(seeds, subjects, classes * classes)
   return score((draws @ flat).reshape(seeds, -1, classes, classes)).mean(0)

@@ -1,8 +1,7 @@
-"""Scores of predictions, all from one confusion matrix; and calibration.
+"""Predictions, scores from their confusion matrices, and calibration.
 
-Every score takes counts [..., classes, classes] (rows: true, columns: predicted)
-and returns [...], so that one formula serves a subject, a run and ten thousand
-resampled runs alike.
+Every score takes counts [..., classes, classes] (rows: true, columns: predicted) and
+returns [...], so that one function scores a subject, a run, or all bootstrap resamples.
 """
 
 import dataclasses
@@ -17,13 +16,17 @@ from painformer_jax.core.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-  """What one run said of samples it was not trained on, all folds together.
+  """Predictions of one run for the test samples of all folds.
 
   Attributes:
     sample: str [n], names.
     subject: str [n].
     label: int64 [n], true class.
-    probability: float64 [n, classes], each row adding up to 1.
+    probability: float64 [n, classes]; each row sums to 1.
+
+  Raises:
+    InputError: lengths differ, a sample occurs twice, or labels or probabilities are not
+      valid.
   """
 
   sample: np.ndarray
@@ -62,17 +65,17 @@ class Predictions:
 
   @property
   def classes(self) -> int:
-    """How many."""
+    """Number of classes."""
     return self.probability.shape[1]
 
   @property
   def predicted(self) -> np.ndarray:
-    """int64 [n], the most probable class, the first of equals."""
+    """int64 [n], the most probable class; the first of equals."""
     return self.probability.argmax(axis=1)
 
   @property
   def subjects(self) -> tuple[str, ...]:
-    """Each once, in the order of the samples."""
+    """Each subject once, in the order of the samples."""
     return tuple(dict.fromkeys(self.subject.tolist()))
 
   def confusion(self) -> np.ndarray:
@@ -98,16 +101,16 @@ def gather(
   subject: np.ndarray,
   label: np.ndarray,
 ) -> tuple[Predictions, ...]:
-  """What all folds said of their test samples, together, one result a seed.
+  """Joins the predictions of all folds' test samples, one result for each seed.
 
   Args:
-    folds: of positions in the three arrays below.
-    logits: a fold -> real [seeds, test samples, classes], as `FitResult.logits`.
+    folds: indices into the three arrays below.
+    logits: of each fold, real [seeds, test samples, classes].
     sample, subject: str [n].
     label: int [n], true class.
 
   Returns:
-    Predictions in the order of the samples; those in no test part are left out.
+    Predictions in the order of the samples; samples that no fold tests are left out.
 
   Raises:
     InputError: a sample is tested in two folds.
@@ -129,22 +132,22 @@ def gather(
 
 
 def confusion(label: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
-  """Counts, int64 [classes, classes]: rows true, columns predicted."""
+  """The confusion matrix, int64 [classes, classes]: rows true, columns predicted."""
   return np.bincount(
     np.asarray(label) * classes + np.asarray(predicted), minlength=classes * classes
   ).reshape(classes, classes)
 
 
 def accuracy(counts: np.ndarray) -> np.ndarray:
-  """Share of all samples that are right; nan without samples."""
+  """Share of all samples that are predicted right; nan without samples."""
   return _ratio(_diagonal(counts).sum(-1), counts.sum((-2, -1)), empty=np.nan)
 
 
 def macro_accuracy(counts: np.ndarray) -> np.ndarray:
-  """Mean over classes of the share of their samples that are right.
+  """Mean over classes of the share of their samples that are predicted right.
 
-  Every class counts alike, however frequent. This is also called balanced accuracy
-  and macro recall: the three are one number. Classes without samples are left out.
+  Every class has the same weight. This is the same number as balanced accuracy and macro
+  recall. Classes without samples are left out.
   """
   recall = _ratio(_diagonal(counts), counts.sum(-1), empty=np.nan)
   return _mean(recall)
@@ -169,7 +172,7 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
   return _mean(_ratio(2 * _diagonal(counts), counts.sum(-1) + counts.sum(-2), empty=np.nan))
 
 
-# The ones that tables show, by the name they have there.
+# The scores in tables, by their names there.
 SCORES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
   'accuracy': accuracy,
   'macro accuracy': macro_accuracy,
@@ -180,17 +183,17 @@ SCORES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-  """How well the probability of the predicted class tells how often it is right.
+  """How close the probability of the predicted class is to the share that is right.
 
   Attributes:
-    error: expected calibration error, the mean distance of confidence and accuracy
-      over the bins, weighted by their samples; 0 is perfect.
+    error: expected calibration error: mean distance of confidence and accuracy over the
+      bins, weighted by their samples; 0 is perfect.
     brier: mean squared distance of probabilities and truth, summed over classes, in
       [0, 2] (Brier 1950).
     log_loss: mean negative log of the true class's probability, nats.
     edges: float64 [bins + 1], of confidence.
-    count: int64 [bins].
-    confidence, accuracy: float64 [bins], means within each; nan where empty.
+    count: int64 [bins], samples in each bin.
+    confidence, accuracy: float64 [bins], means within each bin; nan where it is empty.
   """
 
   error: float
@@ -202,7 +205,7 @@ class Calibration:
   accuracy: np.ndarray
 
   def record(self) -> dict[str, Any]:
-    """As JSON keeps it; nan becomes null."""
+    """As results.json holds it; nan becomes null."""
 
     def plain(values):
       return [None if np.isnan(v) else float(v) for v in values]
@@ -219,12 +222,12 @@ class Calibration:
 
 
 def calibration(label: np.ndarray, probability: np.ndarray, *, bins: int = 10) -> Calibration:
-  """Calibration in `bins` of equal width from 0 to 1.
+  """Calibration of predictions, in bins of equal width from 0 to 1.
 
   Args:
     label: int [n].
     probability: float [n, classes].
-    bins: a confidence on an edge belongs to the lower one.
+    bins: number of bins; a confidence on an edge belongs to the lower bin.
   """
   probability = np.asarray(probability, np.float64)
   rows = np.arange(len(label))
@@ -271,6 +274,6 @@ def _ratio(part: np.ndarray, whole: np.ndarray, *, empty: float) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-  """Over the last axis, nan left out; nan if all are."""
+  """Mean over the last axis without nan; nan if there is nothing else."""
   there = ~np.isnan(values)
   return _ratio(np.where(there, values, 0).sum(-1), there.sum(-1), empty=np.nan)
