@@ -1,22 +1,22 @@
 """The AI4Pain challenges on their fixed split, by edition: `assess_ai4pain.py:2025`.
 
-`:2025,mixer_published` takes the Mixer's published size, a GPU's work.
+`:2025,mixer_published` uses the Embedding-Mixer's published size, which needs a GPU.
 
     painformer assess --config configs/assess_ai4pain.py:2025 --workdir runs/ai4pain \\
         --config.data_dir=/data/AI4Pain2025 --config.weights=painformer.pth
 
-2025 and 2026: blood volume pulse, skin conductance, respiration and saturation. 2024: video.
-`2024-fnirs`: also fNIRS, alone and joined with the face. What its files look like is not
-public, so say where the table of each clip lies, which of its columns are channels (the
-paper's are thought to be 24 of HbO2) and how many rows a second it has:
+2025 and 2026: blood volume pulse, skin conductance, respiration and oxygen saturation. 2024:
+video. `2024-fnirs`: also fNIRS, alone and fused with the face. The format of its files is
+not documented publicly, so name the path of each clip's table, its columns that are channels
+(the paper probably uses 24 of HbO2) and its rows per second:
 
     painformer assess --config configs/assess_ai4pain.py:2024-fnirs --workdir runs/fnirs \\
         --config.data_dir=/data/AI4Pain2024 --config.weights=painformer.pth \\
         --config.fnirs.path='{split}/fnirs/{subject}/{sample}.csv' --config.fnirs.rate=10 \\
         --config.fnirs.columns="('CH1 HbO2', 'CH2 HbO2')"
 
-Test labels may be withheld: the protocol is 'validation'; take
-`--config.protocol=test` where you have them.
+Test labels may be withheld, so the protocol is 'validation'; with test labels take
+`--config.protocol=test`.
 """
 
 from ml_collections import ConfigDict
@@ -33,10 +33,10 @@ def get_config(options: str = '2024') -> ConfigDict:
   """An edition's configuration.
 
   Args:
-    options: one of EDITIONS; behind a comma a preset of the Mixer.
+    options: one of EDITIONS, and after a comma a preset of the Embedding-Mixer.
 
   Raises:
-    InputError: something else.
+    InputError: there is no such edition or preset.
   """
   edition, _, size = options.partition(',')
   size = size or 'mixer_laptop'
@@ -55,13 +55,13 @@ def get_config(options: str = '2024') -> ConfigDict:
     config.modalities = dict(face=dict(source='video', image_type='face', max_tokens=300))
     config.rows = dict(face=row('face', 'add', 'face'))
   else:
-    # Segments of 10 s at 100 Hz are short of matplotlib's windows of 256 samples.
-    drawn = dict(images=dict(spectrogram=dict(segment=128, overlap=64)))
-    # Saturation is a whole percentage, which often stays for all of them.
+    # Segments of 10 s at 100 Hz are too short for matplotlib's windows of 256 samples.
+    drawing = dict(images=dict(spectrogram=dict(segment=128, overlap=64)))
+    # Oxygen saturation is a whole percentage, which often is constant over a segment.
     config.modalities = {
       name: dict(
         source=name,
-        signal=dict(drawn, quality=dict(flat_between=SATURATION if name == 'spo2' else ())),
+        signal=dict(drawing, quality=dict(flat_between=SATURATION if name == 'spo2' else ())),
       )
       for name in SIGNALS
     }

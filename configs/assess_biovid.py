@@ -3,27 +3,27 @@
     painformer assess --config configs/assess_biovid.py --workdir runs/biovid \\
         --config.data_dir=/data/BioVid --config.weights=painformer.pth
 
-`:mixer_published` behind the file's name takes the published size, a GPU's work; the
-laptop size is this project's own. `--check` first lists what is missing. How signals are
-drawn and how the Mixer trains are reconstructed: the paper's values are not public.
-Further tables: `--config.protocol=loso-reactive` (67 people) or `hold-out`, each with a
---workdir of its own; with `--config.embeddings=runs/biovid_embeddings` they share what
-was embedded.
+`:mixer_published` after the file's name uses the published size, which needs a GPU; the
+laptop size is this project's own. `--check` lists what is missing. How signals are drawn as
+images and how the Embedding-Mixer is trained is reconstructed: the paper's values are not
+public. Further tables: `--config.protocol=loso-reactive` (67 subjects) or `hold-out`, each
+with its own --workdir; with `--config.embeddings=runs/biovid_embeddings` they share the
+embeddings.
 
 BioVid has no thermal or depth videos; the paper makes both from RGB. `:thermal,depth`
-behind the file's name (or `:mixer_published,thermal,depth`, or one of them) adds their
-rows and, with both, RGB+thermal+depth+GSR. Each needs a network of yours:
+after the file's name (or `:mixer_published,thermal,depth`, or one of them) adds their
+rows and, with both, RGB+thermal+depth+GSR. Each needs a network that you have:
 
     --config.modalities.thermal.network=thermal.onnx \\
     --config.modalities.depth.network=depth.onnx
 
 or for depth the face mesh, labelled as a stand-in: `--config.modalities.depth.stand_in=True`.
-Frames of the face that you have, in place of the network:
+To use thermal or depth frames that you have instead:
 
     --config.image_sources="{'thermal': 'thermal/{subject}/{sample}.mp4'}" \\
     --config.modalities.thermal.source=thermal --config.modalities.thermal.frames.crop=False
 
-Which modalities the paper's Fusion N codes is not public: here all of the face.
+Which modalities the paper's Fusion N encodes is not public; here it is all of the face.
 """
 
 from ml_collections import ConfigDict
@@ -39,10 +39,10 @@ def get_config(options: str = '') -> ConfigDict:
   """The table's configuration.
 
   Args:
-    options: with commas between them: a preset of the Mixer, 'thermal', 'depth'.
+    options: separated by commas: a preset of the Embedding-Mixer, 'thermal', 'depth'.
 
   Raises:
-    InputError: something else.
+    InputError: an option is none of these.
   """
   chosen = [option for option in options.split(',') if option]
   sizes = [option for option in chosen if option not in MADE] or ['mixer_laptop']

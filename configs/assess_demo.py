@@ -1,10 +1,10 @@
 """The whole assessment on real recordings of the demo corpus: two states, no pain.
 
-One person sees pictures under ECG, skin conductance (EDA) and respiration: is a window
-after a picture, or away from all? Another taps with the fingers under fNIRS, or rests.
-Folds are blocks of time, 10 s apart. What comes out says how well a state of one person
-is told at another time. Take weights that were not trained on these two tasks, such as
-`demo_backbone.py` makes: those of `demo.py` have seen their labels.
+One person sees pictures while ECG, skin conductance (EDA) and respiration are recorded: does
+a window follow a picture, or not? Another taps with the fingers or rests, recorded by fNIRS.
+Folds are blocks of time, 10 s apart. The results say how well a state of one person is
+recognised at another time. Use weights that were not trained on these two tasks, such as
+those of `demo_backbone.py`; `demo.py` trains on their labels.
 """
 
 from ml_collections import ConfigDict
@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
   config.tasks = ('stimulus-rest', 'tapping-rest')
   config.protocol = 'blocks'
   config.normalise = 'study'
-  config.max_left_out = 0.9  # A recording holds one task's signals only.
+  config.max_left_out = 0.9  # Each recording has the signals of only one task.
   # Small enough for some hundred samples, and for a quarter of an hour on two cores.
   config.mixer.update(width=16, cross_head_width=16, depth=1, self_attentions=1)
   config.fit.epochs = 10

@@ -1,8 +1,8 @@
-"""The whole assessment on synthetic signals with a known effect: does it find what is there?
+"""The whole assessment on synthetic signals with a known effect, as a test of the pipeline.
 
-A folder in BioVid's layout is written first. Skin conductance holds the planted effect
-and must come out near the planted accuracy; ECG holds none and must come out at chance,
-as must shuffled labels. Nobody's pain is in it: this tests the pipeline, not PainFormer.
+A folder in BioVid's layout is written first. Skin conductance contains the planted effect,
+so its accuracy must come out near the best possible one; ECG contains none and must come out
+at chance, as must shuffled labels. No person was recorded: this says nothing of PainFormer.
 """
 
 from ml_collections import ConfigDict
@@ -18,9 +18,9 @@ def get_config() -> ConfigDict:
   config.planted.per_level = 10
   config.planted.effect = 2.0
   config.planted.subject_spread = 0.5
-  drawn = dict(representations=('waveform',))
+  waveform = dict(representations=('waveform',))
   config.modalities = dict(
-    gsr=dict(source='gsr', signal=drawn), ecg=dict(source='ecg', signal=drawn)
+    gsr=dict(source='gsr', signal=waveform), ecg=dict(source='ecg', signal=waveform)
   )
   config.rows = dict(
     gsr=dict(fusion=dict(kind='add', modalities=('gsr',)), label='GSR'),
