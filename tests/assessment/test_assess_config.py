@@ -255,7 +255,7 @@ def test_fields_may_be_replaced_by_values_that_another_preset_has(part, changes)
 
 def test_frames_that_one_has_take_the_place_of_the_network_as_the_file_says():
   said = (ROOT / 'configs' / 'assess_biovid.py').read_text()
-  recipe = said[said.index('Frames of the face that you have') :]
+  recipe = said[said.index('To use thermal or depth frames') :]
   given = shlex.split(recipe[recipe.index('    --') : recipe.index('Which')].replace('\\\\', ''))
   assert len(given) == 3
   thermal = load_biovid('thermal', *given).modalities['thermal']

@@ -211,7 +211,6 @@ def test_a_damaged_part_is_named(study, tmp_path):
     ({'gsr': GSR}, {'readers': 0}, 'batch_size and readers must be at least 1'),
     ({'gsr': GSR}, {'max_left_out': 1.5}, r'max_left_out in \[0, 1\]'),
     ({'bvp': dataclasses.replace(GSR, source='bvp')}, {}, 'has bvp; there are gsr, ecg'),
-    ({'gsr': GSR}, {'weights': 'nowhere.pth'}, 'nowhere.pth'),
   ],
 )
 def test_arguments_that_do_not_fit(study, tmp_path, modalities, options, message):
