@@ -3,14 +3,14 @@
 import functools
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from painformer_jax.assessment.clips.train import save as save_assessor
 from painformer_jax.assessment.config import AssessConfig, changed_fields
 from painformer_jax.assessment.datasets.recordings import Study
 from painformer_jax.assessment.embedding.embed import compute_embeddings
 from painformer_jax.assessment.embedding.modality_folder import Tokens
-from painformer_jax.assessment.embedding.sample_shape import sample_shapes
+from painformer_jax.assessment.embedding.sample_shape import SampleShape, sample_shapes
 from painformer_jax.assessment.embedding.store import EmbeddingStore
 from painformer_jax.assessment.estimate import report as estimate
 from painformer_jax.assessment.experiment import frozen
@@ -81,7 +81,8 @@ def assess(
   weights = read_weights(config.weights)
   study = open_study(config, workdir)
   _stop_at_findings(config, study, log=log)
-  jobs, shapes = _plan(config, study, weights)
+  shapes = sample_shapes(study, config.used)
+  jobs = _plan(config, study, weights, shapes)
   estimate.report(config, jobs, study, shapes=shapes, weights=weights, folder=embeddings, log=log)
 
   # Every recording to embeddings, once for all rows.
@@ -158,7 +159,7 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) ->
     f'weights {config.weights}: {weights.source.model or weights.source.name}, images of '
     f'{weights.config.image_size} pixels'
   )
-  jobs, _ = _plan(config, study, weights)
+  jobs = _plan(config, study, weights, sample_shapes(study, config.used))
   for job in jobs:
     out(_size(job))
   return len(findings)
@@ -178,15 +179,16 @@ def _stop_at_findings(config: AssessConfig, study: Study, *, log: Log) -> None:
     )
 
 
-def _plan(config: AssessConfig, study: Study, weights: Weights):
-  """The jobs and the shape of each modality's samples, known before anything is embedded."""
+def _plan(
+  config: AssessConfig, study: Study, weights: Weights, shapes: Mapping[str, SampleShape]
+) -> list[Job]:
+  """What will be trained, checked before anything is embedded."""
   if config.finetunes:
     check_tuning(config.finetune, weights)
-  shapes = sample_shapes(study, config.used)
   jobs = plan_jobs(config, study, shapes=shapes, width=weights.config.embedding_width)
   check_names([job.name for job in jobs])
   check_unseen(config.weights, jobs, study)
-  return jobs, shapes
+  return jobs
 
 
 def _normalised(

@@ -110,6 +110,8 @@ def read_numbers(
     try:
       table = _text_columns(path, delimiter, count=len(names), skip=first_row - 1)
     except pyarrow.ArrowException as error:
+      if not any(fields for number, fields in text_rows(path, delimiter) if number >= first_row):
+        raise InputError(f'{path} has no rows below its line of names') from error
       fault = _first_fault(path, delimiter, len(names), first_row, numbers=False)
       raise fault or InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error
   if not len(table):
