@@ -11,6 +11,7 @@ import sys
 
 # setup.cfg puts tests/helpers on the path.
 import compiled_programs
+import hypothesis
 import launch_files
 import pytest
 from device_processes import DeviceProcess
@@ -45,6 +46,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+  # The same examples in every run, whose programs are compiled once; `--all` draws others.
+  hypothesis.settings.register_profile('repeatable', derandomize=True)
+  if not config.getoption('all'):
+    hypothesis.settings.load_profile('repeatable')
   if config.getoption('all') and config.option.markexpr == 'not slow':
     config.option.markexpr = ''
   config.pluginmanager.register(launch_files.LaunchFiles(config))
