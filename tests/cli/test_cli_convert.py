@@ -170,7 +170,7 @@ def test_the_example_of_export_keeps_the_download(capsys):
     main(['export', '--help'])
   page = ' '.join(capsys.readouterr().out.split())
   assert 'painformer export weights back.pth' in page
-  assert 'weights folder, folder of a run, .pth or .safetensors file' in page
+  assert 'weights folder, run folder, .pth or .safetensors file' in page
 
 
 def test_a_full_disk_is_one_line(tmp_path, painformer):
