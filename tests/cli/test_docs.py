@@ -218,3 +218,15 @@ def test_contributing_draws_the_layers_that_are_checked():
   layers = config['importlinter:contract:rooms']['layers'].split()
   drawing = (ROOT / 'CONTRIBUTING.md').read_text().split('```')[1]
   assert re.findall(r'^(\w+) ', drawing, re.MULTILINE) == layers
+
+
+def test_the_faq_lists_every_extra():
+  config = configparser.ConfigParser()
+  config.read(ROOT / 'setup.cfg')
+  section = (ROOT / 'docs/faq.md').read_text().split('### Which extra')[1].split('###')[0]
+  listed = {
+    name
+    for row in re.findall(r'^\| (`[^|]*) \|', section, re.MULTILINE)
+    for name in re.findall(r'`([\w-]+)`', row)
+  }
+  assert listed == set(config['options.extras_require'])
