@@ -1,4 +1,4 @@
-"""Machines to plan for: chips as data, and their devices with none attached."""
+"""Machines to plan for: a table of chips, and their JAX devices without the hardware."""
 
 import dataclasses
 import math
@@ -13,21 +13,21 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-  """What a chip can do at best.
+  """The limits of a chip.
 
   Attributes:
     platform: whose compiler makes its programs.
-    dimensions: of a slice as named: 2 or 3 for a TPU's torus; 0 for a plain count.
-    memory: bytes of main memory (HBM) that a program may use: of a GPU's what XLA takes.
+    dimensions: of the torus of a TPU slice, 2 or 3; 0 for chips that are only counted.
+    memory: bytes of main memory (HBM) that a program may use; for a GPU, what XLA takes.
     bandwidth: of that memory, bytes/s.
     flops: peak bfloat16 FLOP/s of matrix products.
     link: bytes/s that a chip can send to the others of its slice or node, all its
       links together, one way.
-    node: chips that such links join; 0 for any number.
+    node: chips of a node, which such links join; 0 for any number.
     network: bytes/s that a chip can send out of its node or slice, one way.
-    accelerator: its name in TPU_ACCELERATOR_TYPE; the number after it counts
-      `cores` a chip.
-    kinds: what JAX calls its devices.
+    accelerator: its name in TPU_ACCELERATOR_TYPE.
+    cores: per chip; the number after the name in TPU_ACCELERATOR_TYPE counts cores.
+    kinds: what JAX calls such devices (`device_kind`).
     source: where the figures come from.
   """
 
@@ -143,14 +143,14 @@ gpu_device_info {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Topology:
-  """So many chips of a kind.
+  """A number of chips of one kind, and how they are joined.
 
   Attributes:
     text: as named, such as 'v5e:16x16', '2*v5e:16x16', 'h100:16' or 'cpu:8'.
     platform: whose compiler makes the program.
-    chip: what each can do; None for the devices that a CPU pretends to be.
+    chip: limits of each; None for simulated CPU devices.
     shape: of a slice's torus; (nodes, chips of each) for GPUs; (devices,) for a CPU.
-    slices: of TPUs, joined by the data center's network.
+    slices: of TPUs, joined by the data center network (DCN).
   """
 
   text: str
@@ -174,10 +174,10 @@ def parse(text: str) -> Topology:
 
   Args:
     text: 'v5e:4x4', 'v6e:16x16', 'v5p:4x4x8' (the slice's shape), '2*v5e:4x4' (two such
-      slices), 'h100:16' (nodes of 8) or 'cpu:8' (devices that the CPU pretends to be).
+      slices), 'h100:16' (nodes of 8) or 'cpu:8' (simulated devices).
 
   Raises:
-    InputError: no such chip, or a shape that it does not come in.
+    InputError: there is no such chip, or not in such a shape.
   """
   several, _, slice_text = text.rpartition('*')
   name, _, numbers = slice_text.partition(':')
@@ -213,7 +213,7 @@ def parse(text: str) -> Topology:
 
 
 def chip_of(device_kind: str) -> Chip | None:
-  """What a device that is there can do, by what JAX calls it; None where not known."""
+  """The limits of a device by JAX's `device_kind`; None where it is not in the table."""
   return next((chip for chip in CHIPS.values() if device_kind in chip.kinds), None)
 
 
@@ -229,7 +229,7 @@ def check_compiler(topology: Topology) -> None:
 
 
 def environment(topology: Topology) -> dict[str, str]:
-  """What must be set before JAX starts in the process that compiles."""
+  """Variables that must be set before JAX starts in the process that compiles."""
   variables = {'JAX_PLATFORMS': 'cpu'}
   if topology.platform == 'cpu':
     variables['JAX_NUM_CPU_DEVICES'] = str(topology.chips)
@@ -244,7 +244,7 @@ def environment(topology: Topology) -> dict[str, str]:
 
 
 def devices(topology: Topology) -> list:
-  """The devices, for a process started with `environment`; none need be attached.
+  """JAX devices to compile for, in a process started with `environment`.
 
   Raises:
     InputError: the compiler does not know such a slice.

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -200,6 +201,15 @@ def test_specs_have_no_trailing_axes():
   found = layout.state_shardings(mesh_of((1, 8, 1)), shapes(), Strategy(state='fsdp'))
   for place in jax.tree.leaves(found):
     assert place.spec == PartitionSpec() or place.spec[-1] is not None
+
+
+def test_only_this_room_makes_meshes_and_shardings():
+  """`.importlinter` says which room imports which; it does not see parts of JAX."""
+  makes = re.compile(r'\b(PartitionSpec|NamedSharding|shard_map|make_mesh)\b')
+  package = pathlib.Path(layout.__file__).parents[1]
+  assert {p.parent.name for p in package.rglob('*.py') if makes.search(p.read_text())} == {
+    'parallel'
+  }
 
 
 if __name__ == '__main__':

@@ -118,10 +118,10 @@ INERT = {
 }
 
 
-def printable(text: str, limit: int = 120) -> str:
-  """`text` from a file one does not trust, fit for one line of a message."""
+def printable(text: str) -> str:
+  """Text from a file that is not trusted, made fit for one line of a message."""
   text = ascii(text)[1:-1]
-  return text if len(text) <= limit else text[: limit - 3] + '...'
+  return text if len(text) <= 120 else text[:117] + '...'
 
 
 def damaged(what: str) -> InputError:
