@@ -7,7 +7,7 @@ asked for.
 import numpy as np
 
 from painformer_jax.core.errors import InputError, import_extra
-from painformer_jax.modalities.biosignal import fill_gaps
+from painformer_jax.modalities.resampling import fill_gaps
 
 # Modality -> function of neurokit2, what it does with its default method, and the
 # rate in Hz that its filter needs.

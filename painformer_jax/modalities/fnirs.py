@@ -1,7 +1,7 @@
 """Functional near-infrared spectroscopy: light intensity to haemoglobin.
 
 The paper draws each channel of an fNIRS window as one waveform image: the
-haemoglobin series that come out here go to `biosignal.waveform_image`. How the
+haemoglobin series that come out here go to `waveform.waveform_image`. How the
 paper's recordings were converted and filtered is not public; the constants
 below are the customary ones, as in MNE-Python and Homer3.
 """

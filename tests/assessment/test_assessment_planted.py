@@ -17,7 +17,7 @@ from painformer_jax.assessment.results import literature
 from painformer_jax.assessment.statistics.intervals import bootstrap, shuffle_test
 from painformer_jax.assessment.statistics.metrics import accuracy, confusion
 from painformer_jax.core.errors import InputError
-from painformer_jax.modalities.biosignal import waveform_image
+from painformer_jax.modalities.waveform import waveform_image
 
 PLAN = Plan(subjects=12, per_level=8, effect=2.4, subject_spread=1.5, seed=3)
 

@@ -14,7 +14,8 @@ from painformer_jax.assessment.embedding.modality_folder import ModalityFolder
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.modalities.biosignal import BiosignalConfig, WaveformConfig
+from painformer_jax.modalities.biosignal import BiosignalConfig
+from painformer_jax.modalities.waveform import WaveformConfig
 from painformer_jax.modalities.windows import SignalConfig
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights.folder import Weights, WeightsSource, save_weights

@@ -10,13 +10,9 @@ import pytest
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders.manifest import manifest_task
 from painformer_jax.data.decode import decode_rgb
-from painformer_jax.modalities.biosignal import (
-  SpectrogramConfig,
-  WaveformConfig,
-  spectrogram_image,
-  waveform_image,
-)
 from painformer_jax.modalities.signal_files import read_span
+from painformer_jax.modalities.spectrogram import SpectrogramConfig, spectrogram_image
+from painformer_jax.modalities.waveform import WaveformConfig, waveform_image
 
 
 def quiet(source, name='mine', **options):

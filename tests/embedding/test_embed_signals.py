@@ -13,9 +13,11 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.data.demo.fetch import default_cache_dir
 from painformer_jax.embedding.pictures import PictureReader
 from painformer_jax.embedding.signals import SignalReader
-from painformer_jax.modalities import biosignal
-from painformer_jax.modalities.biosignal import BiosignalConfig, SpectrogramConfig, WaveformConfig
+from painformer_jax.modalities import biosignal, spectrogram, waveform
+from painformer_jax.modalities.biosignal import BiosignalConfig
 from painformer_jax.modalities.quality import QualityRules
+from painformer_jax.modalities.spectrogram import SpectrogramConfig
+from painformer_jax.modalities.waveform import WaveformConfig
 
 
 def test_windows_channels_and_representations(tmp_path):
@@ -36,11 +38,11 @@ def test_windows_channels_and_representations(tmp_path):
   # The third window of the first channel, as the modality draws it.
   np.testing.assert_array_equal(
     rows[8].image,
-    biosignal.waveform_image(beats(100, 7, 1)[400:700], WaveformConfig(height=32, width=32)),
+    waveform.waveform_image(beats(100, 7, 1)[400:700], WaveformConfig(height=32, width=32)),
   )
   np.testing.assert_array_equal(
     rows[11].image,
-    biosignal.spectrogram_image(
+    spectrogram.spectrogram_image(
       beats(100, 7, 1)[400:700], 100, SpectrogramConfig(height=32, width=32, segment=64, overlap=32)
     ),
   )
@@ -66,7 +68,7 @@ def test_every_kind_of_file(tmp_path, suffix):
     'quality': '',
   }
   np.testing.assert_array_equal(
-    row.image, biosignal.waveform_image(values, WaveformConfig(height=32, width=32))
+    row.image, waveform.waveform_image(values, WaveformConfig(height=32, width=32))
   )
 
 
@@ -151,7 +153,7 @@ def test_cleaning_acts_on_the_whole_recording(tmp_path):
   )
   cleaned = cleaning.clean(values, 512, modality='ecg')
   np.testing.assert_array_equal(
-    rows[1].image, biosignal.waveform_image(cleaned[2048:4096], WaveformConfig(height=32, width=32))
+    rows[1].image, waveform.waveform_image(cleaned[2048:4096], WaveformConfig(height=32, width=32))
   )
 
 

@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import fnirs
-from painformer_jax.modalities.biosignal import (
+from painformer_jax.modalities.colormap import viridis
+from painformer_jax.modalities.resampling import fill_gaps, resample
+from painformer_jax.modalities.spectrogram import (
   SPECTROGRAM_KINDS,
   SpectrogramConfig,
-  WaveformConfig,
-  fill_gaps,
-  resample,
   spectrogram,
   spectrogram_image,
+)
+from painformer_jax.modalities.waveform import (
+  WaveformConfig,
   stacked_waveform_image,
   waveform_image,
 )
-from painformer_jax.modalities.colormap import viridis
 
 SMALL = WaveformConfig(height=101, width=80, margin=0.1)
 

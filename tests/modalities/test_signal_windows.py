@@ -16,15 +16,11 @@ from repository import environment
 from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.modalities import biosignal, cleaning
-from painformer_jax.modalities.biosignal import (
-  REPRESENTATIONS,
-  BiosignalConfig,
-  SpectrogramConfig,
-  WaveformConfig,
-  biosignal_images,
-)
+from painformer_jax.modalities import cleaning, spectrogram, waveform
+from painformer_jax.modalities.biosignal import REPRESENTATIONS, BiosignalConfig, biosignal_images
 from painformer_jax.modalities.quality import QualityRules, Tally, examine, trim
+from painformer_jax.modalities.spectrogram import SpectrogramConfig
+from painformer_jax.modalities.waveform import WaveformConfig
 from painformer_jax.modalities.windows import SignalConfig
 
 neurokit = pytest.mark.skipif(
@@ -153,12 +149,12 @@ def test_the_four_images_are_the_single_ones():
   images = biosignal_images(beats(), 512, config)
   assert tuple(images) == REPRESENTATIONS == ('waveform', 'angle', 'phase', 'psd')
   np.testing.assert_array_equal(
-    images['waveform'], biosignal.waveform_image(beats(), config.waveform)
+    images['waveform'], waveform.waveform_image(beats(), config.waveform)
   )
   for kind in ('angle', 'phase', 'psd'):
     assert images[kind].shape == (40, 30, 3)
     np.testing.assert_array_equal(
-      images[kind], biosignal.spectrogram_image(beats(), 512, config.spectrogram, kind=kind)
+      images[kind], spectrogram.spectrogram_image(beats(), 512, config.spectrogram, kind=kind)
     )
 
 
@@ -187,7 +183,7 @@ def test_pictures_are_matplotlib_s_specgram(axes, kind, segment, overlap, rate):
   )
   # Its cells before they are stretched to the screen.
   wanted = picture.to_rgba(picture.get_array(), bytes=True)[..., :3].astype(int)
-  found = biosignal.spectrogram_image(
+  found = spectrogram.spectrogram_image(
     signal,
     rate,
     SpectrogramConfig(
@@ -209,7 +205,7 @@ def test_the_rendered_picture_is_nearly_matplotlib_s(axes):
   axes.specgram(beats(), NFFT=256, Fs=512, noverlap=128, cmap='viridis')
   axes.figure.canvas.draw()
   wanted = np.asarray(axes.figure.canvas.buffer_rgba())[..., :3].astype(int)
-  found = biosignal.spectrogram_image(
+  found = spectrogram.spectrogram_image(
     beats(), 512, SpectrogramConfig(centre=False, dynamic_range=1e9)
   )
   # Both stretch 129 x 21 cells to 224 x 224, by filters of their own.

@@ -67,18 +67,18 @@ class SignalReader:
       InputError: the file cannot be read, is damaged, or does not hold that signal.
     """
     # Imports scipy.
-    from painformer_jax.modalities import biosignal
+    from painformer_jax.modalities import spectrogram, waveform
 
     signal = signal_files.read_span(self.root, item.detail)
     size = {'height': self.stored.image_size, 'width': self.stored.image_size}
     try:
       if self.representation == 'waveform':
-        image = biosignal.waveform_image(signal, biosignal.WaveformConfig(**size))
+        image = waveform.waveform_image(signal, waveform.WaveformConfig(**size))
       else:
-        image = biosignal.spectrogram_image(
+        image = spectrogram.spectrogram_image(
           signal,
           item.detail.rate,
-          biosignal.SpectrogramConfig(segment=self.segment, overlap=self.segment // 2, **size),
+          spectrogram.SpectrogramConfig(segment=self.segment, overlap=self.segment // 2, **size),
           kind=self.representation,
         )
     except InputError as error:

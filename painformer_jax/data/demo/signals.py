@@ -16,7 +16,7 @@ import numpy as np
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.data.demo.sources import BIOSIGNALS, PYPHYSIO, SYSTOLE
 from painformer_jax.data.demo.spans import RecordingSpan
-from painformer_jax.modalities.biosignal import resample
+from painformer_jax.modalities.resampling import resample
 
 RATE = 512
 WINDOW = 5.5

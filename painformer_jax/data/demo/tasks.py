@@ -13,10 +13,9 @@ from painformer_jax.data.demo.fetch import require
 from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import BIOSIGNALS, LFW, ORL, PYPHYSIO, SYSTOLE
 from painformer_jax.data.task_source import Item, TaskSource
-from painformer_jax.modalities.biosignal import (
-  SpectrogramConfig,
+from painformer_jax.modalities.spectrogram import SpectrogramConfig, spectrogram_image
+from painformer_jax.modalities.waveform import (
   WaveformConfig,
-  spectrogram_image,
   stacked_waveform_image,
   waveform_image,
 )
