@@ -71,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.core.progress import log
   from painformer_jax.data.corpus import PUBLISHED_SAMPLES
   from painformer_jax.parallel import topology
-  from painformer_jax.planning import text as plan_text
+  from painformer_jax.planning import picture, text
   from painformer_jax.planning.plan import run_apart
+  from painformer_jax.planning.result import Plan
 
   for path in filter(None, (args.json, args.plot)):
     check_file_target(path)
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
       log(failures[-1])
       continue
     plans.append(
-      plan_text.Plan(
+      Plan(
         program=program,
         settings=point,
         epochs=args.epochs,
@@ -111,13 +112,13 @@ def run(args: argparse.Namespace) -> int:
     )
   if not plans:
     raise InputError(failures[0])
-  print(plan_text.table(plans) if args.sweep else plan_text.describe(plans[0]))
+  print(text.table(plans) if args.sweep else text.describe(plans[0]))
   if args.json:
     records = [plan.record() for plan in plans]
     write_json(args.json, records if args.sweep else records[0])
   if args.plot:
     kind = pathlib.Path(args.plot).suffix[1:]
-    write_atomically(args.plot, lambda file: plan_text.draw(plans, file, kind=kind))
+    write_atomically(args.plot, lambda file: picture.draw(plans, file, kind=kind))
   if failures:
     raise InputError(f'{len(failures)} of {len(points)} did not compile; {failures[0]}')
   return 0
@@ -165,13 +166,11 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
       task['batch_size'] = 0
   config = from_config_dict(fields)
   classes, sizes = task_sizes(config, explicit=args.classes)
-  for task, rows in config.with_batch_sizes(sizes).batch_sizes.items():
-    if rows % (topology.chips * config.grad_accum_steps):
-      parts = (
-        f' and {config.grad_accum_steps} parts of a step' if config.grad_accum_steps > 1 else ''
-      )
+  for task, size in config.with_batch_sizes(sizes).batch_sizes.items():
+    if size % (topology.chips * config.grad_accum_steps):
+      parts = f' and {config.grad_accum_steps} microbatches' if config.grad_accum_steps > 1 else ''
       raise InputError(
-        f'task {task} has {rows} rows a batch, which do not split over {topology.chips} '
-        f'chips{parts}: name --per-chip N, or other rows'
+        f'task {task} has a batch size of {size}, which does not split over {topology.chips} '
+        f'chips{parts}: name --per-chip N, or another batch size'
       )
   return Request(config=fields, classes=classes, sizes=sizes, topology=name)

@@ -23,6 +23,8 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_json
 from painformer_jax.parallel import topology as topology_lib
 from painformer_jax.planning import hlo
+from painformer_jax.planning.collectives import Collective, collectives
+from painformer_jax.planning.traffic import traffic
 
 # By platform. CPU: what LLVM makes of a program changes neither its memory nor its
 # collectives. GPU: Triton's kernels for products are chosen by measuring on a device,
@@ -81,7 +83,7 @@ class Program:
     flops: the compiler's count, or None where it gives none (GPUs) or counts loops
       wrongly.
     traffic_bytes: to and from main memory, summed over the program's text, see
-      `hlo.traffic`.
+      `traffic.traffic`.
     accessed_bytes: the compiler's count over all memories, on-chip ones too, each
       reading anew; None where it gives none or counts loops wrongly.
     collectives: by kind and group.
@@ -114,7 +116,7 @@ class Program:
   flops: float | None = None
   traffic_bytes: int | None = None
   accessed_bytes: float | None = None
-  collectives: tuple[hlo.Collective, ...] = ()
+  collectives: tuple[Collective, ...] = ()
   unknown_loops: int | None = None
 
 
@@ -152,9 +154,7 @@ def run_apart(request: Request) -> Program:
     fields = json.loads(answer.read_text())
   if 'error' in fields:
     raise InputError(fields['error'])
-  return Program(
-    **{**fields, 'collectives': tuple(hlo.Collective(**c) for c in fields['collectives'])}
-  )
+  return Program(**{**fields, 'collectives': tuple(Collective(**c) for c in fields['collectives'])})
 
 
 def compile_step(request: Request) -> Program:
@@ -219,7 +219,9 @@ def compile_step(request: Request) -> Program:
   return (
     program
     if compiled is None
-    else dataclasses.replace(program, **_measure(compiled, topology, _places(setup.mesh, topology)))
+    else dataclasses.replace(
+      program, **_measure(compiled, topology, _node_of_device(setup.mesh, topology))
+    )
   )
 
 
@@ -233,14 +235,14 @@ def shard_bytes(tree) -> int:
   )
 
 
-def _places(mesh, topology: topology_lib.Topology) -> list[int] | None:
-  """The node of each device of a program, see `hlo.collectives`."""
+def _node_of_device(mesh, topology: topology_lib.Topology) -> list[int] | None:
+  """The node of each device of a program, see `collectives.collectives`."""
   if topology.platform != 'cuda':  # A TPU's program is that of one slice.
     return None
   return [device.process_index for device in mesh.devices.flat]
 
 
-def _measure(compiled, topology: topology_lib.Topology, places: list[int] | None) -> dict:
+def _measure(compiled, topology: topology_lib.Topology, node_of: list[int] | None) -> dict:
   """The fields of Program that a compiled program gives."""
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   module = hlo.parse(compiled.as_text())
@@ -261,8 +263,8 @@ def _measure(compiled, topology: topology_lib.Topology, places: list[int] | None
     ),
     flops=cost['flops'] if counted else None,
     accessed_bytes=cost['bytes accessed'] if counted else None,
-    traffic_bytes=hlo.traffic(module, other_spaces=topology.platform == 'tpu'),
-    collectives=tuple(hlo.collectives(module, places=places)),
+    traffic_bytes=traffic(module, other_spaces=topology.platform == 'tpu'),
+    collectives=tuple(collectives(module, node_of=node_of)),
     unknown_loops=hlo.unknown_loops(module),
   )
 

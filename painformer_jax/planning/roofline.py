@@ -8,9 +8,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from painformer_jax.parallel.topology import Topology
-from painformer_jax.planning.hlo import Collective
+from painformer_jax.planning.collectives import Collective
 
 ARITHMETIC, MEMORY, INTERCONNECT = 'arithmetic', 'memory', 'interconnect'
+PARTS = (ARITHMETIC, MEMORY, INTERCONNECT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,120 +1,17 @@
-"""A plan as people read it: one program, a table of several, a picture."""
+"""Plans as text: one program in lines, several in a table."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import Sequence
 
-from painformer_jax.core.errors import import_extra
 from painformer_jax.core.progress import duration
 from painformer_jax.core.tables import aligned
-from painformer_jax.parallel.topology import Topology, parse
-from painformer_jax.planning.plan import FLAGS, Program
-from painformer_jax.planning.roofline import ARITHMETIC, INTERCONNECT, MEMORY, Roofline, roofline
+from painformer_jax.parallel.topology import Topology
+from painformer_jax.planning.plan import FLAGS
+from painformer_jax.planning.result import Plan
+from painformer_jax.planning.roofline import MEMORY, PARTS
 
-_PARTS = (ARITHMETIC, MEMORY, INTERCONNECT)
 # By platform: what differs from the program of a run, beside flags.
 _OPTIONS = {'cuda': "without Triton's kernels for products, which are chosen on a GPU; "}
 _KINDS = {'cpu': 'cpu', 'cuda': 'gpu', 'tpu': 'tpu'}  # As launch/with.sh calls them.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-  """A compiled program beside what its chips can do at best.
-
-  Attributes:
-    program: facts about the compiled step.
-    settings: what a sweep set, by name.
-    epochs, samples: length of a run: so many times so many images.
-  """
-
-  program: Program
-  epochs: float
-  samples: int
-  settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-  @property
-  def topology(self) -> Topology:
-    return parse(self.program.topology)
-
-  @property
-  def fits(self) -> bool | None:
-    """Whether the step fits into a chip's memory; None where that is unknown."""
-    if self.program.failure is not None:
-      return False
-    chip = self.topology.chip
-    return self.program.peak_bytes <= chip.memory if chip else None
-
-  @property
-  def roofline(self) -> Roofline | None:
-    """None where nothing compiled, or no chip's figures are known."""
-    program, topology = self.program, self.topology
-    if program.failure is not None or topology.chip is None:
-      return None
-    flops = program.flops
-    if flops is None:
-      flops = (
-        program.images
-        / program.chips
-        * (program.model_flops + program.gate_flops + program.microbatch_flops)
-      )
-    return roofline(
-      topology,
-      flops=flops,
-      traffic=program.traffic_bytes,
-      images=program.images,
-      collectives=program.collectives,
-      model_flops=program.model_flops,
-    )
-
-  @property
-  def uncounted(self) -> str:
-    """What the estimate's arithmetic leaves out; '' for nothing that is known."""
-    program = self.program
-    if (
-      program.failure is not None
-      or program.flops is not None
-      or (set(program.remat.split('-')) == {'none'})
-    ):
-      return ''
-    return (
-      f'what remat={program.remat} computes again, at most a third more: the arithmetic '
-      'is by the formula, as the compiler gives no count here'
-    )
-
-  @property
-  def slow_memory_seconds(self) -> float | None:
-    """Seconds of traffic if on-chip memory saved none of it; None where not known."""
-    accessed, chip = self.program.accessed_bytes, self.topology.chip
-    return accessed / chip.bandwidth if accessed is not None and chip else None
-
-  def record(self) -> dict:
-    """The plan as JSON holds it: 'compiled' are facts, 'estimated' is the roofline."""
-    estimate, chip = self.roofline, self.topology.chip
-    return {
-      'settings': dict(self.settings),
-      'topology': self.program.topology,
-      'fits': self.fits,
-      'chip': dataclasses.asdict(chip) if chip else None,
-      'compiled': dataclasses.asdict(self.program),
-      'estimated': estimate
-      and {
-        'seconds': estimate.seconds,
-        'bound': estimate.bound,
-        'arithmetic_without': self.uncounted,
-        'memory_seconds_without_on_chip_memory': self.slow_memory_seconds,
-        'step_seconds': estimate.step_seconds,
-        'images_per_second': estimate.images_per_second,
-        'images_per_second_per_chip': estimate.images_per_second / estimate.chips,
-        'mfu': estimate.mfu,
-        'epochs': self.epochs,
-        'samples': self.samples,
-        'hours': self._hours(estimate),
-        'chip_hours': self._hours(estimate) * estimate.chips,
-      },
-    }
-
-  def _hours(self, estimate: Roofline) -> float:
-    return estimate.hours(self.epochs * self.samples)
 
 
 def size(amount: float) -> str:
@@ -234,7 +131,7 @@ def _estimate(plan: Plan) -> list[str]:
   if estimate is None:
     return ['No estimate of time: the devices are pretended.']
   hours = estimate.hours(plan.epochs * plan.samples)
-  times = {part: f'{part} {estimate.seconds[part] * 1e3:.3g} ms' for part in _PARTS}
+  times = {part: f'{part} {estimate.seconds[part] * 1e3:.3g} ms' for part in PARTS}
   if slow := plan.slow_memory_seconds:
     times[MEMORY] += f' ({slow * 1e3:.3g} if on-chip memory saved nothing)'
   left_out = [('not counted', plan.uncounted)] if plan.uncounted else []
@@ -331,54 +228,3 @@ def table(plans: Sequence[Plan]) -> str:
     }
   )
   return '\n'.join(lines)
-
-
-def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
-  """Draws time at the roofline and peak memory of each plan.
-
-  Args:
-    plans: one group of bars each.
-    file: gets the picture.
-    kind: 'png', 'pdf' or 'svg'.
-
-  Raises:
-    InputError: matplotlib is missing.
-  """
-  import_extra('matplotlib', extra='demo')
-  from matplotlib.figure import Figure
-  from matplotlib.patches import Patch
-
-  labels = [
-    ', '.join(f'{v}' for v in plan.settings.values()) or plan.program.topology for plan in plans
-  ]
-  figure = Figure(figsize=(11, 1.6 + 0.45 * len(plans)), layout='constrained')
-  times, memory = figure.subplots(1, 2, sharey=True)
-  for number, plan in enumerate(plans):
-    program, estimate, chip = plan.program, plan.roofline, plan.topology.chip
-    for offset, part in enumerate(_PARTS):
-      if estimate:
-        times.barh(
-          number + 0.25 * (offset - 1), estimate.seconds[part] * 1e3, 0.22, color=f'C{offset}'
-        )
-    if program.failure is None:
-      memory.barh(number, program.peak_bytes / 1e9, 0.6, color='C3' if plan.fits is False else 'C4')
-    else:
-      memory.annotate(
-        'does not fit', (0, number), xytext=(4, 0), textcoords='offset points', va='center'
-      )
-    if chip:
-      memory.plot([chip.memory / 1e9] * 2, [number - 0.45, number + 0.45], color='black')
-  times.set(
-    yticks=range(len(plans)),
-    yticklabels=labels,
-    xlabel='ms a step at peak rates (roofline estimate)',
-  )
-  times.invert_yaxis()
-  figure.legend(
-    loc='outside upper left',
-    ncols=3,
-    handles=[Patch(color=f'C{offset}', label=part) for offset, part in enumerate(_PARTS)],
-  )
-  memory.set(xlabel='peak memory of a chip in GB (compiled); line: what there is')
-  figure.suptitle(plans[0].program.model.split(' at ')[0])
-  figure.savefig(file, format=kind, dpi=120)

@@ -17,11 +17,6 @@ RATE, RATE_PER_CHIP, MFU, SECONDS = (
 )
 
 
-def depends_on_speed(name: str) -> bool:
-  """Whether a figure of a row differs between two runs of the same configuration."""
-  return name in (RATE, RATE_PER_CHIP, MFU) or name.startswith(SECONDS)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
   """What a rate is held against.

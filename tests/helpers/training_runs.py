@@ -19,7 +19,7 @@ from tiny_tasks import store_tiny
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training.config import OptimizerConfig, defaults, from_config_dict
 from painformer_jax.training.setup import assemble
-from painformer_jax.training.speed import depends_on_speed
+from painformer_jax.training.speed import MFU, RATE, RATE_PER_CHIP, SECONDS
 
 # Two stages of painformer_nano, with everything that it is made of.
 SMALL_MODEL = dict(
@@ -202,6 +202,11 @@ class CommandLine:
       stderr=subprocess.PIPE,
       text=True,
     )
+
+
+def depends_on_speed(name: str) -> bool:
+  """Whether a figure of metrics.jsonl differs between two runs of one configuration."""
+  return name in (RATE, RATE_PER_CHIP, MFU) or name.startswith(SECONDS)
 
 
 def rows(workdir) -> list[dict]:

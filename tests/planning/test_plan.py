@@ -17,7 +17,8 @@ from painformer_jax.data.corpus import CORPUS
 from painformer_jax.parallel import topology
 from painformer_jax.planning import plan
 from painformer_jax.planning import text as plan_text
-from painformer_jax.planning.hlo import Collective
+from painformer_jax.planning.collectives import Collective
+from painformer_jax.planning.result import Plan
 from painformer_jax.planning.roofline import collective_seconds
 from painformer_jax.planning.tasks import task_sizes
 from painformer_jax.training import loop, setup
@@ -327,9 +328,9 @@ def test_classes_come_from_what_is_known_first(tmp_path):
 # --- The estimate, worked out by hand.
 
 
-def planned(**fields) -> plan_text.Plan:
+def planned(**fields) -> Plan:
   """A step on 16 GPUs: 1 ms of arithmetic, 2 ms of traffic."""
-  return plan_text.Plan(
+  return Plan(
     epochs=2,
     samples=36_000_000,
     program=plan.Program(

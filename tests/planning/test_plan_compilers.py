@@ -10,6 +10,7 @@ from training_runs import TASKS, small_config
 from painformer_jax.parallel import topology
 from painformer_jax.planning import plan
 from painformer_jax.planning import text as plan_text
+from painformer_jax.planning.result import Plan
 
 
 def needs(module: str):
@@ -51,7 +52,7 @@ def test_programs_for_real_chips(name):
   assert (program.flops is None) == (program.accessed_bytes is None) == name.startswith('h')
   summed = sum(c.bytes for c in program.collectives if c.kind == 'all-reduce')
   assert program.parameter_bytes <= summed < 1.1 * program.parameter_bytes
-  result = plan_text.Plan(program=program, epochs=1, samples=10**6)
+  result = Plan(program=program, epochs=1, samples=10**6)
   assert result.fits and 0 < result.roofline.mfu < 1
   # Nodes as a run finds them: sums over all chips go over the network between.
   nodes = topology.parse(name).nodes
@@ -85,9 +86,7 @@ def test_a_program_over_two_slices_of_tpus():
   assert {(c.kind, c.group, c.nodes) for c in crossing} == {('all-reduce', 2, 2)}
   assert two.parameter_bytes / 4 <= sum(c.bytes for c in crossing) < 4 * two.parameter_bytes
   assert all(c.group == 4 for c in two.collectives if c.nodes == 1)
-  seconds = [
-    plan_text.Plan(program=program, epochs=1, samples=1).roofline.seconds for program in (one, two)
-  ]
+  seconds = [Plan(program=program, epochs=1, samples=1).roofline.seconds for program in (one, two)]
   assert seconds[1]['interconnect'] > 3 * seconds[0]['interconnect']
 
 
@@ -107,4 +106,4 @@ def test_a_program_that_does_not_fit():
   )
   assert 'exceed' in program.failure.lower() and program.peak_bytes is None
   assert program.batch_bytes > 16 * topology.GIB
-  assert 'does not fit' in plan_text.describe(plan_text.Plan(program=program, epochs=1, samples=1))
+  assert 'does not fit' in plan_text.describe(Plan(program=program, epochs=1, samples=1))

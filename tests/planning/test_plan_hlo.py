@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from painformer_jax.planning import hlo
-from painformer_jax.planning.hlo import Collective
+from painformer_jax.planning.collectives import Collective, collectives
+from painformer_jax.planning.traffic import traffic
 
 PROGRAM = """HloModule jit_step, is_scheduled=true, num_partitions=8
 
@@ -65,7 +66,7 @@ ENTRY %main (a: f32[16], b: bf16[4,8], c: f32[64]) -> f32[16] {
 def test_collectives_by_kind_and_group_with_loops_unrolled():
   module = hlo.parse(PROGRAM)
   assert module.entry == 'main' and module.devices == 8
-  assert hlo.collectives(module) == [
+  assert collectives(module) == [
     Collective(kind='all-reduce', group=2, count=5, bytes=5 * 64),
     Collective(kind='reduce-scatter', group=8, count=1, bytes=256),
     Collective(kind='all-reduce', group=4, count=1, bytes=64 + 32),
@@ -73,16 +74,16 @@ def test_collectives_by_kind_and_group_with_loops_unrolled():
   ]
 
 
-def grouped(attributes, *, opcode='all-reduce', devices=8, places=None, header=''):
+def grouped(attributes, *, opcode='all-reduce', devices=8, node_of=None, header=''):
   """Collectives of a program of one line."""
-  return hlo.collectives(
+  return collectives(
     hlo.parse(f"""HloModule m, num_partitions={devices}
 {header}
 ENTRY %main (p: f32[256]) -> f32[256] {{
   %p = f32[256]{{0}} parameter(0)
   ROOT %r = f32[256]{{0}} {opcode}(%p), channel_id=1, {attributes}, use_global_device_ids=true
 }}"""),
-    places=places,
+    node_of=node_of,
   )
 
 
@@ -112,7 +113,7 @@ NODES = [0, 0, 0, 0, 1, 1, 1, 1]
   ],
 )
 def test_members_of_groups_say_how_many_nodes_they_span(attributes, group, nodes):
-  (found,) = grouped(attributes, places=NODES)
+  (found,) = grouped(attributes, node_of=NODES)
   assert (found.group, found.nodes, found.bytes) == (group, nodes, 1024)
   (found,) = grouped(attributes)  # Where fast links join all, nothing leaves them.
   assert (found.group, found.nodes) == (group, 1)
@@ -120,7 +121,7 @@ def test_members_of_groups_say_how_many_nodes_they_span(attributes, group, nodes
 
 def test_a_permutation_leaves_a_node_where_a_pair_does():
   for pairs, nodes in (('{{0,1},{1,2}}', 1), ('{{0,1},{3,4}}', 2)):
-    (found,) = grouped(f'source_target_pairs={pairs}', opcode='collective-permute', places=NODES)
+    (found,) = grouped(f'source_target_pairs={pairs}', opcode='collective-permute', node_of=NODES)
     assert (found.kind, found.group, found.nodes) == ('collective-permute', 8, nodes)
 
 
@@ -167,7 +168,7 @@ ENTRY %main (p: f32[256]) -> f32[256] {
   %send = (f32[256]{0}, u32[], token[]) send(%p, %token), channel_id=1, is_host_transfer=true
   ROOT %done = token[] send-done(%send), channel_id=1
 }""")
-  assert hlo.traffic(module, other_spaces=True) == 1024
+  assert traffic(module, other_spaces=True) == 1024
 
 
 def test_traffic_counts_what_moves_once():
@@ -182,8 +183,8 @@ def test_traffic_counts_what_moves_once():
     'fetch': 256,
   }
   # `fused` lies in on-chip memory; where spaces mean nothing, it counts on both sides.
-  assert hlo.traffic(module, other_spaces=True) == sum(moved.values())
-  assert hlo.traffic(module, other_spaces=False) == (
+  assert traffic(module, other_spaces=True) == sum(moved.values())
+  assert traffic(module, other_spaces=False) == (
     sum(moved.values()) + 1024 + 1024 + 128 + 256
   )  # `fused` is padded to 256 elements.
 
@@ -193,7 +194,7 @@ def test_loops_of_unknown_length_are_noticed():
   assert hlo.repeated_loops(hlo.parse(PROGRAM)) == 1
   unknown = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"5"}}', '')
   assert hlo.unknown_loops(hlo.parse(unknown)) == 1
-  assert hlo.collectives(hlo.parse(unknown))[-1].bytes == 64
+  assert collectives(hlo.parse(unknown))[-1].bytes == 64
   once = PROGRAM.replace('"n":"5"', '"n":"1"')
   assert hlo.repeated_loops(hlo.parse(once)) == 0
 
@@ -279,7 +280,7 @@ def real_programs():
   found = {}
   for name, program in programs.items():
     module = hlo.parse(program.lower(x).compile().as_text())
-    found[name] = [[c.kind, c.group, c.count, c.bytes] for c in hlo.collectives(module)]
+    found[name] = [[c.kind, c.group, c.count, c.bytes] for c in collectives(module)]
     found[name] += [hlo.unknown_loops(module)]
   return found
 

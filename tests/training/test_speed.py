@@ -1,6 +1,7 @@
 import types
 
 import pytest
+from training_runs import depends_on_speed
 
 from painformer_jax.models import registry
 from painformer_jax.parallel import topology
@@ -62,9 +63,9 @@ def test_every_chip_has_a_kind_of_its_own():
 
 def test_what_differs_between_runs_of_one_configuration():
   values = Machine.of(FULL, devices('TPU v5', 8)).figures(80.0, {'host': 1.0})
-  assert len(values) == 4 and all(map(speed.depends_on_speed, values))
+  assert len(values) == 4 and all(map(depends_on_speed, values))
   assert not any(
-    map(speed.depends_on_speed, ('loss', 'task/mfu/loss', 'eval/seconds/accuracy', 'gradient_norm'))
+    map(depends_on_speed, ('loss', 'task/mfu/loss', 'eval/seconds/accuracy', 'gradient_norm'))
   )
 
 

@@ -11,6 +11,7 @@ from training_runs import SmallStep, small_config
 
 from painformer_jax.parallel import layout
 from painformer_jax.planning import hlo
+from painformer_jax.planning.collectives import collectives
 from painformer_jax.training.config import OptimizerConfig, from_config_dict
 from painformer_jax.training.setup import assemble
 
@@ -75,7 +76,7 @@ def curve(name):
     metrics.append(values)
   text = step.program()
   counts, sizes = collections.Counter(), collections.Counter()
-  for found in hlo.collectives(hlo.parse(text)):
+  for found in collectives(hlo.parse(text)):
     counts[found.kind] += found.count
     sizes[found.kind] += found.bytes
   arrays = jax.device_get({**state.params, **state.stats})
@@ -161,7 +162,7 @@ def gathers():
     for path, a in step.state.params.items()
     if shardings[path].spec
   ]
-  found = [c for c in hlo.collectives(hlo.parse(step.program())) if c.kind == 'all-gather']
+  found = [c for c in collectives(hlo.parse(step.program())) if c.kind == 'all-gather']
   return {
     'shards': shards,
     'count': sum(c.count for c in found),

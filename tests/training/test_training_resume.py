@@ -16,10 +16,16 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 from event_reader import read_scalars
-from training_runs import QUICK_COMPILE, SMALL_OVERRIDES, CommandLine, rows, shared_folder
+from training_runs import (
+  QUICK_COMPILE,
+  SMALL_OVERRIDES,
+  CommandLine,
+  depends_on_speed,
+  rows,
+  shared_folder,
+)
 
 from painformer_jax.checkpoints import read as checkpoints
-from painformer_jax.training.speed import depends_on_speed
 
 # Saves, rows and evaluations fall on different steps, so that each is
 # interrupted between the others.
