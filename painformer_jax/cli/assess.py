@@ -1,4 +1,4 @@
-"""`painformer assess`: a dataset folder to a table beside the literature."""
+"""`painformer assess`: pain assessment on a dataset, compared with the literature."""
 
 import argparse
 
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  from painformer_jax.assessment import run as assessment
   from painformer_jax.assessment.config import AssessConfig, from_config_dict
+  from painformer_jax.assessment.run import assess, check
   from painformer_jax.cli.config_file import load_config
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.memory import keep_freed_memory
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
 
   config = from_config_dict(load_config(args.config, overrides=args.overrides, kind=AssessConfig))
   if args.check:
-    findings = assessment.check(config, args.workdir, log=log, out=print)
+    findings = check(config, args.workdir, log=log, out=print)
     if findings:
       raise InputError(f'{findings} finding{"s" if findings > 1 else ""}, listed above')
     return 0
   keep_freed_memory()
-  assessment.assess(config, args.workdir, log=log, out=print, against=args.against)
+  assess(config, args.workdir, log=log, out=print, against=args.against)
   return 0

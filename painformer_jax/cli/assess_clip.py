@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
   from painformer_jax.assessment.clips import assessor, clip, curve
   from painformer_jax.assessment.clips.recording import Recording
-  from painformer_jax.assessment.results import summary as results
+  from painformer_jax.assessment.results.summary import NOTICE
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import check_file_target, write_text
   from painformer_jax.core.progress import log
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     source: Recording(path=path, rate=rates.get(source, 0.0), columns=columns.get(source, ()))
     for source, path in _by_source(args.recordings, sources, what='recording').items()
   }
-  log(results.NOTICE)
+  log(NOTICE)
   levels = clip.assess_clip(
     loaded, recordings, step=args.step, weights=args.weights, batch_size=args.batch_size, log=log
   )
@@ -109,7 +109,7 @@ def _by_source(given: list[str], sources: list[str], *, what: str) -> dict[str, 
     if not equals or source not in sources:
       if len(sources) > 1:
         raise InputError(
-          f'{what} {text!r}: say whose it is, SOURCE=VALUE, with one of {", ".join(sources)}'
+          f'{what} {text!r}: write SOURCE={text}, where SOURCE is one of {", ".join(sources)}'
         )
       source, value = sources[0], text
     if source in found:

@@ -143,19 +143,19 @@ def run(args: argparse.Namespace) -> None:
 def _model(args, where) -> dict:
   import dataclasses
 
-  from painformer_jax.benchmarks import model as benchmark
+  from painformer_jax.benchmarks.model import benchmark, table
   from painformer_jax.core.progress import log
 
   model, batch = args.model or 'painformer', args.batch or 8
-  measurements = benchmark.benchmark(
+  measurements = benchmark(
     model, batch=batch, rounds=args.rounds, work=args.work, dtype=args.dtype, progress=log
   )
   print(
     f'{model}, batch {batch}, {args.dtype}, {where["devices"]} '
-    f'{where["device_kind"]} device(s), jax {where["jax"]}; ratio: speed over the '
-    'first row of the same work, round by round'
+    f'{where["device_kind"]} device(s), jax {where["jax"]}; ratio: of the speed '
+    'to that of the first row of the same work, median over rounds'
   )
-  print(benchmark.table(measurements))
+  print(table(measurements))
   return {
     'model': model,
     'batch': batch,
@@ -168,8 +168,7 @@ def _data(args, where) -> dict:
   import os
   import tempfile
 
-  from painformer_jax.benchmarks import data as benchmark_data
-  from painformer_jax.benchmarks import scale
+  from painformer_jax.benchmarks import data, scale
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.progress import log
   from painformer_jax.data.builders.base import store
@@ -189,9 +188,9 @@ def _data(args, where) -> dict:
     data_dir, task = args.data_dir, args.task
     if task is None:
       data_dir, task = scratch, 'photo_crops'
-      store(benchmark_data.photo_task(4096, args.image_size), scratch, progress=log)
+      store(data.photo_task(4096, args.image_size), scratch, progress=log)
     settings = dict(image_size=args.image_size, threads=threads, progress=log)
-    stages = benchmark_data.stages(
+    stages = data.stages(
       data_dir, task, batches=args.batches, rounds=args.rounds, workers=args.workers, **settings
     )
     made_by = f', pipeline in {args.workers} process(es)' if args.workers else ''
@@ -199,10 +198,10 @@ def _data(args, where) -> dict:
       f'{task}, {args.image_size} pixels, {threads} thread(s) of '
       f'{where["cpu_cores"]} cores{made_by}, median of {args.rounds} rounds'
     )
-    print(benchmark_data.table(stages))
+    print(data.table(stages))
     figures = {'stages': [dataclasses.asdict(stage) for stage in stages]}
     if args.memory_minutes:
-      memory = benchmark_data.memory(data_dir, task, seconds=60 * args.memory_minutes, **settings)
+      memory = data.memory(data_dir, task, seconds=60 * args.memory_minutes, **settings)
       print(
         f'memory: {memory.early:.0f} MiB after a tenth of {memory.seconds:.0f} s, at most '
         f'{memory.largest:.0f} MiB later ({memory.images:,} images)'
@@ -213,12 +212,12 @@ def _data(args, where) -> dict:
 
 def _folds(args, where) -> dict:
   del where
-  from painformer_jax.benchmarks import folds as benchmark_folds
+  from painformer_jax.benchmarks import folds
   from painformer_jax.core.memory import keep_freed_memory
   from painformer_jax.core.progress import log
 
   keep_freed_memory()
-  result = benchmark_folds.run(
+  result = folds.run(
     model=args.model or 'mixer_laptop',
     folds=args.folds,
     batch=args.batch or 32,
@@ -227,7 +226,7 @@ def _folds(args, where) -> dict:
     rounds=args.rounds,
     progress=log,
   )
-  print(benchmark_folds.table(result))
+  print(folds.table(result))
   return result
 
 

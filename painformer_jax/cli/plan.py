@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.core.files import check_file_target, write_atomically, write_json
   from painformer_jax.core.progress import log
   from painformer_jax.data.corpus import PUBLISHED_SAMPLES
-  from painformer_jax.parallel import topology
+  from painformer_jax.parallel.topology import check_compiler, parse
   from painformer_jax.planning import picture, text
   from painformer_jax.planning.plan import run_apart
   from painformer_jax.planning.result import Plan
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
   points = _points(args.sweep)
   requests = [_request(args, point) for point in points]
   for request in requests:  # Everything that can be wrong, before the first compilation.
-    topology.check_compiler(topology.parse(request.topology))
+    check_compiler(parse(request.topology))
   plans, failures = [], []
   for number, (point, request) in enumerate(zip(points, requests), start=1):
     setting = ', '.join(f'{k} {v}' for k, v in point.items())
@@ -145,7 +145,7 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
   """One compilation, checked as far as that can be done without the compiler."""
   from painformer_jax.cli.config_file import load_config
   from painformer_jax.core.errors import InputError
-  from painformer_jax.parallel import topology as topology_lib
+  from painformer_jax.parallel.topology import parse
   from painformer_jax.planning.plan import Request
   from painformer_jax.planning.tasks import task_sizes
   from painformer_jax.training.config import TrainConfig, from_config_dict
@@ -154,7 +154,7 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
   name, per_chip = point.pop('topology', args.topology), point.pop('per-chip', args.per_chip)
   if not name:
     raise InputError('name a --topology, such as v5e:16x16')
-  topology = topology_lib.parse(name)
+  topology = parse(name)
   overrides = [*args.overrides, *(f'--config.{key}={value}' for key, value in point.items())]
   fields = load_config(args.config, overrides=overrides, kind=TrainConfig).to_dict()
   if per_chip is not None:

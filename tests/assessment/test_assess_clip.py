@@ -148,7 +148,7 @@ def test_other_weights_and_other_folders_are_refused(finished, recording, small,
 def test_two_sources_must_be_named(finished, recording):
   folder = finished[0] / 'assessors' / 'both-BL1-PA4'
   done = run('assess-clip', recording, '--assessor', folder)
-  assert done.returncode == 2 and 'SOURCE=VALUE' in done.stderr
+  assert done.returncode == 2 and 'SOURCE=' in done.stderr
   done = run('assess-clip', f'gsr={recording}', '--assessor', folder, '--rate', 512)
   assert done.returncode == 2 and 'takes ecg, gsr; given were gsr' in done.stderr
 
