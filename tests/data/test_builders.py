@@ -146,7 +146,7 @@ def test_a_kill_keeps_what_is_finished(tmp_path, monkeypatch):
   there = {p.name for p in (tmp_path / 'data/tiny/.incomplete').iterdir()}
   assert there >= {'train-00000.json', 'train-00001.json'} and 'train-00002.json' not in there
   assert list_tasks(tmp_path / 'data') == []
-  with pytest.raises(InputError, match="task 'tiny' in .* is not finished: wait, or give"):
+  with pytest.raises(InputError, match="task 'tiny' in .* is not finished"):
     open_task(tmp_path / 'data', 'tiny')
 
   monkeypatch.setattr(base, 'IMAGES_PER_SHARD', 10)
@@ -156,7 +156,7 @@ def test_a_kill_keeps_what_is_finished(tmp_path, monkeypatch):
     tmp_path / 'data',
     progress=said.append,
   )
-  assert 'goes on' in said[0] and '20 images are stored' in said[0]
+  assert 'resumes' in said[0] and '20 images are stored' in said[0]
   assert sorted(read, key=int) == [str(i) for i in range(20, 55)]
   assert not (tmp_path / 'data/tiny/.incomplete').exists()
   assert resumed.sha256 == store_tiny(tmp_path / 'other', train=50).sha256
@@ -180,7 +180,7 @@ def test_shards_of_another_listing_are_not_kept(tmp_path, monkeypatch, change):
   assert list((tmp_path / 'tiny/.incomplete').glob('*.json'))
   said = []
   prepared = store(tiny_task(train=50, **change), tmp_path, progress=said.append)
-  assert 'cleared' in said[0]
+  assert 'removed' in said[0]
   assert stored_of(prepared) == records_of(tiny_task(train=50, **change))
 
 
