@@ -14,7 +14,7 @@ from command_line import run_command as run
 from painformer_jax.assessment.clips import assessor, clip, signals
 from painformer_jax.assessment.clips.calibration import fit_temperature
 from painformer_jax.assessment.clips.recording import Recording
-from painformer_jax.assessment.datasets import biovid, planted
+from painformer_jax.assessment.datasets import biovid, planted_signals
 from painformer_jax.assessment.embedding.sample_images import SampleReader
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.inference import Embedder
@@ -28,7 +28,9 @@ SECONDS = 5.5
 def recording(tmp_path_factory):
   """Eleven windows of skin conductance, high responses every other time; two faults."""
   rng = np.random.default_rng(0)
-  parts = [planted.signals(4.0 if n % 2 else 0.0, rng, effect=4.0)['gsr'] for n in range(13)]
+  parts = [
+    planted_signals.signals(4.0 if n % 2 else 0.0, rng, effect=4.0)['gsr'] for n in range(13)
+  ]
   parts[3] = np.full(2816, 5.0)
   parts[6] = np.full(2816, np.nan)
   path = tmp_path_factory.mktemp('clip') / 'skin.csv'

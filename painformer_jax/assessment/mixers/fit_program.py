@@ -1,6 +1,5 @@
 """The one compiled program that trains and tests many folds at once."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -14,8 +13,6 @@ from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.models import embedding_mixer
 from painformer_jax.parallel import mesh as parallel
 from painformer_jax.training import parameter_groups
-
-_EPSILON = 1e-8  # Of AdamW.
 
 
 @struct.dataclass
@@ -39,19 +36,18 @@ class RunState:
 
   Attributes:
     params: path -> learned array.
-    first, second: moments of its gradient, by AdamW.
+    opt_state: of the optimizer.
     key: [runs, 2] uint32; step n draws from fold_in(key, n).
   """
 
   params: dict[str, jax.Array]
-  first: dict[str, jax.Array]
-  second: dict[str, jax.Array]
+  opt_state: optax.OptState
   key: jax.Array
 
 
 @struct.dataclass
 class RunInputs:
-  """What a run is told, each array with a leading axis over runs.
+  """What a run needs besides the samples, each array with a leading axis over runs.
 
   Attributes:
     batches: [runs, steps of a chunk, batch] int32, indices of samples.
@@ -75,37 +71,18 @@ def learning_rate(config: FitConfig, *, steps: int) -> Callable:
   )
 
 
-def adamw(
-  config: FitConfig, state: 'RunState', gradients, *, step: jax.Array, rate: jax.Array
-) -> 'RunState':
-  """The state after a step of AdamW, as `optax.adamw` gives it.
-
-  Written out because the compiler would otherwise work out the new moments again
-  for the parameters, and so keep a copy of every old one.
-  """
-  decays = parameter_groups.decay_mask(state.params)
-  if config.clip_norm:
-    norm = optax.tree.norm(gradients)
-    gradients = {
-      path: g * jnp.minimum(1, config.clip_norm / jnp.maximum(norm, 1e-30))
-      for path, g in gradients.items()
-    }
-  correct1 = 1 / (1 - config.b1 ** (step + 1.0))
-  correct2 = 1 / (1 - config.b2 ** (step + 1.0))
-  params, first, second = {}, {}, {}
-  for path, g in gradients.items():
-    m, v = jax.lax.optimization_barrier(
-      (
-        config.b1 * state.first[path] + (1 - config.b1) * g,
-        config.b2 * state.second[path] + (1 - config.b2) * jnp.square(g),
-      )
-    )
-    update = correct1 * m / (jnp.sqrt(correct2 * v) + _EPSILON)
-    if decays[path]:
-      update += config.weight_decay * state.params[path]
-    params[path] = state.params[path] - rate * update
-    first[path], second[path] = m, v
-  return dataclasses.replace(state, params=params, first=first, second=second)
+def make_optimizer(config: FitConfig, *, steps: int) -> optax.GradientTransformation:
+  """AdamW whose learning rate follows a training of so many steps."""
+  return optax.chain(
+    optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+    optax.adamw(
+      learning_rate(config, steps=steps),
+      b1=config.b1,
+      b2=config.b2,
+      weight_decay=config.weight_decay,
+      mask=parameter_groups.decay_mask,
+    ),
+  )
 
 
 def batch_loss(config: FitConfig, params, inputs, mask, labels, weights, *, key) -> jax.Array:
@@ -164,19 +141,24 @@ def _gradients(
 
 
 def _train_step(
-  config: FitConfig, data: Data, state: RunState, samples, weights, *, step, rate, microbatch_size
+  config: FitConfig,
+  optimizer,
+  data: Data,
+  state: RunState,
+  samples,
+  weights,
+  *,
+  step,
+  microbatch_size,
 ):
   """One step of one run; `vmap` makes it one of all."""
   key = jax.random.fold_in(jax.random.wrap_key_data(state.key), step)
   loss, gradients = _gradients(
     config, data, state.params, samples, weights, key=key, microbatch_size=microbatch_size
   )
-  # The gradients of the latents come last. Without something that waits for them the
-  # compiler does not see that all kernels have been used when they are replaced, and
-  # copies each of them in every step.
-  last = sum(g.sum() for path, g in gradients.items() if path.endswith('latents'))
-  rate = jnp.where(jnp.isnan(last), last, rate)
-  return adamw(config, state, gradients, step=step, rate=rate), loss
+  updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return state.replace(params=params, opt_state=opt_state), loss
 
 
 def _predict(config: FitConfig, data: Data, params, samples):
@@ -192,8 +174,8 @@ def make_initial(config: FitConfig, mesh: jax.sharding.Mesh) -> Callable:
   def initial(key):
     start, training = jax.random.split(jax.random.wrap_key_data(key))
     params = embedding_mixer.initial_parameters(config.model, start)
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    return RunState(params=params, first=zeros, second=zeros, key=jax.random.key_data(training))
+    opt_state = make_optimizer(config, steps=1).init(params)  # The same for any number.
+    return RunState(params=params, opt_state=opt_state, key=jax.random.key_data(training))
 
   runs = parallel.batch_sharding(mesh)
   return jax.jit(jax.vmap(initial), in_shardings=runs, out_shardings=runs)
@@ -213,20 +195,18 @@ def make_advance(
   the whole training, which the learning rate follows. `microbatch_size` divides the
   batch: gradients are computed for so many samples of a run at a time, and averaged.
   """
-  schedule = learning_rate(config, steps=steps)
+  optimizer = make_optimizer(config, steps=steps)
 
   def advance(state: RunState, data: Data, inputs: RunInputs, start, count, test):
     runs, chunk, _ = inputs.batches.shape
 
     def step(number, carry):
       state, losses = carry
-      rows = jax.lax.dynamic_index_in_dim(inputs.batches, number, axis=1, keepdims=False)
-      now = start + number
-      state, loss = jax.vmap(
-        lambda s, r, w: _train_step(
-          config, data, s, r, w, step=now, rate=schedule(now), microbatch_size=microbatch_size
-        )
-      )(state, rows, inputs.weights)
+      samples = jax.lax.dynamic_index_in_dim(inputs.batches, number, axis=1, keepdims=False)
+      train = functools.partial(
+        _train_step, config, optimizer, data, step=start + number, microbatch_size=microbatch_size
+      )
+      state, loss = jax.vmap(train)(state, samples, inputs.weights)
       return state, losses.at[:, number].set(loss)
 
     losses = jnp.zeros((runs, chunk), jnp.float32)
