@@ -313,7 +313,7 @@ def test_an_assessor_that_could_judge_no_clip_is_not_kept(small, tmp_path):
     '--config.assessor=True',
   )
   assert done.returncode == 0, done.stderr[-3000:]
-  [line] = [line for line in done.stderr.splitlines() if 'no assessor is kept' in line]
+  [line] = [line for line in done.stderr.splitlines() if 'no assessor is saved' in line]
   assert line.startswith('both, BL1-PA4: ') and 'images of grey do not say their rate' in line
   assert [path.name for path in (tmp_path / 'work' / 'assessors').iterdir()] == ['gsr-BL1-PA4']
 
