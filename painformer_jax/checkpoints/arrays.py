@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 
@@ -12,6 +13,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from painformer_jax.checkpoints.orbax_errors import first_line, reason
+
+# What Orbax puts into one file, about.
+_FILE_BYTES = 2**30
 
 
 def write_arrays(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -24,7 +28,7 @@ def write_arrays(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None
   Raises:
     OSError: the disk is full, or the folder cannot be written; `strerror` says which.
   """
-  _check_space(folder.parent, sum(array.nbytes for array in arrays.values()))
+  check_space(folder.parent, sum(array.nbytes for array in arrays.values()))
   try:
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(folder, dict(arrays))
@@ -32,11 +36,23 @@ def write_arrays(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None
     raise OSError(errno.EIO, reason(error)) from error
 
 
-def _check_space(folder: pathlib.Path, size: int) -> None:
-  """Asserts that the disk has room, as threads of Orbax write on after a save has failed."""
-  if size and hasattr(os, 'posix_fallocate'):
-    with tempfile.TemporaryFile(dir=folder) as file:
-      os.posix_fallocate(file.fileno(), 0, size)
+def check_space(folder: pathlib.Path, size: int) -> None:
+  """Asserts that a disk has room, and takes files that large.
+
+  Where Orbax finds a full disk itself, its threads write on after the save has failed, and
+  print an error for each array.
+
+  Args:
+    folder: on the disk.
+    size: bytes that are to be written.
+
+  Raises:
+    OSError: there is no room.
+  """
+  if shutil.disk_usage(folder).free < size:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  with tempfile.TemporaryFile(dir=folder) as file:
+    file.truncate(min(size, _FILE_BYTES))  # Takes no space, but fails above a limit.
 
 
 def read_arrays(folder: pathlib.Path, *, choose: Callable[[dict], dict] = dict) -> dict:

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from painformer_jax.checkpoints import record as records
+from painformer_jax.checkpoints.arrays import check_space
 from painformer_jax.checkpoints.checksums import checksums
 from painformer_jax.checkpoints.orbax_errors import first_line, reason
 from painformer_jax.checkpoints.read import read_twice
@@ -80,9 +81,11 @@ class CheckpointStore:
       record: of plain JSON values.
 
     Raises:
-      InputError: the save before this one failed, such as on a full disk.
+      InputError: the disk is full, or the save before this one failed.
     """
     with self._failures():
+      if parallel.is_main():
+        check_space(self._folder, sum(array.nbytes for array in jax.tree.leaves(state)))
       self._manager.save(
         step,
         args=ocp.args.Composite(
