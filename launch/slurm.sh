@@ -21,7 +21,7 @@
 #SBATCH --time=24:00:00
 # The processes, not this script, get SIGTERM ten minutes before the time is up. They save
 # and end with exit status 130, and the job goes into the queue again, as it does when
-# it is preempted, or a node or a process dies. The run goes on from its last checkpoint.
+# it is preempted, or a node or a process dies. The run resumes from its last checkpoint.
 #SBATCH --signal=TERM@600
 #SBATCH --requeue
 #SBATCH --open-mode=append

@@ -15,7 +15,7 @@
 #
 # `run` asks for the machines, waits for them, brings the committed code there, starts
 # `painformer pretrain` on every worker and watches. Where the machines are taken back
-# it asks for new ones, and the run goes on from its last checkpoint; on a worker,
+# it asks for new ones, and the run resumes from its last checkpoint; on a worker,
 # launch/train.sh starts again what died. `run` ends with the exit status of the training
 # where that is done (0), refused (2) or was stopped with `stop` (130), and with 1 where the
 # workers could not be made ready; the machines are held all the same. It can be stopped

@@ -9,7 +9,7 @@
 #   STATUS=FILE        where the exit status is written in the end (default: nowhere)
 #
 # All arguments are those of `painformer pretrain`. A run that died (killed, out of
-# memory, a lost device or process) is started again and goes on from its last
+# memory, a lost device or process) is started again and resumes from its last
 # checkpoint. One that ended, was stopped (Ctrl-C, SIGTERM) or was refused (exit status
 # 2: a typo, a full disk, a loss that is not finite) is not. SIGUSR1 is passed on: a
 # trace of the next steps.

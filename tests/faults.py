@@ -176,7 +176,7 @@ class Lab:
     """Runs to the end: the step it went on from, and whether the end is the same."""
     step = checkpoints.latest_step(workdir / 'checkpoints') or 0
     said = self.complete(workdir, topology)
-    assert not step or f'goes on from step {step} of' in said, said
+    assert not step or f'resumes from step {step} of' in said, said
     return step, compare(workdir, self.reference(topology))
 
 
@@ -213,7 +213,7 @@ def killed(lab: Lab, topology: Topology, kills: int = KILLS) -> list[Row]:
       done, said = max(before, last_step(run)), run.messages()[0]
     if hit and {*statuses} == {-signal.SIGKILL}:
       saved = checkpoints.latest_step(workdir / 'checkpoints') or 0
-      went_on = re.search('^goes on from step ([0-9]+) of', said, re.M)
+      went_on = re.search('^resumes from step ([0-9]+) of', said, re.M)
       found.append(
         Row(
           fault=f'SIGKILL {len(found) + 1}',
@@ -279,7 +279,7 @@ def stopped(lab: Lab, topology: Topology, *, index: int, evaluating: bool) -> li
       and step == last
       and {*statuses} == {130}
       and (not evaluating or unevaluated)
-      and said[-2] == f'saved step {step}; run the same command again to go on',
+      and said[-2] == f'saved step {step}; run the same command again to resume',
     )
   ]
 
@@ -369,7 +369,7 @@ def damaged(lab: Lab, topology: Topology, *, how: str) -> list[Row]:
   damage(folder / str(newest), how)
   said = lab.complete(workdir, topology)
   warnings = [line for line in said.splitlines() if line.startswith('warning: ')]
-  went_on = f'goes on from step {STEPS // EVERY * EVERY} of' in said
+  went_on = f'resumes from step {STEPS // EVERY * EVERY} of' in said
   same = compare(workdir, reference)
   return [
     Row(

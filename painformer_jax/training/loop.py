@@ -10,7 +10,6 @@ from clu import parameter_overview
 
 from painformer_jax.checkpoints.read import latest_step
 from painformer_jax.checkpoints.store import CheckpointStore
-from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_text
 from painformer_jax.core.progress import duration
 from painformer_jax.models import functional
@@ -18,13 +17,14 @@ from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel.processes import Stopped
 from painformer_jax.training import metrics as metrics_lib
 from painformer_jax.training import run
-from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE, Clock
+from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE
 from painformer_jax.training.config import TrainConfig, changed_fields
 from painformer_jax.training.data import open_training_data
 from painformer_jax.training.evaluate import evaluate
 from painformer_jax.training.interrupt import Interrupt
 from painformer_jax.training.metrics import log
 from painformer_jax.training.profile import Profiler
+from painformer_jax.training.resume import start_or_resume
 from painformer_jax.training.setup import assemble
 from painformer_jax.training.speed import Machine
 from painformer_jax.training.tracking import Tracker
@@ -71,31 +71,15 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     )
     store = CheckpointStore(workdir / 'checkpoints', keep=config.keep_checkpoints)
     closing.callback(store.close)
-    restored = store.restore_newest(setup.abstract)
-    if restored is None:
-      step, clock, window = 0, Clock(), metrics_lib.Window(most_skipped=config.max_skipped)
-      state = setup.make_state(backbone)
-      evaluation_due = False
-    else:
-      step, record = restored.step, restored.record
-      if record['position'] != {'step': step, 'fingerprint': fingerprint}:
-        raise InputError(
-          f'the prepared data in {config.data_dir} changed since {workdir} was '
-          'started: restore it, or take another --workdir'
-        )
-      state, clock = restored.state, Clock(**record['clock'])
-      window = metrics_lib.Window(
-        record['window'], most_skipped=config.max_skipped, skipped=record.get('skipped', 0)
-      )
-      evaluation_due = record['evaluation_due']
-      log(f'goes on from step {step} of {workdir}')
-      if record.get('devices', mesh.size) != mesh.size:
-        log(
-          f'on {mesh.size} device(s) now, {record["devices"]} before: the order of samples '
-          'stays, the last bits of sums may not'
-        )
+    progress = start_or_resume(
+      store, setup, workdir=workdir, fingerprint=fingerprint, backbone=backbone
+    )
+    clock, window = progress.clock, progress.window
     writer = metrics_lib.MetricsWriter(
-      workdir, start_step=step, evaluation_due=evaluation_due, enabled=parallel.is_main()
+      workdir,
+      start_step=progress.step,
+      evaluation_due=progress.evaluation_due,
+      enabled=parallel.is_main(),
     )
     closing.callback(writer.close)
     if config.wandb and parallel.is_main():
@@ -114,23 +98,23 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       )
     log(
       f'{config.model["name"]}: {parameters:,} parameters in the backbone, '
-      f'{sum(a.size for a in state.params.values()):,} in all (parameters.txt); '
+      f'{sum(a.size for a in progress.state.params.values()):,} in all (parameters.txt); '
       f'{len(tasks)} tasks, {images_per_step} images a step, {mesh.size} '
       f'{jax.devices()[0].platform} device(s)'
     )
     train_step, embed = setup.train_step(), setup.embed_step()
     interrupt = closing.enter_context(Interrupt())
-    batches = closing.enter_context(data.batches(start_step=step))
+    batches = closing.enter_context(data.batches(start_step=progress.step))
     machine = Machine.of(model, list(mesh.devices.flat))
     watch = DeviceWatch(clock)
     closing.callback(watch.close)
-    saved, first_step_began = step, time.perf_counter()
+    saved, first_step_began = progress.step, time.perf_counter()
 
     def log_metrics() -> None:
       values = window.averages()
       watch.settle()
       values |= machine.figures(clock.rate(), clock.split())
-      writer.write(step, values)
+      writer.write(progress.step, values)
       log(
         metrics_lib.progress_line(
           values, clock=clock, steps=config.steps, images_per_step=images_per_step
@@ -139,7 +123,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
 
     def run_evaluation() -> bool:
       results = evaluate(
-        state,
+        progress.state,
         embed,
         mesh=mesh,
         tasks=classes,
@@ -150,68 +134,60 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         stop=interrupt.stops,
       )
       if results is not None:
-        writer.write(step, results)
+        writer.write(progress.step, results)
         log(
-          f'step {step}  held-out accuracy: '
+          f'step {progress.step}  held-out accuracy: '
           + ' '.join(f'{name} {results[f"eval/{name}/accuracy"]:.1%}' for name in classes)
         )
       return results is not None
 
     def save() -> None:
       nonlocal saved
-      averages = window.record()  # Nothing is saved before it is known to be finite.
-      if step != saved:
+      record = progress.record(devices=mesh.size, fingerprint=fingerprint)
+      if progress.step != saved:
         writer.sync()
-        store.save(
-          step,
-          state,
-          {
-            'clock': clock.record(),
-            'window': averages,
-            'skipped': window.skipped,
-            'evaluation_due': evaluation_due,
-            'devices': mesh.size,
-            'position': {'step': step, 'fingerprint': fingerprint},
-          },
-        )
-        saved = step
+        store.save(progress.step, progress.state, record)
+        saved = progress.step
 
     try:
-      if evaluation_due:
-        evaluation_due = not run_evaluation()
-      if step < config.steps:
+      if progress.evaluation_due:
+        progress.evaluation_due = not run_evaluation()
+      if progress.step < config.steps:
         log('compiles the training step')
-      while not interrupt.stops() and step < config.steps:
+      while not interrupt.stops() and progress.step < config.steps:
         first = not clock.running
         if not first:
-          profiler.starts_at(step + 1)
-        with interrupt.at_once() if first else contextlib.nullcontext(), profiler.step(step + 1):
+          profiler.starts_at(progress.step + 1)
+        with (
+          interrupt.at_once() if first else contextlib.nullcontext(),
+          profiler.step(progress.step + 1),
+        ):
           with watch.fetching():
             batch = next(batches)
           batch = parallel.put_batch(mesh, batch)
           with watch.giving() as results:
             with jax.transfer_guard('disallow'):  # Nothing moves but what is put.
-              state, metrics = train_step(state, batch)
+              progress.state, metrics = train_step(progress.state, batch)
             results.append(metrics)
           if first:  # It compiles; the clock counts from its end on.
             jax.block_until_ready(metrics)
-        step += 1
+        progress.step += 1
         store.check()
-        window.add(step, metrics, in_flight=MAX_IN_FLIGHT)
+        window.add(progress.step, metrics, in_flight=MAX_IN_FLIGHT)
         if not first:
           clock.tick(images_per_step)
         else:
           log(f'the first step took {duration(time.perf_counter() - first_step_began)}')
-          clock.steps = step
+          clock.steps = progress.step
           clock.resume()
-        if profiler.ends_at(step):
+        if profiler.ends_at(progress.step):
           watch.settle()
           with clock.during(PROFILE):
             profiler.end(metrics)
 
         # Evaluated before saved: a checkpoint has its figures on record.
         due_log, due_evaluation, due_save = (
-          every and (step % every == 0 or step == config.steps)
+          every and (progress.step % every == 0 or progress.step == config.steps)
           for every in (
             config.log_every,
             config.eval_every or config.steps,
@@ -225,7 +201,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
           watch.settle()
           if due_evaluation:
             with clock.during(EVALUATION):
-              evaluation_due = not run_evaluation()
+              progress.evaluation_due = not run_evaluation()
           if due_save:
             with clock.during(CHECKPOINT):
               save()
@@ -233,8 +209,8 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         save()
         store.finish()
         log(
-          f'saved step {step}; run the same command again to go on'
-          if step
+          f'saved step {progress.step}; run the same command again to resume'
+          if progress.step
           else 'stopped before the first step'
         )
         raise Stopped
@@ -256,5 +232,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     clock=clock,
     parameters=parameters,
   )
-  log(f'finished at step {step}: {workdir / "report.json"}; next: painformer report {workdir}')
+  log(
+    f'finished at step {progress.step}: {workdir / "report.json"}; next: painformer report {workdir}'
+  )
   return report

@@ -251,7 +251,7 @@ def test_a_finished_run_started_again_changes_nothing(workdir, data, capfd):
   assert again(workdir, data) == json.loads(before[0])
   assert [(workdir / name).read_text() for name in names] == before
   lines = capfd.readouterr().err.splitlines()
-  assert lines[0] == f'goes on from step 6 of {workdir}' and len(lines) == 3
+  assert lines[0] == f'resumes from step 6 of {workdir}' and len(lines) == 3
   assert lines[-1].startswith('finished at step 6: ')
 
 
@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_and_going_on_from_the_one_before(workdir, data, ca
   warning, goes_on, *others = capfd.readouterr().err.splitlines()
   assert warning.startswith(f'warning: checkpoint {workdir}/checkpoints/6 is damaged (')
   assert warning.endswith(': it is renamed damaged-6, and the run resumes from step 3')
-  assert goes_on == f'goes on from step 3 of {workdir}'
+  assert goes_on == f'resumes from step 3 of {workdir}'
   assert not any(word in line for line in others for word in ('Traceback', 'orbax', 'is damaged'))
   assert rows(workdir) == expected
   assert {p.name for p in (workdir / 'checkpoints').iterdir()} == {'3', '6', 'damaged-6'}

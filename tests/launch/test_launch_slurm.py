@@ -176,7 +176,7 @@ def test_two_processes_train_in_two_turns(job, requeued, tmp_path, tmp_path_fact
 
   done = bash('slurm.sh', *arguments, env=env | {'SLURM_RESTART_COUNT': '1'})
   assert done.returncode == 0, done.stderr
-  assert f'goes on from step {saved} of {workdir}' in done.stderr
+  assert f'resumes from step {saved} of {workdir}' in done.stderr
   assert '2 cpu device(s)' in done.stderr and 'finished at step 240' in done.stderr
   assert requeued() == [f'requeue {env["SLURM_JOB_ID"]}']
   assert {p.name for p in (workdir / 'profile').iterdir()} == {'step10', 'step10-process1'}

@@ -199,5 +199,5 @@ def test_a_real_run_that_is_killed(tmp_path, tmp_path_factory):
     train.kill()
   assert train.returncode == 0, messages
   assert 'train.sh: died with exit status 137; starts again in 0 s' in messages
-  assert 'goes on from step ' in messages and 'finished at step 60' in messages
+  assert 'resumes from step ' in messages and 'finished at step 60' in messages
   assert [row['step'] for row in rows(workdir) if 'loss' in row] == list(range(5, 61, 5))

@@ -336,5 +336,5 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path, tmp_pat
   assert 20 <= saved < 120
   done = command.run(workdir)
   assert done.returncode == 0, done.stderr
-  assert f'goes on from step {saved} of {workdir}' in done.stderr
+  assert f'resumes from step {saved} of {workdir}' in done.stderr
   assert [row['step'] for row in rows(workdir) if 'loss' in row] == list(range(20, 121, 20))

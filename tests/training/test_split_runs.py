@@ -56,7 +56,7 @@ def test_a_state_that_processes_share(command, how, tmp_path):
   shutil.rmtree(tmp_path / 'moved' / 'checkpoints' / '4')
   (tmp_path / 'moved' / 'report.json').unlink()
   said = finish(command, tmp_path / 'moved', Topology())
-  assert 'goes on from step 2 of' in said and 'on 1 device(s) now, 2 before' in said
+  assert 'resumes from step 2 of' in said and 'on 1 device(s) now, 2 before' in said
 
   finish(command, tmp_path / 'whole', Topology())
   expected = rows(tmp_path / 'whole')

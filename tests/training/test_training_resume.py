@@ -229,11 +229,11 @@ def test_killed_and_then_stopped(one_device, reference, tmp_path):
   lines = messages.splitlines()
   assert status == 130 and lines[-1] == 'painformer: interrupted', messages
   stopped = int(lines[-2].split()[2].rstrip(';'))
-  assert lines[-2] == f'saved step {stopped}; run the same command again to go on'
+  assert lines[-2] == f'saved step {stopped}; run the same command again to resume'
   assert 8 <= stopped < 24 and checkpoints.latest_step(workdir / 'checkpoints') == stopped
 
   lines = uninterrupted(one_device, workdir)
-  assert lines[0] == f'goes on from step {stopped} of {workdir}'
+  assert lines[0] == f'resumes from step {stopped} of {workdir}'
   assert_same_run(workdir, reference[0])
 
 
