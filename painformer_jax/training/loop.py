@@ -233,6 +233,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
     parameters=parameters,
   )
   log(
-    f'finished at step {progress.step}: {workdir / "report.json"}; next: painformer report {workdir}'
+    f'finished at step {progress.step}: {workdir / "report.json"}; '
+    f'next: painformer report {workdir}'
   )
   return report
