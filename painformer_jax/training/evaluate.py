@@ -28,12 +28,12 @@ def evaluate(
 ) -> dict[str, float] | None:
   """Runs every task's 'test' split through the backbone and the task's head.
 
-  Of several processes, each reads its own rows of every batch, and all get the figures.
+  Of several processes, each reads its own share of every batch, and all get the figures.
 
   Args:
     state: of training; its running statistics normalise.
     embed: from `step.make_embed_step`, compiled once for all tasks.
-    mesh: rows of a batch are split over it.
+    mesh: a batch is sharded over it.
     tasks: task -> number of classes.
     data_dir: folder of the prepared tasks.
     image_size: in pixels.
@@ -80,10 +80,10 @@ def evaluate(
 
 @functools.partial(jax.jit, static_argnames=('mesh', 'task', 'classes'))
 def _judged(head, embedding, batch, *, mesh, task, classes):
-  """Of each row the loss, whether the first class is the right one, and the mask.
+  """Of each example: its loss, whether the predicted class is right, and the mask.
 
-  No device has the logits of other rows than its own, nor, where classes are divided
-  over devices, those of all classes.
+  No device computes logits of examples that are not its own, nor, where classes are
+  sharded, logits of all classes.
   """
   arrays, labels = group(layout.gathered(mesh, head), HEADS), batch['label']
   embedding = jax.lax.with_sharding_constraint(embedding, parallel.batch_sharding(mesh))
