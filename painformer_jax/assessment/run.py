@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import shutil
+import time
 from collections.abc import Callable, Mapping
 
 from painformer_jax.assessment.clips.train import save as save_assessor
@@ -86,6 +87,7 @@ def assess(
   estimate.report(config, jobs, study, shapes=shapes, weights=weights, folder=embeddings, log=log)
 
   # Every recording to embeddings, once for all rows.
+  start = time.perf_counter()
   store = compute_embeddings(
     study,
     config.used,
@@ -95,6 +97,7 @@ def assess(
     max_left_out=config.max_left_out,
     log=log,
   )
+  log(f'embeddings ready after {time.perf_counter() - start:.0f} s')
   tokens = _normalised(config, study, store, log=log)
 
   # Every row of the table on each of its tasks.
