@@ -69,6 +69,7 @@ def assess(
     InputError: the folder is of another configuration, or data or weights are at fault.
     KeyboardInterrupt: after SIGINT or SIGTERM; the same command resumes.
   """
+  check_names(config.job_names)
   if config.figures:
     import_extra('matplotlib', extra='demo')  # Fails before hours of work.
   if against is not None:
@@ -149,6 +150,7 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) ->
   Raises:
     InputError: the folder or the weights cannot be opened at all.
   """
+  check_names(config.job_names)
   weights = read_weights(config.weights)
   study = open_study(config, workdir)
   findings = check_study(config, study, whole=True, log=log)
@@ -189,7 +191,6 @@ def _plan(
   if config.finetunes:
     check_tuning(config.finetune, weights)
   jobs = plan_jobs(config, study, shapes=shapes, width=weights.config.embedding_width)
-  check_names([job.name for job in jobs])
   check_unseen(config.weights, jobs, study)
   return jobs
 

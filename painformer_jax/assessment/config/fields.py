@@ -173,6 +173,11 @@ class AssessConfig:
     return self.rows[row].tasks or self.tasks
 
   @property
+  def job_names(self) -> list[str]:
+    """Every row on each of its tasks, as tables and results.json name them."""
+    return [f'{row}, {task}' for row in self.rows for task in self.tasks_of(row)]
+
+  @property
   def points(self) -> list[dict[str, Any]]:
     """Every combination of the grid's values; a single empty one without a grid."""
     return [dict(zip(self.grid, values)) for values in itertools.product(*self.grid.values())]
