@@ -15,7 +15,7 @@ import tempfile
 import time
 import traceback
 
-TIMEOUT = 600  # Seconds that a function may take.
+TIMEOUT = 1200  # Seconds that a function may take, on a machine that others use too.
 _SERVE = 'import device_processes; device_processes.serve()'
 
 
