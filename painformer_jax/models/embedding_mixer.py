@@ -1,8 +1,8 @@
 """Embedding-Mixer and Video-Encoder: from embeddings to a decision or a code.
 
 The figure of the paper gives their blocks; no code was released, so that every
-size here is reconstructed. One module serves both: the Video-Encoder is a Mixer
-without self-attention.
+size here is reconstructed. One module serves both: the Video-Encoder is an
+Embedding-Mixer without self-attention.
 """
 
 import math
@@ -60,8 +60,8 @@ class EmbeddingMixer(nnx.Module):
     Args:
       embeddings: [batch, tokens, input width], any number of tokens.
       mask: [batch, tokens] bool, the embeddings that are there; what stands in
-        the others (NaN included) changes nothing. None for all. A sample
-        without any gives what the latents know by themselves.
+        the others (NaN included) changes nothing. None for all. The
+        output of a sample without any depends on the latents alone.
       key: for dropout, in training mode.
 
     Returns:
@@ -76,8 +76,8 @@ class EmbeddingMixer(nnx.Module):
     key_encoder = None
     if key is not None:
       key, key_encoder = jax.random.split(key)
-      # Four bytes of each, since random numbers are dear on CPUs, and so few at a time
-      # that they stay in the caches meanwhile.
+      # All four bytes of a random number are used, since random numbers are slow on CPUs.
+      # They are generated in parts small enough to stay in the caches.
       shape = (len(embeddings), config.latents, config.width)
       bits = [jax.random.bits(key, shape) for key in jax.random.split(key, -(-len(noise) // 4))]
       noise = [(bits[i // 4] >> (8 * (i % 4))).astype(jnp.uint8) for i in range(len(noise))]
@@ -156,15 +156,16 @@ def abstract_parameters(config: EmbeddingMixerConfig) -> dict[str, jax.ShapeDtyp
 def initial_parameters(config: EmbeddingMixerConfig, seed: int | jax.Array) -> dict[str, jax.Array]:
   """Fresh arrays by path, distributed as those of `EmbeddingMixer`; `seed` may be a key.
 
-  All come from one draw, which compiles in a fraction of the time of many.
+  All come from one call of the random number generator, which compiles in a fraction of
+  the time of many.
   """
   key = jax.random.key(seed) if isinstance(seed, int) else seed
   shapes = abstract_parameters(config)
-  drawn = {path: a.shape for path, a in shapes.items() if a.ndim == 2}
-  values = jax.random.normal(key, (sum(map(math.prod, drawn.values())),))
+  random = {path: a.shape for path, a in shapes.items() if a.ndim == 2}
+  values = jax.random.normal(key, (sum(map(math.prod, random.values())),))
   arrays, start = {}, 0
   for path, a in shapes.items():
-    if path in drawn:
+    if path in random:
       end = start + math.prod(a.shape)
       deviation = 1.0 if path.endswith('latents') else a.shape[0] ** -0.5
       arrays[path], start = deviation * values[start:end].reshape(a.shape), end

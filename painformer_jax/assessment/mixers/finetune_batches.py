@@ -1,4 +1,4 @@
-"""What each step of fine-tuning sees: which samples, which of their images, read ahead."""
+"""Batches of fine-tuning: samples of each step and some of their images, read ahead."""
 
 import contextlib
 import dataclasses
@@ -21,13 +21,13 @@ from painformer_jax.core.read_ahead import read_ahead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ImageRequest:
   """Some images of one modality of a sample.
 
   Attributes:
     position: of the sample in the study.
-    sample: whose they are.
-    tokens: their places among the sample's tokens, rising; none where it has none.
+    sample: that the images belong to.
+    tokens: numbers of the images among the sample's tokens, rising; () for no image.
   """
 
   position: int
@@ -36,7 +36,7 @@ class Wanted:
 
 
 def frames_a_step(tokens: Mapping[str, Tokens], *, frames: int) -> dict[str, int]:
-  """How many images of each modality of a sample a step takes, at most."""
+  """Modality -> most images of a sample in a step; at most `frames`."""
   return {
     name: min(frames, int(part.mask.sum(axis=1).max(initial=0)) or 1)
     for name, part in tokens.items()
@@ -44,12 +44,12 @@ def frames_a_step(tokens: Mapping[str, Tokens], *, frames: int) -> dict[str, int
 
 
 def choose(mask: np.ndarray, count: int, rng: np.random.Generator) -> tuple[int, ...]:
-  """`count` of a sample's tokens at random, rising; all that are there, where fewer are.
+  """A random choice of a sample's tokens, rising; all of them where there are fewer.
 
   Args:
-    mask: bool [tokens], which are there.
-    count: how many.
-    rng: of the choice.
+    mask: bool [tokens], which tokens the sample has.
+    count: tokens to choose.
+    rng: source of random numbers.
   """
   there = np.flatnonzero(mask)
   if len(there) > count:
@@ -58,25 +58,24 @@ def choose(mask: np.ndarray, count: int, rng: np.random.Generator) -> tuple[int,
 
 
 class Batches:
-  """Batches of steps on end, in a `with` block.
+  """The batches of all steps, one after the other; used in a `with` block.
 
-  Which images a step sees follows from the seed and its number alone.
+  The images of a step depend on the seed and the number of the step alone.
 
   Args:
-    study: that samples come from.
+    study: the samples.
     settings: name -> how images of that modality are made.
-    tokens: name -> what `compute_embeddings` found of the same samples: which images
-      there are.
+    tokens: name -> embeddings of the same samples; their masks say which images exist.
     rows: int [steps, batch], positions of samples in the study.
     label: int [samples].
     weights: float32 [classes], of each class in the loss.
     frames: from `frames_a_step`.
-    entropy: ints that all choices follow from.
-    start: first step to give.
+    entropy: integers that seed all random choices.
+    start: number of the first step.
     image_size: side of the images, pixels.
     readers: threads for each modality.
-    images: folder that keeps the images of videos, so that each is decoded and its
-      faces are found once, not in every epoch; None keeps none.
+    images: folder to save the images of videos in, so that each video is decoded, and its
+      faces are found, once and not in every epoch; None saves none.
   """
 
   def __init__(
@@ -131,8 +130,8 @@ class Batches:
 
     Returns:
       'label' int32 [batch], 'weight' float32 [batch], and for each modality 'image'
-      uint8 [batch, frames, size, size, 3] and 'token' int32 [batch, frames], their
-      places; where there is no image, a place beyond the last.
+      uint8 [batch, frames, size, size, 3] and 'token' int32 [batch, frames], the
+      number of each image's token; where there is no image, one beyond the last token.
 
     Raises:
       InputError: a recording that could be read before cannot any more.
@@ -157,7 +156,7 @@ class Batches:
 
 
 class _Requests(Sequence):
-  """What the rows of all steps want of one modality, made as they are asked for."""
+  """The requests of all steps for images of one modality, made when they are indexed."""
 
   def __init__(
     self,
@@ -175,11 +174,11 @@ class _Requests(Sequence):
   def __len__(self) -> int:
     return self._rows.size
 
-  def __getitem__(self, number: int) -> Wanted:
+  def __getitem__(self, number: int) -> ImageRequest:
     step, row = divmod(number, self._rows.shape[1])
     position = int(self._rows[step, row])
     rng = np.random.default_rng([*self._entropy, self._first + step, row])
-    return Wanted(
+    return ImageRequest(
       position=position,
       sample=self._study.samples[position],
       tokens=choose(self._mask[position], self._frames, rng),
@@ -189,9 +188,9 @@ class _Requests(Sequence):
 def _starter(
   settings: EmbeddingSettings, study: Study, image_size: int, images: pathlib.Path | None
 ):
-  """What each reading thread begins with."""
+  """The function with which each reading thread makes its reader."""
   channels = study.channels_of(settings.source)
-  kept = None if images is None or channels else images  # Signals are drawn quickly.
+  kept = None if images is None or channels else images  # Images of signals are made quickly.
   if kept is not None:
     kept.mkdir(parents=True, exist_ok=True)
 
@@ -202,8 +201,10 @@ def _starter(
   return start
 
 
-def _read(reader: SampleReader, wanted: Wanted, kept: pathlib.Path | None) -> list[TokenImage]:
-  """The images, in order: from what is kept, else from the recording."""
+def _read(
+  reader: SampleReader, wanted: ImageRequest, kept: pathlib.Path | None
+) -> list[TokenImage]:
+  """The images in order, from the saved ones or from the recording."""
   if not wanted.tokens:
     return []
   found = (
@@ -220,8 +221,8 @@ def _read(reader: SampleReader, wanted: Wanted, kept: pathlib.Path | None) -> li
   return [TokenImage(token=token, image=found[token]) for token in wanted.tokens]
 
 
-def _first(reader: SampleReader, wanted: Wanted) -> dict[int, np.ndarray]:
-  """Of the images up to the last that is wanted, those that are."""
+def _first(reader: SampleReader, wanted: ImageRequest) -> dict[int, np.ndarray]:
+  """Reads a recording as far as the last requested image: token -> requested image."""
   found = {}
   with contextlib.closing(reader.images(wanted.sample, log=lambda line: None)) as images:
     for image in images:
@@ -233,13 +234,13 @@ def _first(reader: SampleReader, wanted: Wanted) -> dict[int, np.ndarray]:
 
 
 def _all(reader: SampleReader, sample: Sample, path: pathlib.Path) -> Mapping[int, np.ndarray]:
-  """Every image of a sample, kept at `path`."""
+  """Every image of a sample: token -> image; read from `path`, or saved there first."""
   if not path.is_file():
     images = []
     try:
       images.extend(reader.images(sample, log=lambda line: None))
     except InputError:
-      # What can be read of a damaged recording is used, as in embedding.
+      # A damaged recording is used as far as it can be read, as in embedding.
       if not images:
         raise
     write_atomically(

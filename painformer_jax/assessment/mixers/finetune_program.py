@@ -1,4 +1,4 @@
-"""The compiled step of fine-tuning: from images through backbone, fusion and Mixers."""
+"""The compiled step of fine-tuning: images, backbone, fusion, Embedding-Mixers, update."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ from painformer_jax.training.step import normalise
 
 @struct.dataclass
 class TuneState:
-  """What fine-tuning changes.
+  """The state of fine-tuning.
 
   Attributes:
     step: int32, updates done.
-    params: path -> learned array: 'backbone/...' of what is not frozen, and
-      'mixer<n>/...' of the n-th Mixer.
+    params: path -> learned array: 'backbone/...' of the backbone without frozen ones, and
+      'mixer<n>/...' of the n-th Embedding-Mixer.
     opt_state: of the optimizer.
     key: [2] uint32; step n draws from fold_in(key, n).
   """
@@ -39,13 +39,13 @@ class TuneState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TunePlan:
-  """What the compiled step is made from.
+  """The networks and sizes that the compiled step is made for.
 
   Attributes:
     backbone: without a head, in the arithmetic of training.
     fusion: of the embeddings.
-    tokens: modality -> places for the embeddings of a sample.
-    fits: of each Mixer, how it trains; all alike but for the network.
+    tokens: modality -> most embeddings of a sample.
+    fits: how each Embedding-Mixer trains; they differ in the network alone.
     images_at_once: of `FinetuneConfig`.
   """
 
@@ -59,10 +59,10 @@ class TunePlan:
 def make_optimizer(
   fit: FitConfig, rates: Mapping[str, float], *, steps: int
 ) -> optax.GradientTransformation:
-  """AdamW of so many steps in which each parameter has a highest rate of its own.
+  """AdamW in which each parameter has a highest learning rate of its own.
 
   Args:
-    fit: clipping, moments, decay, warm-up and final ratio.
+    fit: clipping, moments, decay, warm-up and end learning-rate ratio.
     rates: path in `TuneState.params` -> highest learning rate.
     steps: of the whole training.
   """
@@ -85,12 +85,12 @@ def make_optimizer(
 def initial_state(
   plan: TunePlan, optimizer, *, backbone: Mapping[str, jax.Array], key: jax.Array
 ) -> TuneState:
-  """A state at step 0: the backbone as given, fresh Mixers.
+  """A state at step 0: the backbone as given, fresh Embedding-Mixers.
 
   Args:
     plan: see `TunePlan`.
     optimizer: from `make_optimizer`.
-    backbone: path -> array of what is to learn.
+    backbone: path -> array of the parameters that learn.
     key: [2] uint32, of everything random.
   """
   start, training = jax.random.split(jax.random.wrap_key_data(key))
@@ -107,7 +107,7 @@ def initial_state(
 
 
 def mixer_name(number: int) -> str:
-  """What the paths of the n-th Mixer begin with."""
+  """First part of the paths of the n-th Embedding-Mixer."""
   return f'mixer{number}'
 
 
@@ -139,7 +139,7 @@ def make_step(plan: TunePlan, optimizer, mesh: jax.sharding.Mesh) -> Callable:
     for number, (fit, part) in enumerate(
       zip(plan.fits, fuse(plan.fusion, parts, xp=jnp), strict=True)
     ):
-      # A sample that lacks all that a Mixer reads teaches it nothing.
+      # A sample without any embedding for this Embedding-Mixer has no part in its loss.
       there = part.mask.any(axis=1).astype(jnp.float32)
       loss += fit_program.batch_loss(
         fit,

@@ -1,4 +1,4 @@
-"""Trains every fold and seed of an experiment at once, and keeps what is done."""
+"""Trains every fold and seed of an experiment at once, and saves finished groups."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ from painformer_jax.training.interrupt import Interrupt
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitResult:
-  """What training gave.
+  """Predictions and losses of all folds.
 
   Attributes:
     names: of the folds, in the order given.
@@ -67,13 +67,13 @@ def fit_folds(
     folds: the splits.
     config: how to train.
     mask: [samples, tokens] bool, the embeddings that are there; None for all.
-    cache: folder that keeps the results of finished groups, so that the same
-      call after an interruption goes on with the rest; None keeps nothing.
+    cache: folder for the results of finished groups, from which the same call resumes
+      after an interruption; None saves nothing.
     memory_limit: bytes that training may take on each device, about; None for
       half of what is free.
     at_once: most runs in a group; None for as many as fit.
     devices: to train on; None for all.
-    progress: told what is going on, a line at a time.
+    progress: takes lines about the progress.
 
   Raises:
     InputError: arrays, folds or limits that do not fit.

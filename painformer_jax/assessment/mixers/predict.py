@@ -1,4 +1,4 @@
-"""What a trained Mixer says of samples."""
+"""Logits of trained Embedding-Mixers."""
 
 import functools
 from collections.abc import Mapping
