@@ -261,7 +261,7 @@ def test_other_data_under_the_same_name_is_refused(finished, folder, tmp_path):
     (dict(protocol='loso-reactive'), 'train a backbone for every fold'),
     (dict(normalise='subject'), "take 'none'"),
     (dict(grid=dict(learning_rate=(1e-3, 1e-2))), 'every point would train'),
-    (dict(assessor=True), 'frozen backbone are kept'),
+    (dict(assessor=True), 'only Mixers on a frozen backbone'),
     (dict(finetune=dict(frames=0)), 'config.finetune: frames is 0'),
     (dict(finetune=dict(layer_decai=1.0)), 'did you mean layer_decay?'),
     (dict(backbone='tuned'), 'did you mean fine-tuned?'),
