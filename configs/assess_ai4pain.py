@@ -21,9 +21,9 @@ Test labels may be withheld, so the protocol is 'validation'; with test labels t
 
 from ml_collections import ConfigDict
 
+from painformer_jax import InputError
 from painformer_jax.assessment.config import ENCODERS, defaults
 from painformer_jax.assessment.datasets.ai4pain import SATURATION
-from painformer_jax.core.errors import InputError
 
 SIGNALS = ('bvp', 'eda', 'resp', 'spo2')
 EDITIONS = ('2024', '2024-fnirs', '2025', '2026')

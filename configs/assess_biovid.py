@@ -28,8 +28,8 @@ Which modalities the paper's Fusion N encodes is not public; here it is all of t
 
 from ml_collections import ConfigDict
 
+from painformer_jax import InputError
 from painformer_jax.assessment.config import ENCODERS, defaults
-from painformer_jax.core.errors import InputError
 
 MADE = ('thermal', 'depth')  # From the videos, by a network.
 EMG = ('emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')

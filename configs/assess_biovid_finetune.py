@@ -14,8 +14,8 @@ fine-tunes is not public.
 
 from ml_collections import ConfigDict
 
+from painformer_jax import InputError
 from painformer_jax.assessment.config import ENCODERS, defaults
-from painformer_jax.core.errors import InputError
 
 
 def get_config(size: str = 'mixer_laptop') -> ConfigDict:

@@ -34,7 +34,7 @@ from painformer_jax.training.config import defaults
 
 EPOCHS = 200
 WARMUP_EPOCHS = 20
-ROWS_OF_A_TASK = 9
+IMAGES_OF_A_TASK = 9
 
 
 def get_config(choice: str = '') -> ConfigDict:
@@ -45,7 +45,7 @@ def get_config(choice: str = '') -> ConfigDict:
   tasks = '' if preset else choice
   chosen = corpus.chosen(tasks)
   config.tasks = corpus.task_configs(chosen)
-  config.batch_size = ROWS_OF_A_TASK * len(chosen)
+  config.batch_size = IMAGES_OF_A_TASK * len(chosen)
   config.shares = 'equal'
   samples = sum(task.samples for task in chosen) if tasks else corpus.PUBLISHED_SAMPLES
   epoch = samples / config.batch_size

@@ -1,7 +1,7 @@
 """Orbax's errors in one line, and no pages of its log before them.
 
 Orbax logs every error with its call stack and then raises it. This package reports the
-error itself, so whatever Orbax logs below a critical error is dropped. When several
+error itself, so commands drop whatever Orbax logs below a critical error. When several
 arrays of a checkpoint fail at the same time, the storage library below Orbax may still
 print the call stacks of all but the first.
 """
@@ -14,7 +14,9 @@ def _keep(record: logging.LogRecord) -> bool:
   return record.levelno >= logging.CRITICAL or 'orbax' not in record.pathname
 
 
-logging.getLogger('absl').addFilter(_keep)
+def drop_log() -> None:
+  """Drops what Orbax logs in this process; for programs, not for libraries."""
+  logging.getLogger('absl').addFilter(_keep)
 
 
 def first_line(error: Exception) -> str:

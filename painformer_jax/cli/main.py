@@ -1,7 +1,8 @@
 """Entry point of `painformer`: picks a command, maps errors to exit statuses.
 
 Exit status 0: done. 2: bad input or usage, one line on standard error that
-begins `painformer: `. 130: interrupted. 1: anything else.
+begins `painformer: `. 130: interrupted. 1: anything else. Where several processes train, JAX
+ends one whose peer died with -6 (134 in a shell).
 """
 
 import argparse
@@ -13,6 +14,7 @@ import traceback
 import warnings
 
 from painformer_jax import __version__
+from painformer_jax.checkpoints import orbax_errors
 from painformer_jax.core.errors import InputError
 
 # Command -> what it does. The module painformer_jax.cli.<command>, with '_' for '-', holds
@@ -108,6 +110,7 @@ def main(argv: list[str] | None = None) -> int:
   if args_overrides and not args.takes_overrides:
     parser.error(f'unknown argument: {args_overrides[0]}')
   args.overrides = args_overrides
+  orbax_errors.drop_log()
   # Pillow warns of images above 89 megapixels; they are read like others.
   warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit')
   try:

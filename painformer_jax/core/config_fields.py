@@ -57,7 +57,7 @@ def use_new_names(kind: type, table: MutableMapping, *, where: str, warn: bool =
   for old, new in names.fields.items():
     if old not in table:
       continue
-    if new in table and table[new] not in (table[old], _default(kind, new)):
+    if new in table and _plain(table[new]) not in (_plain(table[old]), _default(kind, new)):
       raise InputError(
         f'{where}.{old} is {table[old]!r} and {where}.{new} is {table[new]!r}: {old} is the '
         f'old name of {new}, so give only {new}'
@@ -121,6 +121,11 @@ def _warn(kind: type, name: str, line: str) -> None:
   if (kind, name) not in _WARNED:
     _WARNED.add((kind, name))
     log(line)
+
+
+def _plain(value: object) -> object:
+  """The value, a ConfigDict as a dict: a ConfigDict is never equal to a dict."""
+  return value.to_dict() if hasattr(value, 'to_dict') else value
 
 
 def _default(kind: type, name: str) -> object:

@@ -49,7 +49,7 @@ def task_sizes(
       if config.batch_size and config.shares in ('proportional', 'temperature'):
         raise InputError(
           f"task {name}: config.shares is '{config.shares}', but its size is not known: "
-          f'prepare it, or name rows'
+          'prepare it, or set its batch_size'
         )
     else:
       raise InputError(

@@ -155,6 +155,21 @@ def test_old_names_of_fields_and_values_are_still_read():
   assert not changed_fields(now, stored)
 
 
+def test_an_old_file_that_starts_from_the_defaults_is_read(tmp_path):
+  """It adds the old name; the new one is there too, at its default."""
+  file = tmp_path / 'old.py'
+  file.write_text(
+    'from painformer_jax.assessment.config import defaults\n'
+    'def get_config():\n'
+    '  config = defaults()\n'
+    "  config.pictures = {'heat': 'heat/{sample}.mp4'}\n"
+    '  return config\n'
+  )
+  config = load_config(str(file), kind=AssessConfig)
+  assert config.image_sources.to_dict() == {'heat': 'heat/{sample}.mp4'}
+  assert 'pictures' not in config
+
+
 def test_old_names_serve_as_overrides():
   config = load_config(
     f'{ROOT}/configs/assess_demo.py',

@@ -121,11 +121,16 @@ def test_usage(arguments, message, capsys):
     ),
     ('--config.data_dir=nowhere', 'there is no data folder nowhere; `painformer data prepare'),
     ('--config.initial_weights=nowhere.pth', 'nowhere.pth'),
-    ('--distributed', '--distributed: the processes do not find each other'),
   ],
 )
 def test_bad_arguments(refused, argument, message):
   assert message in refused(argument)
+
+
+def test_no_other_processes(painformer, folder, tmp_path):
+  """In a process of its own, since JAX looks for the others only before it starts."""
+  command = CommandLine(folder=folder).arguments(tmp_path / 'run', '--distributed')[3:]
+  assert_refused(painformer(*command), '--distributed: the processes do not find each other')
 
 
 CONFIGS = {
