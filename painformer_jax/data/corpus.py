@@ -218,7 +218,7 @@ def task_configs(tasks: Sequence[CorpusTask] = CORPUS) -> dict[str, dict]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
+class TaskComparison:
   """A task of the corpus compared with the prepared task of its name.
 
   Attributes:
@@ -234,7 +234,7 @@ class Comparison:
   verdict: str
 
 
-def compare(prepared: Mapping[str, PreparedTask]) -> list[Comparison]:
+def compare(prepared: Mapping[str, PreparedTask]) -> list[TaskComparison]:
   """Compares prepared tasks with the corpus, in the order of CORPUS.
 
   Args:
@@ -256,11 +256,11 @@ def compare(prepared: Mapping[str, PreparedTask]) -> list[Comparison]:
       if there.modality != task.modality:
         differs.append(f"modality '{there.modality}', not '{task.modality}'")
       verdict = ', '.join(differs) or 'as published'
-    found.append(Comparison(task=task, samples=samples, classes=classes, verdict=verdict))
+    found.append(TaskComparison(task=task, samples=samples, classes=classes, verdict=verdict))
   return found
 
 
-def table(comparisons: Sequence[Comparison]) -> str:
+def table(comparisons: Sequence[TaskComparison]) -> str:
   """The comparisons as lines of text, with totals beside the published ones."""
   rows = [('corpus task', 'samples', 'published', 'classes', 'published', 'evidence', 'verdict')]
   for c in comparisons:

@@ -42,7 +42,7 @@ class Sheet:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Summary:
+class EmbedSummary:
   """What was embedded and what was not.
 
   Attributes:
@@ -70,7 +70,7 @@ def embed_files(
   description: str = '',
   sheet: Sheet | None = None,
   log: Callable[[str], None] = lambda line: None,
-) -> Summary:
+) -> EmbedSummary:
   """Embeds all files and writes one .npz.
 
   Its arrays are `embedding` [n, 160] float32, `source` [n] str and the reader's columns.
@@ -145,7 +145,7 @@ def embed_files(
     settings=reader.settings,
     stand_in=reader.stand_in,
   )
-  return Summary(
+  return EmbedSummary(
     rows=writer.rows,
     files=len(files),
     problems=tuple(problems),

@@ -16,7 +16,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.reader import LocatedImage, Log
 from painformer_jax.modalities import faces, images, maps, video
 from painformer_jax.modalities.names import PICTURES
-from painformer_jax.modalities.network import Network, NetworkConfig
+from painformer_jax.modalities.network import NetworkConfig, OnnxNetwork
 
 Faceless = Literal['skip', 'whole']
 
@@ -95,7 +95,7 @@ class PictureReader:
     if not config.crop:
       del record['face'], record['faceless']
     if network:
-      self._convert = Network(network, config.network)
+      self._convert = OnnxNetwork(network, config.network)
       record['network']['sha256'] = hashlib.sha256(pathlib.Path(network).read_bytes()).hexdigest()
     if mesh:
       from painformer_jax.modalities import depth

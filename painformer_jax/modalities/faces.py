@@ -79,7 +79,7 @@ class FaceConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Box:
+class FaceBox:
   """Where a face is: left, top, width, height in pixels, not rounded."""
 
   left: float
@@ -97,7 +97,7 @@ class Box:
     """The longer one, in pixels."""
     return max(self.width, self.height)
 
-  def overlap(self, other: 'Box') -> float:
+  def overlap(self, other: 'FaceBox') -> float:
     """Area of the intersection over that of the union, in [0, 1]."""
     wide = min(self.left + self.width, other.left + other.width) - max(self.left, other.left)
     high = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
@@ -105,9 +105,9 @@ class Box:
     union = self.width * self.height + other.width * other.height - both
     return both / union if union > 0 else 0.0
 
-  def blend(self, other: 'Box', share: float) -> 'Box':
+  def blend(self, other: 'FaceBox', share: float) -> 'FaceBox':
     """This box moved the given share of the way to another."""
-    return Box(
+    return FaceBox(
       **{
         f.name: (1 - share) * getattr(self, f.name) + share * getattr(other, f.name)
         for f in dataclasses.fields(self)
@@ -127,7 +127,7 @@ class Face:
 
   frame: Frame
   state: State
-  box: Box | None
+  box: FaceBox | None
 
 
 class Detector:
@@ -141,7 +141,7 @@ class Detector:
     self._config = config
     self._network = _import_mtcnn().MTCNN(min_face_size=config.min_face)
 
-  def __call__(self, image: np.ndarray) -> list[Box]:
+  def __call__(self, image: np.ndarray) -> list[FaceBox]:
     """All faces in an image with enough confidence.
 
     Args:
@@ -152,7 +152,7 @@ class Detector:
       image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     found = self._network.detect_faces(image)
     return [
-      Box(
+      FaceBox(
         **{
           name: value / scale
           for name, value in zip(('left', 'top', 'width', 'height'), face['box'])
@@ -167,7 +167,7 @@ def track(
   frames: Iterable[Frame],
   config: FaceConfig = FaceConfig(),
   *,
-  detect: Callable[[np.ndarray], list[Box]] | None = None,
+  detect: Callable[[np.ndarray], list[FaceBox]] | None = None,
 ) -> Iterator[Face]:
   """Finds one face in each frame and follows it where it is missed.
 
@@ -191,7 +191,7 @@ def track(
   """
   detect = detect or Detector(config)
   steady = _Steady(config.smoothing)
-  last: tuple[float, Box] | None = None  # the last detection
+  last: tuple[float, FaceBox] | None = None  # the last detection
   waiting: deque[tuple[float, Frame]] = deque()  # missed frames after it
 
   def missed(entry, following=None) -> Face:
@@ -225,7 +225,7 @@ def track(
     yield missed(waiting.popleft())
 
 
-def crop(image: np.ndarray, box: Box, *, margin: float = 0.1) -> np.ndarray:
+def crop(image: np.ndarray, box: FaceBox, *, margin: float = 0.1) -> np.ndarray:
   """A square around a face, without alignment.
 
   Outside the frame, its outermost pixels are repeated.
@@ -252,7 +252,7 @@ class _Steady:
   def __init__(self, constant: float):
     self._constant, self._last = constant, None
 
-  def __call__(self, time: float, box: Box | None) -> Box | None:
+  def __call__(self, time: float, box: FaceBox | None) -> FaceBox | None:
     if box is not None and self._constant and self._last:
       before, mean = self._last
       box = mean.blend(box, 1 - math.exp(-(time - before) / self._constant))
@@ -260,7 +260,7 @@ class _Steady:
     return box
 
 
-def _between(time, last, following, limit: float) -> Box | None:
+def _between(time, last, following, limit: float) -> FaceBox | None:
   """The box at a time between two detections; either of them may be None."""
   after_last = time - last[0] if last else math.inf
   to_next = following[0] - time if following else math.inf
@@ -271,10 +271,10 @@ def _between(time, last, following, limit: float) -> Box | None:
   return following[1] if to_next <= limit else None
 
 
-def _same(boxes: list[Box], last: Box, gap: float) -> Box | None:
+def _same(boxes: list[FaceBox], last: FaceBox, gap: float) -> FaceBox | None:
   """The box that shows the same face as `last`, `gap` seconds before; see `track`."""
 
-  def may_be(box: Box) -> bool:
+  def may_be(box: FaceBox) -> bool:
     small, large = sorted((box.side, last.side))
     reach = last.side * min(_SPEED * gap, _REACH)
     return last.overlap(box) >= _SAME or (
@@ -288,7 +288,7 @@ def _same(boxes: list[Box], last: Box, gap: float) -> Box | None:
   )
 
 
-def _choose(boxes: list[Box], image: np.ndarray, config: FaceConfig) -> Box | None:
+def _choose(boxes: list[FaceBox], image: np.ndarray, config: FaceConfig) -> FaceBox | None:
   """The face that starts a track: the largest, or the nearest to the middle."""
   if config.choose == 'largest':
     return max(boxes, default=None, key=lambda box: box.width * box.height)

@@ -47,7 +47,7 @@ class NetworkConfig:
     colour(np.zeros((1, 1), np.uint8), palette=self.palette)
 
 
-class Network:
+class OnnxNetwork:
   """Turns RGB images into images of another modality.
 
   Args:

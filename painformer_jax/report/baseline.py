@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from painformer_jax.core.errors import import_extra
-from painformer_jax.report.interval import Interval, accuracy_interval
+from painformer_jax.report.interval import AccuracyInterval, accuracy_interval
 
 COMPONENTS = 60
 
@@ -22,7 +22,7 @@ class Baseline:
   """
 
   accuracy: float
-  interval: Interval
+  interval: AccuracyInterval
   size: int
   components: int
 

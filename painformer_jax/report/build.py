@@ -10,7 +10,7 @@ from painformer_jax.report import figures
 from painformer_jax.report.embeddings import FOLDER, embed_tasks
 from painformer_jax.report.page import html_page
 from painformer_jax.report.results import Results, measure
-from painformer_jax.report.run_folder import REPORT, Run, open_run, read_report
+from painformer_jax.report.run_folder import REPORT, TrainedRun, open_run, read_report
 from painformer_jax.report.terminal import text_page
 
 PAGE = 'report.html'
@@ -72,7 +72,7 @@ def _write(path: pathlib.Path, content: bytes) -> None:
   write_atomically(path, lambda file: file.write(content))
 
 
-def _merge(run: Run, results: Results, *, page: pathlib.Path, seconds: float) -> None:
+def _merge(run: TrainedRun, results: Results, *, page: pathlib.Path, seconds: float) -> None:
   """Adds the results to what the training has put into report.json."""
   report = read_report(run.folder)
   tasks: Mapping[str, dict] = report.get('tasks', {})

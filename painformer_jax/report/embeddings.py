@@ -18,7 +18,7 @@ from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel
-from painformer_jax.report.run_folder import Run
+from painformer_jax.report.run_folder import TrainedRun
 from painformer_jax.training.step import make_embed_step
 
 FOLDER = 'embeddings'
@@ -66,7 +66,7 @@ class Embedded:
   seconds: float
 
 
-def embed_tasks(run: Run, *, log: Callable[[str], None]) -> Embedded:
+def embed_tasks(run: TrainedRun, *, log: Callable[[str], None]) -> Embedded:
   """Embeds the training and test split of every task, or reads earlier embeddings.
 
   Writes `<run>/embeddings/<task>.npz`: `embedding` [n, width] float32,
@@ -123,7 +123,7 @@ def untrained_backbone(config: PainFormerConfig, seed: int) -> dict[str, jax.Arr
 class _Embedder:
   """Runs splits through the trained and the untrained backbone."""
 
-  def __init__(self, run: Run):
+  def __init__(self, run: TrainedRun):
     self._run, self._mesh = run, parallel.data_mesh()
     preset = registry.preset(run.config.model['name'])
     self._embed = make_embed_step(run.model, self._mesh, mean=preset.mean, std=preset.std)

@@ -9,7 +9,7 @@ import numpy as np
 from painformer_jax.core.errors import import_extra
 from painformer_jax.report.embeddings import TaskArrays
 from painformer_jax.report.probe import chance
-from painformer_jax.report.run_folder import Run
+from painformer_jax.report.run_folder import TrainedRun
 
 CURVES, SCATTER = 'curves.png', 'embeddings.png'
 WIDTH, DPI, COLUMNS = 8.4, 110, 2  # Width in inches.
@@ -17,7 +17,7 @@ NAMED_CLASSES = 10  # More are coloured along a scale, without a legend.
 TRAIN, HELD_OUT, LEVEL = '#1f5fa8', '#c8501e', '#777777'
 
 
-def curves(run: Run, labels: Mapping[str, np.ndarray]) -> bytes:
+def curves(run: TrainedRun, labels: Mapping[str, np.ndarray]) -> bytes:
   """Loss and accuracy of every task over the steps, training and held-out.
 
   Args:
@@ -65,7 +65,7 @@ def curves(run: Run, labels: Mapping[str, np.ndarray]) -> bytes:
   return _png(figure)
 
 
-def scatter(run: Run, arrays: Mapping[str, TaskArrays]) -> bytes:
+def scatter(run: TrainedRun, arrays: Mapping[str, TaskArrays]) -> bytes:
   """Held-out embeddings of every task in two dimensions, coloured by class.
 
   The two are the principal components of the standardised training embeddings;

@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Interval:
+class AccuracyInterval:
   """A 95 % interval of an accuracy.
 
   Attributes:
@@ -20,7 +20,7 @@ class Interval:
   n_eff: float
 
 
-def accuracy_interval(correct: np.ndarray, label: np.ndarray) -> Interval:
+def accuracy_interval(correct: np.ndarray, label: np.ndarray) -> AccuracyInterval:
   """Wilson's interval, by the effective sample size.
 
   Args:
@@ -60,7 +60,7 @@ def effective_sample_size(correct: np.ndarray, label: np.ndarray) -> float:
 Z = 1.959964  # Of a 95 % interval.
 
 
-def wilson(share: float, n_eff: float) -> Interval:
+def wilson(share: float, n_eff: float) -> AccuracyInterval:
   """Wilson's score interval of a share, at 95 %.
 
   Unlike the normal approximation it stays in [0, 1] and is right for shares
@@ -69,4 +69,4 @@ def wilson(share: float, n_eff: float) -> Interval:
   z2 = Z * Z
   middle = (share + z2 / (2 * n_eff)) / (1 + z2 / n_eff)
   half = Z / (1 + z2 / n_eff) * math.sqrt(share * (1 - share) / n_eff + z2 / (4 * n_eff * n_eff))
-  return Interval(low=max(0.0, middle - half), high=min(1.0, middle + half), n_eff=n_eff)
+  return AccuracyInterval(low=max(0.0, middle - half), high=min(1.0, middle + half), n_eff=n_eff)

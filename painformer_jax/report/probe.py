@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from painformer_jax.core.errors import import_extra
-from painformer_jax.report.interval import Interval, accuracy_interval
+from painformer_jax.report.interval import AccuracyInterval, accuracy_interval
 
 # Inverse strengths of the penalty to choose from, and folds of the cross-validation that
 # chooses.
@@ -30,7 +30,7 @@ class Probe:
   """
 
   accuracy: float
-  interval: Interval
+  interval: AccuracyInterval
   macro_f1: float
   strength: float
   folds: int
@@ -111,7 +111,7 @@ def is_unbalanced(label: np.ndarray) -> bool:
   return bool(counts.max() > UNBALANCED_RATIO * counts.min())
 
 
-def verdict(interval: Interval, level: float) -> str:
+def verdict(interval: AccuracyInterval, level: float) -> str:
   """'above', 'at' or 'below' chance, in words."""
   if interval.low > level:
     return 'above chance'

@@ -12,7 +12,7 @@ from painformer_jax.report import data_notes
 from painformer_jax.report.baseline import Baseline, pixel_baseline
 from painformer_jax.report.embeddings import Embedded, TaskArrays
 from painformer_jax.report.probe import Probe, chance, is_unbalanced, linear_probe, verdict
-from painformer_jax.report.run_folder import Run
+from painformer_jax.report.run_folder import TrainedRun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class Results:
     return self.step >= self.steps
 
 
-def measure(run: Run, embedded: Embedded, *, log: Callable[[str], None]) -> Results:
+def measure(run: TrainedRun, embedded: Embedded, *, log: Callable[[str], None]) -> Results:
   """Probes and baselines of every task.
 
   Raises:
@@ -150,7 +150,7 @@ def measure(run: Run, embedded: Embedded, *, log: Callable[[str], None]) -> Resu
   )
 
 
-def _task(run: Run, name: str, arrays: TaskArrays) -> TaskResult:
+def _task(run: TrainedRun, name: str, arrays: TaskArrays) -> TaskResult:
   train, test, task = arrays['train'], arrays['test'], run.tasks[name]
   labels = dict(train_label=train.label, test_label=test.label)
   try:
@@ -177,7 +177,7 @@ def _task(run: Run, name: str, arrays: TaskArrays) -> TaskResult:
   )
 
 
-def _devices(run: Run) -> str:
+def _devices(run: TrainedRun) -> str:
   """'1 x cpu (2 cores), jax 0.10.2', or '' before the run has recorded it."""
   there = run.recorded.get('environment')
   if not there:

@@ -23,7 +23,7 @@ REPORT = 'report.json'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class TrainedRun:
   """A run at its newest whole checkpoint.
 
   Attributes:
@@ -64,7 +64,7 @@ class Run:
     return digest.hexdigest()
 
 
-def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> Run:
+def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> TrainedRun:
   """Reads a run, and checks that its data is what it was trained on.
 
   Args:
@@ -90,7 +90,7 @@ def open_run(folder: str | pathlib.Path, *, data_dir: str | None = None) -> Run:
   if data_dir is not None:
     config = dataclasses.replace(config, data_dir=data_dir)
   data = _open_data(folder, config, fingerprint=record['position']['fingerprint'])
-  return Run(
+  return TrainedRun(
     folder=folder,
     config=data.config,
     model=model,

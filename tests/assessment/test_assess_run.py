@@ -301,7 +301,9 @@ def test_the_planted_accuracy_is_recovered_and_shuffled_labels_are_chance(small,
   assert done.returncode == 0, done.stderr[-2000:]
   found = read_results(tmp_path / 'work')
   gsr, ecg = found['gsr, BL1-PA4'], found['ecg, BL1-PA4']
-  planted_accuracy = planted.Plan(subjects=40, effect=2.0, subject_spread=0.5).accuracy('BL1-PA4')
+  planted_accuracy = planted.PlantedPlan(subjects=40, effect=2.0, subject_spread=0.5).accuracy(
+    'BL1-PA4'
+  )
   score, chance = gsr['scores']['accuracy'], ecg['scores']['accuracy']
   assert score['low'] <= planted_accuracy <= score['high'], score
   assert chance['low'] <= 0.5 <= chance['high'], chance

@@ -21,12 +21,12 @@ from painformer_jax.assessment.embedding.sample_images import (
   SampleReader,
   settings_record,
 )
-from painformer_jax.assessment.mixers.finetune_batches import Batches
+from painformer_jax.assessment.mixers.finetune_batches import FinetuneBatches
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities import faces, maps, video
 from painformer_jax.modalities.images import resize_to_square
-from painformer_jax.modalities.network import Network
+from painformer_jax.modalities.network import OnnxNetwork
 
 CONFIG = """
 from painformer_jax.assessment.config import defaults
@@ -144,7 +144,7 @@ def batches_of(study, tokens, **options):
   """Batches of thermal frames: five steps of four samples, two images each."""
   rows = np.arange(20).reshape(5, 4) % len(study.samples)
   settings = {'thermal': EmbeddingSettings(source='thermal', image_type='thermal')}
-  with Batches(
+  with FinetuneBatches(
     study,
     settings,
     tokens={'thermal': tokens},
@@ -278,7 +278,7 @@ def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, image_type
   sample = study.samples[-1]
   whole = [f.image for f in video.frames(sample.data['video'].path)]
   [found] = faces.Detector()(whole[0])
-  make = Network(network)
+  make = OnnxNetwork(network)
   for source, wanted in (('video', faces.crop(whole[0], found)), ('warm', whole[0])):
     settings = EmbeddingSettings(source=source, image_type=image_type, network=network)
     reader = SampleReader(settings, channels=(), image_size=32)

@@ -10,7 +10,7 @@ import scipy.stats
 from assessment_layouts import load_signal
 
 from painformer_jax.assessment.datasets import biovid, planted, planted_signals
-from painformer_jax.assessment.datasets.planted import Plan
+from painformer_jax.assessment.datasets.planted import PlantedPlan
 from painformer_jax.assessment.folds import permuted_labels, protocols, tasks
 from painformer_jax.assessment.mixers.normalise import zscore_by_subject
 from painformer_jax.assessment.results import literature
@@ -19,7 +19,7 @@ from painformer_jax.assessment.statistics.metrics import accuracy, confusion
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.waveform import waveform_image
 
-PLAN = Plan(subjects=12, per_level=8, effect=2.4, subject_spread=1.5, seed=3)
+PLAN = PlantedPlan(subjects=12, per_level=8, effect=2.4, subject_spread=1.5, seed=3)
 
 
 def read_amplitude(gsr, *, effect=2.0):
@@ -93,15 +93,17 @@ class TestFolder:
     assert (np.diff(study.level_array()[:40]) != 0).sum() > 15
 
   def test_same_seed_same_bytes_and_more_people_change_none(self, tmp_path):
-    small = Plan(subjects=1, per_level=1, seed=5)
+    small = PlantedPlan(subjects=1, per_level=1, seed=5)
     contents = []
     for name, subjects in (('a', 1), ('b', 1), ('c', 2)):
-      folder = planted.write_study(tmp_path / name, Plan(subjects=subjects, per_level=1, seed=5))
+      folder = planted.write_study(
+        tmp_path / name, PlantedPlan(subjects=subjects, per_level=1, seed=5)
+      )
       person = planted.subject_names(small)[0]
       files = sorted((folder / 'biosignals_filtered' / person).iterdir())
       contents.append([(p.name, p.read_bytes()) for p in files])
     assert contents[0] == contents[1] == contents[2] and len(contents[0]) == 5
-    other = planted.write_study(tmp_path / 'd', Plan(subjects=1, per_level=1, seed=6))
+    other = planted.write_study(tmp_path / 'd', PlantedPlan(subjects=1, per_level=1, seed=6))
     assert not {p.name for p in other.rglob('*_bio.csv')} & {n for n, _ in contents[0]} or (
       [p.read_bytes() for p in sorted(other.rglob('*_bio.csv'))] != [c for _, c in contents[0]]
     )
@@ -109,7 +111,7 @@ class TestFolder:
   def test_existing_folder_is_left_alone(self, tmp_path):
     (tmp_path / 'real').mkdir()
     with pytest.raises(InputError, match='exists; name a folder that does not'):
-      planted.write_study(tmp_path / 'real', Plan(subjects=1, per_level=1))
+      planted.write_study(tmp_path / 'real', PlantedPlan(subjects=1, per_level=1))
     assert not list((tmp_path / 'real').iterdir())
 
   def test_nothing_remains_of_a_failure(self, tmp_path, monkeypatch):
@@ -118,7 +120,7 @@ class TestFolder:
 
     monkeypatch.setattr(planted, '_write_table', full)
     with pytest.raises(InputError, match='cannot be written: No space left'):
-      planted.write_study(tmp_path / 'a', Plan(subjects=1, per_level=1))
+      planted.write_study(tmp_path / 'a', PlantedPlan(subjects=1, per_level=1))
     assert not list(tmp_path.iterdir())
 
   def test_no_planted_folder(self, tmp_path):
@@ -132,7 +134,7 @@ class TestFolder:
   )
   def test_plans_that_make_no_sense(self, wrong):
     with pytest.raises(InputError):
-      Plan(**wrong)
+      PlantedPlan(**wrong)
 
 
 class TestPromisedAccuracy:
@@ -156,7 +158,7 @@ class TestPromisedAccuracy:
     assert (nearest == level).mean() == pytest.approx(PLAN.accuracy('5-class'), abs=0.004)
 
   def test_no_effect_is_chance(self):
-    plan = Plan(effect=0)
+    plan = PlantedPlan(effect=0)
     assert plan.accuracy('BL1-PA4') == 0.5
     assert plan.accuracy('5-class') == pytest.approx(0.2)
 

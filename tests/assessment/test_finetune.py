@@ -25,7 +25,7 @@ from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
 from painformer_jax.weights.folder import load_weights
 
-PLAN = planted.Plan(subjects=8, per_level=5, effect=8.0, subject_spread=0.2, seed=1)
+PLAN = planted.PlantedPlan(subjects=8, per_level=5, effect=8.0, subject_spread=0.2, seed=1)
 TESTED = tuple(planted.subject_names(PLAN)[-3:])
 ROW = 'gsr-BL1-PA4'
 

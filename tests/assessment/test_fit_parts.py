@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from painformer_jax.assessment.folds.batches import (
   Fold,
-  Run,
+  FoldRun,
   class_weights,
   count_steps,
   minibatches,
@@ -92,7 +92,7 @@ def test_every_parameter_has_a_decay_rule():
 def test_minibatches_are_epochs_of_the_fold_alone(size, batch, steps, seed):
   train_set = np.arange(100, 100 + size)
   fold = Fold(name='x', train=train_set, test=np.array([0]))
-  rows = minibatches(Run(fold=fold, seed=seed), steps=steps, batch=batch)
+  rows = minibatches(FoldRun(fold=fold, seed=seed), steps=steps, batch=batch)
   assert rows.shape == (steps, batch) and rows.dtype == np.int32
   stream = rows.ravel()
   for start in range(0, len(stream) - size + 1, size):
@@ -101,7 +101,7 @@ def test_minibatches_are_epochs_of_the_fold_alone(size, batch, steps, seed):
   assert len(set(rest)) == len(rest) and set(rest) <= set(train_set)
   shuffled = dataclasses.replace(fold, train=train_set[::-1])
   np.testing.assert_array_equal(
-    rows, minibatches(Run(fold=shuffled, seed=seed), steps=steps, batch=batch)
+    rows, minibatches(FoldRun(fold=shuffled, seed=seed), steps=steps, batch=batch)
   )
 
 
@@ -109,7 +109,7 @@ def test_seed_and_name_decide_the_order():
   fold = Fold(name='a', train=np.arange(50), test=np.array([60]))
 
   def first(fold, seed):
-    return minibatches(Run(fold=fold, seed=seed), steps=1, batch=50).tolist()
+    return minibatches(FoldRun(fold=fold, seed=seed), steps=1, batch=50).tolist()
 
   assert first(fold, 0) != first(fold, 1)
   assert first(fold, 0) != first(dataclasses.replace(fold, name='b'), 0)
@@ -125,7 +125,7 @@ def test_steps_and_padding_and_weights():
     padded([np.array([5]), np.array([6, 7])], length=3), [[5, 0, 0], [6, 7, 0]]
   )
   labels = np.array([0] * 8 + [1] * 2 + [0] * 31)
-  weights = class_weights(Run(fold=folds[0], seed=0), labels, classes=3, balanced=True)
+  weights = class_weights(FoldRun(fold=folds[0], seed=0), labels, classes=3, balanced=True)
   np.testing.assert_allclose(weights, [10 / 16, 10 / 4, 0])
 
 

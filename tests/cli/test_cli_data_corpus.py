@@ -12,7 +12,7 @@ from tiny_tasks import examples_of, store_tiny, tiny_task, with_examples
 from painformer_jax.cli.main import main
 from painformer_jax.data import preview
 from painformer_jax.data.builders.base import store
-from painformer_jax.data.builders.catalog import PAGES, READERS, Reader
+from painformer_jax.data.builders.catalog import PAGES, READERS, DatasetReader
 from painformer_jax.data.check import check_tasks, table
 from painformer_jax.data.prepared import open_task
 
@@ -258,13 +258,13 @@ def test_a_sheet_shows_what_the_14_task_run_does(tmp_path, monkeypatch, capsys):
 
 def test_a_long_listing_says_that_it_goes_on(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr('painformer_jax.core.progress.SECONDS_BETWEEN_LINES', 0.01)
-  build = Reader.build
+  build = DatasetReader.build
 
   def slowly(*args, **options):
     time.sleep(0.3)
     return build(*args, **options)
 
-  monkeypatch.setattr(Reader, 'build', slowly)
+  monkeypatch.setattr(DatasetReader, 'build', slowly)
   source = layouts.digiface(tmp_path / 'faces')
   assert (
     data(

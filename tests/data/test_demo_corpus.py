@@ -196,7 +196,7 @@ def test_a_channel_may_be_turned_over(made_up):
 
 
 def test_a_window_past_the_end_is_not_cut_short(made_up):
-  window = signals.SignalWindow(
+  window = signals.RecordingWindow(
     label=0, span=RecordingSpan(recording='pyphysio medical', channel='ecg', start=118, stop=123.5)
   )
   with pytest.raises(InputError, match='118.000-123.500 s ends before'):

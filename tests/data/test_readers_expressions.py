@@ -12,7 +12,7 @@ from PIL import Image
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders.affectnet import CLASSES, affectnet_task
 from painformer_jax.data.builders.catalog import READERS
-from painformer_jax.data.builders.image_files import Box
+from painformer_jax.data.builders.image_files import CropBox
 from painformer_jax.data.builders.rafdb import COMPOUND
 from painformer_jax.data.decode import decode_rgb
 
@@ -48,7 +48,7 @@ def test_affectnet_lists(tmp_path):
   ]
   prefix = 'Manually_Annotated/Manually_Annotated_Images'
   by_key = {i.key: i for i in everything(task)}
-  assert by_key[f'{prefix}/1/t00abc.jpg'].detail == Box(x=5, y=6, width=16, height=18)
+  assert by_key[f'{prefix}/1/t00abc.jpg'].detail == CropBox(x=5, y=6, width=16, height=18)
   assert by_key[f'{prefix}/2/t00abc.jpg'].detail is None
   # The list says .JPG.
   assert by_key[f'{prefix}/4/t01abc.jpg'].label == 3

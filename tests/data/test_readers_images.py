@@ -9,7 +9,7 @@ from tiny_tasks import encode
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders import image_files, shards
 from painformer_jax.data.builders.image_files import (
-  Box,
+  CropBox,
   FileIndex,
   ImageReader,
   Missing,
@@ -110,12 +110,12 @@ def test_the_square_is_squashed(tmp_path):
 @pytest.mark.parametrize(
   'box,rows,columns',
   [
-    (Box(x=5, y=10, width=20, height=8), (10, 17), (5, 24)),
-    (Box(x=-5, y=-5, width=15, height=15), (0, 9), (0, 9)),
-    (Box(x=30, y=50, width=100, height=100), (50, 59), (30, 39)),
-    (Box(x=4.6, y=0.4, width=10, height=10), (0, 9), (5, 14)),
-    (Box(x=500, y=0, width=10, height=10), (0, 59), (0, 39)),
-    (Box(x=0, y=0, width=0.2, height=10), (0, 59), (0, 39)),
+    (CropBox(x=5, y=10, width=20, height=8), (10, 17), (5, 24)),
+    (CropBox(x=-5, y=-5, width=15, height=15), (0, 9), (0, 9)),
+    (CropBox(x=30, y=50, width=100, height=100), (50, 59), (30, 39)),
+    (CropBox(x=4.6, y=0.4, width=10, height=10), (0, 9), (5, 14)),
+    (CropBox(x=500, y=0, width=10, height=10), (0, 59), (0, 39)),
+    (CropBox(x=0, y=0, width=0.2, height=10), (0, 59), (0, 39)),
   ],
 )
 def test_boxes_are_cut_and_clamped(tmp_path, box, rows, columns):

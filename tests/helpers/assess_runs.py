@@ -37,7 +37,7 @@ def get_config():
   config.figures = False
   return config
 """
-PLAN = planted.Plan(subjects=4, per_level=4, effect=4.0, subject_spread=0.5, seed=0)
+PLAN = planted.PlantedPlan(subjects=4, per_level=4, effect=4.0, subject_spread=0.5, seed=0)
 
 
 # Half of painformer_nano, which compiles in half of the time.

@@ -25,7 +25,7 @@ GSR = EmbeddingSettings(source='gsr')
 WAVEFORM = EmbeddingSettings(source='gsr', signal=SignalConfig(representations=('waveform',)))
 RGB = EmbeddingSettings(source='video', image_type='rgb')
 FINISHED = ['.lock', 'files.json', 'mask.npy', 'record.json', 'summary.json', 'values.npy']
-PLAN = planted.Plan(subjects=2, per_level=2)
+PLAN = planted.PlantedPlan(subjects=2, per_level=2)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from repository import environment
 from painformer_jax.core.errors import InputError
 from painformer_jax.data.demo.fetch import default_cache_dir
 from painformer_jax.modalities import faces
-from painformer_jax.modalities.faces import Box, FaceConfig
+from painformer_jax.modalities.faces import FaceBox, FaceConfig
 from painformer_jax.modalities.video import Frame
 
 mtcnn = pytest.mark.skipif(
@@ -26,7 +26,7 @@ mtcnn = pytest.mark.skipif(
 
 
 def box(x, y=50.0, side=20.0):
-  return Box(left=x - side / 2, top=y - side / 2, width=side, height=side)
+  return FaceBox(left=x - side / 2, top=y - side / 2, width=side, height=side)
 
 
 def clip(count, rate=10.0):
@@ -55,7 +55,7 @@ def states(tracked):
 
 
 def test_between_two_detections_the_box_moves_straight():
-  found = track([box(20), None, None, None, Box(left=18, top=56, width=28, height=36)])
+  found = track([box(20), None, None, None, FaceBox(left=18, top=56, width=28, height=36)])
   assert states(found) == 'dtttd'
   for face, wanted in zip(found[1:4], ((12, 44, 22, 24), (14, 48, 24, 28), (16, 52, 26, 32))):
     assert dataclasses.astuple(face.box) == pytest.approx(wanted)
@@ -213,7 +213,7 @@ def ramp(height=60, width=80):
 
 
 def test_the_crop_is_a_square_with_its_margin():
-  cut = faces.crop(ramp(), Box(left=30, top=20, width=10, height=20), margin=0.1)
+  cut = faces.crop(ramp(), FaceBox(left=30, top=20, width=10, height=20), margin=0.1)
   assert cut.shape == (24, 24, 3)
   # Centred on (35, 30): columns 23 to 46, rows 18 to 41.
   np.testing.assert_array_equal(cut[0, :, 0], np.arange(23, 47))
@@ -221,7 +221,7 @@ def test_the_crop_is_a_square_with_its_margin():
 
 
 def test_beyond_the_frame_the_edge_goes_on():
-  cut = faces.crop(ramp(), Box(left=-10, top=50, width=20, height=20), margin=0.0)
+  cut = faces.crop(ramp(), FaceBox(left=-10, top=50, width=20, height=20), margin=0.0)
   np.testing.assert_array_equal(cut[0, :, 0], [0] * 10 + list(range(10)))
   np.testing.assert_array_equal(cut[:, 0, 1], list(range(50, 60)) + [59] * 10)
 
@@ -234,7 +234,7 @@ def test_beyond_the_frame_the_edge_goes_on():
   st.floats(0, 2),
 )
 def test_any_box_gives_a_square(left, top, width, height, margin):
-  cut = faces.crop(ramp(), Box(left=left, top=top, width=width, height=height), margin=margin)
+  cut = faces.crop(ramp(), FaceBox(left=left, top=top, width=width, height=height), margin=margin)
   assert cut.shape[0] == cut.shape[1] == max(1, round(max(width, height) * (1 + 2 * margin)))
 
 
@@ -275,15 +275,15 @@ def astronaut():
 def test_the_face_is_found_where_it_is(astronaut):
   [found] = faces.Detector()(astronaut)
   # By hand: chin, hairline and ears.
-  assert found.overlap(Box(left=180, top=65, width=88, height=112)) > 0.8
+  assert found.overlap(FaceBox(left=180, top=65, width=88, height=112)) > 0.8
 
 
 @mtcnn
 def test_large_frames_are_searched_small_and_boxes_are_theirs(astronaut):
   large = cv2.resize(astronaut, None, fx=3, fy=3)
   [found] = faces.Detector()(large)
-  small = found.blend(Box(left=0, top=0, width=0, height=0), 2 / 3)
-  assert small.overlap(Box(left=180, top=65, width=88, height=112)) > 0.75
+  small = found.blend(FaceBox(left=0, top=0, width=0, height=0), 2 / 3)
+  assert small.overlap(FaceBox(left=180, top=65, width=88, height=112)) > 0.75
 
 
 @mtcnn

@@ -13,7 +13,7 @@ from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import colormap, faces, maps
-from painformer_jax.modalities.network import Network, NetworkConfig
+from painformer_jax.modalities.network import NetworkConfig, OnnxNetwork
 
 PLAIN = {'mean': (0, 0, 0), 'std': (1, 1, 1)}  # the input is in [0, 1]
 VIRIDIS = (matplotlib.colormaps['viridis'](np.arange(256), bytes=True)[:, :3]).astype(int)
@@ -52,7 +52,7 @@ def mean_of_channels(keep):
 
 
 def test_three_channels_come_back_as_they_went_in(tmp_path):
-  network = Network(save_network(tmp_path / 'a.onnx'), NetworkConfig(**PLAIN))
+  network = OnnxNetwork(save_network(tmp_path / 'a.onnx'), NetworkConfig(**PLAIN))
   assert (network.height, network.width) == (8, 8)
   image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
   np.testing.assert_array_equal(network(image), image)
@@ -62,8 +62,10 @@ def test_the_input_is_normalised_and_the_output_s_range_is_the_config_s(tmp_path
   # (x - 0.5) / 0.5 lies in [-1, 1], as a GAN that ends in tanh gives it.
   config = NetworkConfig(mean=(0.5,) * 3, std=(0.5,) * 3, low=-1, high=1)
   image = ramp()
-  np.testing.assert_array_equal(Network(save_network(tmp_path / 'a.onnx'), config)(image), image)
-  shifted = Network(
+  np.testing.assert_array_equal(
+    OnnxNetwork(save_network(tmp_path / 'a.onnx'), config)(image), image
+  )
+  shifted = OnnxNetwork(
     save_network(tmp_path / 'a.onnx'), NetworkConfig(mean=(0.5,) * 3, std=(0.5,) * 3, low=0, high=1)
   )(image)
   np.testing.assert_allclose(shifted, np.clip(2.0 * image - 255, 0, 255), atol=1)
@@ -71,7 +73,7 @@ def test_the_input_is_normalised_and_the_output_s_range_is_the_config_s(tmp_path
 
 @pytest.mark.parametrize('keep', [0, 1])
 def test_one_channel_is_stretched_and_coloured(tmp_path, keep):
-  network = Network(
+  network = OnnxNetwork(
     save_network(tmp_path / 'a.onnx', nodes=mean_of_channels(keep)), NetworkConfig(**PLAIN)
   )
   dim = (ramp() // 3 + 20).astype(np.uint8)
@@ -82,7 +84,7 @@ def test_one_channel_is_stretched_and_coloured(tmp_path, keep):
 
 def test_channels_may_come_last(tmp_path):
   path = save_network(tmp_path / 'a.onnx', inputs=((1, 6, 10, 3),))
-  network = Network(path, NetworkConfig(**PLAIN))
+  network = OnnxNetwork(path, NetworkConfig(**PLAIN))
   assert (network.height, network.width) == (6, 10)
   image = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
   np.testing.assert_array_equal(network(image), image)
@@ -91,7 +93,7 @@ def test_channels_may_come_last(tmp_path):
 
 def test_open_sizes_are_the_config_s(tmp_path):
   path = save_network(tmp_path / 'a.onnx', inputs=(('batch', 3, 'height', 'width'),))
-  assert Network(path, NetworkConfig(size=12))(ramp()).shape == (12, 12, 3)
+  assert OnnxNetwork(path, NetworkConfig(size=12))(ramp()).shape == (12, 12, 3)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_open_sizes_are_the_config_s(tmp_path):
 def test_networks_of_another_kind_are_refused_at_once(tmp_path, options, words):
   path = save_network(tmp_path / 'a.onnx', **options)
   with pytest.raises(InputError, match=words) as caught:
-    Network(path, NetworkConfig(**PLAIN))
+    OnnxNetwork(path, NetworkConfig(**PLAIN))
   assert str(path) in str(caught.value) and '\n' not in str(caught.value)
 
 
@@ -130,7 +132,7 @@ def test_files_that_are_no_network(tmp_path, kind):
   elif kind != 'absent':
     path.write_text('no network' if kind == 'text' else '')
   with pytest.raises(InputError, match='a.onnx is not a') as caught:
-    Network(path)
+    OnnxNetwork(path)
   assert '\n' not in str(caught.value)
 
 
@@ -154,7 +156,7 @@ def test_without_the_package_its_extra_is_named():
   code = (
     'import sys; sys.modules["onnxruntime"] = None\n'
     'from painformer_jax.modalities import network\n'
-    'try: network.Network("a.onnx")\n'
+    'try: network.OnnxNetwork("a.onnx")\n'
     'except Exception as error: print(type(error).__name__, error)'
   )
   done = subprocess.run(
@@ -234,7 +236,9 @@ def test_an_unknown_palette():
 @pytest.fixture(scope='module')
 def face():
   data = pytest.importorskip('skimage.data', reason='scikit-image is not installed')
-  return faces.crop(data.astronaut(), faces.Box(left=182, top=60, width=86, height=114), margin=0.2)
+  return faces.crop(
+    data.astronaut(), faces.FaceBox(left=182, top=60, width=86, height=114), margin=0.2
+  )
 
 
 @pytest.fixture(scope='module')

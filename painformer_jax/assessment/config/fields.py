@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from painformer_jax.assessment.datasets.ai4pain_2024 import FnirsTables
-from painformer_jax.assessment.datasets.planted import Plan
+from painformer_jax.assessment.datasets.planted import PlantedPlan
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
 from painformer_jax.assessment.mixers.fit_config import FitConfig
@@ -119,7 +119,7 @@ class AssessConfig:
   image_sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
   labels: str = ''
   fnirs: FnirsTables = FnirsTables()
-  planted: Plan = Plan()
+  planted: PlantedPlan = PlantedPlan()
   gap: float = 10.0
   assessor: bool = False
   embeddings: str = ''

@@ -29,7 +29,7 @@ NOTE = 'Synthetic signals in the layout of BioVid part A; no person was recorded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class PlantedPlan:
   """The effect that a synthetic study contains.
 
   Attributes:
@@ -91,7 +91,7 @@ class Plan:
     return _normal(distance * LEVELS.index(task[4:]) / 8)
 
 
-def write_study(root: str | os.PathLike, plan: Plan = Plan()) -> Path:
+def write_study(root: str | os.PathLike, plan: PlantedPlan = PlantedPlan()) -> Path:
   """Writes the folder: samples.csv, one table per sample, and the plan.
 
   It holds no videos. A sample takes about 180 KB and 15 ms.
@@ -122,7 +122,7 @@ def write_study(root: str | os.PathLike, plan: Plan = Plan()) -> Path:
   return root
 
 
-def read_plan(root: str | os.PathLike) -> Plan | None:
+def read_plan(root: str | os.PathLike) -> PlantedPlan | None:
   """The plan of a folder that `write_study` wrote; None for any other folder.
 
   Raises:
@@ -132,12 +132,12 @@ def read_plan(root: str | os.PathLike) -> Plan | None:
   if not path.is_file():
     return None
   try:
-    return Plan(**json.loads(path.read_text())['plan'])
+    return PlantedPlan(**json.loads(path.read_text())['plan'])
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise InputError(f'{path} does not describe what was planted: {error}') from error
 
 
-def subject_names(plan: Plan) -> list[str]:
+def subject_names(plan: PlantedPlan) -> list[str]:
   """Names like BioVid's (date, sex, age); the month 13 keeps them apart from any of those."""
   rng = np.random.default_rng([plan.seed, 1])
   return [
@@ -146,7 +146,7 @@ def subject_names(plan: Plan) -> list[str]:
   ]
 
 
-def _write_signals(folder: Path, plan: Plan) -> list[tuple[str, ...]]:
+def _write_signals(folder: Path, plan: PlantedPlan) -> list[tuple[str, ...]]:
   """Writes all tables; returns the rows of samples.csv."""
   rows: list[tuple[str, ...]] = []
   shifts = np.random.default_rng([plan.seed, 2]).normal(0, plan.subject_spread, plan.subjects)
@@ -178,7 +178,7 @@ def _write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
   path.write_text('\t'.join(('time', *names)) + '\n' + line * ROWS % tuple(values.ravel().tolist()))
 
 
-def _description(plan: Plan) -> dict:
+def _description(plan: PlantedPlan) -> dict:
   tasks = [*(f'BL1-{level}' for level in LEVELS[1:]), '5-class']
   return {
     'note': NOTE,

@@ -11,7 +11,7 @@ import numpy as np
 from painformer_jax.assessment.finetune.tuning import Tuning
 from painformer_jax.assessment.folds.batches import class_weights, minibatches
 from painformer_jax.assessment.mixers import finetune_config, finetune_program
-from painformer_jax.assessment.mixers.finetune_batches import Batches
+from painformer_jax.assessment.mixers.finetune_batches import FinetuneBatches
 from painformer_jax.assessment.mixers.finetune_program import TuneState, mixer_name
 from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.core.errors import InputError
@@ -107,11 +107,11 @@ def _rates(tuning: Tuning) -> dict[str, float]:
   return rates
 
 
-def _batches(tuning: Tuning, *, start: int, images: pathlib.Path | None) -> Batches:
+def _batches(tuning: Tuning, *, start: int, images: pathlib.Path | None) -> FinetuneBatches:
   """The batches of all steps from `start`."""
   config, fit = tuning.config, tuning.plan.fits[0]
   chosen = minibatches(tuning.run, steps=tuning.steps, batch=config.batch)
-  return Batches(
+  return FinetuneBatches(
     tuning.study,
     tuning.settings,
     tokens=tuning.tokens,
@@ -139,7 +139,7 @@ def _run_steps(
   *,
   mesh: jax.sharding.Mesh,
   fixed: dict[str, jax.Array],
-  batches: Batches,
+  batches: FinetuneBatches,
   checkpoints: CheckpointStore,
   advance: Callable,
   interrupt: Interrupt,

@@ -16,7 +16,7 @@ from painformer_jax.assessment.embedding.record import INFORMATION
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.assessment.embedding.store import EmbeddingStore
 from painformer_jax.assessment.experiment.job import Job
-from painformer_jax.assessment.folds.batches import Run
+from painformer_jax.assessment.folds.batches import FoldRun
 from painformer_jax.assessment.mixers import finetune_config
 from painformer_jax.assessment.mixers.finetune_batches import frames_a_step
 from painformer_jax.assessment.mixers.finetune_config import FinetuneConfig
@@ -52,7 +52,7 @@ class Tuning:
 
   job: Job
   study: Study
-  run: Run
+  run: FoldRun
   config: FinetuneConfig
   settings: Mapping[str, EmbeddingSettings]
   tokens: Mapping[str, Tokens]
@@ -122,7 +122,7 @@ def make_tuning(
   return Tuning(
     job=job,
     study=study,
-    run=Run(fold=fold, seed=seed),
+    run=FoldRun(fold=fold, seed=seed),
     config=config.finetune,
     settings={name: config.modalities[name] for name in tokens},
     tokens=tokens,

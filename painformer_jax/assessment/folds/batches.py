@@ -25,7 +25,7 @@ class Fold:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class FoldRun:
   """One training: a fold with a seed. Runs with the same fold and seed are equal."""
 
   fold: Fold
@@ -86,7 +86,7 @@ def count_steps(folds: Sequence[Fold], *, epochs: int, batch: int) -> int:
   return -(-largest * epochs // batch)
 
 
-def minibatches(run: Run, *, steps: int, batch: int) -> np.ndarray:
+def minibatches(run: FoldRun, *, steps: int, batch: int) -> np.ndarray:
   """The samples of each step: int32 [steps, batch].
 
   Random permutations of the training samples, one per epoch, are concatenated and cut
@@ -108,7 +108,7 @@ def padded(indices: Sequence[np.ndarray], *, length: int) -> np.ndarray:
   return rows
 
 
-def class_weights(run: Run, labels: np.ndarray, *, classes: int, balanced: bool) -> np.ndarray:
+def class_weights(run: FoldRun, labels: np.ndarray, *, classes: int, balanced: bool) -> np.ndarray:
   """float32 [classes]: ones, or n / (present classes × count) over the training samples."""
   if not balanced:
     return np.ones(classes, np.float32)

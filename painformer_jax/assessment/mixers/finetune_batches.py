@@ -57,7 +57,7 @@ def choose(mask: np.ndarray, count: int, rng: np.random.Generator) -> tuple[int,
   return tuple(there.tolist())
 
 
-class Batches:
+class FinetuneBatches:
   """The batches of all steps, one after the other; used in a `with` block.
 
   The images of a step depend on the seed and the number of the step alone.
@@ -116,13 +116,13 @@ class Batches:
         )
       )
 
-  def __enter__(self) -> 'Batches':
+  def __enter__(self) -> 'FinetuneBatches':
     return self
 
   def __exit__(self, *exc_info) -> None:
     self._open.close()
 
-  def __iter__(self) -> 'Batches':
+  def __iter__(self) -> 'FinetuneBatches':
     return self
 
   def __next__(self) -> dict:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from painformer_jax.assessment.folds.batches import Fold, Run, check_folds, count_steps
+from painformer_jax.assessment.folds.batches import Fold, FoldRun, check_folds, count_steps
 from painformer_jax.assessment.mixers import cost
 from painformer_jax.assessment.mixers.fit_cache import RunCache, experiment_key
 from painformer_jax.assessment.mixers.fit_config import FitConfig
@@ -82,7 +82,7 @@ def fit_folds(
   inputs, labels, mask = _checked(inputs, labels, mask, config)
   check_folds(folds, samples=len(labels))
   steps = config.steps or count_steps(folds, epochs=config.epochs, batch=config.batch)
-  runs = [Run(fold=fold, seed=seed) for fold in folds for seed in config.seeds]
+  runs = [FoldRun(fold=fold, seed=seed) for fold in folds for seed in config.seeds]
   store = RunCache(cache, experiment_key(inputs, labels, mask, config, steps=steps))
   results = store.load(runs)
   left = [run for run in runs if run not in results]
@@ -127,7 +127,7 @@ def fit_folds(
         store.save(done)
         results |= done
     seconds = time.perf_counter() - start
-  by_fold = [[results[Run(fold=fold, seed=seed)] for seed in config.seeds] for fold in folds]
+  by_fold = [[results[FoldRun(fold=fold, seed=seed)] for seed in config.seeds] for fold in folds]
   return FitResult(
     names=tuple(fold.name for fold in folds),
     seeds=config.seeds,
@@ -161,7 +161,7 @@ def fit_all(
   inputs, labels, mask = _checked(inputs, labels, mask, config)
   there = np.arange(len(labels)) if mask is None else np.flatnonzero(mask.any(axis=1))
   fold = Fold(name='all samples', train=there, test=there[:1])
-  runs = [Run(fold=fold, seed=seed) for seed in config.seeds]
+  runs = [FoldRun(fold=fold, seed=seed) for seed in config.seeds]
   mesh = parallel.data_mesh(jax.devices()[:1])
   with Interrupt() as interrupt:
     trainer = GroupTrainer(

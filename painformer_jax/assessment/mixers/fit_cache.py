@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from painformer_jax.assessment.folds.batches import Run
+from painformer_jax.assessment.folds.batches import FoldRun
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
@@ -50,7 +50,7 @@ def experiment_key(
   return digest.hexdigest()[:16]
 
 
-def run_key(run: Run) -> str:
+def run_key(run: FoldRun) -> str:
   """Thirty-two hexadecimal digits of a fold's name and samples, and the seed."""
   digest = hashlib.sha256(json.dumps([run.fold.name, run.seed]).encode())
   for indices in (np.sort(run.fold.train), np.asarray(run.fold.test)):
@@ -78,7 +78,7 @@ class RunCache:
       except OSError as error:
         raise InputError(f'{folder} cannot be used as a folder: {error.strerror}') from error
 
-  def load(self, runs: Iterable[Run]) -> dict[Run, RunResult]:
+  def load(self, runs: Iterable[FoldRun]) -> dict[FoldRun, RunResult]:
     """Those of the runs that are finished.
 
     Raises:
@@ -101,7 +101,7 @@ class RunCache:
         stored[key] = RunResult(logits=logits[:tests], losses=losses)
     return {run: stored[run_key(run)] for run in runs if run_key(run) in stored}
 
-  def save(self, results: Mapping[Run, RunResult]) -> None:
+  def save(self, results: Mapping[FoldRun, RunResult]) -> None:
     """Writes a finished group.
 
     Raises:

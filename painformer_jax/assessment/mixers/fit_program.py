@@ -1,5 +1,6 @@
 """The one compiled program that trains and tests many folds at once."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -158,7 +159,7 @@ def _train_step(
   )
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  return state.replace(params=params, opt_state=opt_state), loss
+  return dataclasses.replace(state, params=params, opt_state=opt_state), loss
 
 
 def _predict(config: FitConfig, data: Data, params, samples):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from painformer_jax.assessment.folds.batches import Fold, Run, minibatches
+from painformer_jax.assessment.folds.batches import Fold, FoldRun, minibatches
 from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fit_program import Data, RunInputs
@@ -54,7 +54,7 @@ def make_problem(
   runs = []
   for number, test in enumerate(np.array_split(np.arange(samples), max(folds, 2))[:folds]):
     train = np.setdiff1d(np.arange(samples), test)
-    runs.append(Run(fold=Fold(name=f'fold {number}', train=train, test=test), seed=0))
+    runs.append(FoldRun(fold=Fold(name=f'fold {number}', train=train, test=test), seed=0))
   batches = np.stack([minibatches(run, steps=steps, batch=config.batch) for run in runs])
   return Problem(
     config=config,

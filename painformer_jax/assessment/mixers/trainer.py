@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from painformer_jax.assessment.folds.batches import Run, class_weights, minibatches, padded
+from painformer_jax.assessment.folds.batches import FoldRun, class_weights, minibatches, padded
 from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit_cache import RunResult
 from painformer_jax.assessment.mixers.fit_config import FitConfig
@@ -43,7 +43,7 @@ class GroupTrainer:
     config: FitConfig,
     *,
     mesh: jax.sharding.Mesh,
-    runs: Sequence[Run],
+    runs: Sequence[FoldRun],
     steps: int,
     group_size: int,
     microbatch_size: int,
@@ -66,7 +66,9 @@ class GroupTrainer:
     )
     self._seconds = self._done = 0
 
-  def train(self, group: Sequence[Run], *, number: int, groups: int) -> dict[Run, RunResult]:
+  def train(
+    self, group: Sequence[FoldRun], *, number: int, groups: int
+  ) -> dict[FoldRun, RunResult]:
     """Trains and tests a group.
 
     Args:
@@ -86,13 +88,13 @@ class GroupTrainer:
       for i, run in enumerate(group)
     }
 
-  def parameters(self, group: Sequence[Run]) -> dict[str, np.ndarray]:
+  def parameters(self, group: Sequence[FoldRun]) -> dict[str, np.ndarray]:
     """Trains a single group: path -> [runs, ...] of the finished networks; raises as `train`."""
     state, _, _ = self._train(group, number=0, groups=1)
     return {path: np.asarray(array)[: len(group)] for path, array in state.params.items()}
 
   def _train(
-    self, group: Sequence[Run], *, number: int, groups: int
+    self, group: Sequence[FoldRun], *, number: int, groups: int
   ) -> tuple[RunState, np.ndarray, jax.Array]:
     """The last state; losses [runs, steps]; logits [runs, blocks, rows, classes]."""
     config, steps = self._config, self._steps
@@ -133,7 +135,7 @@ class GroupTrainer:
       )
     return state, losses, logits
 
-  def _inputs(self, runs: Sequence[Run]) -> RunInputs:
+  def _inputs(self, runs: Sequence[FoldRun]) -> RunInputs:
     """What the program needs to know of each run, without minibatches."""
     config = self._config
     weights = [

@@ -23,7 +23,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.data.builders.image_files import (
   ANY_SUFFIX,
   MAX_MISSING,
-  Box,
+  CropBox,
   FileIndex,
   ImageReader,
   Missing,
@@ -221,7 +221,7 @@ def _read_lists(source: Path, lists: dict[str, Path], found: _Found) -> dict[str
   return {split: splits[split] for split in _LISTS if split in splits}
 
 
-def _box(row: TableRow) -> Box | None:
+def _box(row: TableRow) -> CropBox | None:
   """The row's face, None where it has no sensible one."""
   try:
     x, y, width, height = (float(row[f'face_{n}']) for n in ('x', 'y', 'width', 'height'))
@@ -229,7 +229,7 @@ def _box(row: TableRow) -> Box | None:
     return None
   if not all(map(math.isfinite, (x, y, width, height))) or width < 1 or height < 1:
     return None
-  return Box(x=x, y=y, width=width, height=height)
+  return CropBox(x=x, y=y, width=width, height=height)
 
 
 def _read_annotations(source: Path, found: _Found) -> dict[str, list[Item]]:

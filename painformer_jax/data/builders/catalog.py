@@ -38,7 +38,7 @@ class Option:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reader:
+class DatasetReader:
   """How one dataset is read.
 
   Attributes:
@@ -133,8 +133,8 @@ _SPEAKING = (
   ),
 )
 
-READERS: dict[str, Reader] = {
-  'folder': Reader(
+READERS: dict[str, DatasetReader] = {
+  'folder': DatasetReader(
     summary='SOURCE/{train,test}/CLASS/*.jpg or .png, or SOURCE/CLASS/* with a part held out',
     function='folder:folder_task',
     page='folder',
@@ -147,21 +147,21 @@ READERS: dict[str, Reader] = {
       Option(name='licence', type=str, default='not stated', help='terms of the images'),
     ),
   ),
-  'vggface2': Reader(
+  'vggface2': DatasetReader(
     summary='VGGFace2: SOURCE/{train,test}/n000001/0001_01.jpg',
     function='vggface2:vggface2_task',
     page='vggface2',
     task='vggface2',
     options=(*_STORED, _fraction(0.05, "each identity's images"), _SEED),
   ),
-  'digiface': Reader(
+  'digiface': DatasetReader(
     summary='DigiFace-1M: SOURCE/IDENTITY/*.png, or one folder deeper',
     function='digiface:digiface_task',
     page='digiface',
     task='digiface',
     options=(*_STORED, _fraction(0.05, "each identity's images"), _SEED),
   ),
-  'speakingfaces-rgb': Reader(
+  'speakingfaces-rgb': DatasetReader(
     summary='SpeakingFaces, colour: SOURCE/{train,valid,test}_data/sub_N/trial_N/'
     'rgb_image_cmd_aligned/*_3.png',
     function='speakingfaces:speakingfaces_task',
@@ -170,7 +170,7 @@ READERS: dict[str, Reader] = {
     task='speakingfaces_rgb',
     options=_SPEAKING,
   ),
-  'speakingfaces-thermal': Reader(
+  'speakingfaces-thermal': DatasetReader(
     summary='SpeakingFaces, thermal: SOURCE/{train,valid,test}_data/sub_N/'
     'trial_N/thr_image_cmd/*_1.png',
     function='speakingfaces:speakingfaces_task',
@@ -179,7 +179,7 @@ READERS: dict[str, Reader] = {
     task='speakingfaces_thermal',
     options=_SPEAKING,
   ),
-  'affectnet': Reader(
+  'affectnet': DatasetReader(
     summary='AffectNet: SOURCE/Manually_Annotated_file_lists/*.csv, or '
     'SOURCE/{train_set,val_set}/{images,annotations}',
     function='affectnet:affectnet_task',
@@ -192,7 +192,7 @@ READERS: dict[str, Reader] = {
       _MAX_MISSING,
     ),
   ),
-  'rafdb-basic': Reader(
+  'rafdb-basic': DatasetReader(
     summary='RAF-DB, 7 expressions: SOURCE/EmoLabel/list_patition_label.txt, SOURCE/Image/aligned',
     function='rafdb:rafdb_task',
     fixed={'part': 'basic'},
@@ -200,7 +200,7 @@ READERS: dict[str, Reader] = {
     task='rafdb_basic',
     options=(*_STORED, _MAX_MISSING),
   ),
-  'rafdb-compound': Reader(
+  'rafdb-compound': DatasetReader(
     summary='RAF-DB, 11 compound expressions, in the layout of the basic ones',
     function='rafdb:rafdb_task',
     fixed={'part': 'compound'},
@@ -208,7 +208,7 @@ READERS: dict[str, Reader] = {
     task='rafdb_compound',
     options=(*_STORED, _MAX_MISSING),
   ),
-  'manifest': Reader(
+  'manifest': DatasetReader(
     summary='images or signals that SOURCE, a .csv, .tsv or .parquet, lists',
     function='manifest:manifest_task',
     page='manifest',

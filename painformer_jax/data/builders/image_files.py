@@ -28,7 +28,7 @@ Report = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
+class CropBox:
   """A rectangle in an image, in pixels from its upper left corner."""
 
   x: float
@@ -96,7 +96,7 @@ class StoredAs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageReader:
-  """Reads `root`/<key> of an item; where the item's detail is a `Box`, only that box.
+  """Reads `root`/<key> of an item; where the item's detail is a `CropBox`, only that box.
 
   A box is cut off at the edges of the image; if nothing remains, the whole image is
   used.
@@ -325,7 +325,7 @@ def _check_name(path: str, root: str) -> None:
     raise InputError(f'the name {name!r} is not UTF-8; rename it') from error
 
 
-def _cut(image: np.ndarray, box: Box) -> np.ndarray:
+def _cut(image: np.ndarray, box: CropBox) -> np.ndarray:
   height, width = image.shape[:2]
   left, top = max(0, round(box.x)), max(0, round(box.y))
   right = min(width, round(box.x + box.width))

@@ -45,7 +45,7 @@ REPRESENTATIONS: tuple[str, ...] = get_args(Representation)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SignalReader:
+class ManifestSignals:
   """Reads the signal that an item's detail, a `signal_files.SignalSpan`, names, as an image.
 
   Attributes:
@@ -168,7 +168,7 @@ def manifest_task(
     licence=licence,
     splits=splits,
     read=(
-      SignalReader(root=root, stored=stored, representation=representation, segment=segment)
+      ManifestSignals(root=root, stored=stored, representation=representation, segment=segment)
       if listing.signals
       else ImageReader(root=root, stored=stored)
     ),

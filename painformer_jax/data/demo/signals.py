@@ -35,7 +35,7 @@ TASK1_SPANS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SignalWindow:
+class RecordingWindow:
   """A labelled window; `sign` is -1 where the channel's values are negated."""
 
   span: RecordingSpan
@@ -109,7 +109,7 @@ STIMULUS_DELAYS = (1.0, 1.5, 2.0, 2.5)
 _QUIET = 12.0
 
 
-def biosignal_windows(split: str) -> list[SignalWindow]:
+def biosignal_windows(split: str) -> list[RecordingWindow]:
   """The windows of 'train' or 'test', as many of each kind, evenly spread."""
   windows = []
   for label, kind in enumerate(BIOSIGNAL_CLASSES):
@@ -122,14 +122,14 @@ def biosignal_windows(split: str) -> list[SignalWindow]:
       segment = segments[index]
       start = segment.start + float(place - begins[index])
       windows.append(
-        SignalWindow(
+        RecordingWindow(
           span=_span(segment.recording, segment.channel, start), label=label, sign=segment.sign
         )
       )
   return windows
 
 
-def stimulus_windows(onsets: Sequence[float], split: str) -> list[SignalWindow]:
+def stimulus_windows(onsets: Sequence[float], split: str) -> list[RecordingWindow]:
   """Windows after pictures, and as many away from them, of 'train' or 'test'.
 
   Args:
@@ -153,7 +153,7 @@ def stimulus_windows(onsets: Sequence[float], split: str) -> list[SignalWindow]:
   starts = {'rest': [away[i] for i in chosen], 'stimulus': after}
   channels = '+'.join(TASK1_CHANNELS)
   return [
-    SignalWindow(span=_span(_TASK1, channels, start), label=label)
+    RecordingWindow(span=_span(_TASK1, channels, start), label=label)
     for label, name in enumerate(STIMULUS_CLASSES)
     for start in starts[name]
   ]
@@ -176,7 +176,7 @@ def read_channel(root: Path, recording: str, channel: str) -> np.ndarray:
   return values
 
 
-def samples(root: Path, window: SignalWindow) -> np.ndarray:
+def samples(root: Path, window: RecordingWindow) -> np.ndarray:
   """A window's samples, float64 [channels, 2816].
 
   Raises:

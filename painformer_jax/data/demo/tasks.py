@@ -159,7 +159,7 @@ def _licences(*sources) -> str:
   return '; '.join(f'{s.package}: {s.licence}' for s in sources)
 
 
-def _window_items(windows: list[signals.SignalWindow]) -> list[Item]:
+def _window_items(windows: list[signals.RecordingWindow]) -> list[Item]:
   return [Item(key=str(w.span), label=w.label, source=str(w.span), detail=w) for w in windows]
 
 
