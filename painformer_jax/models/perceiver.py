@@ -88,9 +88,11 @@ def attention(
   q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, heads: int
 ) -> jax.Array:
   """Multi-head attention of [batch or 1, queries, inner] to [batch, tokens, inner]."""
-  q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2) for x in (q, k, v))
+  q, k, v = (
+    jnp.swapaxes(x.reshape(*x.shape[:2], heads, x.shape[2] // heads), 1, 2) for x in (q, k, v)
+  )
   y = weighted_sum(q * q.shape[-1] ** -0.5, k, v, mask)
-  return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], -1)
+  return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], heads * y.shape[3])
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -202,15 +204,15 @@ class LatentAttention(nnx.Module):
     wk, wv = (w.reshape(width, heads, -1) for w in jnp.split(self.kv.kernel[...], 2, axis=1))
     into = jnp.einsum('whd,chd->whc', wq * wq.shape[-1] ** -0.5, wk).reshape(len(wq), -1)
     out = jnp.einsum('chd,hdw->hcw', wv, wp).reshape(heads * width, -1)
-    q = jnp.matmul(x.reshape(-1, x.shape[-1]), into.astype(dtype))
+    q = jnp.matmul(x.reshape(math.prod(x.shape[:2]), x.shape[2]), into.astype(dtype))
     q = jnp.swapaxes(q.reshape(*x.shape[:2], heads, width), 1, 2)
     shared = context[:, None]  # By all heads.
     y = jax.lax.platform_dependent(
       q, shared, shared, mask, cpu=perceiver_cpu.weighted_sum, default=weighted_sum
     )
-    y = jnp.swapaxes(y, 1, 2).reshape(-1, heads * width)
+    y = jnp.swapaxes(y, 1, 2).reshape(len(context) * x.shape[1], heads * width)
     y = jnp.matmul(y, out.astype(dtype)) + self.proj.bias[...].astype(dtype)
-    return y.reshape(len(context), -1, y.shape[-1])
+    return y.reshape(len(context), x.shape[1], y.shape[-1])
 
 
 def is_narrow(heads: int, context_width: int, *, inner: int) -> bool:

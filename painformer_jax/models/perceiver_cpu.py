@@ -1,5 +1,7 @@
 """Functions of `perceiver` in the form that XLA compiles best for CPUs; the same results."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,9 @@ def normed_linears(norm: nnx.LayerNorm, layers: tuple[nnx.Linear, ...], x: jax.A
   if layers[0].bias is not None:
     bias += jnp.concatenate([layer.bias[...] for layer in layers])
   kernel, dtype = norm.scale[...][:, None] * kernel, layers[0].dtype
-  rows = standardise(x).astype(dtype).reshape(-1, x.shape[-1])
+  rows = standardise(x).astype(dtype).reshape(math.prod(x.shape[:-1]), x.shape[-1])
   y = rows @ kernel.astype(dtype) + bias.astype(dtype)
-  y = y.reshape(*x.shape[:-1], -1)
+  y = y.reshape(*x.shape[:-1], kernel.shape[1])
   ends = np.cumsum([layer.kernel.shape[1] for layer in layers])
   return tuple(jnp.split(y, ends[:-1], axis=-1))
 
@@ -79,9 +81,11 @@ def many_pairs(
   q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, heads: int
 ) -> jax.Array:
   """Attention as matrix products."""
-  q, k, v = (jnp.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2) for x in (q, k, v))
+  q, k, v = (
+    jnp.swapaxes(x.reshape(*x.shape[:2], heads, x.shape[2] // heads), 1, 2) for x in (q, k, v)
+  )
   y = weighted_sum(q * q.shape[-1] ** -0.5, k, v, mask)
-  return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], -1)
+  return jnp.swapaxes(y, 1, 2).reshape(y.shape[0], y.shape[2], heads * y.shape[3])
 
 
 def weighted_sum(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
