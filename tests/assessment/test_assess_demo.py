@@ -46,7 +46,7 @@ def test_the_demo_s_config_gives_a_table_of_both_tasks(made_up, tmp_path):
   for each in found:
     assert each['settings']['folds'] == 6
     assert any('one person' in note for note in each['notes'])
-    assert any('labels moved round in time within each block' in note for note in each['notes'])
+    assert any('labels rotated in time within each block' in note for note in each['notes'])
     score = each['scores']['accuracy']
     assert 0 <= score['low'] <= score['estimate'] <= score['high'] <= 1
   with open(tmp_path / 'work' / 'predictions.csv') as file:
