@@ -28,7 +28,13 @@ class DeviceProcess:
   """
 
   def __init__(self, count: int, environment: dict[str, str]):
-    self._environment = environment | {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(count)}
+    self._environment = environment | {
+      'JAX_PLATFORMS': 'cpu',
+      'JAX_NUM_CPU_DEVICES': str(count),
+      # Without optimisation XLA's simulated devices may wait for each other for ever, in
+      # collectives that they reach in different orders.
+      'JAX_DISABLE_MOST_OPTIMIZATIONS': 'false',
+    }
     self._process, self._cpu = None, 0.0
     self.cpu_seconds = 0.0  # Of all calls so far.
 
