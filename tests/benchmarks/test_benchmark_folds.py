@@ -141,8 +141,8 @@ def test_folds_that_do_not_fit_are_refused_before_anything_runs(monkeypatch):
   with pytest.raises(
     InputError,
     match=(
-      r'87 folds of batch 32 take about \d+ GB, and 17.2 GB are free: take fewer --folds '
-      r'\(at most 9 fit\) or a smaller --batch'
+      r'87 folds of batch 32 take about [\d.]+ GB, and 17.2 GB are free: take fewer --folds '
+      r'\(at most 13 fit\) or a smaller --batch'
     ),
   ):
     benchmark_folds.run(model='mixer_published')
