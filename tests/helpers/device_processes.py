@@ -31,8 +31,10 @@ class DeviceProcess:
     self._environment = environment | {
       'JAX_PLATFORMS': 'cpu',
       'JAX_NUM_CPU_DEVICES': str(count),
-      # Without optimisation XLA's simulated devices may wait for each other for ever, in
-      # collectives that they reach in different orders.
+      # XLA's threads. A device blocks one in each collective that it has reached, several
+      # at a time; with as many threads as devices, as XLA takes on a small machine, those
+      # that others wait for may find none, and the process ends after 40 seconds.
+      'NPROC': str(8 * count),
       'JAX_DISABLE_MOST_OPTIMIZATIONS': 'false',
     }
     self._process, self._cpu = None, 0.0

@@ -51,7 +51,7 @@ def in_processes(count, function, *, devices=1, **arguments):
       text=True,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
-      env=environment(JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(devices)),
+      env=environment(JAX_PLATFORMS='cpu', JAX_NUM_CPU_DEVICES=str(devices), NPROC='32'),
     )
     for index in range(count)
   ]
