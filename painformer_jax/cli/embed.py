@@ -15,7 +15,7 @@ EXAMPLE = """painformer embed clip.mp4 photos/ --weights painformer.pth --out cl
 
 modalities:
   rgb           images and videos as they are (default)
-  face          the face in each frame, found by MTCNN and cropped, not rotated
+  face          one person's face in each frame, found by MTCNN and cropped, not rotated
   thermal       thermal frames, or RGB frames through a network (--network)
   depth         depth frames, or RGB frames through a network (--network) or, as a
                 stand-in, through a face-mesh model (--stand-in)
@@ -26,7 +26,9 @@ arrays in FILE.npz, one row an image:
   embedding     [n, 160] float32
   source        the file
   frame, time   of images and videos: frame number (-1 for an image) and seconds
-  face          where faces are cropped: detected, tracked or none
+  face          where faces are cropped: detected in this frame, tracked between two
+                detections; with --faceless also held, other (other people only), none
+  person        with --face all: the person's number in the file, from 1
   start, stop, channel, representation, quality    of signals; start and stop in seconds
 One value for all rows: weights, modality, settings (JSON), stand_in."""
 
@@ -34,6 +36,7 @@ One value for all rows: weights, modality, settings (JSON), stand_in."""
 _MODALITIES_OF = {
   'every': PICTURES,
   'crop_faces': ('thermal', 'depth'),
+  'face': ('face', 'thermal', 'depth'),
   'faceless': ('face', 'thermal', 'depth'),
   'network': ('thermal', 'depth'),
   'stand_in': ('depth',),
@@ -95,9 +98,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='find the face in each frame and crop it first',
   )
   pictures.add_argument(
+    '--face',
+    choices=('largest', 'central', 'all'),
+    help='whose face: the person with the largest face of the whole clip (the default), the '
+    'one nearest to the middle, or all, one row a person and frame',
+  )
+  pictures.add_argument(
     '--faceless',
-    choices=('skip', 'whole'),
-    help='frames without a face: leave them out (skip, the default) or do not crop them (whole)',
+    choices=('skip', 'held', 'whole'),
+    help="frames in which the person's face is not seen: leave them out (skip, the default), "
+    'crop where it was before or will be next (held), or take all others whole (whole)',
   )
   pictures.add_argument(
     '--network',
@@ -160,8 +170,10 @@ def _check_options(args: argparse.Namespace) -> None:
     raise InputError('--network and --stand-in exclude each other')
   if args.sheet_images is not None and not args.sheet:
     raise InputError('--sheet-images needs --sheet')
-  if args.faceless and args.modality != 'face' and not (args.crop_faces or args.stand_in):
-    raise InputError(f'--faceless with --modality {args.modality} needs --crop-faces')
+  for name in ('face', 'faceless'):
+    given = getattr(args, name) and args.modality != 'face'
+    if given and not (args.crop_faces or args.stand_in):
+      raise InputError(f'--{name} with --modality {args.modality} needs --crop-faces')
   if args.batch_size < 1 or (args.every is not None and args.every < 1):
     raise InputError('--batch-size and --every must be at least 1')
 
@@ -189,6 +201,7 @@ def _embed(args: argparse.Namespace) -> int:
       every=args.every,
       crop=args.crop_faces,
       faceless=args.faceless,
+      choose=args.face,
     )
   else:
     reader = SignalReader.from_settings(

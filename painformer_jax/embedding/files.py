@@ -75,7 +75,8 @@ def embed_files(
 
   Its arrays are `embedding` [n, 160] float32, `source` [n] str and the reader's columns.
   Of images and videos these are `frame` [n] int64 (-1 for an image) and `time` [n] float64
-  (seconds; nan for an image); where faces are cropped also `face` [n] str. Of signals they
+  (seconds; nan for an image); where faces are cropped also `face` [n] str,
+  and `person` [n] int64 where all people are taken. Of signals they
   are `start` and `stop` [n] float64 (seconds), `channel`, `representation` and `quality`
   [n] str. Further arrays hold one text each: `weights`, `modality`, `settings` (JSON) and
   `stand_in` (what the images were made of in place of the modality, or '').

@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
 import pathlib
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,7 +20,23 @@ from painformer_jax.modalities import faces, images, maps, video
 from painformer_jax.modalities.names import PICTURES
 from painformer_jax.modalities.network import NetworkConfig, OnnxNetwork
 
-Faceless = Literal['skip', 'whole']
+Faceless = Literal['skip', 'held', 'whole']
+
+# States of a face, in captions.
+_SHOWN = {
+  'detected': 'face',
+  'tracked': 'face, tracked',
+  'held': 'face, held',
+  'other': 'other people',
+  'none': 'no face',
+}
+# What frames that give no row are counted as, and what remarks say of them.
+_LEFT_OUT = {
+  'none': 'without a face',
+  'held': 'before or after a face is seen (--faceless held keeps them)',
+  'other': 'with other people only (--face all takes them)',
+  'mesh': 'in which the face mesh finds no face',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +46,9 @@ class PictureConfig:
   Attributes:
     every: takes every `every`th frame of a video.
     crop: whether to crop the face.
-    faceless: what is done with a frame without a face: 'skip' leaves it out, 'whole' takes
-      it without cropping.
+    faceless: what is done with a frame in which the person's face is not seen: 'skip' leaves
+      it out; 'held' takes it within `face.max_gap` of a detection, cropped where the face was
+      then; 'whole' takes the others too, without cropping.
     face: how faces are found.
     network: input and output of the user's network.
   """
@@ -43,8 +62,8 @@ class PictureConfig:
   def __post_init__(self):
     if self.every < 1:
       raise InputError(f'every must be at least 1, not {self.every}')
-    if self.faceless not in ('skip', 'whole'):
-      raise InputError(f"faceless must be 'skip' or 'whole', not {self.faceless!r}")
+    if self.faceless not in ('skip', 'held', 'whole'):
+      raise InputError(f"faceless must be 'skip', 'held' or 'whole', not {self.faceless!r}")
 
 
 class PictureReader:
@@ -107,7 +126,10 @@ class PictureReader:
     self.columns = {'frame': np.int64, 'time': np.float64}
     if config.crop:
       self.columns['face'] = str
-    self._seen = self._faceless = 0
+    self._all_faces = config.crop and config.face.choose == 'all'
+    if self._all_faces:
+      self.columns['person'] = np.int64
+    self._counts: Counter[str] = Counter()
 
   @classmethod
   def from_settings(
@@ -117,10 +139,16 @@ class PictureReader:
     *,
     network: str | os.PathLike | None = None,
     mesh: bool = False,
+    choose: str | None = None,
     **options,
   ) -> 'PictureReader':
-    """A reader by a JSON file of settings, if any, and options; see `read_settings`."""
+    """A reader by a JSON file of settings, if any, and options; see `read_settings`.
+
+    `choose` replaces the one of the settings' `face`.
+    """
     config = read_settings(PictureConfig, settings, **options)
+    if choose is not None:
+      config = dataclasses.replace(config, face=dataclasses.replace(config.face, choose=choose))
     return cls(modality, config, network=network, mesh=mesh)
 
   def total(self, files: Sequence[str]) -> int:
@@ -129,47 +157,64 @@ class PictureReader:
     )
 
   def images(
-    self, name: str, *, image_size: int, log: Log, numbers: Container[int] | None = None
+    self,
+    name: str,
+    *,
+    image_size: int,
+    log: Log,
+    numbers: Container[int] | None = None,
+    most: int | None = None,
   ) -> Iterator[LocatedImage]:
     """The images of a file, see `Reader`.
 
     Args:
       numbers: of the frames to take from a video, in place of every `config.every`th.
+      most: frames to look at; later ones are not read, and nobody is chosen by them.
     """
     broken: list[InputError] = []
-    seen, faceless = self._seen, self._faceless
-    for found in self._faces(_until_broken(self._frames(name, numbers), broken)):
-      image = self._image(found)
-      self._seen += 1
-      self._faceless += image is None or found.state == 'none'
+    counts: Counter[str] = Counter()
+    frames = self._faces(lambda: _until_broken(self._frames(name, numbers, most), broken))
+    for found in frames:
+      fate = self._fate(found)
+      image = None if fate in _LEFT_OUT else self._image(found)
+      counts['mesh' if image is None and fate not in _LEFT_OUT else fate] += 1
       if image is None:
         continue
-      frame = found.frame
       yield LocatedImage(
         image=images.resize_to_square(image, image_size),
         source=name,
         caption=_caption(found),
-        location={'frame': frame.number, 'time': frame.time}
-        | ({'face': found.state} if self._config.crop else {}),
+        location=self._location(found),
       )
-    seen, faceless = self._seen - seen, self._faceless - faceless
+    self._counts += counts
+    if counts and not counts['taken'] + counts['whole'] and not broken:
+      raise InputError(f'{name} shows no face')
+    if remarks := self._remarks(counts):
+      log(f'{name}: {remarks}')
     if broken:
       raise broken[0]
-    if faceless and self._config.faceless == 'skip':
-      if faceless == seen:
-        raise InputError(f'{name} shows no face')
-      log(f'{name}: {faceless} of {seen} frames show no face and are left out')
 
   def remarks(self) -> str:
-    if not self._config.crop or not self._faceless:
-      return ''
-    what = 'left out' if self._config.faceless == 'skip' else 'taken whole'
-    return f'{self._faceless} of {self._seen} frames without a face {what}'
+    return self._remarks(self._counts)
 
-  def _frames(self, name: str, numbers: Container[int] | None) -> Iterator[video.Frame]:
+  def _remarks(self, counts: Counter[str]) -> str:
+    """Such as '5 of 12 frames left out: 3 without a face, 2 with other people only'."""
+    what = 'faces' if self._all_faces else 'frames'
+    parts = []
+    if counts['whole']:
+      parts.append(f'{counts["whole"]} of {counts.total()} {what} without a face taken whole')
+    if lost := sum(counts[fate] for fate in _LEFT_OUT):
+      why = ', '.join(f'{counts[fate]} {text}' for fate, text in _LEFT_OUT.items() if counts[fate])
+      parts.append(f'{lost} of {counts.total()} {what} left out: {why}')
+    return '; '.join(parts)
+
+  def _frames(
+    self, name: str, numbers: Container[int] | None, most: int | None
+  ) -> Iterator[video.Frame]:
     own = self.modality in maps.PALETTE and self._convert is None
     if _is_video(name):
-      for frame in video.frames(name, every=self._config.every, numbers=numbers):
+      decoded = video.frames(name, every=self._config.every, numbers=numbers)
+      for frame in itertools.islice(decoded, most):
         image = maps.colour_frame(frame.image, modality=self.modality) if own else frame.image
         yield dataclasses.replace(frame, image=image)
     elif own:
@@ -177,20 +222,34 @@ class PictureReader:
     else:
       yield _still(images.read(name, lambda image: np.asarray(images.to_rgb(image))))
 
-  def _faces(self, frames: Iterable[video.Frame]) -> Iterator[faces.Face]:
+  def _faces(self, open_frames: Callable[[], Iterator[video.Frame]]) -> Iterator[faces.Face]:
     if self._detector:
-      return faces.track(frames, self._config.face, detect=self._detector)
-    return (faces.Face(frame=frame, state='detected', box=None) for frame in frames)
+      detect = faces.ClipDetector(self._detector)
+      return faces.follow(open_frames, self._config.face, detect=detect)
+    return (faces.Face(frame=frame, state='detected', box=None) for frame in open_frames())
+
+  def _fate(self, found: faces.Face) -> str:
+    """'taken', 'whole', or a key of `_LEFT_OUT`."""
+    if not self._config.crop or found.state in ('detected', 'tracked'):
+      return 'taken'
+    if found.box is not None and self._config.faceless != 'skip':
+      return 'taken'
+    return 'whole' if found.box is None and self._config.faceless == 'whole' else found.state
 
   def _image(self, found: faces.Face) -> np.ndarray | None:
-    """uint8 [h, w, 3]; None for a frame to leave out."""
+    """uint8 [h, w, 3]; None where the mesh finds no face."""
     image = found.frame.image
-    if self._config.crop:
-      if found.box is None and self._config.faceless == 'skip':
-        return None
-      if found.box is not None:
-        image = faces.crop(image, found.box, margin=self._config.face.margin)
+    if found.box is not None:
+      image = faces.crop(image, found.box, margin=self._config.face.margin)
     return self._convert(image) if self._convert else image
+
+  def _location(self, found: faces.Face) -> dict[str, object]:
+    location = {'frame': found.frame.number, 'time': found.frame.time}
+    if self._config.crop:
+      location['face'] = found.state
+    if self._all_faces:
+      location['person'] = found.person
+    return location
 
 
 def _until_broken(frames: Iterator[video.Frame], broken: list[InputError]) -> Iterator[video.Frame]:
@@ -209,7 +268,7 @@ def _caption(found: faces.Face) -> str:
   frame = found.frame
   parts = [] if frame.number < 0 else [f'frame {frame.number}', f'{frame.time:.2f} s']
   if found.state != 'detected' or found.box:
-    parts.append({'detected': 'face', 'tracked': 'face, tracked', 'none': 'no face'}[found.state])
+    parts.append(_SHOWN[found.state] + (f' of person {found.person}' if found.person > 1 else ''))
   return ', '.join(parts)
 
 

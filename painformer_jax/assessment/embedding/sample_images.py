@@ -13,6 +13,7 @@ from painformer_jax.assessment.datasets.recordings import VIDEO, Sample, load_ch
 from painformer_jax.core.config_fields import Renamed
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
+from painformer_jax.modalities import faces
 from painformer_jax.modalities.quality import Tally, trim
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
@@ -61,6 +62,10 @@ class EmbeddingSettings:
   def __post_init__(self):
     if self.max_tokens < 0:
       raise InputError(f'max_tokens must be at least 0, not {self.max_tokens}')
+    if self.frames.face.choose == 'all':
+      raise InputError(
+        "frames.face.choose is 'all', but a sample is of one person: take 'largest' or 'central'"
+      )
 
   @property
   def crops(self) -> bool:
@@ -170,7 +175,11 @@ class SampleReader:
       yield from self._folder(image_files(path)[::every], log)
       return
     for each in self._image_reader.images(
-      str(path), image_size=self._size, log=log, numbers=numbers
+      str(path),
+      image_size=self._size,
+      log=log,
+      numbers=numbers,
+      most=self._settings.max_tokens or None,
     ):
       frame = max(each.location['frame'], 0)  # A single image says -1.
       yield TokenImage(
@@ -259,6 +268,8 @@ def settings_record(settings: EmbeddingSettings, channels: tuple[str, ...]) -> d
   frames = dataclasses.asdict(settings.frames) | {'crop': settings.crops}
   if not settings.crops:
     del frames['face'], frames['faceless']
+  else:
+    frames['face']['version'] = faces.VERSION
   network = frames.pop('network')
   record |= {'picture': settings.image_type, 'frames': frames, 'stand_in': settings.stand_in}
   if settings.network:

@@ -1,0 +1,103 @@
+"""Scenes: where a clip is cut to another picture, and where it returns to one."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from painformer_jax.modalities.faces.boxes import FaceBox
+from painformer_jax.modalities.faces.cropping import crop
+
+# Frames are compared as thumbnails of so many pixels a side.
+_SIDE = 32
+# A pixel has changed if it differs by more than so many levels of 255, on average over colours.
+_CHANGED = 25
+# A frame begins a scene if at least this share of the pixels has changed,
+_SHARE = 0.5
+# and the pattern of light and dark correlates with the last frame's by less than this. A lamp
+# that is switched on changes all pixels and leaves the pattern (0.98). A person who moves, or a
+# hand before the face, changes less than a third of the pixels, even in frames a second apart.
+_ALIKE = 0.8
+
+
+# So many shots are remembered.
+_SHOTS = 100
+# Of a face that goes on through a cut, as where a neighbour's picture alone changes, less than
+# this share of the pixels has changed.
+_STAYS = 0.25
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+  """The frames between two cuts.
+
+  Attributes:
+    number: rises by 1 with each cut.
+    shot: the same number for scenes that look alike, as where a clip returns from a title, or
+      the light comes back.
+  """
+
+  number: int
+  shot: int
+
+
+class Scenes:
+  """Told one frame after the other, says which scene it belongs to."""
+
+  def __init__(self) -> None:
+    self._scene = Scene(number=0, shot=0)
+    # Number of the shot -> its last thumbnail; the one that is shown comes last.
+    self._shots: dict[int, np.ndarray] = {}
+    self._new = 1
+
+  def __call__(self, image: np.ndarray) -> Scene:
+    """The frame's scene.
+
+    Args:
+      image: uint8 [height, width, 3].
+    """
+    here = _thumbnail(image)
+    shot = self._scene.shot
+    if shot in self._shots and _differ(self._shots[shot], here):
+      alike = (n for n, last in reversed(self._shots.items()) if not _differ(last, here))
+      shot = next(alike, self._new)
+      self._new = max(self._new, shot + 1)
+      self._scene = Scene(number=self._scene.number + 1, shot=shot)
+    self._shots.pop(shot, None)
+    self._shots[shot] = here
+    if len(self._shots) > _SHOTS:
+      del self._shots[next(iter(self._shots))]
+    return self._scene
+
+
+def stays(one: np.ndarray, other: np.ndarray, box: FaceBox) -> bool:
+  """Whether two successive frames show the same in a box.
+
+  Args:
+    one, other: uint8 [height, width, 3].
+    box: in pixels.
+  """
+  if one.shape != other.shape:
+    return False
+  parts = [_thumbnail(crop(image, box, margin=0.0)) for image in (one, other)]
+  return _changed(*parts) < _STAYS
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+  """float32 [side, side, 3]."""
+  return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _changed(one: np.ndarray, other: np.ndarray) -> float:
+  """Share of the pixels that differ."""
+  return float((np.abs(one - other).mean(-1) > _CHANGED).mean())
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> bool:
+  if _changed(one, other) < _SHARE:
+    return False
+  light = [thumbnail.mean(-1) for thumbnail in (one, other)]
+  one, other = (each - each.mean() for each in light)
+  scale = np.sqrt(np.square(one).sum() * np.square(other).sum())
+  # One that is all of one colour has no pattern.
+  return scale == 0 or (one * other).sum() / scale < _ALIKE
