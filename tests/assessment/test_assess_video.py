@@ -288,8 +288,28 @@ def test_networks_make_pictures_of_the_cropped_face(folder, tmp_path, image_type
     # Of a source that the user names, frames are taken as they are.
     record = settings_record(settings, ())['frames']
     assert record['crop'] == ('face' in record) == (source == 'video')
+    # Embeddings of other faces than would be found now are not reused.
+    assert source != 'video' or record['face']['version'] == faces.VERSION
   # Without a network, frames are the user's own.
   assert not EmbeddingSettings(source='video', image_type=image_type).crops
+
+
+def test_a_sample_is_of_one_person():
+  everybody = PictureConfig(face=faces.FaceConfig(choose='all'))
+  with pytest.raises(InputError, match='frames.face.choose'):
+    EmbeddingSettings(source='video', frames=everybody)
+
+
+@needs_faces
+def test_no_frame_beyond_the_most_tokens_is_read(folder):
+  study = biovid.open_study(folder / 'data', modalities=('video',))
+  settings = EmbeddingSettings(source='video', max_tokens=2)
+  reader = SampleReader(settings, channels=(), image_size=32)
+  detector, searched = reader._image_reader._detector, []
+  downscaled = detector.downscaled
+  detector.downscaled = lambda image: searched.append(image) or downscaled(image)
+  images = list(reader.images(study.samples[-1], log=print))
+  assert [image.token for image in images] == [0, 1] and len(searched) == 2
 
 
 def list_findings(study, *, whole=True, sources=('video', 'thermal')):

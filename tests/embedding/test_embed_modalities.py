@@ -103,7 +103,7 @@ def test_faces_to_embeddings(stored, tmp_path, astronaut):
   assert list(arrays['face']) == ['detected'] * 2 + ['tracked'] + ['detected'] * 3
   np.testing.assert_allclose(arrays['time'], np.arange(0, 12, 2) / 25, atol=1e-3)
   assert 'face' in json.loads(str(arrays['settings']))
-  assert done.stdout.endswith('3 of 9 frames without a face left out\n')
+  assert done.stdout.endswith('3 of 9 frames left out: 3 without a face\n')
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,8 @@ def test_faces_to_embeddings(stored, tmp_path, astronaut):
     ('--modality fnirs --clean', '--clean does not fit --modality fnirs'),
     ('--crop-faces', '--crop-faces does not fit --modality rgb'),
     ('--modality depth --faceless whole', '--faceless with --modality depth needs --crop-faces'),
+    ('--face all', '--face does not fit --modality rgb'),
+    ('--modality thermal --face all', '--face with --modality thermal needs --crop-faces'),
     ('--modality depth --network a.onnx --stand-in', 'exclude each other'),
     ('--modality gsr', 'gsr needs a sampling rate'),
     ('--modality gsr --rate -3', 'gsr needs a sampling rate'),

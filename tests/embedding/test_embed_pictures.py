@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import cv2
 import numpy as np
 import pytest
 from image_files import read_image
@@ -30,17 +31,18 @@ def test_faces_are_cropped_tracked_and_left_out(tmp_path, astronaut):
     (2, 'detected'),
     (3, 'detected'),
     (4, 'detected'),
-    (5, 'tracked'),
-    (6, 'tracked'),
   ]
   assert rows[3].location['time'] == pytest.approx(0.12, abs=1e-3)
-  assert said == [f'{clip}: 5 of 12 frames show no face and are left out']
-  assert reader.remarks() == '5 of 12 frames without a face left out'
-  whole, said = rows_of(
-    PictureReader('face', PictureConfig(faceless='whole', face=faces.FaceConfig(max_gap=0.1))), clip
-  )
-  assert len(whole) == 12 and said == []
-  assert [r.location['face'] for r in whole[7:]] == ['none'] * 5
+  [line] = said
+  assert line.startswith(f'{clip}: 7 of 12 frames left out: 5 without a face, 2 before or after')
+  assert line.endswith(reader.remarks())
+  rest = {}
+  for faceless in ('held', 'whole'):
+    config = PictureConfig(faceless=faceless, face=faces.FaceConfig(max_gap=0.1))
+    found, [line] = rows_of(PictureReader('face', config), clip)
+    rest[faceless] = [r.location['face'] for r in found[5:]]
+  assert rest == {'held': ['held'] * 2, 'whole': ['held'] * 2 + ['none'] * 5}
+  assert line.endswith('5 of 12 frames without a face taken whole')
   # What is embedded is the crop, squashed.
   first = next(video.frames(clip)).image
   [found] = faces.Detector()(first)
@@ -61,15 +63,60 @@ def test_still_faces_and_files_without_one(tmp_path, astronaut):
 
 
 @mtcnn
+def test_all_people_of_a_clip_or_one(tmp_path, astronaut):
+  large, small = (cv2.resize(astronaut[:256, 80:336], (side, side)) for side in (256, 192))
+  both = np.zeros((256, 448, 3), np.uint8)
+  both[:, :256], both[32:224, 256:] = large, small
+  hidden = both.copy()
+  hidden[:, :256] = 128
+  path = tmp_path / 'a.avi'
+  writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 25, (448, 256))
+  for k in range(10):
+    writer.write((hidden if 3 <= k < 7 else both)[..., ::-1])
+  writer.release()
+  Image.fromarray(both).save(tmp_path / 'a.png')
+  reader = PictureReader.from_settings('face', None, choose='all')
+  assert reader.columns['person'] is np.int64
+  rows, _ = rows_of(reader, path)
+  people = {n: [r.location['frame'] for r in rows if r.location['person'] == n] for n in (1, 2)}
+  assert people == {1: [0, 1, 2, 7, 8, 9], 2: list(range(10))}
+  assert [r.location['person'] for r in rows_of(reader, tmp_path / 'a.png')[0]] == [1, 2]
+  assert reader.remarks() == ''
+  one = PictureReader('face')
+  rows, [line] = rows_of(one, path)
+  assert [r.location['frame'] for r in rows] == [0, 1, 2, 7, 8, 9]
+  assert set(rows[0].location) == {'frame', 'time', 'face'}
+  assert '4 of 10 frames left out: 4 with other people only' in line
+
+
+@mtcnn
+def test_a_strip_shows_no_face_and_a_title_neither(tmp_path, astronaut):
+  Image.new('RGB', (1, 5000)).save(tmp_path / 'line.png')
+  with pytest.raises(InputError, match='line.png shows no face'):
+    rows_of(PictureReader('face'), tmp_path / 'line.png')
+  title = np.kron(
+    np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8), np.ones((64, 64, 1))
+  )
+  person, path = cv2.resize(astronaut, (256, 256)), tmp_path / 'a.avi'
+  writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 25, (256, 256))
+  for k in range(9):
+    writer.write((np.uint8(title) if k < 3 or 5 <= k < 7 else person)[..., ::-1])
+  writer.release()
+  rows, [line] = rows_of(PictureReader('face', PictureConfig(faceless='held')), path)
+  assert [r.location['frame'] for r in rows] == [3, 4, 7, 8]
+  assert '5 of 9 frames left out: 5 without a face' in line
+
+
+@mtcnn
 def test_a_damaged_video_keeps_the_frames_that_wait(tmp_path, astronaut):
   clip = face_clip(tmp_path / 'a.avi', astronaut, faceless=range(3, 12))
   clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 3 // 5])
-  reader, rows = PictureReader('face'), []
+  reader, rows = PictureReader('face', PictureConfig(faceless='held')), []
   with pytest.raises(InputError, match='damaged'):
     for row in reader.images(str(clip), image_size=32, log=print):
       rows.append(row)
   assert [r.location['face'] for r in rows[:3]] == ['detected'] * 3
-  assert len(rows) > 3 and {r.location['face'] for r in rows[3:]} == {'tracked'}
+  assert len(rows) > 3 and {r.location['face'] for r in rows[3:]} == {'held'}
 
 
 @pytest.mark.parametrize('modality', ['thermal', 'depth'])
@@ -144,7 +191,7 @@ def test_rgb_pictures_are_what_they_were(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'field, words', [({'every': 0}, 'every'), ({'faceless': 'drop'}, "'skip' or 'whole'")]
+  'field, words', [({'every': 0}, 'every'), ({'faceless': 'drop'}, "'held' or 'whole'")]
 )
 def test_bad_picture_configs(field, words):
   with pytest.raises(InputError, match=words):
