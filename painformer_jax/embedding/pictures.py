@@ -244,7 +244,7 @@ class PictureReader:
     return self._convert(image) if self._convert else image
 
   def _location(self, found: faces.Face) -> dict[str, object]:
-    location = {'frame': found.frame.number, 'time': found.frame.time}
+    location: dict[str, object] = {'frame': found.frame.number, 'time': found.frame.time}
     if self._config.crop:
       location['face'] = found.state
     if self._all_faces:

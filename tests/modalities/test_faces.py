@@ -7,7 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from repository import environment
 
@@ -45,6 +45,7 @@ def test_beyond_the_frame_the_edge_goes_on():
   np.testing.assert_array_equal(cut[:, 0, 1], list(range(50, 60)) + [59] * 10)
 
 
+@settings(deadline=None)
 @given(
   st.floats(-500, 500),
   st.floats(-500, 500),
