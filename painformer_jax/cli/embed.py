@@ -6,11 +6,11 @@ import os
 import signal
 import sys
 
-from painformer_jax.modalities.names import PICTURES, SIGNALS
+from painformer_jax.modalities.names import ALIASES, PICTURES, SIGNALS, modality_of
 
 EXAMPLE = """painformer embed clip.mp4 photos/ --weights painformer.pth --out clip.npz
   painformer embed clip.mp4 --modality face --weights painformer.pth --out face.npz --sheet face.png
-  painformer embed ecg.csv --modality ecg --column ecg --rate 512 --window 5.5 \\
+  painformer embed ecg.csv --modality ecg --column ecg --rate 512 \\
       --weights painformer.pth --out ecg.npz
 
 modalities:
@@ -19,8 +19,9 @@ modalities:
   thermal       thermal frames, or RGB frames through a network (--network)
   depth         depth frames, or RGB frames through a network (--network) or, as a
                 stand-in, through a face-mesh model (--stand-in)
-  ecg emg gsr   windows of a signal, four images each: waveform, angle, phase, psd
-  fnirs         haemoglobin, one waveform a channel; .snirf files or columns of a table
+  ecg emg gsr   windows of 5.5 s of a signal, four images each: waveform, angle, phase, psd
+  fnirs         haemoglobin in windows of 10 s, one waveform a channel; .snirf files or
+                columns of a table
 
 arrays in FILE.npz, one row an image:
   embedding     [n, 160] float32
@@ -43,6 +44,7 @@ _MODALITIES_OF = {
   'column': SIGNALS,
   'key': SIGNALS,
   'rate': SIGNALS,
+  'time': SIGNALS,
   'window': SIGNALS,
   'step': SIGNALS,
   'representation': SIGNALS,
@@ -68,10 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--modality',
+    type=modality_of,
     choices=(*PICTURES, *SIGNALS),
     default='rgb',
     metavar='NAME',
-    help=f'{", ".join((*PICTURES, *SIGNALS))} (default: rgb)',
+    help=f'{", ".join((*PICTURES, *SIGNALS))} (default: rgb); '
+    + ', '.join(f'{alias} is {name}' for alias, name in ALIASES.items()),
   )
   parser.add_argument(
     '--settings',
@@ -125,13 +129,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--column',
     type=_names,
     metavar='A,B',
-    help='columns that are the channels, by name or number from 0; of .snirf files channels '
-    'by name, or hbo or hbr for all of that kind (default: all)',
+    help='columns that are the channels, by name or number from 0 (default: the one that '
+    'holds no times); of .snirf files channels by name, or hbo or hbr for all of that kind '
+    '(default: all)',
   )
   signals.add_argument('--key', metavar='NAME', help='array of an .npz file that holds several')
-  signals.add_argument('--rate', type=float, metavar='HZ', help='samples a second')
   signals.add_argument(
-    '--window', type=float, metavar='S', help='seconds that an image shows (default: a whole file)'
+    '--rate',
+    type=float,
+    metavar='HZ',
+    help='samples a second (default: by the column of times, with which it must agree)',
+  )
+  signals.add_argument(
+    '--time',
+    metavar='NAME',
+    help='column of times, by name or number from 0 (default: found by its name); none to go '
+    'by --rate alone',
+  )
+  signals.add_argument(
+    '--window',
+    type=_window,
+    metavar='S',
+    help='seconds that an image shows, or whole for a whole file (default: 5.5, of fnirs 10)',
   )
   signals.add_argument(
     '--step',
@@ -210,6 +229,7 @@ def _embed(args: argparse.Namespace) -> int:
       rate=args.rate,
       columns=args.column,
       key=args.key,
+      time=args.time,
       window=args.window,
       step=args.step,
       representations=args.representation,
@@ -252,6 +272,19 @@ def _embed(args: argparse.Namespace) -> int:
 def _names(text: str) -> tuple[str, ...]:
   """'a, b' -> ('a', 'b')."""
   return tuple(name.strip() for name in text.split(',') if name.strip())
+
+
+def _window(text: str) -> float:
+  """'5.5' -> 5.5, 'whole' -> 0."""
+  if text == 'whole':
+    return 0.0
+  try:
+    seconds = float(text)
+  except ValueError:
+    seconds = 0.0
+  if not seconds > 0:
+    raise argparse.ArgumentTypeError(f'{text} is neither seconds above 0 nor whole')
+  return seconds
 
 
 @contextlib.contextmanager

@@ -178,12 +178,19 @@ def build(kind: type[T], values: Mapping, *, where: str) -> T:
     raise InputError(f'{where}: {error}') from error
 
 
-def read_settings(kind: type[T], path: str | os.PathLike | None = None, **options) -> T:
+def read_settings(
+  kind: type[T],
+  path: str | os.PathLike | None = None,
+  *,
+  defaults: Mapping[str, Any] = types.MappingProxyType({}),
+  **options,
+) -> T:
   """A dataclass from a JSON file, as `build` makes it, and from options.
 
   Args:
     kind: the dataclass.
-    path: of the file; None for the dataclass's defaults.
+    path: of the file; None for defaults alone.
+    defaults: fields -> values in place of the dataclass's own defaults.
     **options: fields that replace those of the file, where they are not None.
 
   Raises:
@@ -198,6 +205,8 @@ def read_settings(kind: type[T], path: str | os.PathLike | None = None, **option
     raise InputError(f'{path} cannot be read: {error.strerror}') from error
   except ValueError as error:
     raise InputError(f'{path} is not JSON: {error}') from error
+  if isinstance(values, Mapping):
+    values = {**defaults, **values}
   settings = build(kind, values, where=f'{path}: settings')
   given = {name: value for name, value in options.items() if value is not None}
   return dataclasses.replace(settings, **given)

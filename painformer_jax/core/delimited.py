@@ -1,9 +1,7 @@
 """Reads tables row by row: delimited text (CSV, TSV) and Parquet.
 
-Text is UTF-8, with or without a byte order mark. Cells may be quoted. Tabs separate the
-cells of .tsv files; for other text, unless the caller says what separates them, it is the
-one of comma, semicolon and tab that occurs most often in the first line. `number_table`
-reads columns of numbers by the same rules.
+Cells may be quoted. `text_format` says which encodings are read, and what separates the
+cells where the caller does not. `number_table` reads columns of numbers by the same rules.
 """
 
 import csv
@@ -12,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.text_format import TextFormat, text_format
 
 SUFFIXES = ('.csv', '.tsv', '.parquet')
 
@@ -79,7 +78,7 @@ def read_rows(
     header: the columns' names for text files that may come without a header:
       where the first row names none of them, it is data.
     delimiter: between the cells of text; None to find it out.
-    encoding_errors: what becomes of text that is not UTF-8, as for `open`.
+    encoding_errors: what becomes of text that is not Unicode, as for `open`.
     ragged: whether a row may have more values than there are columns; those beyond
       the last column are left out (`TableRow.cells` counts them).
 
@@ -97,7 +96,7 @@ def read_rows(
     yield from _parquet_rows(path, required)
     return
   columns = None
-  for number, fields in text_rows(path, delimiter, encoding_errors):
+  for number, fields in text_rows(path, _layout(path, delimiter), encoding_errors=encoding_errors):
     fields = [field.strip() for field in fields]
     if not any(fields):
       continue
@@ -126,34 +125,34 @@ def column_names(path: str | Path, *, delimiter: str | None = None) -> tuple[str
   Raises:
     InputError: the file cannot be read.
   """
-  _, fields = next(text_rows(path, delimiter), (1, ()))
+  _, fields = next(text_rows(path, _layout(path, delimiter)), (1, ()))
   return tuple(field.strip() for field in fields)
 
 
-def delimiter_of(path: str | Path, first: str) -> str:
-  """The delimiter of a text table, by its name and its first line."""
-  return '\t' if str(path).lower().endswith('.tsv') else max(',;\t', key=first.count)
-
-
 def text_rows(
-  path: str | Path, delimiter: str | None, encoding_errors: str = 'strict'
+  path: str | Path, layout: TextFormat, *, encoding_errors: str = 'strict'
 ) -> Iterator[tuple[int, list[str]]]:
   """Yields the number, from 1, and the cells of each row of a text table.
 
   Raises:
     InputError: the file cannot be read or is not text.
   """
+  delimiter = layout.likely_delimiter
   try:
-    with open(path, newline='', encoding='utf-8-sig', errors=encoding_errors) as file:
-      if delimiter is None:
-        delimiter = delimiter_of(path, file.readline())
-        file.seek(0)
+    with open(path, newline='', encoding=layout.encoding, errors=encoding_errors) as file:
       reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
       yield from enumerate(reader, start=1)
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror}') from error
-  except (UnicodeDecodeError, csv.Error) as error:
+  except (UnicodeError, csv.Error) as error:
     raise InputError(f'{path} is no table of text: {error}') from error
+
+
+def _layout(path: str | Path, delimiter: str | None) -> TextFormat:
+  try:
+    return text_format(path, delimiter=delimiter)
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {error.strerror}') from error
 
 
 def _names_any(fields: Sequence[str], header: Sequence[str]) -> bool:

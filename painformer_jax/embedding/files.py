@@ -129,8 +129,10 @@ def embed_files(
         ]
       meter.add(len(batch))
   if not writer.rows:
+    first = f' ({problems[0]})' if len(problems) == 1 else ''
     raise InputError(
-      f'nothing to embed: none of the {len(files)} files could be read; {out} was not written'
+      f'nothing to embed: none of the {len(files)} files could be read{first}; {out} was not '
+      'written'
     )
   if sheet:
     made_of = f'; stand-in: {reader.stand_in}' if reader.stand_in else ''

@@ -2,17 +2,32 @@
 
 import dataclasses
 import os
+from typing import Literal
 
 import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.file_cache import FileCache
 from painformer_jax.core.number_table import NumberTable, read_numbers
+from painformer_jax.modalities.sample_times import (
+  SamplingRate,
+  TimeColumn,
+  is_counter,
+  rises,
+  rises_evenly,
+  sampling_rate,
+  unit_of,
+)
 
 SUFFIXES = ('.csv', '.tsv', '.npy', '.npz', '.parquet')
 # Text files are parsed whole; so many stay in memory for the next span. A file
 # of a long recording can take some hundred MB.
 FILES_KEPT = 4
+# In place of the name of a column of times: there is none, or it is not to be believed.
+NO_TIMES = 'none'
+
+Course = Literal['times', 'other', 'signal']
+Content = np.ndarray | dict[str, np.ndarray] | NumberTable
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +42,8 @@ class SignalSpan:
     row: number (from 0) of the row that is the signal, in files that hold one
       signal a row; None for columns.
     rate: samples a second, Hz.
+    time: name or number of the column of times, which must agree with the rate; '' to find
+      it, 'none' to read none.
     start, stop: in seconds from the file's beginning; a stop of None is the end.
   """
 
@@ -35,6 +52,7 @@ class SignalSpan:
   key: str = ''
   column: str = ''
   row: int | None = None
+  time: str = ''
   start: float = 0.0
   stop: float | None = None
 
@@ -59,10 +77,13 @@ def read_span(root: str, span: SignalSpan) -> np.ndarray:
 
   Raises:
     InputError: the file cannot be read, is damaged, has no such channel or row, the
-      channel is not numbers, or the span holds no sample.
+      channel is not numbers or holds the times, the times contradict the rate or are not
+      even, or the span holds no sample.
   """
   path = os.path.join(root, span.file)
   content = _files(path)
+  if span.row is None:
+    recorded_rate(path, stated=span.rate, key=span.key, time=span.time)
   # Of a column of text files, only the span is made an array: files can be long.
   begin = round(span.start * span.rate)
   end = None if span.stop is None else round(span.stop * span.rate)
@@ -84,7 +105,54 @@ def read_span(root: str, span: SignalSpan) -> np.ndarray:
   return np.asarray(array[begin:end], np.float64)
 
 
-def _read(path: str) -> np.ndarray | dict[str, np.ndarray] | NumberTable:
+def recorded_rate(
+  path: str, *, stated: float = 0.0, modality: str = '', key: str = '', time: str = ''
+) -> SamplingRate:
+  """The sampling rate of a file, by its columns of times and by what its user states.
+
+  Times are columns (of an .npz file also arrays) that are named so, or a first column that
+  rises evenly. Columns that number the rows say nothing.
+
+  Args:
+    path: of the file.
+    stated: Hz; 0 for nothing.
+    modality: see `sample_times.PLAUSIBLE`.
+    key: array of an .npz file that holds the signal.
+    time: name or number of the column of times; '' to find it; 'none' to ignore times.
+
+  Raises:
+    InputError: as `sample_times.sampling_rate` says, or the file cannot be read.
+  """
+  if time == NO_TIMES and stated:
+    return SamplingRate(hertz=stated)
+  return _rates(path, stated=stated, modality=modality, key=key, time=time)
+
+
+def _rate_of(path: str, *, stated: float, modality: str, key: str, time: str) -> SamplingRate:
+  content = _files(path)
+  try:
+    columns = [] if time == NO_TIMES else _time_columns(content, key, time)
+  except ValueError as error:
+    raise InputError(f'{path}: {error}') from None
+
+  def where(column: TimeColumn, row: int) -> str:
+    if isinstance(content, NumberTable):
+      place = f', {"line" if content.layout else "row"} {content.line(row)}'
+    else:
+      place = f', row {row}'
+    return f"{path}{place}, column '{column.name}'"
+
+  try:
+    return sampling_rate(columns, stated=stated, modality=modality, where=where)
+  except InputError as error:
+    text = str(error)
+    raise type(error)(text if text.startswith(path) else f'{path}: {text}') from None
+
+
+_rates = FileCache(_rate_of, kept=64)
+
+
+def _read(path: str) -> Content:
   suffix = os.path.splitext(path)[1].lower()
   if suffix not in ('.npy', '.npz'):
     return read_numbers(path, header=False)
@@ -107,27 +175,102 @@ _files = FileCache(_read, kept=FILES_KEPT)
 
 
 def _column_number(table: NumberTable, span: SignalSpan) -> int:
-  names = table.names
-  if span.column in names:
-    return names.index(span.column)
-  if span.column.isdecimal() and int(span.column) < len(names):
-    return int(span.column)
+  courses = list(_courses(table.path))
+  if span.time not in ('', NO_TIMES):
+    courses[table.index(span.time)] = 'times'
   if span.column:
-    raise ValueError(f"the file has no column '{span.column}' (there: {', '.join(names[:20])})")
-  if len(names) > 1:
-    raise ValueError(f"the file has {len(names)} columns: name the 'column' to read")
-  return 0
+    number = table.index(span.column)
+    if courses[number] != 'signal':
+      raise ValueError(f"column '{table.names[number]}' holds times or numbers the rows")
+    return number
+  if courses.count('signal') != 1:
+    there = f' (there: {", ".join(table.names[:20])})' if table.named else ''
+    raise ValueError(f"the file has {len(table.names)} columns: name the 'column' to read{there}")
+  return courses.index('signal')
 
 
-def _array(
-  content: np.ndarray | dict[str, np.ndarray] | NumberTable, span: SignalSpan
-) -> np.ndarray:
+def _courses_of(path: str) -> tuple[Course, ...]:
+  """What each column of a table is."""
+  table = _files(path)
+  if len(table.names) == 1:
+    return ('signal',)
+  return tuple(_course(table, n) for n in range(len(table.names)))
+
+
+_courses = FileCache(_courses_of, kept=64)
+
+
+def _course(table: NumberTable, number: int) -> Course:
+  """What a column is, by its name and its values."""
+  name = table.names[number] if table.named else ''
+  unit = unit_of(name)
+  moments = table.seconds(number)
+  if moments is not None and not rises(moments) and unit is None:
+    return 'other'  # The date of the recording.
+  # A signal may be called t or s.
+  if (unit is not None and len(name) > 1) or moments is not None:
+    return 'times'
+  try:
+    values = table.column(number)
+  except InputError:  # Text of some kind.
+    return 'signal' if unit is None else 'times'
+  if unit is not None and (rises(values) or rises(-values)):
+    return 'times'
+  if table.named and is_counter(name, values):
+    return 'other'
+  if number == 0 and rises_evenly(values):
+    return 'other' if (np.diff(values) == 1).all() else 'times'
+  return 'signal'
+
+
+def _time_columns(content: Content, key: str, time: str) -> list[TimeColumn]:
+  if isinstance(content, NumberTable):
+    if time:
+      numbers = [content.index(time)]
+    else:
+      numbers = [n for n, course in enumerate(_courses(content.path)) if course == 'times']
+    return [_table_times(content, n) for n in numbers]
+  array = _member(content, key) if isinstance(content, dict) else content
+  if isinstance(content, dict):
+    beside = {n: a for n, a in content.items() if a is not array and a.shape == array.shape[:1]}
+    named = [n for n in beside if (n == time if time else unit_of(n) is not None)]
+    if named:
+      return [
+        TimeColumn(name=n, times=np.asarray(beside[n], np.float64), unit=unit_of(n) or 0.0)
+        for n in named
+        if beside[n].dtype.kind in 'fiu'
+      ]
+  if time and not (array.ndim == 2 and time.isdecimal() and int(time) < array.shape[1]):
+    raise ValueError(f"the file has no column of times '{time}'")
+  if array.ndim != 2 or array.dtype.kind not in 'fiu' or array.shape[1] < 2:
+    return []
+  times = np.asarray(array[:, int(time or 0)], np.float64)
+  if not time and (not rises_evenly(times) or (np.diff(times) == 1).all()):
+    return []
+  return [TimeColumn(name=time or '0', times=times, unit=0.0)]
+
+
+def _table_times(table: NumberTable, number: int) -> TimeColumn:
+  name, times = table.names[number], table.seconds(number)
+  if times is not None:
+    return TimeColumn(name=name, times=times, unit=1.0)
+  try:
+    times = table.column(number)
+  except InputError:
+    times = None
+  return TimeColumn(name=name, times=times, unit=(unit_of(name) or 0.0) if table.named else 0.0)
+
+
+def _array(content: Content, span: SignalSpan) -> np.ndarray:
   """The signal in an array, or in a row of a table."""
   if isinstance(content, NumberTable):
     return _row(content.array, span.row)
   array = _member(content, span.key) if isinstance(content, dict) else content
   if array.dtype.kind not in 'fiub':
     raise ValueError(f'the array is of type {array.dtype}, not of real numbers')
+  if isinstance(content, dict) and len(content) > 1 and unit_of(span.key) is not None:
+    if array.ndim == 1 and rises(np.asarray(array, np.float64)):
+      raise ValueError(f"array '{span.key}' holds times")
   if array.ndim == 1 and span.row is None and span.column in ('', '0'):
     return array
   if array.ndim != 2:
@@ -137,9 +280,15 @@ def _array(
     )
   if span.row is not None:
     return _row(array, span.row)
+  if array.shape[1] == 1 and not span.column:
+    return array[:, 0]
   if not span.column.isdecimal() or int(span.column) >= array.shape[1]:
     raise ValueError(f"the array has {array.shape[1]} columns, none of number '{span.column}'")
-  return array[:, int(span.column)]
+  values = array[:, int(span.column)]
+  is_first = span.column == '0' and array.shape[1] > 1
+  if is_first and rises_evenly(np.asarray(values, np.float64)):
+    raise ValueError("column '0' holds times or numbers the rows")
+  return values
 
 
 def _row(rows: np.ndarray, number: int) -> np.ndarray:
@@ -151,6 +300,8 @@ def _row(rows: np.ndarray, number: int) -> np.ndarray:
 def _member(arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
   if key in arrays:
     return arrays[key]
-  if not key and len(arrays) == 1:
-    return next(iter(arrays.values()))
+  # Times and single numbers, such as a rate, are no signals.
+  signals = {n: a for n, a in arrays.items() if a.ndim and unit_of(n) is None}
+  if not key and len(signals or arrays) == 1:
+    return next(iter((signals or arrays).values()))
   raise ValueError(f"the file has no array '{key}' (there: {', '.join(list(arrays)[:20])})")

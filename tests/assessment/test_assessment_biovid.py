@@ -125,7 +125,8 @@ class TestReader:
       (b'gsr\tecg\n', 'no rows below'),
       (b'gsr\tecg\n1\tx\n', "line 2: expected 2 numbers, found '1\\\\tx'"),
       (b'gsr\tecg\n1\t2\n3\n', 'line 3: expected 2 cells'),
-      (b'gsr\n\xff\xfe\n', 'no table of text'),
+      (b'gsr\n\x00\xfe\n', 'no table of text'),
+      (b'gsr\n\xff\xfe\n', 'line 2: expected 1 numbers'),
       (b'ecg\n1\n', "no column 'gsr'; it has ecg"),
     ],
   )

@@ -78,6 +78,18 @@ def test_semicolons_and_missing_headers(tmp_path):
   assert rows[0].where.endswith('b.csv, row 1')
 
 
+def test_lists_inside_cells_do_not_pass_for_cells(tmp_path):
+  (tmp_path / 'a.csv').write_text('x.jpg,1;2;3,7\ny.jpg,4;5;6,8\n')
+  rows = list(read_rows(tmp_path / 'a.csv', header=('path', 'points', 'label')))
+  assert [(r['path'], r['points'], r['label']) for r in rows][1] == ('y.jpg', '4;5;6', '8')
+
+
+def test_tables_in_utf_16(tmp_path):
+  (tmp_path / 'a.csv').write_bytes('Path;label\nM\xfcller.jpg;a, b\n'.encode('utf-16'))
+  [row] = read_rows(tmp_path / 'a.csv', required=('path',))
+  assert (row['path'], row['label']) == ('M\xfcller.jpg', 'a, b')
+
+
 @pytest.mark.parametrize(
   'content,message',
   [

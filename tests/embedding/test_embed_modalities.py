@@ -22,8 +22,8 @@ from painformer_jax.modalities import sheet
 def test_signals_to_embeddings_and_a_sheet(stored, tmp_path):
   folder = tmp_path / 'in'
   folder.mkdir()
-  table(folder / 'a.csv', time=np.arange(2816), ecg=beats())
-  table(folder / 'b.csv', time=np.arange(2816), ecg=np.zeros(2816))
+  table(folder / 'a.csv', time=np.arange(2816) / 512, ecg=beats())
+  table(folder / 'b.csv', time=np.arange(2816) / 512, ecg=np.zeros(2816))
   (folder / 'ignored.txt').write_text('no signal')
   (tmp_path / 's.json').write_text('{"images": {"spectrogram": {"segment": 128, "overlap": 64}}}')
   done = run_command(
@@ -119,11 +119,15 @@ def test_faces_to_embeddings(stored, tmp_path, astronaut):
     ('--face all', '--face does not fit --modality rgb'),
     ('--modality thermal --face all', '--face with --modality thermal needs --crop-faces'),
     ('--modality depth --network a.onnx --stand-in', 'exclude each other'),
-    ('--modality gsr', 'gsr needs a sampling rate'),
+    ('--modality gsr --rate 0', 'gsr needs a sampling rate'),
+    ('--modality gsr --time none', 'needs a sampling rate'),
+    ('--modality rgb --time t', '--time does not fit --modality rgb'),
+    ('--modality ecg --window 0', '0 is neither seconds above 0 nor whole'),
+    ('--modality ecg --window x', 'x is neither'),
     ('--modality gsr --rate -3', 'gsr needs a sampling rate'),
     ('--modality emg --rate 100 --clean', 'emg at 100 Hz cannot be cleaned'),
     ('--modality ecg --rate 512 --window 0.3', 'have 154 samples'),
-    ('--modality ecg --rate 512 --step 1', 'a step needs a window'),
+    ('--modality ecg --rate 512 --step 1 --window whole', 'a step needs a window'),
     ('--modality ecg --rate 512 --representation psd,x', "not 'x'"),
     ('--modality eeg', 'eeg'),
     ('--settings absent.json', 'absent.json cannot be read'),

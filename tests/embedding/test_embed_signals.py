@@ -21,7 +21,9 @@ from painformer_jax.modalities.waveform import WaveformConfig
 
 
 def test_windows_channels_and_representations(tmp_path):
-  path = table(tmp_path / 'a.csv', time=np.arange(700), one=beats(100, 7), two=beats(100, 7, 1))
+  path = table(
+    tmp_path / 'a.csv', time=np.arange(700) / 100, one=beats(100, 7), two=beats(100, 7, 1)
+  )
   reader = signals(
     columns=('two', '1'),
     window=3.0,
@@ -191,7 +193,8 @@ def test_fnirs_in_a_table_needs_a_rate(tmp_path):
   with pytest.raises(InputError, match='a.csv: its sampling rate'):
     rows_of(SignalReader('fnirs', columns=('hbo',)), path)
   rows, _ = rows_of(SignalReader('fnirs', columns=('hbo', 'hbr'), rate=10.0), path)
-  assert [row.location['channel'] for row in rows] == ['hbo', 'hbr']
+  assert [row.location['channel'] for row in rows] == ['hbo'] * 6 + ['hbr'] * 6
+  assert [row.location['stop'] for row in rows[:6]] == [10, 20, 30, 40, 50, 60]
 
 
 def test_readers_refuse_other_modalities():

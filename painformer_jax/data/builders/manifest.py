@@ -9,6 +9,8 @@ manifest.tsv or manifest.parquet. Files are relative to the table's folder.
       column       the channel: a column's name, or its number from 0
       row          instead: number of the row, in files with one signal a row
       rate         samples a second, Hz
+      time_column  the column of times, by name or number, where it is not found by its name;
+                   its times must be even and agree with the rate; none to read no times
       start, stop  seconds; the whole file where they are empty
     label        name of the class
     split        train, test, validation or other; without it, a share is held out

@@ -167,6 +167,7 @@ def _span(row: TableRow, rate: float) -> signal_files.SignalSpan:
     file=sys.intern(file),
     key=sys.intern(row['key']),
     column=sys.intern(row['column']),
+    time=sys.intern(row['time_column']),
     row=None if number is None else int(number),
     rate=rate,
     start=start,
