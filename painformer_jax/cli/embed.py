@@ -217,6 +217,7 @@ def _embed(args: argparse.Namespace) -> int:
       args.settings,
       network=args.network,
       mesh=bool(args.stand_in),
+      progress=log,
       every=args.every,
       crop=args.crop_faces,
       faceless=args.faceless,

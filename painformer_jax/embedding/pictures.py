@@ -15,6 +15,7 @@ import numpy as np
 
 from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Meter
 from painformer_jax.embedding.reader import LocatedImage, Log
 from painformer_jax.modalities import faces, images, maps, video
 from painformer_jax.modalities.names import PICTURES
@@ -78,6 +79,8 @@ class PictureReader:
     config: see `PictureConfig`.
     network: an .onnx file, for 'thermal' and 'depth'.
     mesh: for 'depth': use the face mesh in place of a depth network.
+    progress: takes a line now and then while the faces of a long clip are found, before its
+      first image comes.
 
   Raises:
     InputError: a package is not installed, or the network is not usable.
@@ -92,6 +95,7 @@ class PictureReader:
     *,
     network: str | os.PathLike | None = None,
     mesh: bool = False,
+    progress: Log | None = None,
   ):
     if modality not in PICTURES:
       raise InputError(f'modalities of pictures are {", ".join(PICTURES)}, not {modality}')
@@ -106,7 +110,7 @@ class PictureReader:
       config = dataclasses.replace(config, crop=True)
     if mesh and config.faceless == 'whole':
       raise InputError('the face mesh needs a face: frames without one must be skipped')
-    self.modality, self._config = modality, config
+    self.modality, self._config, self._progress = modality, config, progress
     self.stand_in, self._convert = '', None
     record = dataclasses.asdict(config)
     if not network:
@@ -139,6 +143,7 @@ class PictureReader:
     *,
     network: str | os.PathLike | None = None,
     mesh: bool = False,
+    progress: Log | None = None,
     choose: str | None = None,
     **options,
   ) -> 'PictureReader':
@@ -149,7 +154,7 @@ class PictureReader:
     config = read_settings(PictureConfig, settings, **options)
     if choose is not None:
       config = dataclasses.replace(config, face=dataclasses.replace(config.face, choose=choose))
-    return cls(modality, config, network=network, mesh=mesh)
+    return cls(modality, config, network=network, mesh=mesh, progress=progress)
 
   def total(self, files: Sequence[str]) -> int:
     return sum(
@@ -173,8 +178,13 @@ class PictureReader:
     """
     broken: list[InputError] = []
     counts: Counter[str] = Counter()
-    frames = self._faces(lambda: _until_broken(self._frames(name, numbers, most), broken))
-    for found in frames:
+    passes = itertools.count()
+
+    def open_frames() -> Iterator[video.Frame]:
+      frames = _until_broken(self._frames(name, numbers, most), broken)
+      return self._watched(frames, name) if next(passes) == 0 else frames
+
+    for found in self._faces(open_frames):
       fate = self._fate(found)
       image = None if fate in _LEFT_OUT else self._image(found)
       counts['mesh' if image is None and fate not in _LEFT_OUT else fate] += 1
@@ -199,7 +209,7 @@ class PictureReader:
 
   def _remarks(self, counts: Counter[str]) -> str:
     """Such as '5 of 12 frames left out: 3 without a face, 2 with other people only'."""
-    what = 'faces' if self._all_faces else 'frames'
+    what = 'images' if self._all_faces else 'frames'
     parts = []
     if counts['whole']:
       parts.append(f'{counts["whole"]} of {counts.total()} {what} without a face taken whole')
@@ -227,6 +237,23 @@ class PictureReader:
       detect = faces.ClipDetector(self._detector)
       return faces.follow(open_frames, self._config.face, detect=detect)
     return (faces.Face(frame=frame, state='detected', box=None) for frame in open_frames())
+
+  def _watched(self, frames: Iterator[video.Frame], name: str) -> Iterator[video.Frame]:
+    """The frames; while faces are found in them, `progress` is told how far that is."""
+    report = self._progress
+    if report is None or self._detector is None or not _is_video(name):
+      yield from frames
+      return
+    # A function of its own, as this bar would be in the way of the one of all files.
+    with Meter(
+      self.total([name]),
+      lambda line: report(line),
+      what='frames',
+      prefix=f'{name}: looks for faces, ',
+    ) as meter:
+      for frame in frames:
+        yield frame
+        meter.add()
 
   def _fate(self, found: faces.Face) -> str:
     """'taken', 'whole', or a key of `_LEFT_OUT`."""

@@ -13,6 +13,7 @@ from test_cli_embed import read
 from test_network import PLAIN, save_network
 from test_video import write_video
 
+from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.files import Sheet, embed_files
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
@@ -87,6 +88,16 @@ def test_all_people_of_a_clip_or_one(tmp_path, astronaut):
   assert [r.location['frame'] for r in rows] == [0, 1, 2, 7, 8, 9]
   assert set(rows[0].location) == {'frame', 'time', 'face'}
   assert '4 of 10 frames left out: 4 with other people only' in line
+
+
+@mtcnn
+def test_long_clips_say_how_far_the_search_for_faces_is(tmp_path, astronaut, monkeypatch):
+  monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', 0)
+  said = []
+  reader = PictureReader('face', progress=said.append)
+  rows, left_out = rows_of(reader, face_clip(tmp_path / 'a.avi', astronaut))
+  assert len(rows) == 12 and left_out == []
+  assert f'{tmp_path / "a.avi"}: looks for faces, 12 of 12 frames' in said[-1]
 
 
 @mtcnn
