@@ -16,6 +16,7 @@ import numpy as np
 from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Meter
+from painformer_jax.embedding.picture_frames import PictureFrames, count_quickly, is_video
 from painformer_jax.embedding.reader import LocatedImage, Log
 from painformer_jax.modalities import faces, images, maps, video
 from painformer_jax.modalities.names import PICTURES
@@ -134,6 +135,7 @@ class PictureReader:
     if self._all_faces:
       self.columns['person'] = np.int64
     self._counts: Counter[str] = Counter()
+    self._blank = self._coloured = 0
 
   @classmethod
   def from_settings(
@@ -157,9 +159,7 @@ class PictureReader:
     return cls(modality, config, network=network, mesh=mesh, progress=progress)
 
   def total(self, files: Sequence[str]) -> int:
-    return sum(
-      max(1, -(-video.count_frames(f) // self._config.every)) if _is_video(f) else 1 for f in files
-    )
+    return sum(-(-count_quickly(name) // self._config.every) for name in files)
 
   def images(
     self,
@@ -178,11 +178,11 @@ class PictureReader:
     """
     broken: list[InputError] = []
     counts: Counter[str] = Counter()
-    passes = itertools.count()
+    passes, frames = itertools.count(), self._open(name)
 
     def open_frames() -> Iterator[video.Frame]:
-      frames = _until_broken(self._frames(name, numbers, most), broken)
-      return self._watched(frames, name) if next(passes) == 0 else frames
+      found = _until_broken(lambda: frames.read(numbers=numbers, most=most), broken)
+      return self._watched(found, name) if next(passes) == 0 else found
 
     for found in self._faces(open_frames):
       fate = self._fate(found)
@@ -197,6 +197,7 @@ class PictureReader:
         location=self._location(found),
       )
     self._counts += counts
+    self._tell(name, frames, log)
     if counts and not counts['taken'] + counts['whole'] and not broken:
       raise InputError(f'{name} shows no face')
     if remarks := self._remarks(counts):
@@ -205,7 +206,14 @@ class PictureReader:
       raise broken[0]
 
   def remarks(self) -> str:
-    return self._remarks(self._counts)
+    said = [self._remarks(self._counts)]
+    if self._blank:
+      said.append(f'{self._blank} frames without a measurement left out')
+    if self._coloured:
+      said.append(
+        f'{self._coloured} file(s) in colour, not by a palette, taken as {self.modality} frames'
+      )
+    return '; '.join(filter(None, said))
 
   def _remarks(self, counts: Counter[str]) -> str:
     """Such as '5 of 12 frames left out: 3 without a face, 2 with other people only'."""
@@ -218,19 +226,28 @@ class PictureReader:
       parts.append(f'{lost} of {counts.total()} {what} left out: {why}')
     return '; '.join(parts)
 
-  def _frames(
-    self, name: str, numbers: Container[int] | None, most: int | None
-  ) -> Iterator[video.Frame]:
-    own = self.modality in maps.PALETTE and self._convert is None
-    if _is_video(name):
-      decoded = video.frames(name, every=self._config.every, numbers=numbers)
-      for frame in itertools.islice(decoded, most):
-        image = maps.colour_frame(frame.image, modality=self.modality) if own else frame.image
-        yield dataclasses.replace(frame, image=image)
-    elif own:
-      yield _still(maps.read_map(name, modality=self.modality))
-    else:
-      yield _still(images.read(name, lambda image: np.asarray(images.to_rgb(image))))
+  def _open(self, name: str) -> PictureFrames:
+    measured = self.modality in maps.PALETTE and self._convert is None
+    return PictureFrames(
+      name,
+      measured=self.modality if measured else '',
+      every=self._config.every,
+      # Whole frames become squares anyway; of faces the shape counts.
+      square_pixels=self._config.crop,
+    )
+
+  def _tell(self, name: str, frames: PictureFrames, log: Log) -> None:
+    """Counts and says what is odd in a file's own thermal or depth frames."""
+    self._blank += frames.blank
+    if frames.blank:
+      log(f'{name}: {frames.blank} frames hold no measurement and are left out')
+    if frames.kind == 'colour':
+      self._coloured += 1
+      if self._coloured == 1 or is_video(name):  # Folders of images hold thousands.
+        log(
+          f'{name} is in colour as visible light is, not by a palette of {self.modality} frames; '
+          'it is taken as it is'
+        )
 
   def _faces(self, open_frames: Callable[[], Iterator[video.Frame]]) -> Iterator[faces.Face]:
     if self._detector:
@@ -241,7 +258,7 @@ class PictureReader:
   def _watched(self, frames: Iterator[video.Frame], name: str) -> Iterator[video.Frame]:
     """The frames; while faces are found in them, `progress` is told how far that is."""
     report = self._progress
-    if report is None or self._detector is None or not _is_video(name):
+    if report is None or self._detector is None or not is_video(name):
       yield from frames
       return
     # A function of its own, as this bar would be in the way of the one of all files.
@@ -279,29 +296,21 @@ class PictureReader:
     return location
 
 
-def _until_broken(frames: Iterator[video.Frame], broken: list[InputError]) -> Iterator[video.Frame]:
+def _until_broken(
+  read: Callable[[], Iterator[video.Frame]], broken: list[InputError]
+) -> Iterator[video.Frame]:
   """Ends where the file is damaged, so that all frames before are used."""
   try:
-    yield from frames
+    yield from read()
   except InputError as error:
     broken.append(error)
 
 
-def _still(image: np.ndarray) -> video.Frame:
-  return video.Frame(number=-1, time=math.nan, image=image)
-
-
 def _caption(found: faces.Face) -> str:
   frame = found.frame
-  parts = [] if frame.number < 0 else [f'frame {frame.number}', f'{frame.time:.2f} s']
+  parts = [] if frame.number < 0 else [f'frame {frame.number}']
+  if math.isfinite(frame.time):
+    parts.append(f'{frame.time:.2f} s')
   if found.state != 'detected' or found.box:
     parts.append(_SHOWN[found.state] + (f' of person {found.person}' if found.person > 1 else ''))
   return ', '.join(parts)
-
-
-def _is_video(name: str) -> bool:
-  """By suffix; a file of another suffix is one if its frames can be counted."""
-  suffix = pathlib.Path(name).suffix.lower()
-  if suffix in images.SUFFIXES | video.SUFFIXES:
-    return suffix in video.SUFFIXES
-  return video.count_frames(name) > 1

@@ -1,31 +1,136 @@
-"""Still images: converted to 8-bit RGB and resized to a square, always by the same rule."""
+"""Image files: their pages, converted to 8-bit RGB and resized to a square by one rule."""
 
+import dataclasses
+import math
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Container, Iterator
+from typing import Generic, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, import_extra
 
 T = TypeVar('T')
 
-SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.pgm', '.ppm'})
+# Read by pillow-heif, the extra `heic`.
+HEIC_SUFFIXES = frozenset({'.heic', '.heics', '.heif', '.heifs', '.hif'})
+SUFFIXES = HEIC_SUFFIXES | frozenset(
+  f'.{name}'
+  for name in (
+    'apng avif avifs bmp dcx dds dib flc fli gif icns ico im j2c j2k jfif jp2 jpc jpe jpeg jpf jpg '
+    'jpx mpo msp pbm pcx pfm pgm png pnm ppm psd qoi ras sgi tga tif tiff webp xbm xpm'
+  ).split()
+)
+
+# Formats of Pillow whose further images are pages or moments. Those of others are previews,
+# layers or sizes of the first one.
+_PAGED = frozenset({'TIFF', 'GIF', 'PNG', 'WEBP', 'AVIF', 'HEIF', 'FLI', 'DCX'})
+_TIMED = frozenset({'GIF', 'PNG', 'WEBP', 'AVIF', 'FLI'})
+_HEIC_BRANDS = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page(Generic[T]):
+  """One page of an image file.
+
+  Attributes:
+    number: counted from 0; -1 for the page of a file that has one.
+    time: seconds from the start of an animation; nan where the file does not say.
+    content: what was made of it.
+  """
+
+  number: int
+  time: float
+  content: T
 
 
 def read(path: str | os.PathLike, use: Callable[[Image.Image], T]) -> T:
-  """What `use` makes of an image file, while it is open.
+  """What `use` makes of an image file, while it is open at its first page.
 
   Raises:
-    InputError: it cannot be decoded.
+    InputError: it cannot be decoded, or a package for its format is missing.
   """
   try:
-    with Image.open(path) as image:
+    with _open(path) as image:
       return use(image)
+  except InputError:
+    raise
   # Decoders raise errors of many kinds for damaged files.
   except Exception as error:
-    raise InputError(f'{path} is not a readable image ({error})') from error
+    raise _unreadable(path, error) from error
+
+
+def pages(
+  path: str | os.PathLike,
+  use: Callable[[Image.Image], T],
+  *,
+  every: int = 1,
+  numbers: Container[int] | None = None,
+) -> Iterator[Page[T]]:
+  """The pages of an image file: of a TIFF stack, of an animation; of most files one.
+
+  Args:
+    use: makes what is yielded of a page, while it is open.
+    every: yields pages 0, every, 2 * every, …; for a file of several.
+    numbers: of the pages to yield, in place of `every`.
+
+  Raises:
+    InputError: no page can be decoded; or, after the pages there are, some could not be.
+  """
+  if (count := count_pages(path)) <= 1:
+    yield Page(number=-1, time=math.nan, content=read(path, use))
+    return
+  shown, lost, reason = 0, 0, None
+  with _open(path) as image:
+    timed, elapsed = image.format in _TIMED, 0.0
+    for number, place in enumerate(_places(image)):
+      try:
+        image.seek(place)
+        if timed:
+          image.load()  # The time that a page is shown is known then.
+        if number % every == 0 if numbers is None else number in numbers:
+          content = use(image)
+        else:
+          content = None
+      except Exception as error:
+        reason = reason or error
+        if timed:  # Each page is drawn on the one before it.
+          lost = count - number
+          break
+        lost += 1
+        continue
+      shown += 1
+      if content is not None:
+        known = timed and (number == 0 or elapsed > 0)
+        yield Page(number=number, time=elapsed if known else math.nan, content=content)
+      elapsed += _milliseconds(image) / 1000
+  if not shown:
+    raise _unreadable(path, reason)
+  if lost:
+    raise InputError(
+      f'{path} is damaged: {lost} of its {count} pages could not be decoded and are left out'
+    )
+
+
+def count_pages(path: str | os.PathLike) -> int:
+  """The number of pages of an image file; 0 if it is none or cannot be read."""
+  try:
+    with _open(path) as image:
+      return len(_places(image))
+  except Exception:
+    return 0
+
+
+def is_image(path: str | os.PathLike) -> bool:
+  """Whether a file is an image by its content."""
+  try:
+    _open(path).close()
+  except InputError:
+    return True  # It needs a package that is missing.
+  except Exception:
+    return False
+  return True
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -54,9 +159,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_to_square(image: Image.Image | np.ndarray, image_size: int) -> np.ndarray:
-  """Resizes to a square as torchvision's Resize does: bilinear, antialiased.
+  """Resizes to a square as torchvision's Resize does on Pillow 12: bilinear, antialiased.
 
-  Nothing is cropped. Training, reports and embedding all resize by this.
+  Nothing is cropped. Training, reports and embedding all resize by this, with the same
+  result on any Pillow.
 
   Args:
     image: Pillow image, or [height, width, 3] or [height, width] uint8.
@@ -70,9 +176,47 @@ def resize_to_square(image: Image.Image | np.ndarray, image_size: int) -> np.nda
     if image.shape[:2] == (image_size, image_size):
       return image
     image = Image.fromarray(image)
-  if image.size != (image_size, image_size):
-    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-  return np.asarray(image)
+  # The width first, as the release's Pillow does; Pillow 13 may begin with the height, and
+  # rounding to whole levels between the two makes a difference.
+  image = image.resize((image_size, image.height), Image.Resampling.BILINEAR)
+  return np.asarray(image.resize((image_size, image_size), Image.Resampling.BILINEAR))
+
+
+def _open(path: str | os.PathLike) -> Image.Image:
+  """An opened image, of any format that Pillow or pillow-heif reads."""
+  with open(path, 'rb') as file:
+    start = file.read(12)
+  # By its content: phones and mail programs change the suffix.
+  if start[4:8] == b'ftyp' and start[8:] in _HEIC_BRANDS:
+    import_extra('pillow_heif', extra='heic').register_heif_opener()
+  return Image.open(path)
+
+
+def _places(image: Image.Image) -> list[int]:
+  """Where the pages of an open image are, for its `seek`."""
+  if image.format not in _PAGED:
+    return [0]
+  found = range(getattr(image, 'n_frames', 1))
+  if image.format == 'TIFF':
+    # Thumbnails, reduced copies and masks are no pages of their own (tag NewSubfileType).
+    return [place for place in found if not _subfile_type(image, place) & 0b101] or [0]
+  # The first picture of an APNG may be for programs that show no animation.
+  return list(found[1:] if getattr(image, 'default_image', False) else found)
+
+
+def _subfile_type(image: Image.Image, place: int) -> int:
+  image.seek(place)
+  value = image.tag_v2.get(254, 0)
+  return value if isinstance(value, int) else 0
+
+
+def _milliseconds(image: Image.Image) -> float:
+  value = image.info.get('duration', 0)
+  return value if isinstance(value, int | float) and 0 < value < math.inf else 0.0
+
+
+def _unreadable(path: str | os.PathLike, error: Exception | None) -> InputError:
+  return InputError(f'{path} is not a readable image ({error})')
 
 
 def _to_8_bits(values: np.ndarray, *, low: float, high: float) -> Image.Image:

@@ -1,20 +1,24 @@
 """Videos, one frame at a time."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Container, Iterator
 
-import cv2
+import av
 import numpy as np
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.modalities import video_pixels
+from painformer_jax.modalities.video_file import VideoFile
 
-SUFFIXES = frozenset({'.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv'})
-
-# Containers round their frame counts and lengths. A file is damaged if fewer frames than
-# this share of both can be decoded.
-_WHOLE = 0.95
+SUFFIXES = frozenset(
+  f'.{name}'
+  for name in (
+    '3g2 3gp amv asf avi dif divx dv f4v flv h264 h265 hevc insv ivf lrv m1v m2t m2ts m2v m4v '
+    'mjpeg mjpg mkv mod mov mp4 mp4v mpe mpeg mpg mpv mts mxf nut ogm ogv qt rm rmvb tod ts vob '
+    'webm wmv y4m'
+  ).split()
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,9 +26,10 @@ class Frame:
   """A decoded frame.
 
   Attributes:
-    number: counted from 0 over all frames of the file.
-    time: seconds from the start, nan where the file does not say.
-    image: [height, width, 3] uint8 RGB, turned upright.
+    number: counted from 0 over all frames that the file shows, damaged ones too.
+    time: seconds since the first frame, nan where the file does not say.
+    image: [height, width, 3] uint8 RGB, turned upright, deinterlaced; or [height, width]
+      uint8, uint16 or float32 where brightness alone was asked for.
   """
 
   number: int
@@ -33,106 +38,115 @@ class Frame:
 
 
 def frames(
-  path: str | os.PathLike, *, every: int = 1, numbers: Container[int] | None = None
+  path: str | os.PathLike,
+  *,
+  every: int = 1,
+  numbers: Container[int] | None = None,
+  grey: bool = False,
+  square_pixels: bool = False,
 ) -> Iterator[Frame]:
   """Decodes a video frame by frame; memory does not grow with its length.
 
   Args:
-    path: of a format that OpenCV's FFmpeg decodes.
+    path: of a format that FFmpeg decodes.
     every: yields frames 0, every, 2 * every, …
     numbers: of the frames to yield, in place of `every`.
+    grey: whether to yield the brightness alone, in all the levels that the file stores.
+    square_pixels: whether to enlarge frames whose pixels are not square to the shape in
+      which they are shown.
 
   Raises:
-    InputError: no frame can be decoded, or decoding ends well before the
-      length that the file states (after the frames there are).
+    InputError: no frame can be decoded; or, after the frames there are, some could not be
+      decoded or the file ends well before its stated length.
   """
-  capture = _open(path)
-  try:
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    number, time = 0, 0.0
-    while capture.grab():
-      time = _time(capture, number, rate)
-      if number % every == 0 if numbers is None else number in numbers:
-        decoded, image = capture.retrieve()
-        if not decoded:
-          break
-        yield Frame(number=number, time=time, image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-      number += 1
-  finally:
-    capture.release()
-  if number == 0:
+  make = video_pixels.grey if grey else video_pixels.rgb
+  for strict in (True, False):
+    with VideoFile(path, strict=strict) as file:
+      aspect = file.pixel_aspect if square_pixels else 1.0
+      for each in file.decoded():
+        if each.number % every if numbers is None else each.number not in numbers:
+          continue
+        try:
+          image = make(each.frame, pixel_aspect=aspect)
+        except (av.error.FFmpegError, ValueError):  # Of a size or format that nothing converts.
+          file.lose()
+          continue
+        yield Frame(number=each.number, time=each.time, image=image)
+      if file.shown:
+        break
+  if not file.shown:
     raise InputError(f'{path} holds no frame that can be decoded')
-  # A container that counts no frames states its length times a guessed rate, which is
-  # above the true one where rates vary: a file that lasts as long as stated is whole.
-  lasts = rate > 0 and time >= _WHOLE * (stated - 1) / rate - 1 / rate
-  if math.isfinite(stated) and number < _WHOLE * stated - 1 and not lasts:
-    raise InputError(f'{path} is damaged: it ends after {number} of {stated:.0f} frames')
+  faults = []
+  if file.cut:
+    faults.append(f'it ends after {file.shown + file.lost} of {file.stated} frames')
+  if file.lost:
+    faults.append(f'{file.lost} of its frames could not be decoded and are left out')
+  if faults:
+    raise InputError(f'{path} is damaged: {"; ".join(faults)}')
+
+
+def is_video(path: str | os.PathLike) -> bool:
+  """Whether a file is a video by its content."""
+  try:
+    VideoFile(path).__exit__()
+  except InputError:
+    return False
+  return True
+
+
+def stated_frames(path: str | os.PathLike) -> int:
+  """The number of frames that the file states; 0 if it states none or is no video.
+
+  For .mkv and .webm the number is the length times a rate, which may vary.
+  """
+  try:
+    with VideoFile(path) as file:
+      return file.stated
+  except InputError:
+    return 0
 
 
 def count_frames(path: str | os.PathLike) -> int:
   """The number of frames that the file states; 0 if it is no video.
 
-  Files that state none, such as .webm from a browser, are decoded and counted. For .mkv and
-  .webm the number is the length times a rate, which may vary.
+  Of files that state none, such as .webm from a browser, the packets are counted, which
+  reads the whole file without decoding it.
   """
   try:
-    capture = _open(path)
+    with VideoFile(path) as file:
+      return file.stated or file.count_packets()
   except InputError:
     return 0
-  stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-  try:
-    if math.isfinite(stated) and stated > 0:
-      return int(stated)
-    number = 0
-    while capture.grab():
-      number += 1
-    return number
-  finally:
-    capture.release()
 
 
 def frame_times(path: str | os.PathLike) -> np.ndarray:
   """When each frame is shown, as `Frame.time`; decodes the whole file.
 
   Returns:
-    float64 [frames], in seconds, of all that can be decoded.
+    float64 [frames], in seconds, by `Frame.number`; a frame that cannot be decoded has the
+    time of the one before it.
 
   Raises:
     InputError: no frame can be decoded.
   """
-  capture = _open(path)
-  try:
-    rate, times = capture.get(cv2.CAP_PROP_FPS), []
-    while capture.grab():
-      times.append(_time(capture, len(times), rate))
-  finally:
-    capture.release()
-  if not times:
+  with VideoFile(path) as file:
+    found = {each.number: each.time for each in file.decoded()}
+  if not found:
     raise InputError(f'{path} holds no frame that can be decoded')
+  times = [found.get(0, 0.0)]
+  for number in range(1, max(found) + 1):
+    times.append(found.get(number, times[-1]))
   return np.array(times)
 
 
-def _time(capture, number: int, rate: float) -> float:
-  """Seconds; the container's own time stamp, else from the frame rate."""
-  stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-  if math.isfinite(stamp) and (stamp > 0 or number == 0):
-    return stamp
-  return number / rate if rate > 0 and math.isfinite(rate) else math.nan
+def glimpses(path: str | os.PathLike, *, count: int = 8) -> list[np.ndarray]:
+  """Some frames from all over a video, quickly; for what is decided once for the file.
 
-
-def _open(path: str | os.PathLike) -> cv2.VideoCapture:
-  # FFmpeg and OpenCV would write lines of their own to standard error.
-  os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-  if not os.path.isfile(path):
-    raise InputError(f'{path} is not a file')
-  logging = cv2.utils.logging
-  level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # Returns the previous one.
+  Returns:
+    uint8 [height, width, 3] RGB; none where nothing can be decoded.
+  """
   try:
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-  finally:
-    logging.setLogLevel(level)
-  if not capture.isOpened():
-    capture.release()
-    raise InputError(f'{path} is not a readable video')
-  return capture
+    with VideoFile(path) as file:
+      return [video_pixels.rgb(frame) for frame in file.glimpses(count)]
+  except InputError:
+    return []

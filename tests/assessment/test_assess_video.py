@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import video_study
 from assess_runs import assess, read_results, write_weights
+from image_files import read_map
 from test_assess_config import plain
 from test_network import save_network
 from test_video import retime, write_video
@@ -24,7 +25,7 @@ from painformer_jax.assessment.embedding.sample_images import (
 from painformer_jax.assessment.mixers.finetune_batches import FinetuneBatches
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.modalities import faces, maps, video
+from painformer_jax.modalities import faces, video
 from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.modalities.network import OnnxNetwork
 
@@ -231,7 +232,7 @@ def test_images_of_a_folder_are_tokens_in_natural_order(folder):
   path = study.samples[0].data['thermal'].path
   assert [image.token for image in images] == [0, 1, 2]
   for image, number in zip(images, (1, 2, 10)):
-    wanted = maps.read_map(path / f'frame{number}.png', modality='thermal')
+    wanted = read_map(path / f'frame{number}.png', modality='thermal')
     np.testing.assert_array_equal(image.image, resize_to_square(wanted, 32))
   every, _ = read(study, frames=PictureConfig(every=2))
   assert [image.token for image in every] == [0, 1]

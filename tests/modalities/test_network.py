@@ -8,10 +8,13 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
+from image_files import read_map
 from PIL import Image
 from repository import environment
+from row_readers import rows_of
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.pictures import PictureReader
 from painformer_jax.modalities import colormap, faces, maps
 from painformer_jax.modalities.network import NetworkConfig, OnnxNetwork
 
@@ -183,7 +186,7 @@ def test_grey_frames_are_stretched_and_coloured(tmp_path, modality, palette, dty
   values = np.linspace(100, 220, 60).reshape(6, 10).astype(dtype)
   path = tmp_path / ('a.tif' if dtype == np.float32 else 'a.png')
   Image.fromarray(values).save(path)
-  found = levels_of(maps.read_map(path, modality=modality), palette)
+  found = levels_of(read_map(path, modality=modality), palette)
   wanted = (values - 100.0) * (255 / 120)
   np.testing.assert_allclose(found, wanted, atol=1.51)  # some levels share a colour
 
@@ -192,8 +195,8 @@ def test_colour_frames_are_taken_as_they_are(tmp_path):
   rgb = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
   Image.fromarray(rgb).save(tmp_path / 'a.png')
   for modality in ('depth', 'thermal'):
-    np.testing.assert_array_equal(maps.read_map(tmp_path / 'a.png', modality=modality), rgb)
-    assert maps.colour_frame(rgb, modality=modality) is rgb
+    np.testing.assert_array_equal(read_map(tmp_path / 'a.png', modality=modality), rgb)
+    assert maps.draw(rgb, 'palette', modality=modality) is rgb
 
 
 def test_where_a_depth_camera_saw_nothing_is_darkest():
@@ -208,12 +211,11 @@ def test_where_a_depth_camera_saw_nothing_is_darkest():
   assert thermal[0, 0] == 0 and thermal[3, 3] == round(0.8 * 255)
 
 
-def test_grey_video_frames_are_coloured():
+def test_grey_frames_of_three_channels_are_coloured():
   grey = np.repeat(np.arange(0, 250, 10, dtype=np.uint8).reshape(5, 5)[..., None], 3, -1)
-  found = levels_of(maps.colour_frame(grey, modality='thermal'), 'inferno')
+  assert maps.kind_of([grey]) == 'grey'
+  found = levels_of(maps.draw(grey, 'grey', modality='thermal'), 'inferno')
   assert found[0, 0] == 0 and found[4, 4] == 255
-  black = np.zeros((5, 5, 3), np.uint8)
-  assert maps.colour_frame(black, modality='depth') is black
 
 
 @pytest.mark.parametrize('values', [np.zeros((3, 3)), np.full((3, 3), np.nan)])
@@ -221,8 +223,8 @@ def test_a_map_without_a_valid_pixel(tmp_path, values):
   with pytest.raises(InputError, match='valid'):
     maps.colour_map(values, modality='depth')
   Image.fromarray(values.astype(np.float32)).save(tmp_path / 'a.tif')
-  with pytest.raises(InputError, match='a.tif .*valid'):
-    maps.read_map(tmp_path / 'a.tif', modality='depth')
+  with pytest.raises(InputError, match='a.tif.*valid'):
+    rows_of(PictureReader('depth'), tmp_path / 'a.tif')
 
 
 def test_an_unknown_palette():

@@ -83,7 +83,11 @@ def image_files(folder: Path) -> list[Path]:
   Raises:
     InputError: there are none.
   """
-  found = [path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES]
+  found = [
+    path
+    for path in folder.iterdir()
+    if path.suffix.lower() in images.SUFFIXES and not path.name.startswith('.')
+  ]
   if not found:
     raise InputError(f'{folder} holds no image')
   return sorted(
@@ -95,14 +99,14 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def count_images(path: Path) -> int:
-  """Frames that a video says it has, images in a folder, 1 for an image; 0 for others."""
+  """Frames that a video says it has, images and their pages in a folder; 0 for others."""
   if path.is_dir():
     try:
-      return len(image_files(path))
+      return sum(max(1, images.count_pages(file)) for file in image_files(path))
     except InputError:
       return 0
   if path.suffix.lower() in images.SUFFIXES:
-    return 1
+    return images.count_pages(path)
   return video.count_frames(path)
 
 

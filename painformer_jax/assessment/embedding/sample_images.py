@@ -13,7 +13,7 @@ from painformer_jax.assessment.datasets.recordings import VIDEO, Sample, load_ch
 from painformer_jax.core.config_fields import Renamed
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
-from painformer_jax.modalities import faces
+from painformer_jax.modalities import faces, images
 from painformer_jax.modalities.quality import Tally, trim
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
@@ -172,7 +172,7 @@ class SampleReader:
   def _video(self, sample: Sample, log, numbers) -> Iterator[TokenImage]:
     every, path = self._settings.frames.every, video_path(sample, self._settings.source)
     if path.is_dir():
-      yield from self._folder(image_files(path)[::every], log)
+      yield from self._folder(image_files(path), log)
       return
     for each in self._image_reader.images(
       str(path),
@@ -189,16 +189,25 @@ class SampleReader:
       )
 
   def _folder(self, files: Sequence[pathlib.Path], log) -> Iterator[TokenImage]:
-    """Image by image, each by itself."""
-    troubles = []
-    for token, file in enumerate(files):
+    """Image by image, each by itself; every page of one that has several."""
+    troubles, before, every = [], 0, self._settings.frames.every
+    for file in files:
+      pages = max(1, images.count_pages(file))
+      # Of all pages of the folder, every `every`th is taken.
+      taken = range(-before % every, pages, every)
       try:
-        for each in self._image_reader.images(str(file), image_size=self._size, log=log):
-          yield TokenImage(
-            token=token, image=each.image, found=each.location.get('face', 'detected') == 'detected'
-          )
+        if taken:
+          for each in self._image_reader.images(
+            str(file), image_size=self._size, log=log, numbers=taken
+          ):
+            yield TokenImage(
+              token=(before + max(each.location['frame'], 0)) // every,
+              image=each.image,
+              found=each.location.get('face', 'detected') == 'detected',
+            )
       except InputError as error:
         troubles.append(error)
+      before += pages
     if len(troubles) == len(files):
       raise troubles[0]
     if troubles:

@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
 
 from painformer_jax.assessment.datasets.image_sources import count_images
 from painformer_jax.assessment.datasets.recordings import Study, load_channels, video_path
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.core.errors import InputError
-from painformer_jax.modalities import video
+from painformer_jax.modalities import images, video
 from painformer_jax.modalities.windows import windows
 
 _TRIED = 5  # Samples that are tried to find one that can be read.
@@ -83,7 +84,7 @@ def _lengths(settings: EmbeddingSettings, study: Study) -> Iterator[tuple[int, f
         yield signals.shape[1], rate
       else:
         path = video_path(sample, settings.source)
-        yield count_images(path), 0.0 if path.is_dir() else frame_rate(path)
+        yield count_images(path), frame_rate(path)
     except InputError:
       continue
 
@@ -91,9 +92,13 @@ def _lengths(settings: EmbeddingSettings, study: Study) -> Iterator[tuple[int, f
 def frame_rate(path: str | os.PathLike) -> float:
   """Frames per second of a video, from the times of its first frames; 0 without times.
 
+  Images and folders of images have none.
+
   Raises:
     InputError: the video cannot be read.
   """
+  if os.path.isdir(path) or pathlib.Path(path).suffix.lower() in images.SUFFIXES:
+    return 0.0
   times = [frame.time for frame in itertools.islice(video.frames(path), _FRAMES_TIMED)]
   span = times[-1] - times[0]
   return (len(times) - 1) / span if span > 0 else 0.0

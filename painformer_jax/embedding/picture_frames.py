@@ -1,0 +1,121 @@
+"""The frames of one image or video file, in colour, as often as they are asked for."""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Container, Iterable, Iterator
+
+import numpy as np
+
+from painformer_jax.core.errors import InputError
+from painformer_jax.modalities import images, maps, video
+
+# Pages of a stack that are looked at before it is decided whether it is grey.
+_GLIMPSES = 8
+# Suffixes of most images, whose number of pages need not be looked up to tell the progress.
+_ONE_PAGE = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.pgm', '.ppm'})
+
+
+class PictureFrames:
+  """The frames of a file.
+
+  Args:
+    name: of the file.
+    measured: 'thermal' or 'depth' where the file's own frames are that: grey ones are then
+      coloured. '' for frames that are taken as they are.
+    every: takes every `every`th frame.
+    square_pixels: see `video.frames`.
+
+  Attributes:
+    kind: of the file, see `maps.kind_of`; None until frames were read, or where nothing is
+      measured.
+    blank: how many frames of the last reading held no measurement and were left out.
+  """
+
+  def __init__(self, name: str, *, measured: str, every: int, square_pixels: bool):
+    self._name, self._measured = name, measured
+    self._every, self._square = every, square_pixels
+    self._is_video = is_video(name)
+    self.kind: maps.Kind | None = None
+    self.blank = 0
+
+  def read(
+    self, *, numbers: Container[int] | None = None, most: int | None = None
+  ) -> Iterator[video.Frame]:
+    """The frames in order, uint8 RGB; a single image has number -1 and time nan.
+
+    Args:
+      numbers: of the frames to take, in place of every `every`th.
+      most: frames to read.
+
+    Raises:
+      InputError: see `video.frames` and `images.pages`; or no frame holds a measurement.
+    """
+    some = {'every': self._every, 'numbers': numbers}
+    if not self._measured:
+      frames = self._open(some)
+    elif self._is_video or images.count_pages(self._name) > 1:
+      self.kind = self.kind or maps.kind_of(self._glimpses())
+      frames = self._drawn(self._open(some))
+    else:
+      frames = list(self._open(some))
+      self.kind = maps.kind_of(frame.image for frame in frames)
+      frames = self._drawn(frames)
+    return itertools.islice(frames, most)
+
+  def _open(self, some: dict) -> Iterator[video.Frame]:
+    """Frames as the file has them; of a grey one that is measured, with all its levels."""
+    if self._is_video:
+      grey = self.kind == 'grey'
+      return video.frames(self._name, grey=grey, square_pixels=self._square, **some)
+    use = maps.values if self._measured else _rgb
+    return (
+      video.Frame(number=page.number, time=page.time, image=page.content)
+      for page in images.pages(self._name, use, **some)
+    )
+
+  def _glimpses(self) -> list[np.ndarray]:
+    if self._is_video:
+      return video.glimpses(self._name)
+    count, found = images.count_pages(self._name), []
+    try:
+      for page in images.pages(
+        self._name, maps.values, numbers=range(0, count, -(-count // _GLIMPSES))
+      ):
+        found.append(page.content)
+    except InputError:  # Said when all pages are read.
+      pass
+    return found
+
+  def _drawn(self, frames: Iterable[video.Frame]) -> Iterator[video.Frame]:
+    self.blank, drawn, reason = 0, 0, None
+    for frame in frames:
+      try:
+        image = maps.draw(frame.image, self.kind, modality=self._measured)
+      except InputError as error:
+        self.blank, reason = self.blank + 1, error
+        continue
+      drawn += 1
+      yield dataclasses.replace(frame, image=image)
+    if self.blank and not drawn:
+      raise InputError(f'{self._name}: {reason}')
+
+
+def is_video(name: str) -> bool:
+  """By suffix; a file of another suffix by its content."""
+  suffix = pathlib.Path(name).suffix.lower()
+  if suffix in images.SUFFIXES | video.SUFFIXES:
+    return suffix in video.SUFFIXES
+  return not images.is_image(name)
+
+
+def count_quickly(name: str) -> int:
+  """About how many frames a file has, from its header; 1 where that does not say."""
+  if is_video(name):
+    return max(1, video.stated_frames(name))
+  suffix = pathlib.Path(name).suffix.lower()
+  return 1 if suffix in _ONE_PAGE else max(1, images.count_pages(name))
+
+
+def _rgb(image) -> np.ndarray:
+  return np.asarray(images.to_rgb(image))
