@@ -11,6 +11,8 @@ imports neither JAX nor anything optional.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from painformer_jax.core.version import VERSION as __version__
+
 if TYPE_CHECKING:
   from painformer_jax.core.errors import InputError as InputError
   from painformer_jax.embedding.inference import embed as embed
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
   from painformer_jax.models.registry import list_models as list_models
   from painformer_jax.weights.load import load as load
 
-__version__ = '0.1.0'
 
 # Where each name is defined; type checkers read the imports above.
 _HOME = {

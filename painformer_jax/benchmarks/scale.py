@@ -10,7 +10,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from painformer_jax.benchmarks.data import resident
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.files import temporary_folder
 from painformer_jax.core.progress import Meter
 from painformer_jax.core.tables import aligned
 from painformer_jax.data import mixture
@@ -83,7 +83,7 @@ def scale(
   if min(sizes) < 1:
     raise InputError(f'a corpus of {min(sizes)} records cannot be measured')
   results = []
-  with tempfile.TemporaryDirectory(dir=folder) as scratch:
+  with temporary_folder(folder) as scratch:
     for size in sizes:
       place = pathlib.Path(folder or scratch, f'records-{size}')
       if not (place.is_dir() and list_tasks(place)):

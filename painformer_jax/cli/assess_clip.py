@@ -61,14 +61,13 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.assessment.clips.recording import Recording
   from painformer_jax.assessment.results.summary import NOTICE
   from painformer_jax.core.errors import InputError
-  from painformer_jax.core.files import check_file_target, write_text
+  from painformer_jax.core.files import write_text
   from painformer_jax.core.progress import log
+  from painformer_jax.core.targets import check_file_target
 
   kind = pathlib.Path(args.out).suffix.lower().lstrip('.') if args.out else 'csv'
   if kind not in ('csv', 'json'):
     raise InputError(f'--out {args.out}: name a .csv or .json file')
-  if args.out:
-    check_file_target(args.out)
   loaded = assessor.load(args.assessor)
   sources = sorted({each.source for each in loaded.settings.values()})
   columns = {
@@ -85,6 +84,11 @@ def run(args: argparse.Namespace) -> int:
     source: Recording(path=path, rate=rates.get(source, 0.0), columns=columns.get(source, ()))
     for source, path in _by_source(args.recordings, sources, what='recording').items()
   }
+  if args.out:
+    read = [each.path for each in recordings.values()]
+    check_file_target(
+      args.out, mark=curve.MARKS[kind], inputs=[*read, *filter(None, [args.weights])]
+    )
   log(NOTICE)
   levels = clip.assess_clip(
     loaded, recordings, step=args.step, weights=args.weights, batch_size=args.batch_size, log=log

@@ -124,20 +124,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  import pathlib
-
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import write_json
+  from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD, check_file_target
   from painformer_jax.training.run import environment
 
-  if args.json and not pathlib.Path(args.json).absolute().parent.is_dir():
-    raise InputError(f'--json {args.json}: there is no such folder')
+  if args.json:
+    check_file_target(args.json, mark=JSON_MARK)
   if args.rounds < 1 or (args.batch is not None and args.batch < 1):
     raise InputError('--batch and --rounds must be at least 1')
   where = environment()
   figures = _RUN[args.what](args, where)
   if args.json:
-    write_json(args.json, {'environment': where, **figures})
+    write_json(args.json, {**VERSION_FIELD, 'environment': where, **figures})
 
 
 def _model(args, where) -> dict:
@@ -166,10 +165,10 @@ def _model(args, where) -> dict:
 def _data(args, where) -> dict:
   import dataclasses
   import os
-  import tempfile
 
   from painformer_jax.benchmarks import data, scale
   from painformer_jax.core.errors import InputError
+  from painformer_jax.core.files import temporary_folder
   from painformer_jax.core.progress import log
   from painformer_jax.data.builders.base import store
 
@@ -184,7 +183,7 @@ def _data(args, where) -> dict:
       '--batches and --image-size must be at least 1, --workers and --memory-minutes at least 0'
     )
   threads = args.threads or args.workers or os.cpu_count() or 1
-  with tempfile.TemporaryDirectory() as scratch:
+  with temporary_folder() as scratch:
     data_dir, task = args.data_dir, args.task
     if task is None:
       data_dir, task = scratch, 'photo_crops'

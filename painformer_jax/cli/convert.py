@@ -25,14 +25,14 @@ def add_arguments(parser):
 
 
 def run(args):
-  from painformer_jax.core.files import check_file_target
+  from painformer_jax.core.targets import JSON_MARK, check_file_target
   from painformer_jax.weights import folder as weights
   from painformer_jax.weights.convert import ConversionError, convert
   from painformer_jax.weights.torch import read as torch_file
 
-  weights.check_target(args.out)
+  weights.check_target(args.out, inputs=(args.src,))
   if args.report:
-    check_file_target(args.report)
+    check_file_target(args.report, mark=JSON_MARK, inputs=(args.src,))
   checkpoint = torch_file.read(args.src)
   try:
     conversion = convert(checkpoint, source=args.src, allow_missing=args.allow_missing)
@@ -54,9 +54,10 @@ def run(args):
 
 def _write_report(path, report, *, converted: bool):
   from painformer_jax.core.files import write_json
+  from painformer_jax.core.targets import VERSION_FIELD
 
   if path:
-    write_json(path, {'done': converted, **dataclasses.asdict(report)})
+    write_json(path, {**VERSION_FIELD, 'done': converted, **dataclasses.asdict(report)})
 
 
 def _summary(report, out: str) -> str:

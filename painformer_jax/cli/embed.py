@@ -1,10 +1,7 @@
 """`painformer embed`: images, videos and signals to embeddings."""
 
 import argparse
-import contextlib
 import os
-import signal
-import sys
 
 from painformer_jax.modalities.names import ALIASES, PICTURES, SIGNALS, modality_of
 
@@ -171,8 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   _check_options(args)
-  with _stopped_by_sigterm():
-    return _embed(args)
+  return _embed(args)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -199,9 +195,8 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _embed(args: argparse.Namespace) -> int:
   from painformer_jax.core.errors import InputError
-  from painformer_jax.core.files import check_file_target
   from painformer_jax.core.progress import log
-  from painformer_jax.embedding.files import Sheet, embed_files
+  from painformer_jax.embedding.files import Sheet, check_targets, embed_files
   from painformer_jax.embedding.pictures import PictureReader
   from painformer_jax.embedding.signals import SignalReader
   from painformer_jax.models import functional
@@ -236,7 +231,8 @@ def _embed(args: argparse.Namespace) -> int:
       representations=args.representation,
       clean=args.clean,
     )
-  check_file_target(args.out)
+  read = [*args.inputs, *filter(None, (args.weights, args.settings, args.network))]
+  check_targets(args.out, sheet, inputs=read)
   if os.path.exists(args.weights):
     log(f'reads {args.weights}')
   stored = read_weights(args.weights)
@@ -286,25 +282,3 @@ def _window(text: str) -> float:
   if not seconds > 0:
     raise argparse.ArgumentTypeError(f'{text} is neither seconds above 0 nor whole')
   return seconds
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm():
-  """SIGTERM ends the block as an exception does, so that nothing half-made is left."""
-
-  def stop(number, frame):
-    del frame
-    # A second signal must not cut the cleaning short.
-    signal.signal(number, signal.SIG_IGN)
-    print('painformer: stopped', file=sys.stderr)
-    sys.exit(128 + number)
-
-  try:
-    previous = signal.signal(signal.SIGTERM, stop)
-  except ValueError:  # not in the main thread
-    yield
-    return
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, previous)

@@ -18,20 +18,25 @@ def add_arguments(parser):
 
 def run(args):
   from painformer_jax.core.errors import InputError
-  from painformer_jax.core.files import check_file_target
+  from painformer_jax.weights import safetensors_file
   from painformer_jax.weights.convert import export
   from painformer_jax.weights.load import read_weights
-  from painformer_jax.weights.safetensors_file import write_safetensors
-  from painformer_jax.weights.torch.write import write_pth
+  from painformer_jax.weights.torch import write as torch_file
 
-  writers = {'.pth': write_pth, '.pt': write_pth, '.safetensors': write_safetensors}
+  pth = (torch_file.check_target, torch_file.write_pth)
+  writers = {
+    '.pth': pth,
+    '.pt': pth,
+    '.safetensors': (safetensors_file.check_target, safetensors_file.write_safetensors),
+  }
   suffix = pathlib.Path(args.out).suffix.lower()
   if suffix not in writers:
     raise InputError(f'{args.out} must end in {", ".join(writers)}; the ending chooses the format')
-  check_file_target(args.out)
+  check, write = writers[suffix]
+  check(args.out, inputs=(args.weights,))
   stored = read_weights(args.weights)
   tensors = export(stored.variables)
-  writers[suffix](args.out, tensors)
+  write(args.out, tensors)
   classes = stored.config.num_classes
   head = f'a head of {classes:,} classes' if classes else 'no head'
   print(f'{args.out}: {len(tensors)} tensors in the released names, {head}')

@@ -1,8 +1,9 @@
 """Entry point of `painformer`: picks a command, maps errors to exit statuses.
 
 Exit status 0: done. 2: bad input or usage, one line on standard error that
-begins `painformer: `. 130: interrupted. 1: anything else. Where several processes train, JAX
-ends one whose peer died with -6 (134 in a shell).
+begins `painformer: `. 130: interrupted (SIGINT), or stopped by a signal with everything
+saved. 143: stopped (SIGTERM). 1: anything else. Where several processes train, JAX ends one
+whose peer died with -6 (134 in a shell).
 """
 
 import argparse
@@ -15,6 +16,7 @@ import warnings
 
 from painformer_jax import __version__
 from painformer_jax.checkpoints import orbax_errors
+from painformer_jax.core import stopping
 from painformer_jax.core.errors import InputError
 
 # Command -> what it does. The module painformer_jax.cli.<command>, with '_' for '-', holds
@@ -101,6 +103,11 @@ def explain(error: BaseException, *, with_traceback: bool = False) -> int:
 
 def main(argv: list[str] | None = None) -> int:
   """Runs one command; returns its exit status."""
+  with stopping.ends_at_signals():
+    return _main(argv)
+
+
+def _main(argv: list[str] | None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   command = next((a for a in argv if not a.startswith('-')), None)
   parser = _parser(command if command in COMMANDS else None)

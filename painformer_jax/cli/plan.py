@@ -67,20 +67,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   from painformer_jax.core.errors import InputError, import_extra
-  from painformer_jax.core.files import check_file_target, write_atomically, write_json
+  from painformer_jax.core.files import write_atomically, write_json
   from painformer_jax.core.progress import log
+  from painformer_jax.core.targets import JSON_MARK, NAME, VERSION_FIELD, check_file_target
   from painformer_jax.data.corpus import PUBLISHED_SAMPLES
   from painformer_jax.parallel.topology import check_compiler, parse
   from painformer_jax.planning import picture, text
   from painformer_jax.planning.plan import run_apart
   from painformer_jax.planning.result import Plan
 
-  for path in filter(None, (args.json, args.plot)):
-    check_file_target(path)
+  if args.json:
+    check_file_target(args.json, mark=JSON_MARK)
   if args.plot:
     import_extra('matplotlib', extra='demo')
     if pathlib.Path(args.plot).suffix not in ('.png', '.pdf', '.svg'):
       raise InputError(f'--plot {args.plot}: name a .png, .pdf or .svg')
+    check_file_target(args.plot, mark=NAME.encode())
   if args.epochs <= 0 or (args.samples is not None and args.samples < 1):
     raise InputError('--epochs and --samples are above 0')
   points = _points(args.sweep)
@@ -114,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     raise InputError(failures[0])
   print(text.table(plans) if args.sweep else text.describe(plans[0]))
   if args.json:
-    records = [plan.record() for plan in plans]
+    records = [{**VERSION_FIELD, **plan.record()} for plan in plans]
     write_json(args.json, records if args.sweep else records[0])
   if args.plot:
     kind = pathlib.Path(args.plot).suffix[1:]

@@ -10,10 +10,16 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from painformer_jax.core.errors import InputError
+
+# Held while a finished file or folder gets its name, and by whoever ends the process.
+COMMIT = threading.RLock()
+_UNFINISHED: set[pathlib.Path] = set()
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -30,7 +36,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
     InputError: the disk is full, the folder is missing or not writable. What was at
       `path` before is unchanged, and no temporary file remains.
   """
-  target = _target(path)
+  target = file_target(path)
   try:
     if is_stream(target):
       with tempfile.TemporaryFile() as file:
@@ -38,15 +44,13 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
         file.seek(0)
         copy_to_stream(file, target)
       return
-    partial = _partial(target)
-    try:
+    with _unfinished(target) as partial:
       with partial.open('xb') as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
-      os.replace(partial, target)
-    finally:
-      partial.unlink(missing_ok=True)
+      with COMMIT:
+        os.replace(partial, target)
   except OSError as error:
     raise write_error(path, error) from error
 
@@ -72,20 +76,22 @@ def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     OSError: the folder cannot be made or renamed.
   """
-  partial, old = _partial(target), _partial(target)
-  partial.mkdir(parents=True)
-  try:
+  with _unfinished(target) as partial:
+    partial.mkdir(parents=True)
     yield partial
-    if target.exists():
-      os.replace(target, old)
-    os.replace(partial, target)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
-    # If something stops this between the two renames, the old folder is restored.
-    if target.exists():
-      shutil.rmtree(old, ignore_errors=True)
-    elif old.exists():
-      os.replace(old, target)
+    with COMMIT:
+      old = _partial(target)
+      if target.exists():
+        os.replace(target, old)
+      try:
+        os.replace(partial, target)
+      except BaseException:
+        if old.exists():
+          os.replace(old, target)
+        raise
+      _UNFINISHED.add(old)
+    _delete(old)
+    _UNFINISHED.discard(old)
 
 
 def is_partial(path: pathlib.Path) -> bool:
@@ -93,40 +99,51 @@ def is_partial(path: pathlib.Path) -> bool:
   return path.name.startswith('.') and path.suffix == '.partial'
 
 
+@contextlib.contextmanager
+def _unfinished(target: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a new name beside a file or folder; what has it afterwards is deleted."""
+  partial = _partial(target)
+  with COMMIT:
+    _UNFINISHED.add(partial)
+  try:
+    yield partial
+  finally:
+    _delete(partial)
+    _UNFINISHED.discard(partial)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: str | os.PathLike | None = None) -> Iterator[pathlib.Path]:
+  """An empty folder that is deleted after the block, and where a signal ends the process.
+
+  Args:
+    parent: where it is made; by default where the system keeps temporary files.
+  """
+  with _unfinished(pathlib.Path(parent or tempfile.gettempdir(), 'any')) as folder:
+    folder.mkdir()
+    yield folder
+
+
+def delete_unfinished() -> None:
+  """Deletes what is being written, before the process ends at once; `COMMIT` must be held."""
+  for partial in tuple(_UNFINISHED):
+    for _ in range(20):
+      _delete(partial)
+      if not partial.exists():
+        break
+      time.sleep(0.05)  # Threads may still add to a folder.
+
+
+def _delete(partial: pathlib.Path) -> None:
+  if partial.is_dir() and not partial.is_symlink():
+    shutil.rmtree(partial, ignore_errors=True)
+  else:
+    partial.unlink(missing_ok=True)
+
+
 def _partial(target: pathlib.Path) -> pathlib.Path:
   """A new name in the folder of a file or folder."""
   return target.with_name(f'.{secrets.token_hex(8)}.partial')
-
-
-def check_file_target(path: str | os.PathLike) -> pathlib.Path:
-  """The path that `write_atomically` would write to, links followed.
-
-  Raises:
-    InputError: it is a folder, a socket or a disk, its name is too long, or its folder
-      is missing or not writable.
-  """
-  target = _target(path)
-  if not is_stream(target):
-    check_folder(target.parent, path)
-  return target
-
-
-def check_folder(folder: pathlib.Path, path: str | os.PathLike) -> None:
-  """Asserts that files can be created in the folder of `path`.
-
-  Raises:
-    InputError: they cannot, or there is no such folder.
-  """
-  try:
-    if not folder.is_dir():
-      raise InputError(f'{path} cannot be written: there is no folder {folder}; make it first')
-    with tempfile.TemporaryFile(dir=folder):
-      pass
-  except OSError as error:
-    raise InputError(
-      f'{path} cannot be written: no file can be made in {folder} '
-      f'({error.strerror}); choose another place'
-    ) from error
 
 
 def is_stream(target: pathlib.Path) -> bool:
@@ -166,7 +183,13 @@ def write_error(path: str | os.PathLike, error: OSError) -> InputError:
   return InputError(f'{path} cannot be written: {error.strerror or error}; {advice}')
 
 
-def _target(path: str | os.PathLike) -> pathlib.Path:
+def file_target(path: str | os.PathLike) -> pathlib.Path:
+  """The path that `write_atomically` writes to, links followed; nothing is written.
+
+  Raises:
+    InputError: it is a folder, a socket or a disk, its name is too long, or its folder is
+      missing.
+  """
   try:
     status = _status(pathlib.Path(path))
   except OSError as error:

@@ -11,11 +11,11 @@ import numpy as np
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Meter
 from painformer_jax.core.read_ahead import read_ahead
+from painformer_jax.embedding import writer
 from painformer_jax.embedding.find import find_files
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.embedding.pictures import PictureReader
 from painformer_jax.embedding.reader import LocatedImage, Reader
-from painformer_jax.embedding.writer import EmbeddingWriter
 from painformer_jax.modalities import canvas
 from painformer_jax.modalities.sheet import Tile, write_sheet
 from painformer_jax.models.painformer import PainFormer
@@ -36,7 +36,6 @@ class Sheet:
   images: int = 48
 
   def __post_init__(self):
-    canvas.check_path(self.path)
     if not 1 <= self.images <= 2000:
       raise InputError(f'a sheet shows 1 to 2000 images, not {self.images}')
 
@@ -97,11 +96,14 @@ def embed_files(
     What was written and what was not.
 
   Raises:
-    InputError: nothing could be read, or `out` or the sheet cannot be written.
+    InputError: nothing could be read, or `out` or the sheet cannot be written, is one of
+      the files that are read, or exists and was not written by this program.
   """
   reader = reader or PictureReader()
-  writer = EmbeddingWriter(out, reader.columns)
+  check_targets(out, sheet, inputs=inputs)
+  embedded = writer.EmbeddingWriter(out, reader.columns)
   files, problems = find_files(inputs, suffixes=reader.suffixes)
+  check_targets(out, sheet, inputs=files)
   for problem in problems:
     log(problem)
   if total := reader.total(files):
@@ -121,15 +123,19 @@ def embed_files(
   images = read_ahead(files, lambda: read, threads=1, ahead=_BATCHES_AHEAD * batch_size)
   with Meter(total, log) as meter, contextlib.closing(images):
     for batch in _batched(images, batch_size):
-      writer.add(embedder(np.stack([each.image for each in batch])), batch)
+      embedded.add(embedder(np.stack([each.image for each in batch])), batch)
       if sheet and len(tiles) < sheet.images:
         tiles += [
           Tile(image=each.image, title=os.path.basename(each.source), caption=each.caption)
           for each in batch
         ]
       meter.add(len(batch))
+<<<<<<< HEAD
   if not writer.rows:
     first = f' ({problems[0]})' if len(problems) == 1 else ''
+=======
+  if not embedded.rows:
+>>>>>>> b8ebd82 (What is read or not this program's is never overwritten; signals end a command at once, with one line)
     raise InputError(
       f'nothing to embed: none of the {len(files)} files could be read{first}; {out} was not '
       'written'
@@ -140,21 +146,34 @@ def embed_files(
     write_sheet(
       sheet.path,
       tiles,
-      heading=f'{reader.modality}{made_of}: the first {len(tiles)} of {writer.rows} images',
+      heading=f'{reader.modality}{made_of}: the first {len(tiles)} of {embedded.rows} images',
     )
-  writer.write(
+  embedded.write(
     weights=description,
     modality=reader.modality,
     settings=reader.settings,
     stand_in=reader.stand_in,
   )
   return EmbedSummary(
-    rows=writer.rows,
+    rows=embedded.rows,
     files=len(files),
     problems=tuple(problems),
     remarks=reader.remarks(),
-    non_finite=writer.non_finite,
+    non_finite=embedded.non_finite,
   )
+
+
+def check_targets(
+  out: str | os.PathLike, sheet: Sheet | None, *, inputs: Sequence[str | os.PathLike]
+) -> None:
+  """Refuses files to write that `embed_files` would refuse, or that are read.
+
+  Raises:
+    InputError: names the file and why.
+  """
+  writer.check_path(out, inputs=inputs)
+  if sheet:
+    canvas.check_path(sheet.path, inputs=inputs)
 
 
 def _batched(images: Iterator[LocatedImage], size: int) -> Iterator[tuple[LocatedImage, ...]]:

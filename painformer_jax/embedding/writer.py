@@ -1,12 +1,28 @@
 """Embeddings, and where each comes from, as one .npz file."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from painformer_jax.core.files import check_file_target, write_atomically
+from painformer_jax.core.files import write_atomically
+from painformer_jax.core.targets import NAME, VERSION_FIELD, check_file_target, check_suffix
 from painformer_jax.embedding.reader import LocatedImage
+
+
+def check_path(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] = ()) -> None:
+  """Refuses a path that `EmbeddingWriter` would refuse.
+
+  Args:
+    path: of the file to write.
+    inputs: files and folders that are read; none may be the path.
+
+  Raises:
+    InputError: it does not end in .npz; it is read, or exists and was not written by this
+      class; its folder does not exist or cannot be written to.
+  """
+  check_suffix(path, ('.npz',))
+  check_file_target(path, mark=f'{NAME}.npy'.encode(), inputs=inputs)
 
 
 class EmbeddingWriter:
@@ -23,11 +39,11 @@ class EmbeddingWriter:
     non_finite: how many of them hold NaN or infinity.
 
   Raises:
-    InputError: the file's folder does not exist or cannot be written to.
+    InputError: as `check_path` says.
   """
 
   def __init__(self, path: str | os.PathLike, columns: Mapping[str, type]):
-    check_file_target(path)
+    check_path(path)
     self._path, self._dtypes = path, {'source': str, **columns}
     self._columns: dict[str, list] = {name: [] for name in self._dtypes}
     self._embeddings: list[np.ndarray] = []
@@ -51,11 +67,14 @@ class EmbeddingWriter:
   def write(self, **facts: str) -> None:
     """Writes the file: `embedding` [n, width] float32, each column [n], and the facts.
 
+    Its first array, `painformer_jax`, is the version of this package.
+
     Raises:
       InputError: the disk is full or the file cannot be written.
     """
     columns = {name: np.array(self._columns[name], self._dtypes[name]) for name in self._dtypes}
     embedding = np.concatenate(self._embeddings)
     write_atomically(
-      self._path, lambda file: np.savez(file, embedding=embedding, **columns, **facts)
+      self._path,
+      lambda file: np.savez(file, **VERSION_FIELD, embedding=embedding, **columns, **facts),
     )

@@ -1,13 +1,17 @@
 """Drawing of contact sheets: paper, captions, tiles, and the file they end in."""
 
+import io
 import os
 import pathlib
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
+from PIL import Image, PngImagePlugin
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import check_file_target, write_atomically
+from painformer_jax.core.files import write_atomically
+from painformer_jax.core.targets import NAME, check_file_target, check_suffix
 
 SUFFIXES = ('.png', '.jpg', '.jpeg')
 PAPER, INK, FAINT, LINE = (250, 250, 248), (30, 30, 34), (115, 115, 122), (205, 205, 208)
@@ -67,15 +71,19 @@ def draw_tile(page: np.ndarray, image: np.ndarray, *, left: int, top: int, side:
   )
 
 
-def check_path(path: str | os.PathLike) -> None:
+def check_path(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] = ()) -> None:
   """Refuses a path that `save` would refuse.
 
+  Args:
+    path: of the file to write.
+    inputs: files that are read; none may be the path.
+
   Raises:
-    InputError: another suffix than `SUFFIXES`, or a folder that is not there.
+    InputError: another suffix than `SUFFIXES`, a folder that is not there, a picture that
+      `save` did not write.
   """
-  if pathlib.Path(path).suffix.lower() not in SUFFIXES:
-    raise InputError(f'{path} must end in {", ".join(SUFFIXES[:-1])} or {SUFFIXES[-1]}')
-  check_file_target(path)
+  check_suffix(path, SUFFIXES)
+  check_file_target(path, mark=NAME.encode(), inputs=inputs)
 
 
 def save(path: str | os.PathLike, page: np.ndarray) -> None:
@@ -91,5 +99,11 @@ def save(path: str | os.PathLike, page: np.ndarray) -> None:
       f'{path}: the sheet is {page.shape[0]} pixels high, too many for JPEG: '
       'take .png, fewer images or smaller ones'
     )
-  encoded = cv2.imencode(suffix, cv2.cvtColor(page, cv2.COLOR_RGB2BGR))[1].tobytes()
-  write_atomically(path, lambda file: file.write(encoded))
+  encoded = io.BytesIO()
+  if suffix == '.png':
+    software = PngImagePlugin.PngInfo()
+    software.add_text('Software', NAME)
+    Image.fromarray(page).save(encoded, 'png', pnginfo=software)
+  else:
+    Image.fromarray(page).save(encoded, 'jpeg', quality=95, comment=NAME)
+  write_atomically(path, lambda file: file.write(encoded.getbuffer()))

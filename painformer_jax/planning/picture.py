@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from painformer_jax.core.errors import import_extra
+from painformer_jax.core.targets import NAME
 from painformer_jax.planning.result import Plan
 from painformer_jax.planning.roofline import PARTS
 
@@ -56,4 +57,6 @@ def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
   )
   memory.set(xlabel='peak memory of a chip in GB (compiled); line: what there is')
   figure.suptitle(plans[0].program.model.split(' at ')[0])
-  figure.savefig(file, format=kind, dpi=120)
+  # By which such a picture is known again.
+  field = {'png': 'Software', 'pdf': 'Creator', 'svg': 'Creator'}[kind]
+  figure.savefig(file, format=kind, dpi=120, metadata={field: NAME})

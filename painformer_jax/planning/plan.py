@@ -15,12 +15,11 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import write_json
+from painformer_jax.core.files import temporary_folder, write_json
 from painformer_jax.parallel import topology as topology_lib
 from painformer_jax.planning import hlo
 from painformer_jax.planning.collectives import Collective, collectives
@@ -135,8 +134,8 @@ def run_apart(request: Request) -> Program:
     **topology_lib.environment(topology),
     'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])),
   }
-  with tempfile.TemporaryDirectory() as folder:
-    answer = pathlib.Path(folder, 'program.json')
+  with temporary_folder() as folder:
+    answer = folder / 'program.json'
     done = subprocess.run(
       [sys.executable, '-m', __spec__.name, str(answer)],
       env=environment,

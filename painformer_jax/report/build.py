@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from painformer_jax.core.errors import import_extra
-from painformer_jax.core.files import check_file_target, write_atomically, write_json
+from painformer_jax.core.files import write_atomically, write_json
+from painformer_jax.core.targets import NAME, check_file_target
 from painformer_jax.report import figures
 from painformer_jax.report.embeddings import FOLDER, embed_tasks
 from painformer_jax.report.page import html_page
@@ -46,7 +47,8 @@ def make_report(
     import_extra(module, extra='demo')
   run = open_run(folder, data_dir=data_dir)
   page = pathlib.Path(output) if output else run.folder / PAGE
-  check_file_target(page)
+  if output:  # The run's own page is this program's.
+    check_file_target(page, mark=NAME.encode())
 
   embedded = embed_tasks(run, log=log)
   results = measure(run, embedded, log=log)

@@ -29,7 +29,7 @@ class Interrupt:
 
   def __init__(self):
     self.asked = False
-    self._here, self._any = False, None
+    self._here, self._until, self._any = False, 0.0, None
     self._previous = {}
 
   def __enter__(self):
@@ -40,15 +40,15 @@ class Interrupt:
 
   @contextlib.contextmanager
   def at_once(self):
-    """While nothing is to be saved, signals end the process.
-
-    Python's handlers wait for the compiler, which may take minutes; the system's do
-    not.
+    """While nothing is to be saved, signals end the process: as before the block, or where
+    Python's own handler was there as the system does, since that waits for the compiler,
+    which may take minutes.
     """
     if not self._previous:
       yield
       return
-    self._install(signal.SIG_DFL)
+    for number, before in self._previous.items():
+      signal.signal(number, signal.SIG_DFL if before is signal.default_int_handler else before)
     try:
       yield
     finally:
@@ -79,20 +79,17 @@ class Interrupt:
 
   def _handle(self, number, frame):
     del frame
+    now = time.monotonic()
+    if self._here:
+      # Whoever waits for signals in a thread must find this handler until it has looked.
+      if number != signal.SIGTERM or now >= self._until:
+        self._restore()
+        signal.raise_signal(number)
+      return
     self._here = True
+    self._until = now + (_ONE_NOTICE if number == signal.SIGTERM else 0.0)
     if not self._any:
       self.asked = True
-    self._restore()
-    if number == signal.SIGTERM:
-      until = time.monotonic() + _ONE_NOTICE
-
-      def repeated(number, frame):
-        del frame
-        if time.monotonic() >= until:
-          self._restore()
-          signal.raise_signal(number)
-
-      self._previous[number] = signal.signal(number, repeated)
     progress.log('stops as soon as what is done is saved; once more stops at once')
 
   def _restore(self):

@@ -9,18 +9,21 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from painformer_jax.checkpoints.arrays import read_arrays, write_arrays
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import check_folder, new_folder
+from painformer_jax.core.files import new_folder
+from painformer_jax.core.targets import check_folder_target
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 
 DESCRIPTION = 'painformer.json'
 _ARRAYS = 'arrays'
+# What a weights folder may hold; the last is added by fine-tuning.
+_OWN = (DESCRIPTION, _ARRAYS, 'trained_on.json')
 _FORMAT = 'painformer weights'
 _VERSION = 1
 
@@ -94,25 +97,19 @@ def save_weights(
     ) from error
 
 
-def check_target(folder: str | os.PathLike) -> pathlib.Path:
+def check_target(
+  folder: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] = ()
+) -> pathlib.Path:
   """The path that `save_weights` would write to, with links resolved.
+
+  Args:
+    folder: a new or empty folder, or an older weights folder to replace.
+    inputs: files that are read; the folder may hold none.
 
   Raises:
     InputError: something other than weights is there, or it cannot be written.
   """
-  target = pathlib.Path(os.path.realpath(folder))
-  try:
-    if target.is_dir():
-      if any(target.iterdir()) and not is_weights(target):
-        raise InputError(f'{folder} holds other things than weights; name a new folder')
-    elif target.exists():
-      raise InputError(f'{folder} is a file; name a folder to write')
-  except OSError as error:
-    raise InputError(
-      f'{folder} cannot be written: {error.strerror}; choose another place'
-    ) from error
-  check_folder(target.parent, folder)
-  return target
+  return check_folder_target(folder, own=_OWN if is_weights(folder) else (), inputs=inputs)
 
 
 def load_weights(folder: str | os.PathLike) -> Weights:

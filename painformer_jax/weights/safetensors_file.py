@@ -6,7 +6,7 @@ are mapped here.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -15,6 +15,7 @@ import safetensors.numpy
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
+from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD, check_file_target
 from painformer_jax.weights.torch.records import printable
 
 # The library refuses longer headers too.
@@ -94,6 +95,15 @@ def _little_endian(dtype: np.dtype) -> np.dtype:
   return np.dtype('<c8' if dtype.kind == 'c' else f'<u{dtype.itemsize}')
 
 
+def check_target(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] = ()) -> None:
+  """Refuses a path that `write_safetensors` would refuse, or that is read.
+
+  Raises:
+    InputError: see `check_file_target`.
+  """
+  check_file_target(path, mark=JSON_MARK, inputs=inputs)
+
+
 def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
   """Writes arrays as a safetensors file; same input, same bytes.
 
@@ -102,8 +112,10 @@ def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]
     tensors: name -> array; floats of 16 to 64 bits, bfloat16, integers, bool.
 
   Raises:
-    InputError: the file cannot be written; nothing is left behind.
+    InputError: the file exists and was not written by this function, or it cannot be
+      written; nothing is left behind.
   """
   arrays = {name: np.array(array, order='C') for name, array in tensors.items()}
-  content = safetensors.numpy.save(arrays, metadata={'format': 'pt'})
+  check_target(path)
+  content = safetensors.numpy.save(arrays, metadata={'format': 'pt', **VERSION_FIELD})
   write_atomically(path, lambda file: file.write(content))

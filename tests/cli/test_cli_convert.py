@@ -217,7 +217,7 @@ def test_places_are_checked_before_any_work(tmp_path, capsys, released):
   write_pth(source, {'a': np.ones(1, np.float32)})
   (tmp_path / 'thesis').mkdir()
   (tmp_path / 'thesis' / 'chapter').write_text('words')
-  assert 'holds other things' in failure(capsys, 'convert', source, tmp_path / 'thesis')
+  assert 'chapter' in failure(capsys, 'convert', source, tmp_path / 'thesis')
   assert 'is a file' in failure(capsys, 'convert', source, source)
   assert str(tmp_path / 'absent') in failure(
     capsys, 'convert', source, tmp_path / 'out', '--report', tmp_path / 'absent' / 'r.json'
@@ -237,9 +237,10 @@ def test_places_are_checked_before_any_work(tmp_path, capsys, released):
 
 def test_failed_export_keeps_the_file_that_was_there(tmp_path, capsys):
   out = tmp_path / 'out.pth'
-  out.write_text('before')
   source = tmp_path / 'w.pth'
   write_pth(source, {'a': np.ones(1, np.float32)})
+  write_pth(out, {'b': np.ones(1, np.float32)})
+  before = out.read_bytes()
   failure(capsys, 'export', source, out)
-  assert out.read_text() == 'before'
+  assert out.read_bytes() == before
   assert sorted(p.name for p in tmp_path.iterdir()) == ['out.pth', 'w.pth']

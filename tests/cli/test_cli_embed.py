@@ -174,7 +174,8 @@ def test_pillow_does_not_warn_of_large_images(painformer, stored, tmp_path):
 )
 def test_an_interrupt_leaves_nothing(stored, tmp_path, number, status, word):
   write_video(tmp_path / 'long.mp4', 6_000, size=(320, 240))
-  (tmp_path / 'out.npz').write_bytes(b'older')
+  np.savez(tmp_path / 'out.npz', painformer_jax='0.1.0')
+  older = (tmp_path / 'out.npz').read_bytes()
   # Where tests run in the background, the signal is ignored unless asked for.
   code = (
     'import signal, sys; from painformer_jax.cli.main import main; '
@@ -210,7 +211,7 @@ def test_an_interrupt_leaves_nothing(stored, tmp_path, number, status, word):
   assert process.returncode == status
   assert error.splitlines()[-1] == f'painformer: {word}'
   assert names(tmp_path) == ['long.mp4', 'out.npz']
-  assert (tmp_path / 'out.npz').read_bytes() == b'older'
+  assert (tmp_path / 'out.npz').read_bytes() == older
 
 
 # --- the function ------------------------------------------------------------
@@ -396,3 +397,34 @@ def test_memory_does_not_grow_with_a_video_s_length(tmp_path, on_devices, measur
     found['long']['memory'] - found['short']['memory'],
     limit=24,
   )
+
+
+def test_no_file_that_is_read_or_not_ours_is_overwritten(stored, inputs):
+  picture, folder = inputs / 'b.png', inputs.parent
+  weights_file = folder / 'own.safetensors'
+  weights_file.write_bytes(b'not ours')
+  before = {path: path.read_bytes() for path in inputs.rglob('*') if path.is_file()}
+
+  def refused(*options, names):
+    done = run_command('embed', inputs, '--weights', stored, *options, cwd=folder)
+    assert_refused(done, *names, alone=True)
+
+  refused('--out', picture, names=[picture, '.npz'])
+  refused('--out', 'table.csv', names=['table.csv', '.npz'])
+  refused('--out', 'out.npz', '--sheet', picture, names=[picture, 'exists'])
+  (folder / 'out.npz').write_bytes(b'PK something of the user')
+  refused('--out', 'out.npz', names=['out.npz', 'exists'])
+  assert before == {path: path.read_bytes() for path in inputs.rglob('*') if path.is_file()}
+  assert (folder / 'out.npz').read_bytes() == b'PK something of the user'
+
+
+def test_an_own_result_is_replaced_but_not_where_it_is_read(stored, inputs):
+  folder = inputs.parent
+  options = ('--weights', stored, '--out', 'out.npz', '--sheet', 'sheet.png')
+  for _ in range(2):
+    done = run_command('embed', inputs / 'b.png', *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+  sheet = (folder / 'sheet.png').read_bytes()
+  done = run_command('embed', inputs / 'b.png', 'sheet.png', *options, cwd=folder)
+  assert_refused(done, 'sheet.png', 'is read', alone=True)
+  assert (folder / 'sheet.png').read_bytes() == sheet

@@ -13,13 +13,15 @@ from repository import environment
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import (
-  check_file_target,
   is_partial,
   new_folder,
   write_atomically,
   write_json,
   write_text,
 )
+from painformer_jax.core.targets import check_file_target
+
+MARK = b'our mark'
 
 
 def write(path, content=b'new'):
@@ -29,7 +31,7 @@ def write(path, content=b'new'):
 def refusal(path) -> str:
   """What both functions say of a path that cannot be."""
   with pytest.raises(InputError) as checked:
-    check_file_target(path)
+    check_file_target(path, mark=MARK)
   with pytest.raises(InputError) as written:
     write(path)
   for error in checked, written:
@@ -43,7 +45,7 @@ def test_a_file_is_replaced_and_links_are_followed(tmp_path):
   (tmp_path / 'link').symlink_to('file')
   (tmp_path / 'dangling').symlink_to('absent')
   for name in ('link', 'dangling'):
-    check_file_target(tmp_path / name)
+    check_file_target(tmp_path / name, mark=b'old')
     write(tmp_path / name)
     assert (tmp_path / name).is_symlink()
   assert (tmp_path / 'file').read_bytes() == (tmp_path / 'absent').read_bytes() == b'new'
@@ -84,7 +86,7 @@ def test_a_pipe_stays_a_pipe(tmp_path):
   os.mkfifo(pipe)
   reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
   reader.start()
-  check_file_target(pipe)
+  check_file_target(pipe, mark=MARK)
   write(pipe, b'x' * 300_000)
   reader.join(20)
   assert found == [b'x' * 300_000]
@@ -100,7 +102,7 @@ def test_a_device_stays_a_device(tmp_path, minor, message):
     device.open('rb').close()
   except OSError:
     pytest.skip('devices cannot be made here')
-  check_file_target(device)
+  check_file_target(device, mark=MARK)
   if message:
     with pytest.raises(InputError, match=message):
       write(device)

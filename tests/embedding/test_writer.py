@@ -42,7 +42,7 @@ def test_everything_comes_back(tmp_path):
   assert writer.rows == 900 and not list(tmp_path.iterdir())
   writer.write(note='from è')
   with np.load(tmp_path / 'a.npz', allow_pickle=False) as file:
-    assert sorted(file.files) == ['embedding', 'name', 'note', 'number', 'source']
+    assert sorted(file.files) == ['embedding', 'name', 'note', 'number', 'painformer_jax', 'source']
     np.testing.assert_array_equal(file['embedding'], np.outer(np.arange(900), np.ones(3)))
     np.testing.assert_array_equal(file['number'], np.arange(900))
     assert list(file['source'][:4]) == ['file 0 é'] * 3 + ['file 1 é']
@@ -121,7 +121,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     'except InputError as error: print(error)\n'
   )
   target = tmp_path / 'a.npz'
-  target.write_bytes(b'older')
+  np.savez(target, painformer_jax='0')
+  older = target.read_bytes()
   done = subprocess.run(
     [sys.executable, '-c', script, str(target)],
     capture_output=True,
@@ -133,4 +134,4 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
   assert done.stdout == (
     f'{target} cannot be written: File too large; free some space or choose another place\n'
   )
-  assert target.read_bytes() == b'older' and list(tmp_path.iterdir()) == [target]
+  assert target.read_bytes() == older and list(tmp_path.iterdir()) == [target]

