@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  from painformer_jax.cli.commands import explain
   from painformer_jax.cli.config_file import load_config
-  from painformer_jax.cli.main import explain
   from painformer_jax.core.errors import InputError
   from painformer_jax.parallel import processes
   from painformer_jax.training.config import TrainConfig, from_config_dict

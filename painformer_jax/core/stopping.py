@@ -7,97 +7,117 @@ the signals, deletes what is unfinished and ends the process without unwinding i
 
 What saves first (training, folds) installs a handler of its own meanwhile; the thread then
 leaves the signal to it.
+
+This module is imported before all others, so it imports little.
 """
 
-import contextlib
-import multiprocessing
 import os
-import pathlib
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Iterator
-
-from painformer_jax.core import files
 
 WORDS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'stopped'}
 
 _DECIDED = 128  # Added to a signal's number by the handler.
 
 
-@contextlib.contextmanager
-def ends_at_signals() -> Iterator[None]:
-  """Within the block, SIGINT ends the process with status 130 and SIGTERM with 143.
+class EndsAtSignals:
+  """In a `with` block, SIGINT ends the process with status 130 and SIGTERM with 143.
 
   Outside the main thread, where Python takes no signals, it does nothing; a signal that the
   process was told to ignore stays ignored.
+
+  Args:
+    for_good: whether the process ends after the block; signals are then ignored, since one
+      that comes while Python and its libraries end would look like a failure.
   """
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-  receiving, sending = socket.socketpair()
-  sending.setblocking(False)
 
-  pid = os.getpid()
+  def __init__(self, *, for_good: bool = False):
+    self._for_good = for_good
+    self._active = threading.current_thread() is threading.main_thread()
 
-  def handle(number, frame):
-    if os.getpid() != pid:  # A fork; see `forget`.
+  def __enter__(self) -> None:
+    if not self._active:
+      return
+    self._pid = os.getpid()
+    self._receiving, self._sending = os.pipe()
+    os.set_blocking(self._sending, False)
+    self._thread = threading.Thread(target=self._wait, daemon=True, name='signals')
+    self._thread.start()
+    self._descriptor = signal.set_wakeup_fd(self._sending, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=self._forget)
+    self._previous = {
+      number: signal.signal(number, self._handle)
+      for number in WORDS
+      if signal.getsignal(number) is not signal.SIG_IGN
+    }
+
+  def __exit__(self, *exc_info) -> None:
+    if not self._active:
+      return
+    for number, handler in self._previous.items():
+      signal.signal(number, signal.SIG_IGN if self._for_good else handler)
+    signal.set_wakeup_fd(self._descriptor)
+    os.close(self._sending)  # Ends the thread.
+    self._thread.join()
+    os.close(self._receiving)
+    self._active = False
+
+  def _handle(self, number, frame) -> None:
+    del frame
+    if os.getpid() != self._pid:  # A fork; see `_forget`.
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
+      return
     # The thread may have looked while another handler was still installed.
-    del frame
-    with contextlib.suppress(OSError):
-      sending.send(bytes([number | _DECIDED]))
+    try:
+      os.write(self._sending, bytes([number | _DECIDED]))
+    except OSError:
+      pass
 
-  def wait():
-    while received := receiving.recv(1):
-      number = received[0] & ~_DECIDED
-      if number in WORDS and (received[0] & _DECIDED or signal.getsignal(number) is handle):
-        _end(number)
-
-  def forget():
-    # A fork's signals are not this process's, but it has the same sockets.
-    if signal.getsignal(signal.SIGTERM) is handle or signal.getsignal(signal.SIGINT) is handle:
+  def _forget(self) -> None:
+    # A fork's signals are not this process's, but it has the same pipe.
+    if self._active and signal.getsignal(signal.SIGTERM) == self._handle:
       signal.set_wakeup_fd(-1)
 
-  os.register_at_fork(after_in_child=forget)
-  previous = {}
-  thread = threading.Thread(target=wait, daemon=True, name='signals')
-  thread.start()
-  before = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
-  for number in WORDS:
-    if signal.getsignal(number) is not signal.SIG_IGN:
-      previous[number] = signal.signal(number, handle)
-  try:
-    yield
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
-    signal.set_wakeup_fd(before)
-    sending.close()  # Ends the thread.
-    thread.join()
-    receiving.close()
+  def _wait(self) -> None:
+    while received := os.read(self._receiving, 1):
+      number = received[0] & ~_DECIDED
+      if number in WORDS and (received[0] & _DECIDED or signal.getsignal(number) == self._handle):
+        _end(number)
 
 
 def _end(number: int) -> None:
   """Deletes what is unfinished, ends child processes, says one line, ends the process."""
-  # Nothing gets its name any more, and no rename is cut in two.
-  files.COMMIT.acquire(timeout=10)
+  # Where this is not imported, or in part, nothing was begun.
+  files = sys.modules.get('painformer_jax.core.files')
+  if hasattr(files, 'delete_unfinished'):
+    # Nothing gets its name any more, and no rename is cut in two.
+    files.COMMIT.acquire(timeout=10)
   _end_children()
-  files.delete_unfinished()
+  if hasattr(files, 'delete_unfinished'):
+    files.delete_unfinished()
   # A bar on a terminal hides the cursor.
-  show = '\x1b[?25h\r\x1b[K' if sys.stderr is not None and sys.stderr.isatty() else ''
-  with contextlib.suppress(OSError):
+  show = '\x1b[?25h\r\x1b[K' if os.isatty(2) else ''
+  try:
     os.write(2, f'{show}painformer: {WORDS[signal.Signals(number)]}\n'.encode())
+  except OSError:
+    pass
   os._exit(128 + number)
 
 
 def _end_children() -> None:
-  children = {process.pid for process in multiprocessing.active_children()}
-  for listing in pathlib.Path('/proc/self/task').glob('*/children'):  # Linux
-    with contextlib.suppress(OSError):
-      children.update(map(int, listing.read_text().split()))
+  """Kills the child processes; where there is no /proc, those of `multiprocessing`."""
+  children = set()
+  try:
+    for task in os.listdir('/proc/self/task'):
+      with open(f'/proc/self/task/{task}/children') as listing:
+        children.update(map(int, listing.read().split()))
+  except OSError:
+    if multiprocessing := sys.modules.get('multiprocessing'):
+      children = {process.pid for process in multiprocessing.active_children()}
   for child in children:
-    with contextlib.suppress(OSError, TypeError):
+    try:
       os.kill(child, signal.SIGKILL)
+    except OSError:
+      pass

@@ -12,7 +12,7 @@ import pytest
 
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.config import defaults as assess_defaults
-from painformer_jax.cli import main as cli
+from painformer_jax.cli import commands as cli
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.training.config import TrainConfig
 from painformer_jax.training.config import defaults as train_defaults

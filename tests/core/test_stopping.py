@@ -69,7 +69,7 @@ BUSY = {
 
 def stopped(tmp_path, code, number):
   """Exit status and standard error of a program that gets a signal when it says 'ready'."""
-  code = BEGIN + 'with stopping.ends_at_signals():\n' + textwrap.indent(textwrap.dedent(code), '  ')
+  code = BEGIN + 'with stopping.EndsAtSignals():\n' + textwrap.indent(textwrap.dedent(code), '  ')
   with subprocess.Popen(
     [sys.executable, '-c', code],
     cwd=tmp_path,

@@ -13,8 +13,9 @@ from corpus_layouts import TASKS
 from repository import ROOT, environment
 from training_runs import QUICK_COMPILE, SMALL_OVERRIDES
 
+from painformer_jax.cli.commands import _parser
 from painformer_jax.cli.config_file import load_config
-from painformer_jax.cli.main import _parser, main
+from painformer_jax.cli.main import main
 from painformer_jax.core.errors import InputError
 from painformer_jax.data import augment, corpus
 from painformer_jax.data.builders.catalog import PAGES, READERS

@@ -378,7 +378,7 @@ def test_machines_and_rows_fit_together(manifest, job, container):
 
 def test_what_is_run_is_a_command_of_painformer(container, monkeypatch, tmp_path):
   """Flags and configuration, as the command itself reads them."""
-  from painformer_jax.cli import main as cli
+  from painformer_jax.cli import commands as cli
 
   monkeypatch.chdir(ROOT)
   kind, command, *arguments = container['args']

@@ -23,7 +23,7 @@ from painformer_jax.parallel import processes
 
 _CALL = """
 import importlib, json, sys
-from painformer_jax.cli.main import explain
+from painformer_jax.cli.commands import explain
 from painformer_jax.parallel import processes
 function, arguments, coordinator, count, index = sys.argv[1:]
 with processes.joined(coordinator=coordinator, count=int(count), index=int(index),
@@ -123,7 +123,7 @@ def test_nobody_comes(tmp_path):
   """A port where nothing answers, and a process that waits for others in vain."""
   code = """
 import sys
-from painformer_jax.cli.main import explain
+from painformer_jax.cli.commands import explain
 from painformer_jax.parallel import processes
 with processes.joined(coordinator=sys.argv[1], count=2, index=int(sys.argv[2]),
                       explain=explain, start_timeout=3):

@@ -213,7 +213,7 @@ def test_stopped_while_it_compiles(folder, tmp_path, number):
         break
     time.sleep(0.5)
     process.send_signal(number)
-    assert process.wait(timeout=5) == -number
+    assert process.wait(timeout=5) == 128 + number
   finally:
     process.kill()
   assert checkpoints.latest_step(tmp_path / 'run/checkpoints') is None
