@@ -130,12 +130,8 @@ def embed_files(
           for each in batch
         ]
       meter.add(len(batch))
-<<<<<<< HEAD
-  if not writer.rows:
-    first = f' ({problems[0]})' if len(problems) == 1 else ''
-=======
   if not embedded.rows:
->>>>>>> b8ebd82 (What is read or not this program's is never overwritten; signals end a command at once, with one line)
+    first = f' ({problems[0]})' if len(problems) == 1 else ''
     raise InputError(
       f'nothing to embed: none of the {len(files)} files could be read{first}; {out} was not '
       'written'
