@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from painformer_jax.embedding.resizing import resize_images
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.models.painformer import PainFormer
@@ -30,9 +31,9 @@ def preprocess(
     mean, std: of each channel, for values in [0, 1]; VGGFace2's by default.
 
   Returns:
-    [batch, image_size, image_size, 3] float32. Resizing is bilinear with
-    antialiasing and rounds to whole levels, as torchvision does on Pillow images. On
-    noise, the worst case, one value in forty differs from torchvision's by one level.
+    [batch, image_size, image_size, 3] float32. Resizing is bilinear with antialiasing and
+    rounds to whole levels, as torchvision's Resize does on images of Pillow 12: bit for bit,
+    here, in `embed` and in `painformer embed`, on any Pillow, jitted or not.
 
   Raises:
     ValueError: another shape or dtype, or a size below 1.
@@ -40,15 +41,7 @@ def preprocess(
   _check(images)
   if image_size < 1:
     raise ValueError(f'image_size is {image_size}, below 1')
-  images = jnp.asarray(images)
-  batch, height, width, _ = images.shape
-  x = images.astype(jnp.float32)
-  if (height, width) != (image_size, image_size):
-    # Pillow resizes along the width, then the height, and rounds halves up
-    # after each.
-    for shape in (batch, height, image_size, 3), (batch, image_size, image_size, 3):
-      x = jax.image.resize(x, shape, method='linear', antialias=True)
-      x = jnp.floor(jnp.clip(x, 0, 255) + 0.5)
+  x = jnp.asarray(resize_images(images, image_size)).astype(jnp.float32)
   normalised: jax.Array = (x / 255 - jnp.asarray(mean)) / jnp.asarray(std)
   return normalised
 
@@ -73,8 +66,13 @@ def embed(model: PainFormer, images: np.ndarray | jax.Array, *, batch_size: int 
     raise ValueError(f'batch_size is {batch_size}, below 1')
   power = 1 << max(len(images) - 1, 0).bit_length()
   embedder = Embedder(model, batch_size=min(batch_size, power))
+  # Resized before the compiled program, one serves images of every size.
   parts = [
-    embedder(np.asarray(images[start : start + embedder.batch_size]))
+    embedder(
+      np.asarray(
+        resize_images(images[start : start + embedder.batch_size], model.config.image_size)
+      )
+    )
     for start in range(0, len(images), embedder.batch_size)
   ]
   width = model.config.embedding_width
