@@ -25,7 +25,7 @@ arrays in FILE.npz, one row an image:
   source        the file
   frame, time   of images and videos: frame number (-1 for an image) and seconds
   face          where faces are cropped: detected in this frame, tracked between two
-                detections; with --faceless also held, other (other people only), none
+                detections; with --faceless also held, other (other faces only), none
   person        with --face all: the person's number in the file, from 1
   start, stop, channel, representation, quality    of signals; start and stop in seconds
 One value for all rows: weights, modality, settings (JSON), stand_in."""

@@ -29,14 +29,14 @@ _SHOWN = {
   'detected': 'face',
   'tracked': 'face, tracked',
   'held': 'face, held',
-  'other': 'other people',
+  'other': 'other faces',
   'none': 'no face',
 }
 # What frames that give no row are counted as, and what remarks say of them.
 _LEFT_OUT = {
   'none': 'without a face',
   'held': 'before or after a face is seen (--faceless held keeps them)',
-  'other': 'with other people only (--face all takes them)',
+  'other': 'with other faces only (--face all takes them)',
   'mesh': 'in which the face mesh finds no face',
 }
 
@@ -216,7 +216,7 @@ class PictureReader:
     return '; '.join(filter(None, said))
 
   def _remarks(self, counts: Counter[str]) -> str:
-    """Such as '5 of 12 frames left out: 3 without a face, 2 with other people only'."""
+    """Such as '5 of 12 frames left out: 3 without a face, 2 with other faces only'."""
     what = 'images' if self._all_faces else 'frames'
     parts = []
     if counts['whole']:

@@ -87,7 +87,7 @@ def test_all_people_of_a_clip_or_one(tmp_path, astronaut):
   rows, [line] = rows_of(one, path)
   assert [r.location['frame'] for r in rows] == [0, 1, 2, 7, 8, 9]
   assert set(rows[0].location) == {'frame', 'time', 'face'}
-  assert '4 of 10 frames left out: 4 with other people only' in line
+  assert '4 of 10 frames left out: 4 with other faces only' in line
 
 
 @mtcnn

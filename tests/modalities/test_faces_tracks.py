@@ -341,6 +341,29 @@ def test_a_person_of_another_scene_is_another_person():
   assert [f.person for f in everybody] == [1, 1, 1, 2, 2, 2, 2, 1]
 
 
+def test_a_face_goes_on_where_the_camera_is_jerked():
+  """All of the picture has another place, and the face with it."""
+  wide = np.kron(
+    np.random.default_rng(1).integers(0, 256, (20, 40, 3), np.uint8), np.ones((8, 8, 1), np.uint8)
+  )
+
+  def clip():
+    for k in range(8):
+      shift = 0 if k < 4 else 40
+      yield Frame(number=k, time=k / 25, image=wide[:, shift : shift + 200])
+
+  asked = itertools.count()
+
+  def detect(image):
+    return [box(60 if next(asked) < 4 else 20, 80, side=30), box(120, 80, side=30)]
+
+  found = list(faces.follow(clip, FaceConfig(choose='all'), detect=detect))
+  first = [f for f in found if f.box.centre[0] in (60, 20)]
+  assert {f.person for f in first} == {1} and [f.state for f in first] == ['detected'] * 8
+  # The other box shows something else after the cut: it is another face.
+  assert len({f.person for f in found}) == 3
+
+
 def test_frames_of_other_sizes_are_other_scenes():
   def clip():
     for k in range(4):

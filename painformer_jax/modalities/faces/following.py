@@ -15,7 +15,7 @@ import numpy as np
 from painformer_jax.modalities.faces.boxes import FaceBox
 from painformer_jax.modalities.faces.config import FaceConfig
 from painformer_jax.modalities.faces.people import Place, State, places, ranked
-from painformer_jax.modalities.faces.scenes import Scenes, stays
+from painformer_jax.modalities.faces.scenes import Scenes, alike
 from painformer_jax.modalities.faces.tracks import Look, tracks
 from painformer_jax.modalities.video import Frame
 
@@ -35,7 +35,7 @@ class Face:
   Attributes:
     frame: as it was decoded.
     state: 'detected' in this frame; 'tracked' between two detections; 'held' near one, where
-      the person is not found before or after; 'other' where only other people are found;
+      the person is not found before or after; 'other' where only other faces are found;
       'none'.
     box: None where the state is 'other' or 'none'.
     person: number from 1, the largest face first; 1 if only one person is taken; 0 where
@@ -95,7 +95,14 @@ def _look(
     time = max(time, frame.time if math.isfinite(frame.time) else frame.number / _RATE)
     boxes = tuple(detect(frame.image)) if number % config.detect_every == 0 else None
     scene = scene_of(frame.image)
-    cut = number > 0 and scene != looks[-1].scene
+    goes_on = frozenset[tuple[int, int]]()
+    if boxes and looks and looks[-1].boxes and scene != looks[-1].scene:
+      goes_on = frozenset(
+        (one, other)
+        for one, last in enumerate(looks[-1].boxes)
+        for other, box in enumerate(boxes)
+        if last.ratio(box) <= 2 and alike(before, last, frame.image, box)
+      )
     looks.append(
       Look(
         time=time,
@@ -103,7 +110,7 @@ def _look(
         height=frame.image.shape[0],
         width=frame.image.shape[1],
         boxes=boxes,
-        stays=tuple(cut and stays(before, frame.image, box) for box in boxes or ()),
+        goes_on=goes_on,
       )
     )
     before = frame.image

@@ -4,8 +4,8 @@ All boxes are associated, not only those of one face, and a box belongs to one t
 that continues the track of one person is never a candidate for another's. There are three
 steps, from the surest to the least sure:
 
-1. Boxes of successive looks that overlap are one piece (Hungarian assignment). Over a cut they
-   are where the picture in the box has not changed.
+1. Boxes of successive looks that overlap are one piece (Hungarian assignment). Over a cut, as
+   where the camera is moved, boxes are one piece if they show the same.
 2. Pieces of one scene, at most `max_gap` apart, are joined as far as a head may have moved;
    the best pairs first, whenever they come in the clip. Pieces that are there at one time are
    never joined.
@@ -50,7 +50,8 @@ class Look:
     scene: see `scenes`.
     height, width: of the frame, in pixels.
     boxes: of the faces that were detected; None where nobody looked.
-    stays: of each box whether it was cut here, but the picture in the box is as before.
+    goes_on: where it was cut here, pairs of a box of the frame before and one of this frame, as
+      places in `boxes`, that show the same face all the same.
   """
 
   time: float
@@ -58,7 +59,7 @@ class Look:
   height: int
   width: int
   boxes: tuple[FaceBox, ...] | None
-  stays: tuple[bool, ...]
+  goes_on: frozenset[tuple[int, int]] = frozenset()
 
 
 # The boxes of one person: number of the look -> box, numbers rising.
@@ -89,11 +90,7 @@ def _overlapping(looks: Sequence[Look], max_gap: float) -> list[Track]:
       continue
     if last is None or look.time - last.time > max_gap:
       open_pieces = []
-    ends = [next(reversed(piece.values())) for piece in open_pieces]
-    cut = last is not None and look.scene != last.scene
-    able = [stays or not cut for stays in look.stays]
-    overlap = [[able * end.overlap(box) for able, box in zip(able, look.boxes)] for end in ends]
-    continued = _assign([[o if o >= _SAME else 0.0 for o in row] for row in overlap])
+    continued = _assign(_gains(last, look)) if open_pieces else {}
     following = []
     for place, box in enumerate(look.boxes):
       piece = open_pieces[continued[place]] if place in continued else {}
@@ -103,6 +100,17 @@ def _overlapping(looks: Sequence[Look], max_gap: float) -> list[Track]:
       following.append(piece)
     open_pieces, last = following, look
   return pieces
+
+
+def _gains(last: Look, look: Look) -> list[list[float]]:
+  """How well each box of a look (rows) goes on as each box of the next one (columns)."""
+  if look.scene != last.scene:
+    columns = range(len(look.boxes))
+    return [
+      [float((row, column) in look.goes_on) for column in columns] for row in range(len(last.boxes))
+    ]
+  overlaps = [[one.overlap(other) for other in look.boxes] for one in last.boxes]
+  return [[overlap if overlap >= _SAME else 0.0 for overlap in row] for row in overlaps]
 
 
 def _near(looks: Sequence[Look], pieces: Sequence[Track], max_gap: float) -> list[Track]:
