@@ -146,6 +146,27 @@ def test_frames_are_kept_only_where_they_are_few(monkeypatch, kept):
   assert opened == ([4] if kept else [4, 4])
 
 
+def test_a_frame_that_only_one_pass_can_decode_moves_no_box(monkeypatch):
+  monkeypatch.setattr(following, '_KEPT', 0)
+  passes = itertools.count()
+
+  def clip():
+    second = next(passes)
+    for k in range(6):
+      if k != (3 if second else 1):
+        yield Frame(number=k, time=k / 10, image=np.full((9, 9, 3), k, np.uint8))
+
+  detect = lambda image: [box(10.0 * image[0, 0, 0])]
+  found = list(faces.follow(clip, FaceConfig(), detect=detect))
+  assert [(f.frame.number, f.box and f.box.centre[0]) for f in found] == [
+    (0, 0),
+    (1, None),
+    (2, 20),
+    (4, 40),
+    (5, 50),
+  ]
+
+
 # --- one of several people ---------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from painformer_jax.modalities.faces.boxes import FaceBox
 from painformer_jax.modalities.faces.config import FaceConfig
 from painformer_jax.modalities.faces.people import Place, State, places, ranked
 from painformer_jax.modalities.faces.scenes import Scenes, alike
-from painformer_jax.modalities.faces.tracks import Look, tracks
+from painformer_jax.modalities.faces.tracks import LIKE, Look, tracks
 from painformer_jax.modalities.video import Frame
 
 # Raised where the same clip and settings give other faces than before; caches keep it.
@@ -57,8 +57,8 @@ def follow(
   """Finds the person of a clip, or all people, and gives the face in each frame.
 
   Args:
-    open_frames: gives the frames from the beginning, in order of time, at any rate; called
-      once or twice.
+    open_frames: gives the frames from the beginning, in order of time, at any rate, each with
+      a number of its own; called once or twice.
     config: see `FaceConfig`. With `choose='all'` a frame comes once for each face in it.
     detect: uint8 [height, width, 3] RGB -> boxes; called with one frame after the other. For
       a clip, a new `ClipDetector`.
@@ -70,17 +70,17 @@ def follow(
   people = ranked(tracks(looks, config), looks, config.choose)
   if config.choose != 'all':
     people = people[:1]
-  # Frame -> (number of the person, where the face is).
+  # Number of the frame -> (number of the person, where the face is).
   found: dict[int, list[tuple[int, Place]]] = {}
+  others = {look.frame for look in looks if look.boxes}
   for person, track in enumerate(people, 1):
     for number, place in places(track, looks, config).items():
-      found.setdefault(number, []).append((person, place))
-  for number, frame in enumerate(open_frames() if kept is None else kept):
-    for person, place in found.get(number, ()):
+      found.setdefault(looks[number].frame, []).append((person, place))
+  for frame in open_frames() if kept is None else kept:
+    for person, place in found.get(frame.number, ()):
       yield Face(frame=frame, state=place.state, box=place.box, person=person)
-    if number not in found:
-      others = number < len(looks) and looks[number].boxes
-      yield Face(frame=frame, state='other' if others else 'none', box=None)
+    if frame.number not in found:
+      yield Face(frame=frame, state='other' if frame.number in others else 'none', box=None)
 
 
 def _look(
@@ -89,33 +89,35 @@ def _look(
   """The first pass: what is seen in each frame, and the frames if they are few."""
   looks: list[Look] = []
   kept: list[Frame] | None = []
-  size, scene_of = 0, Scenes()
-  time, before = -math.inf, np.zeros((0, 0, 3), np.uint8)
-  for number, frame in enumerate(frames):
+  size, time, scene_of = 0, -math.inf, Scenes()
+  before: Frame | None = None
+  for frame in frames:
     time = max(time, frame.time if math.isfinite(frame.time) else frame.number / _RATE)
-    boxes = tuple(detect(frame.image)) if number % config.detect_every == 0 else None
-    scene = scene_of(frame.image)
-    goes_on = frozenset[tuple[int, int]]()
-    if boxes and looks and looks[-1].boxes and scene != looks[-1].scene:
-      goes_on = frozenset(
-        (one, other)
-        for one, last in enumerate(looks[-1].boxes)
-        for other, box in enumerate(boxes)
-        if last.ratio(box) <= 2 and alike(before, last, frame.image, box)
-      )
-    looks.append(
-      Look(
-        time=time,
-        scene=scene,
-        height=frame.image.shape[0],
-        width=frame.image.shape[1],
-        boxes=boxes,
-        goes_on=goes_on,
-      )
+    searched = len(looks) % config.detect_every == 0
+    look = Look(
+      frame=frame.number,
+      time=time,
+      scene=scene_of(frame.image),
+      height=frame.image.shape[0],
+      width=frame.image.shape[1],
+      boxes=tuple(detect(frame.image)) if searched else None,
     )
-    before = frame.image
+    if before and look.scene != looks[-1].scene:
+      look = dataclasses.replace(look, goes_on=_going_on(looks[-1], before, look, frame))
+    looks.append(look)
+    before = frame
     if kept is not None:
       size += frame.image.nbytes
       kept.append(frame)
       kept = kept if size <= _KEPT else None
   return looks, kept
+
+
+def _going_on(last: Look, before: Frame, look: Look, frame: Frame) -> frozenset[tuple[int, int]]:
+  """See `Look.goes_on`."""
+  return frozenset(
+    (one, other)
+    for one, box in enumerate(last.boxes or ())
+    for other, here in enumerate(look.boxes or ())
+    if box.ratio(here) <= LIKE and alike(before.image, box, frame.image, here)
+  )

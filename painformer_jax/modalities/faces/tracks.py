@@ -33,7 +33,7 @@ _SAME = 0.3
 # or if their sides differ by at most this factor and their distance is at most this many
 # sides, by which boxes of one face differ anyway, or this many sides a second (about 1 m/s) and
 # this many in all: people who sit shoulder to shoulder are farther apart.
-_LIKE, _NEAR, _SPEED, _REACH = 2.0, 0.5, 5.0, 1.5
+LIKE, _NEAR, _SPEED, _REACH = 2.0, 0.5, 5.0, 1.5
 # After a longer gap a face is at the place where it was if it has moved by less than
 # this share of its side: two heads do not fit there.
 _PLACE = 1.0
@@ -46,6 +46,7 @@ class Look:
   """What is known of a frame of a clip.
 
   Attributes:
+    frame: its number.
     time: in seconds, not below the one before.
     scene: see `scenes`.
     height, width: of the frame, in pixels.
@@ -54,6 +55,7 @@ class Look:
       places in `boxes`, that show the same face all the same.
   """
 
+  frame: int
   time: float
   scene: Scene
   height: int
@@ -129,7 +131,7 @@ def _near(looks: Sequence[Look], pieces: Sequence[Track], max_gap: float) -> lis
     last, following = pieces[one][before], pieces[other][after]
     moved, ratio = last.distance(following), last.ratio(following)
     if last.overlap(following) < _SAME and (
-      ratio > _LIKE or moved > last.side * min(max(_NEAR, _SPEED * gap), _REACH)
+      ratio > LIKE or moved > last.side * min(max(_NEAR, _SPEED * gap), _REACH)
     ):
       return None
     return moved / last.side + float(np.log2(ratio)) + _LATE * gap
@@ -182,7 +184,7 @@ def _returning(looks: Sequence[Look], found: Sequence[Track]) -> list[Track]:
 
 def _at_place(last: FaceBox, box: FaceBox) -> float:
   """How well a face is back where it was, in (0, 1]; 0 where it is elsewhere."""
-  if last.ratio(box) > _LIKE:
+  if last.ratio(box) > LIKE:
     return 0.0
   return max(0.0, 1 - last.distance(box) / (_PLACE * min(last.side, box.side)))
 
