@@ -27,6 +27,8 @@ from painformer_jax.assessment.datasets.ai4pain import SATURATION
 
 SIGNALS = ('bvp', 'eda', 'resp', 'spo2')
 EDITIONS = ('2024', '2024-fnirs', '2025', '2026')
+# What may be written after the file's name.
+OPTIONS = EDITIONS
 
 
 def get_config(options: str = '2024') -> ConfigDict:

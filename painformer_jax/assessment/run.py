@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from painformer_jax.assessment.clips.train import save as save_assessor
 from painformer_jax.assessment.config import AssessConfig, changed_fields
-from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.assessment.datasets.recordings import Finding, Study
 from painformer_jax.assessment.embedding.embed import compute_embeddings
 from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.embedding.sample_shape import SampleShape, sample_shapes
@@ -17,7 +17,7 @@ from painformer_jax.assessment.estimate import report as estimate
 from painformer_jax.assessment.experiment import frozen
 from painformer_jax.assessment.experiment.description import describe
 from painformer_jax.assessment.experiment.fit import Outcome, fit
-from painformer_jax.assessment.experiment.job import Job, make_job, plan_jobs
+from painformer_jax.assessment.experiment.job import Job, check_copies, make_job, plan_jobs
 from painformer_jax.assessment.experiment.normalise import normalised
 from painformer_jax.assessment.finetune import run as finetune
 from painformer_jax.assessment.finetune.tuned_weights import check_unseen
@@ -27,7 +27,11 @@ from painformer_jax.assessment.results import paired, terminal
 from painformer_jax.assessment.results.read import read_experiments
 from painformer_jax.assessment.results.summary import NOTICE, Summary, summarise
 from painformer_jax.assessment.results.write import check_names, slug, write_results
-from painformer_jax.assessment.study.checking import check_study
+from painformer_jax.assessment.study.checking import (
+  check_study,
+  findings_that_stop,
+  without_copies,
+)
 from painformer_jax.assessment.study.opening import open_study
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.training.workdir import open_workdir
@@ -82,9 +86,13 @@ def assess(
   # What there is, and what it will take.
   weights = read_weights(config.weights)
   study = open_study(config, workdir)
-  _stop_at_findings(config, study, log=log)
+  findings = _stop_at_findings(config, study, log=log)
+  if config.names('duplicate'):
+    study = without_copies(study, findings)
+    findings = []
   shapes = sample_shapes(study, config.used)
   jobs = _plan(config, study, weights, shapes)
+  check_copies(config, jobs, findings)
   estimate.report(config, jobs, study, shapes=shapes, weights=weights, folder=embeddings, log=log)
 
   # Every recording to embeddings, once for all rows.
@@ -167,21 +175,31 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) ->
   jobs = _plan(config, study, weights, sample_shapes(study, config.used))
   for job in jobs:
     out(_size(job))
+  try:
+    check_copies(config, jobs, findings)
+  except InputError as error:
+    out(f'error: {error}')
   return len(findings)
 
 
-def _stop_at_findings(config: AssessConfig, study: Study, *, log: Log) -> None:
-  """Lists what is missing, and stops there if the config says so."""
-  findings = check_study(config, study, whole=False)
+def _stop_at_findings(config: AssessConfig, study: Study, *, log: Log) -> list[Finding]:
+  """Lists what is missing or unusable, and stops there unless the config accepts it."""
+  if config.dataset != 'demo':
+    log(f'reading {len(study.samples):,} samples of {study.name}, to find what cannot be used')
+  findings = check_study(config, study, whole=True)
   for finding in findings[:_FINDINGS_SHOWN]:
     log(str(finding))
   if len(findings) > _FINDINGS_SHOWN:
     log(f'and {len(findings) - _FINDINGS_SHOWN:,} more: --check lists all')
-  if findings and config.findings == 'stop':
+  stopping = findings_that_stop(config, findings)
+  if stopping:
+    kinds = ','.join(dict.fromkeys(finding.kind for finding in stopping))
+    count = f'{len(stopping)} finding{"s" if len(stopping) > 1 else ""}'
     raise InputError(
-      f'{study.root}: {len(findings)} findings, such as {findings[0]}: mend them, or leave '
-      'out what is missing with --config.findings=continue'
+      f'{study.root}: {count}, such as {stopping[0]}: mend them, or leave out the samples '
+      f'concerned with --config.findings=continue, or ={kinds} for these kinds alone'
     )
+  return findings
 
 
 def _plan(

@@ -39,7 +39,7 @@ def load_config(
   if kind is not None:
     overrides = _rename_keys(overrides, kind)
   for override in overrides:
-    _check_key(config, override, path)
+    _check_key(config, override, file, path)
   try:
     if overrides:
       config = _rename_fields(_override(config, overrides), kind)
@@ -109,7 +109,9 @@ def _wrong(
   return None
 
 
-def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.Path) -> None:
+def _check_key(
+  config: ml_collections.ConfigDict, override: str, file: str, path: pathlib.Path
+) -> None:
   """Asserts that the config has the key of '--config.KEY=VALUE'."""
   key = override.removeprefix('--config.').split('=')[0]
   if key in _PRESETS:
@@ -118,11 +120,38 @@ def _check_key(config: ml_collections.ConfigDict, override: str, path: pathlib.P
       'stay those of its own preset: change the preset in the file, or give it as FILE:PRESET '
       'if the file takes one'
     )
+  missing = _missing_part(config, key)
+  if missing is not None:
+    part, known = missing
+    option = _option_with(key, file, path)
+    advice = f': {option} has it' if option else hint(part, known)
+    raise InputError(f'{override}: {file} has no config.{key}{advice}')
+
+
+def _missing_part(
+  config: ml_collections.ConfigDict, key: str
+) -> tuple[str, tuple[str, ...]] | None:
+  """The part of a key that a config lacks, and the keys beside it; None if it has all."""
   for part in re.sub(r'\[.*?\]', '', key).split('.'):
     if not isinstance(config, ml_collections.ConfigDict) or part not in config:
-      known = config.keys() if isinstance(config, ml_collections.ConfigDict) else ()
-      raise InputError(f'{override}: {path} has no config.{key}{hint(part, known)}')
+      return part, tuple(config.keys()) if isinstance(config, ml_collections.ConfigDict) else ()
     config = config[part]
+  return None
+
+
+def _option_with(key: str, file: str, path: pathlib.Path) -> str:
+  """FILE:OPTION, of the file's own OPTIONS, whose config has the key; '' for none."""
+  given = file.partition(':')[2]
+  options = getattr(sys.modules.get(_MODULE), 'OPTIONS', ())
+  beside = [f':{given},{option}' for option in options if given]
+  for option in ('', *beside, *(f':{option}' for option in options)):
+    try:
+      config = _run(f'{path}{option}', path, None)
+    except InputError:
+      continue
+    if _missing_part(config, key) is None:
+      return f'{path}{option}'
+  return ''
 
 
 # Keys that name a preset; the fields of the preset are keys of the same table.

@@ -5,7 +5,7 @@
 | padding | NaN or infinite samples at the ends | cut off before windows are made |
 | gaps | other NaN or infinite samples | interpolated; left out above `max_missing` |
 | clipped | runs at the extreme that begin or end abruptly | kept; left out above `max_clipped` |
-| flat | all finite samples are equal | left out, or kept within `flat_between` |
+| flat | all finite samples are equal, see `is_flat` | left out, or kept within `flat_between` |
 | short | fewer samples than asked for | kept; left out below `min_length` |
 
 All of them are counted. The limits are choices of this package.
@@ -17,6 +17,13 @@ import dataclasses
 import numpy as np
 
 from painformer_jax.core.errors import InputError
+
+# Share of a signal that may be filled with its last value where it is a little too short.
+_FILLED = 0.02
+# Differences below this share of a value are rounding.
+_FLOAT32 = 4 * float(np.finfo(np.float32).eps)
+# So many neighbouring values at most are flicker, if the signal turns round this often.
+_FLICKER, _REVERSALS = 3, 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +66,7 @@ class SignalQuality:
     wanted: how many there should be.
     missing: share that is NaN or infinite.
     clipped: share that lies in clipped runs.
-    flat: all finite samples are equal, or there is none.
+    flat: nothing was recorded, see `is_flat`; or there is no finite sample.
     troubles: 'empty', 'flat', 'short', 'gaps', 'clipped', as they apply.
     fatal: those because of which the window is left out.
   """
@@ -91,12 +98,12 @@ def examine(
   samples = len(values)
   wanted = wanted or samples
   missing = 1 - len(kept) / samples if samples else 1.0
-  flat = len(kept) == 0 or bool(kept.max() == kept.min())
+  flat = len(kept) == 0 or is_flat(kept)
   steady = bool(
     flat
     and len(kept)
     and rules.flat_between
-    and rules.flat_between[0] <= kept[0] <= rules.flat_between[1]
+    and rules.flat_between[0] <= np.median(kept) <= rules.flat_between[1]
   )
   clipped = 0.0 if flat else _clipped(values, rules.clipped_run) / samples
   # Trouble -> whether it is there, and whether it is too much.
@@ -119,6 +126,44 @@ def examine(
   )
 
 
+def is_flat(values: np.ndarray) -> bool:
+  """Whether nothing was recorded, as where an electrode is off.
+
+  Apart from one sample in a hundred, the values are equal, or differ by less than float32
+  can tell, or flicker between up to three neighbouring values of the converter. A signal
+  that rises or falls through so few values is not flat.
+
+  Args:
+    values: real [n], finite, n at least 1.
+  """
+  levels, counts = np.unique(values, return_counts=True)
+  if levels[-1] - levels[0] <= _FLOAT32 * np.abs(levels).max():
+    return True
+  odd = len(values) // 100
+  if counts.max() >= len(values) - odd:
+    return True
+  # The usual values: what is left without the odd ones at either end.
+  below = np.searchsorted(np.cumsum(counts), odd, side='right')
+  above = np.searchsorted(np.cumsum(counts[::-1]), odd, side='right')
+  usual = levels[below : len(levels) - above]
+  if len(usual) > _FLICKER:
+    spread = usual[-1] - usual[0]
+    return bool(spread <= _FLOAT32 * np.abs(usual).max())
+  if len(usual) < 2:
+    return True
+  step = np.diff(usual).min()
+  if usual[-1] - usual[0] > (_FLICKER - 0.5) * step:
+    return False
+  inside = values[(values >= usual[0]) & (values <= usual[-1])]
+  quarter = max(len(inside) // 4, 1)
+  # Flicker turns round all the time and leads nowhere; a slow signal does neither.
+  turns = np.diff(inside)
+  turns = np.sign(turns[turns != 0])
+  reversals = np.count_nonzero(np.diff(turns))
+  drift = abs(inside[-quarter:].mean() - inside[:quarter].mean())
+  return bool(drift < 0.5 * step and reversals >= _REVERSALS)
+
+
 def trim(signal: np.ndarray) -> tuple[np.ndarray, int]:
   """A signal without the padding at its ends, and how many samples were cut in front.
 
@@ -129,6 +174,32 @@ def trim(signal: np.ndarray) -> tuple[np.ndarray, int]:
   if not len(finite):
     return signal[:0], 0
   return signal[finite[0] : finite[-1] + 1], int(finite[0])
+
+
+def is_short(there: int, rows: int) -> bool:
+  """Whether a signal lacks so many of the rows wanted that they count as missing values."""
+  return rows - there > max(1, _FILLED * rows)
+
+
+def fitted(signals: np.ndarray, rows: int) -> np.ndarray:
+  """Signals with exactly so many rows: cut at the end, or filled up there.
+
+  Images are scaled to their window, so that one row more or less would move all of them.
+  A few rows that are lacking get the last value; more than that are missing values.
+
+  Args:
+    signals: float [channels, n], n at least 1.
+    rows: wanted; 0 leaves them as they are.
+  """
+  lacking = rows - signals.shape[1]
+  if not rows or not lacking:
+    return signals
+  if lacking < 0:
+    return signals[:, :rows]
+  space = ((0, 0), (0, lacking))
+  if not is_short(signals.shape[1], rows):
+    return np.pad(signals, space, mode='edge')
+  return np.pad(signals, space, constant_values=np.nan)
 
 
 class Tally:

@@ -9,7 +9,7 @@ import numpy as np
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import cleaning
 from painformer_jax.modalities.biosignal import REPRESENTATIONS, BiosignalConfig, biosignal_images
-from painformer_jax.modalities.quality import QualityRules, SignalQuality, examine
+from painformer_jax.modalities.quality import QualityRules, SignalQuality, examine, fitted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,8 @@ class SignalDrawer:
       InputError: it cannot be cleaned or drawn.
     """
     config, part = self._config, self._values[window.start : window.stop]
-    quality = examine(part, wanted=round(config.window * self._rate), rules=config.quality)
+    wanted = round(config.window * self._rate)
+    quality = examine(part, wanted=wanted, rules=config.quality)
     if not quality.usable:
       return quality, {}
     if config.clean:
@@ -127,5 +128,5 @@ class SignalDrawer:
         self._cleaned = cleaning.clean(self._values, self._rate, modality=self._cleaned_as)
       part = self._cleaned[window.start : window.stop]
     return quality, biosignal_images(
-      part, self._rate, self._images, representations=self._representations
+      fitted(part[None], wanted)[0], self._rate, self._images, representations=self._representations
     )

@@ -172,6 +172,51 @@ def test_check_lists_everything_and_writes_nothing(small, tmp_path):
   assert not (tmp_path / 'work' / 'embeddings').exists()
 
 
+def test_a_recording_on_both_sides_of_a_fold_is_an_error(small, tmp_path):
+  """One person's tables under another's names; ECG then tells the level without any effect."""
+  data = shutil.copytree(small / 'data', tmp_path / 'data')
+  one, other, *_ = sorted((data / 'biosignals_filtered').iterdir())
+  for level in ('BL1', 'PA4'):
+    source, target = (next(folder.glob(f'*-{level}-001_bio.csv')) for folder in (one, other))
+    lines = source.read_text().splitlines(keepends=True)
+    # In another format, a row shorter.
+    target.write_text(''.join(lines[:-1]).replace('\n', '\r\n'))
+  options = ('--config', small / 'config.py', f'--config.data_dir={data}')
+  listed = assess(*options, '--workdir', tmp_path / 'work', '--check')
+  (found,) = [line for line in listed.stdout.splitlines() if 'is the same recording as' in line]
+  assert one.name in found and other.name in found and '2 such pairs' in found
+  for findings in ('stop', 'continue', 'missing,length'):
+    refused = assess(
+      *options, '--workdir', tmp_path / 'work', f'--config.findings={findings}'
+    )
+    assert_refused(refused, 'the same recording as')
+  left_out = assess(
+    *options, '--workdir', tmp_path / 'work', '--config.findings=duplicate',
+    '--config.max_left_out=0.5', '--config.fit.epochs=1',
+  )
+  assert left_out.returncode == 0, left_out.stderr[-2000:]
+  assert 'gsr: 80 samples x 1 embeddings of 32 numbers; 4 left out' in left_out.stderr
+  assert read_results(tmp_path / 'work')['gsr, BL1-PA4']['samples'] == 28
+
+
+def test_findings_are_accepted_by_their_kinds(small, tmp_path):
+  data = shutil.copytree(small / 'data', tmp_path / 'data')
+  first, second, *_ = sorted(data.glob('biosignals_filtered/*/*-BL1-*_bio.csv'))
+  first.unlink()
+  lines = second.read_text().splitlines(keepends=True)
+  second.write_text(''.join(lines[:2000]))
+  options = ('--config', small / 'config.py', f'--config.data_dir={data}')
+  options = (*options, '--workdir', tmp_path / 'work', '--config.fit.epochs=1')
+  refused = assess(*options)
+  assert_refused(refused, '2 findings')
+  assert 'missing,length' in refused.stderr and '1999 rows, not 2816' in refused.stderr
+  assert_refused(assess(*options, '--config.findings=missing'), '1999 rows, not 2816')
+  assert_refused(assess(*options, '--config.findings=lengths'), 'did you mean length?')
+  done = assess(*options, '--config.findings=missing,length')
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert 'gsr: 80 samples x 1 embeddings of 32 numbers; 2 left out' in done.stderr
+
+
 @pytest.mark.parametrize(
   'config, write, words',
   [

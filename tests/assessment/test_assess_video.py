@@ -322,8 +322,9 @@ def test_check_opens_videos_and_counts_frames(folder, tmp_path):
   study = image_sources.with_image_sources(
     biovid.open_study(root, modalities=('video',)), {'thermal': 'thermal/{subject}/{sample}'}
   )
-  assert list_findings(study) == []
   clips = [sample.data['video'].path for sample in study.samples]
+  blank = f'{clips[0]}: all 4 frames show nothing'
+  assert clips[0].stem == video_study.FACELESS and list_findings(study) == [blank]
   clips[0].write_bytes(b'not a video')
   video_study._write(clips[1], [np.zeros((32, 32, 3))])
   folders = [sample.data['thermal'].path for sample in study.samples]
@@ -331,13 +332,44 @@ def test_check_opens_videos_and_counts_frames(folder, tmp_path):
   shutil.rmtree(folders[3])
   folders[3].mkdir()
   assert list_findings(study) == [
+    f'{clips[1]}: its only frame shows nothing',
+    f'{clips[1]}: 1 frame, no video',
     f'{clips[0]}: holds no image that can be read',
-    f'{clips[1]}: 1 frames, where the median is 4',
     f'{folders[2]}: no such file or folder, for thermal',
     f'{folders[3]}: holds no image that can be read',
   ]
   # Without opening: what the reader of the dataset does not look for itself.
   assert list_findings(study, whole=False) == [f'{folders[2]}: no such file or folder, for thermal']
+
+
+def test_clips_that_would_mislead_are_findings_and_left_out(folder, tmp_path):
+  root = shutil.copytree(folder / 'data', tmp_path / 'data')
+  study = biovid.open_study(root, modalities=('video',))
+  first, second, third, fourth, *_ = (s for s in study.samples if s.name != video_study.FACELESS)
+  rng = np.random.default_rng(0)
+  seen = [rng.integers(0, 255, (64, 64, 3)).astype(float) for _ in range(8)]
+  video_study._write(first.data['video'].path, [frame * 0.03 for frame in seen])
+  video_study._write(second.data['video'].path, seen, rate=50.0)
+  # Black at the beginning alone.
+  video_study._write(third.data['video'].path, [np.zeros_like(seen[0])] * 7 + seen[:1])
+  shutil.copy(study.samples[-1].data['video'].path, fourth.data['video'].path)
+  found = [
+    f for f in image_sources.findings(study, ['video'], whole=True) if 'BL1-001' not in f.where
+  ]
+  kinds = {f.samples: (f.kind, f.unusable) for f in found}
+  assert kinds == {
+    (first.name,): ('flat', True),
+    (second.name,): ('time', True),
+    (fourth.name, study.samples[-1].name): ('duplicate', False),
+  }
+  assert '50 frames a second, not 25' in {f.what for f in found}
+  reader = SampleReader(
+    EmbeddingSettings(source='video', image_type='rgb'), channels=(), image_size=32
+  )
+  assert len(list(reader.images(third, log=print))) == 8
+  for sample, words in ((first, 'all 8 frames show nothing'), (second, 'not 25')):
+    with pytest.raises(InputError, match=words):
+      list(reader.images(sample, log=print))
 
 
 def test_a_pattern_without_the_sample_is_odd(folder):

@@ -18,6 +18,7 @@ from assessment_layouts import (
 
 from painformer_jax.assessment.datasets import biovid
 from painformer_jax.assessment.datasets.recordings import load_channels, video_path
+from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings, SampleReader
 from painformer_jax.core.errors import InputError
 
 SMALL = {'subjects': 2, 'per_level': 1}
@@ -169,7 +170,8 @@ class TestCheck:
     shutil.rmtree(folder / 'video')
     shutil.rmtree(folder / 'biosignals_filtered' / PEOPLE[1])
     assert texts(folder) == [
-      'video: no such folder; 10 files should be in it',
+      'video: no such folder; 10 files should be in it; configs/assess_biovid.py:signals does '
+      'without videos',
       f'biosignals_filtered/{PEOPLE[1]}: no such folder; 5 files should be in it',
     ]
 
@@ -213,6 +215,70 @@ class TestCheck:
     assert found[:2] == [f'{where}: gsr: flat', f'{where}: ecg: 10 of 2816 values are no number']
     assert found[2].startswith(f'{where}: emg_trapezius: clipped: ')
     assert found[3:] == [f'{where}: emg_corrugator: no finite value']
+
+  def test_samples_that_would_mislead_are_unusable(self, folder):
+    """Each is a finding by name, and is left out by what embeds it."""
+    rows = biovid_rows()
+    n = 2816
+    blank = {column: biovid_signal('b', column) for column in ('gsr', 'ecg')}
+    blank['gsr'][:2540] = np.nan
+    blank['ecg'][280:] = np.nan
+    off = 5 + 0.001 * np.random.default_rng(0).integers(0, 2, n)
+    odd = np.full(n, 3.0)
+    odd[1000] = 9.0
+    tables = {
+      0: dict(replace=blank),
+      1: dict(length=280),
+      2: dict(length=28160),
+      4: dict(replace={'gsr': off, 'ecg': odd}),
+      5: dict(times=np.arange(n) / 256),
+      6: dict(times=np.arange(n) / 512 + 2.0 * (np.arange(n) >= 1500)),
+      7: dict(times=np.arange(n)[::-1] * 1953),
+    }
+    for number, options in tables.items():
+      write_biovid_table(biovid_table_path(folder, rows[number]), f'odd {number}', **options)
+    study = biovid.open_study(folder, modalities=('gsr', 'ecg'))
+    found = biovid.check(study, whole=True, **SMALL)
+    assert all(f.unusable for f in found)
+    kinds = [(number, f.kind) for f in found for number in range(10) if rows[number][5] in f.where]
+    assert kinds == [
+      *((0, 'blank'), (0, 'blank'), (1, 'length'), (2, 'length'), (4, 'flat'), (4, 'flat')),
+      *((5, 'time'), (6, 'time'), (7, 'time')),
+    ]
+    reader = SampleReader(EmbeddingSettings(source='gsr'), channels=('gsr',), image_size=32)
+    for number, sample in enumerate(study.samples):
+      if number in tables:
+        with pytest.raises(InputError):
+          list(reader.images(sample, log=print))
+      else:
+        assert len(list(reader.images(sample, log=print))) == 4
+
+  def test_a_row_more_or_less_changes_no_picture(self, folder):
+    """Tables of 2815 and 2817 rows: as many columns, and all but the same pixels."""
+    sample = biovid.open_study(folder, modalities=('gsr',)).samples[1]
+    reader = SampleReader(EmbeddingSettings(source='gsr'), channels=('gsr',), image_size=224)
+    pictures = {}
+    for length in (2815, 2816, 2817):
+      values = biovid_signal('a', 'gsr', length=2817)[:length]
+      write_biovid_table(
+        sample.data['gsr'].path, 'a', length=length, columns=('gsr',), replace={'gsr': values}
+      )
+      pictures[length] = np.stack([i.image for i in reader.images(sample, log=print)]).astype(int)
+    np.testing.assert_array_equal(pictures[2817], pictures[2816])
+    assert np.abs(pictures[2815] - pictures[2816]).mean() < 0.05
+
+  def test_the_same_recording_twice(self, folder):
+    rows = biovid_rows()
+    paths = [biovid_table_path(folder, row) for row in rows]
+    shutil.copy(paths[0], paths[7])  # Of another person and level.
+    # With other columns beside it, from the 40th row on; of the same person.
+    values = biovid_signal(rows[1][5], 'ecg', length=2816)
+    later = np.concatenate([biovid_signal('z', 'ecg')[:40], values])[:2816]
+    write_biovid_table(paths[3], 'other', replace={'ecg': later})
+    found = biovid.check(biovid.open_study(folder, modalities=('gsr', 'ecg')), whole=True, **SMALL)
+    assert [f.kind for f in found] == ['duplicate'] * 2
+    assert {f.samples for f in found} == {(rows[0][5], rows[7][5]), (rows[1][5], rows[3][5])}
+    assert {c.source for f in found for c in f.copies if rows[7][5] in c.samples} == {'gsr', 'ecg'}
 
   def test_coarse_digits_are_not_clipping(self, folder):
     rows = biovid_rows()

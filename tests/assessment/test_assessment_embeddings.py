@@ -102,8 +102,8 @@ def test_windows_of_segments_of_many_lengths(tmp_path):
     'eda psd, 6-10 s',
   )
   for sample, mask in zip(study.samples, tokens.mask):
-    whole_windows = (len(load_signal(sample, 'eda')[0]) - 400) // 300 + 1
-    assert mask.tolist() == [k < 2 * whole_windows for k in range(6)]
+    # One of 995 samples counts as one of 1000.
+    assert len(load_signal(sample, 'eda')[0]) >= 995 and mask.all()
 
 
 def test_a_token_for_every_channel_of_every_window(tmp_path):

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.csv
 
 from painformer_jax.assessment.datasets.recordings import load_channels
 
+# Arrow writes millions of cells in a second.
+_PLAIN = pyarrow.csv.WriteOptions(include_header=False)
 LEVELS = ('BL1', 'PA1', 'PA2', 'PA3', 'PA4')
 BIOVID_SIGNALS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
 BIOVID_LIST = ('subject_id', 'subject_name', 'class_id', 'class_name', 'sample_id', 'sample_name')
@@ -62,14 +65,21 @@ def biovid_video_path(root: Path, row) -> Path:
 
 
 def write_biovid_table(
-  path: Path, name: str, *, length: int = 2816, columns=BIOVID_SIGNALS, replace=None
+  path: Path,
+  name: str,
+  *,
+  length: int = 2816,
+  columns=BIOVID_SIGNALS,
+  replace=None,
+  times=None,
 ) -> None:
-  """One sample's signals; `replace` maps columns to other values."""
+  """One sample's signals; `replace` maps columns to other values, `times` are in any unit."""
+  times = np.arange(length) * 1953 if times is None else times
   values = {c: biovid_signal(name, c, length=length) for c in columns} | (replace or {})
   write_table(
     path,
     ('time', *columns),
-    zip((np.arange(length) * 1953).tolist(), *(values[c].tolist() for c in columns)),
+    zip(times.tolist(), *(values[c].tolist() for c in columns)),
     delimiter='\t',
   )
 
@@ -111,24 +121,29 @@ def write_whole_ai4pain(
   root: Path,
   edition: int,
   *,
-  rows: int = 40,
+  rows: int = 1000,
   splits=('train', 'validation', 'test'),
   withheld: bool = True,
 ) -> None:
-  """All people and segments of 2025 or 2026, each segment a few rows long."""
+  """All people and segments of 2025 or 2026, each segment as long as is used."""
   counts = {
     2025: {'Baseline': 1, 'LOW': 12, 'HIGH': 12, 'REST': 3},
     2026: {'Baseline': 12, 'ARM': 12, 'HAND': 12},
   }[edition]
   named = [f'{condition}_{k}' for condition, count in counts.items() for k in range(1, count + 1)]
   people = {'train': range(1, 42), 'validation': range(42, 54), 'test': range(54, 66)}
-  values = np.random.default_rng(edition).normal(size=(rows, len(named))).round(3).tolist()
+  rng = np.random.default_rng(edition)
   for split in splits:
     for person in people[split]:
       hidden = split == 'test' and withheld
       columns = [f'{person}_{k if hidden else name}' for k, name in enumerate(named, 1)]
       for modality in ('Bvp', 'Eda', 'Resp', 'SpO2'):
-        write_table(root / split / modality / f'{person}.csv', columns, values, delimiter=',')
+        path = root / split / modality / f'{person}.csv'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = rng.integers(-9999, 9999, (len(columns), rows), dtype=np.int16)
+        with open(path, 'wb') as file:
+          file.write((','.join(columns) + '\n').encode())
+          pyarrow.csv.write_csv(pyarrow.table(list(values), names=columns), file, _PLAIN)
 
 
 def leave_out_columns(path: Path, *wanted: str) -> None:

@@ -37,9 +37,9 @@ def write_study(root: pathlib.Path) -> list[str]:
   return [row[-1] for row in rows]
 
 
-def _write(path: pathlib.Path, frames) -> None:
+def _write(path: pathlib.Path, frames, *, rate: float = 25.0) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 25.0, frames[0].shape[1::-1])
+  writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, frames[0].shape[1::-1])
   for frame in frames:
     writer.write(np.clip(frame[..., ::-1], 0, 255).astype(np.uint8))
   writer.release()

@@ -51,6 +51,34 @@ def test_flat_is_left_out(signal):
   assert quality.flat and 'flat' in quality.fatal
 
 
+@pytest.mark.parametrize(
+  'signal',
+  [
+    5 + 0.001 * np.random.default_rng(0).integers(0, 2, 2816),  # The last bit flickers.
+    5 + 0.001 * np.random.default_rng(0).integers(0, 3, 2816),
+    np.concatenate([np.full(2815, 3.0), [9.0]]),
+    np.concatenate([5 + 0.001 * np.random.default_rng(0).integers(0, 2, 2815), [99.0]]),
+    5 + 1e-9 * np.random.default_rng(0).normal(size=2816),
+  ],
+)
+def test_an_electrode_that_is_off_is_flat(signal):
+  assert 'flat' in examine(signal).fatal
+
+
+@pytest.mark.parametrize(
+  'signal',
+  [
+    np.repeat([1.0, 2.0, 3.0], 900),  # Slow, in few steps.
+    np.round(np.sin(np.arange(2816) / 200)),
+    np.random.default_rng(0).integers(0, 12, 2816).astype(float),
+    np.concatenate([np.zeros(2000), np.arange(100.0)]),
+    np.sin(np.linspace(0, 3, 2816)).round(1),
+  ],
+)
+def test_few_values_alone_are_not_flat(signal):
+  assert not examine(signal).flat
+
+
 def test_a_flat_saturation_is_kept_and_a_sensor_that_fell_off_is_not():
   rules = QualityRules(flat_between=(50.0, 100.0))
   for value, kept in ((97.0, True), (50.0, True), (100.0, True), (0.0, False), (127.0, False)):

@@ -10,7 +10,13 @@ from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings,
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.inference import Embedder
+from painformer_jax.modalities.resampling import resample
 from painformer_jax.modalities.signal_files import SignalSpan, read_span
+
+# Signals at another rate are resampled to that of training, down to this share of it. Below,
+# spectrograms lack frequencies that they showed in training, and waveforms detail.
+_LEAST_RATE = {'waveform': 0.5, 'angle': 0.9, 'phase': 0.9, 'psd': 0.9}
+_SAME_RATE = 1e-3
 
 
 class RecordedSignals:
@@ -24,8 +30,8 @@ class RecordedSignals:
     image_size: side of the images, pixels.
 
   Raises:
-    InputError: the rate is missing, columns and channels differ in number, or the file
-      cannot be read.
+    InputError: the rate is missing or too far below that of training, columns and channels
+      differ in number, or the file cannot be read.
   """
 
   def __init__(
@@ -45,6 +51,12 @@ class RecordedSignals:
         f'{recording.path}: this assessor takes {len(trained.channels)} channels, '
         f'{len(columns)} columns are named (--column)'
       )
+    least = max(_LEAST_RATE[kind] for kind in settings.signal.of(settings.source))
+    if trained.rate and recording.rate < least * trained.rate:
+      raise InputError(
+        f'{recording.path}: this assessor was trained on {settings.source} at '
+        f'{trained.rate:g} Hz; at {recording.rate:g} Hz its images would not be comparable'
+      )
     self._name, self._trained, self._rate = settings.source, trained, recording.rate
     self._embedder = embedder
     self._reader = SampleReader(settings, channels=trained.channels, image_size=image_size)
@@ -55,6 +67,9 @@ class RecordedSignals:
       ]
     )
     self.seconds = self._signals.shape[1] / self._rate
+    if trained.rate and abs(self._rate / trained.rate - 1) > _SAME_RATE:
+      self._signals = np.stack([_resampled(s, self._rate, trained.rate) for s in self._signals])
+      self._rate = trained.rate
 
   def windows(self, starts: np.ndarray, *, log: Callable[[str], None]) -> WindowEmbeddings:
     """Embeds windows as long as the samples of training.
@@ -70,7 +85,9 @@ class RecordedSignals:
       signals = self._signals[:, first : first + length]
       remarks, count = [], 0
       try:
-        for image in self._reader.signal_images(signals, self._rate, log=remarks.append):
+        for image in self._reader.signal_images(
+          signals, self._rate, rows=length, log=remarks.append
+        ):
           if image.token < tokens:
             embeddings.add(number * tokens + image.token, image.image)
             count += 1
@@ -82,3 +99,13 @@ class RecordedSignals:
     log(f'{self._name}: {len(embeddings)} images')
     numbers = np.arange(len(starts) * tokens).reshape(len(starts), tokens)
     return WindowEmbeddings(tokens=embeddings.tokens(numbers), reasons=tuple(reasons))
+
+
+def _resampled(signal: np.ndarray, rate: float, to: float) -> np.ndarray:
+  """A signal at another rate; what was missing is missing again."""
+  known = np.isfinite(signal)
+  if not known.any():
+    return np.full(round(len(signal) * to / rate), np.nan)
+  result = resample(signal, rate, to=to)
+  nearest = np.minimum(np.rint(np.arange(len(result)) * rate / to).astype(int), len(signal) - 1)
+  return np.where(known[nearest], result, np.nan)

@@ -6,6 +6,7 @@ from typing import Any
 
 from painformer_jax.assessment.config.fields import FIT_FIELDS, MIXER_FIELDS, AssessConfig
 from painformer_jax.assessment.datasets import ai4pain, biovid, demo_study, image_sources
+from painformer_jax.assessment.datasets.recordings import FINDING_KINDS
 from painformer_jax.assessment.folds import protocols, tasks
 from painformer_jax.core.config_fields import hint
 from painformer_jax.core.errors import InputError
@@ -164,6 +165,11 @@ def _check_training(config: AssessConfig) -> None:
       )
     if not isinstance(values, (list, tuple)) or not values:
       raise InputError(f'config.grid.{field} is {values!r}: list the values to choose among')
+  if config.findings not in ('stop', 'continue'):
+    for kind in config.findings.split(','):
+      if kind not in FINDING_KINDS:
+        known = ('stop', 'continue', *FINDING_KINDS)
+        raise InputError(f'config.findings: there is no {kind!r}{hint(kind, known)}')
   if config.inner_folds < 2:
     raise InputError(f'config.inner_folds is {config.inner_folds}, below 2')
   for name, least in (('shuffled', 0), ('batch_size', 1), ('memory_limit', 0), ('gap', 0)):

@@ -87,7 +87,9 @@ class AssessConfig:
     embeddings: folder that runs on the same data share, so that each modality is embedded
       once for all tables; '' for a folder in the run's own.
     findings: what to do when the dataset check reports problems: `stop`, or `continue`
-      without the affected samples.
+      without the affected samples; or the kinds of `recordings.FINDING_KINDS` to continue
+      in spite of, separated by commas, such as 'missing,length'. A recording on both sides
+      of a fold is an error unless 'duplicate' is named; all its copies are then left out.
     max_left_out: share of the samples, in [0, 1], of which a modality may be missing or
       unusable; above it the run stops.
     batch_size: images per batch, when embedding.
@@ -123,7 +125,7 @@ class AssessConfig:
   gap: float = 10.0
   assessor: bool = False
   embeddings: str = ''
-  findings: Literal['stop', 'continue'] = 'stop'
+  findings: str = 'stop'
   max_left_out: float = 0.1
   batch_size: int = 16
   memory_limit: int = 0
@@ -150,6 +152,14 @@ class AssessConfig:
       'finetune.keep_images',
     }
   )
+
+  def accepts(self, kind: str) -> bool:
+    """Whether a run continues in spite of findings of this kind."""
+    return self.findings == 'continue' or self.names(kind)
+
+  def names(self, kind: str) -> bool:
+    """Whether `findings` names this kind."""
+    return kind in self.findings.split(',')
 
   @property
   def finetunes(self) -> bool:

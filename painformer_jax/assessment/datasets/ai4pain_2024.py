@@ -98,6 +98,7 @@ def open_study(
               what='it is not in the table of labels'
               if table is not None
               else 'its name does not contain its level; give a table of labels',
+              kind='list',
             )
           )
           continue

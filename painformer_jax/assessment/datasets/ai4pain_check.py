@@ -1,21 +1,26 @@
 """What is missing or odd in an AI4Pain folder."""
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from painformer_jax.assessment.datasets import signal_check
 from painformer_jax.assessment.datasets.ai4pain import SATURATION
+from painformer_jax.assessment.datasets.copies import CopyFinder
+from painformer_jax.assessment.datasets.copies import findings as copies_of
 from painformer_jax.assessment.datasets.recordings import (
   Finding,
   Locator,
   Study,
+  UnusableError,
   load_channels,
   named,
   read_table,
 )
 from painformer_jax.core.errors import InputError
-from painformer_jax.modalities.quality import QualityRules
+from painformer_jax.modalities.quality import QualityRules, is_short
 
 
 def check(
@@ -24,19 +29,21 @@ def check(
   whole: bool,
   subjects: Mapping[str, int] | None = None,
   segments: Mapping[str, int] | None = None,
+  rules: Mapping[str, QualityRules] = MappingProxyType({}),
 ) -> list[Finding]:
   """Lists everything missing or odd in a study, before any work starts.
 
   Args:
     study: from `ai4pain_2024.open_study` or `ai4pain_segments.open_study`.
-    whole: whether to read every table: are its columns there, are values missing, flat or
-      clipped, do lengths give the level away? Otherwise only whether every file is there
-      and not empty.
+    whole: whether to read every table: are its columns there, do its times fit the rate,
+      are values missing, flat or clipped, is a recording there twice, do lengths give the
+      level away? Otherwise only whether every file is there and not empty.
     subjects: split -> how many there should be, see `ai4pain.expected_subjects`; None for
       any number.
     segments: condition -> how many each subject should have, such as
       `ai4pain_segments.SEGMENTS[2025]`; None for any number. Segments of a test split
       whose labels are withheld are not counted.
+    rules: modality -> what makes a signal unusable; the defaults where there are none.
 
   Returns:
     Findings, those of listing the folder first; none if all is well.
@@ -45,7 +52,8 @@ def check(
   for split, expected in (subjects or {}).items():
     found = len(study.splits.get(split, ()))
     if found != expected:
-      findings.append(Finding(where=split, what=f'{found} subjects, not {expected}'))
+      what = f'{found} subjects, not {expected}'
+      findings.append(Finding(where=split, what=what, kind='count'))
   if segments:
     findings += _segment_findings(study, segments)
   where = defaultdict(set)
@@ -55,6 +63,7 @@ def check(
     Finding(
       where=subject,
       what=f'is in {" and ".join(sorted(splits))}; a subject may be in one split only',
+      kind='duplicate',
     )
     for subject, splits in where.items()
     if len(splits) > 1
@@ -69,7 +78,9 @@ def check(
       else:
         sound.add(place.path)
   if whole:
-    findings += _signal_findings(study, sound)
+    copies = CopyFinder()
+    findings += _signal_findings(study, sound, rules=rules, copies=copies)
+    findings += copies_of(copies.copies(), study.samples, beside=findings)
   return findings
 
 
@@ -93,10 +104,11 @@ def _segment_findings(study: Study, expected: Mapping[str, int]) -> Iterator[Fin
       for name in _lacking(condition, own[condition], count)
     ]
     if lacking:
-      yield Finding(where=where, what=f'lacks {", ".join(lacking)}')
+      yield Finding(where=where, what=f'lacks {", ".join(lacking)}', kind='count')
     for condition, count in expected.items():
       if len(own[condition]) > count:
-        yield Finding(where=where, what=f'{len(own[condition])} segments {condition}, not {count}')
+        what = f'{len(own[condition])} segments {condition}, not {count}'
+        yield Finding(where=where, what=what, kind='count')
 
 
 def _lacking(condition: str, numbers: set[str], count: int) -> list[str]:
@@ -112,23 +124,28 @@ def _lacking(condition: str, numbers: set[str], count: int) -> list[str]:
 def _file_finding(place: Locator, whole: bool) -> Finding | None:
   """What is wrong with a file as such."""
   if not place.path.is_file():
-    return Finding(where=str(place.path), what='no such file')
+    return Finding(where=str(place.path), what='no such file', kind='missing')
   if not place.path.stat().st_size:
-    return Finding(where=str(place.path), what='the file is empty')
+    return Finding(where=str(place.path), what='the file is empty', kind='missing')
   if whole and place.columns:
     try:
       table = read_table(place)
     except InputError as error:
-      return Finding(what=str(error))
+      return Finding(what=str(error), kind='damaged')
     missing = [c for c in place.columns if c not in table.names]
     if missing:
-      return Finding(
-        where=str(place.path), what=f'no column {named(missing)}; it has {named(table.names)}'
-      )
+      what = f'no column {named(missing)}; it has {named(table.names)}'
+      return Finding(where=str(place.path), what=what, kind='missing')
   return None
 
 
-def _signal_findings(study: Study, sound: set[Path]) -> Iterator[Finding]:
+def _signal_findings(
+  study: Study,
+  sound: set[Path],
+  *,
+  rules: Mapping[str, QualityRules],
+  copies: CopyFinder,
+) -> Iterator[Finding]:
   """What is wrong with the signals in sound files; file by file, so that each is read once."""
   lengths = defaultdict(lambda: defaultdict(Counter))
   entries = sorted(
@@ -143,16 +160,28 @@ def _signal_findings(study: Study, sound: set[Path]) -> Iterator[Finding]:
   for path, _, modality, sample in entries:
     try:
       channels, _ = load_channels(sample, modality)
+    except UnusableError as error:
+      columns = ', '.join(sample.data[modality].columns)
+      what = f'{columns}: {error.finding.what}' if sample.data[modality].padded else ''
+      yield dataclasses.replace(
+        error.finding, what=what or error.finding.what, samples=(sample.name,)
+      )
+      continue
     except InputError as error:
-      yield Finding(what=str(error))
+      yield Finding(what=str(error), kind='damaged')
       continue
     lengths[modality][sample.level][channels.shape[1]] += 1
-    rules = QualityRules(flat_between=SATURATION if modality == 'spo2' else ())
+    copies.add_signal(sample, modality, channels)
+    place = sample.data[modality]
+    if place.rows and is_short(channels.shape[1], place.rows):
+      what = f'{", ".join(place.columns)}: {channels.shape[1]} rows, not {place.rows}'
+      yield Finding(where=str(path), what=what, kind='length', samples=(sample.name,))
+    own = rules.get(modality)
+    if own is None:
+      own = QualityRules(flat_between=SATURATION if modality == 'spo2' else ())
     for column, values in zip(sample.data[modality].columns, channels):
-      for trouble in signal_check.troubles(values, rules):
-        # Saturation is a whole percentage, which looks clipped.
-        if modality != 'spo2' or not trouble.startswith('clipped'):
-          yield Finding(where=str(path), what=f'{column}: {trouble}')
+      for finding in signal_check.troubles(values, own, where=str(path), name=column):
+        yield dataclasses.replace(finding, samples=(sample.name,))
   for modality, by_level in lengths.items():
     labelled = {level: set(c) for level, c in by_level.items() if level is not None}
     for level, own in labelled.items():
@@ -164,4 +193,5 @@ def _signal_findings(study: Study, sound: set[Path]) -> Iterator[Finding]:
             f'the length of a segment gives away the level {study.levels[level]!r}: '
             f'{named(sorted(own))} samples, elsewhere {named(sorted(others))}'
           ),
+          kind='leak',
         )

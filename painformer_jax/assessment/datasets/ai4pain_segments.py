@@ -31,6 +31,10 @@ LEVEL_OF = {
 # Edition -> condition -> segments of each subject; unknown for 2025's baseline and rest.
 SEGMENTS = {2025: {'low': 12, 'high': 12}, 2026: {'baseline': 12, 'arm': 12, 'hand': 12}}
 
+# Share of the seconds that are used by which a segment may be shorter: those of one condition
+# differ. A value of this project, as `QualityRules.max_missing`.
+_SHORTER = 0.25
+
 # (subject, segment) -> modality -> where the segment is.
 _Segments = Mapping[tuple[str, str], Mapping[str, Locator]]
 
@@ -87,7 +91,7 @@ def _tables(folder: Path, modality: str, findings: list[Finding]) -> list[Path] 
   """A split's tables of a modality, one per subject; None without a folder of them."""
   tables = child_folder(folder, modality)
   if tables is None:
-    findings.append(Finding(where=str(folder), what=f'no folder {modality}'))
+    findings.append(Finding(where=str(folder), what=f'no folder {modality}', kind='missing'))
     return None
   return sorted(p for p in tables.iterdir() if p.suffix.lower() == '.csv')
 
@@ -101,7 +105,7 @@ def _segments(
     for path in tables:
       columns = _column_names(path)
       if not columns:
-        findings.append(Finding(where=str(path), what='names no column'))
+        findings.append(Finding(where=str(path), what='names no column', kind='missing'))
       for column in columns:
         segment = column.lower().removeprefix(f'{path.stem.lower()}_')
         if segment == column.lower():
@@ -112,7 +116,15 @@ def _segments(
         places = segments[path.stem, segment]
         if modality in places:
           findings.append(Finding(where=str(path), what=f'two columns {column!r}'))
-        places[modality] = Locator(path=path, columns=(column,), rate=RATE, stop=stop, padded=True)
+        places[modality] = Locator(
+          path=path,
+          columns=(column,),
+          rate=RATE,
+          stop=stop,
+          rows=stop or 0,
+          tolerance=round(_SHORTER * (stop or 0)),
+          padded=True,
+        )
   return segments
 
 
@@ -148,6 +160,7 @@ def _find_missing(
       Finding(
         where=f'{split}, {subject}',
         what=f'{modality} lacks {", ".join(names)}' if has_table else f'no table of {modality}',
+        kind='missing',
       )
     )
 

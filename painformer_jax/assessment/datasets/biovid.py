@@ -9,16 +9,22 @@ never from the order of a folder. The layout is the one that public readers of t
 expect.
 """
 
+import dataclasses
+import functools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from painformer_jax.assessment.datasets import signal_check
+from painformer_jax.assessment.datasets.copies import CopyFinder
+from painformer_jax.assessment.datasets.copies import findings as copies_of
 from painformer_jax.assessment.datasets.recordings import VIDEO, Finding, Locator, Sample, Study
 from painformer_jax.core.delimited import TableRow, column_names, read_rows
 from painformer_jax.core.errors import InputError
+from painformer_jax.modalities.quality import QualityRules
 
 NAME = 'BioVid Part A'
 # Marks a folder of synthetic signals (`planted`), which must not pass for the dataset.
@@ -29,9 +35,11 @@ SIGNALS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
 MODALITIES = (*SIGNALS, VIDEO)
 LIST_COLUMNS = ('subject_id', 'subject_name', 'class_id', 'class_name', 'sample_id', 'sample_name')
 RATE, ROWS, ROWS_TOLERANCE = 512.0, 2816, 1
+FRAME_RATE = 25.0
 SUBJECTS, PER_LEVEL = 87, 20
 
 _LIST = Path('starting_point', 'samples.csv')
+_WITHOUT_VIDEOS = '; configs/assess_biovid.py:signals does without videos'
 _FOLDERS = {'signals': ('biosignals_filtered', '_bio.csv'), VIDEO: ('video', '.mp4')}
 _SUBJECT = re.compile(r'\d{6}_[mw]_\d+')
 
@@ -79,7 +87,7 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
         f'{row["subject_name"]} here'
       )
     if problem:
-      findings.append(Finding(where=f'{_LIST}, line {row.number}', what=problem))
+      findings.append(Finding(where=f'{_LIST}, line {row.number}', what=problem, kind='list'))
     else:
       samples[row['sample_name']] = _sample(root, row, modalities)
   if not samples:
@@ -120,11 +128,22 @@ def _sample(root: Path, row: TableRow, modalities: Sequence[str]) -> Sample:
     name=name,
     level=LEVELS.index(row['class_name']),
     data={
-      m: Locator(path=place(VIDEO))
+      m: Locator(path=place(VIDEO), rate=FRAME_RATE)
       if m == VIDEO
-      else Locator(path=place('signals'), columns=(m,), rate=RATE, delimiter='\t')
+      else _signals_place(place('signals'), (m,))
       for m in modalities
     },
+  )
+
+
+def _signals_place(path: Path, columns: tuple[str, ...]) -> Locator:
+  return Locator(
+    path=path,
+    columns=columns,
+    rate=RATE,
+    delimiter='\t',
+    rows=ROWS,
+    tolerance=ROWS_TOLERANCE,
   )
 
 
@@ -134,6 +153,7 @@ def check(
   whole: bool,
   subjects: int | None = SUBJECTS,
   per_level: int | None = PER_LEVEL,
+  rules: Mapping[str, QualityRules] = MappingProxyType({}),
   log: Callable[[str], None] = lambda line: None,
 ) -> list[Finding]:
   """Lists everything missing or odd in a study, before any work starts.
@@ -143,10 +163,11 @@ def check(
   Args:
     study: from `open_study`; only its modalities are looked for.
     whole: whether to read every table (1-2 GB in the whole dataset): are its columns and
-      rows there, are values missing, flat or clipped? Otherwise only whether every file
-      is there and not empty.
+      rows there, do its times fit the rate, are values missing, flat or clipped, is a
+      recording there twice? Otherwise only whether every file is there and not empty.
     subjects: how many subjects there should be; None for any number.
     per_level: how many clips of each level each subject should have; None for any number.
+    rules: modality -> what makes a signal unusable; the defaults where there are none.
     log: gets one line per subject.
 
   Returns:
@@ -156,27 +177,34 @@ def check(
   findings = list(study.findings)
   people = study.subjects
   if subjects is not None and len(people) != subjects:
-    findings.append(Finding(where=str(_LIST), what=f'{len(people)} subjects, not {subjects}'))
+    what = f'{len(people)} subjects, not {subjects}'
+    findings.append(Finding(where=str(_LIST), what=what, kind='count'))
   by_subject = defaultdict(list)
   for sample in study.samples:
     by_subject[sample.subject].append(sample)
   if per_level is not None:
     findings += _count_findings(by_subject, per_level)
-  absent = set()
+  absent, copies = set(), CopyFinder()
   for kind in ('signals', VIDEO):
     wanted = [s for s in study.samples if _modality(s, kind)]
     folder = study.root / _FOLDERS[kind][0]
     if wanted and not folder.is_dir():
       absent.add(kind)
       findings.append(
-        Finding(where=str(folder), what=f'no such folder; {len(wanted):,} files should be in it')
+        Finding(
+          where=str(folder),
+          what=f'no such folder; {len(wanted):,} files should be in it'
+          + (_WITHOUT_VIDEOS if kind == VIDEO else ''),
+          kind='missing',
+        )
       )
   for number, person in enumerate(people, 1):
     log(f'{number} of {len(people)}  {person}')
     for kind in ('signals', VIDEO):
       if kind not in absent:
-        findings += _file_findings(study.root, by_subject[person], kind, whole)
-  return findings
+        tables = functools.partial(signal_check.table_findings, rules=rules, copies=copies)
+        findings += _file_findings(study.root, by_subject[person], kind, tables if whole else None)
+  return [*findings, *copies_of(copies.copies(), study.samples, beside=findings)]
 
 
 def _count_findings(by_subject: dict[str, list[Sample]], per_level: int) -> Iterator[Finding]:
@@ -191,6 +219,7 @@ def _count_findings(by_subject: dict[str, list[Sample]], per_level: int) -> Iter
           f'{len(samples)} samples, not {per_level * len(LEVELS)}: {", ".join(odd)} '
           f'instead of {per_level} each'
         ),
+        kind='count',
       )
 
 
@@ -199,28 +228,33 @@ def _modality(sample: Sample, kind: str) -> str | None:
   return next((m for m in sample.data if (m == VIDEO) == (kind == VIDEO)), None)
 
 
-def _file_findings(root: Path, samples: list[Sample], kind: str, whole: bool) -> Iterator[Finding]:
-  """What is wrong with one subject's files of one kind."""
+def _file_findings(
+  root: Path,
+  samples: list[Sample],
+  kind: str,
+  tables: Callable[[Sample, Locator], Iterator[Finding]] | None,
+) -> Iterator[Finding]:
+  """What is wrong with one subject's files of one kind; `tables` looks into them."""
   places = {s.data[m].path.name: s for s in samples if (m := _modality(s, kind))}
   if not places:
     return
   folder = root / _FOLDERS[kind][0] / samples[0].subject
   if not folder.is_dir():
-    yield Finding(where=str(folder), what=f'no such folder; {len(places)} files should be in it')
+    what = f'no such folder; {len(places)} files should be in it'
+    yield Finding(where=str(folder), what=what, kind='missing')
     return
   present = {entry.name: entry for entry in os.scandir(folder)}
   for name, sample in places.items():
     if name not in present:
-      yield Finding(where=str(folder / name), what='no such file')
+      yield Finding(where=str(folder / name), what='no such file', kind='missing')
     elif not present[name].stat().st_size:
-      yield Finding(where=str(folder / name), what='the file is empty')
-    elif kind == 'signals' and whole:
-      place = Locator(
-        path=folder / name, columns=tuple(m for m in sample.data if m != VIDEO), delimiter='\t'
-      )
-      yield from signal_check.table_findings(place, rows=ROWS, tolerance=ROWS_TOLERANCE)
+      yield Finding(where=str(folder / name), what='the file is empty', kind='missing')
+    elif kind == 'signals' and tables:
+      columns = tuple(m for m, place in sample.data.items() if place.columns)
+      for finding in tables(sample, _signals_place(folder / name, columns)):
+        yield dataclasses.replace(finding, samples=(sample.name,))
   suffix = _FOLDERS[kind][1]
   stray = sorted(n for n in present if n.endswith(suffix) and n not in places)
   # Faulty rows of samples.csv have no sample; they are reported when the list is read.
   for name in stray:
-    yield Finding(where=str(folder / name), what='not in the list of samples')
+    yield Finding(where=str(folder / name), what='not in the list of samples', kind='stray')

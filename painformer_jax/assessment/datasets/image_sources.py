@@ -7,7 +7,16 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from painformer_jax.assessment.datasets.recordings import Finding, Locator, Sample, Study
+from painformer_jax.assessment.datasets import clip_check
+from painformer_jax.assessment.datasets.copies import CopyFinder
+from painformer_jax.assessment.datasets.copies import findings as copies_of
+from painformer_jax.assessment.datasets.recordings import (
+  Copies,
+  Finding,
+  Locator,
+  Sample,
+  Study,
+)
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import images, video
 
@@ -123,12 +132,14 @@ def findings(
   Args:
     study: from `with_image_sources`.
     sources: the sources of images to check.
-    whole: whether to open every video; otherwise only whether the files of `given` exist.
+    whole: whether to open every video: does it show anything, at the right rate, and is it
+      there twice? Otherwise only whether the files of `given` exist.
     given: the sources that the dataset's own check does not look for.
     log: gets lines of progress.
   """
   for source in sources:
     counts: dict[Path, int] = {}
+    copies = CopyFinder()
     for number, sample in enumerate(study.samples, 1):
       place = sample.data.get(source)
       if place is None or place.columns:
@@ -136,20 +147,54 @@ def findings(
       path = place.path
       if not path.exists():
         if source in given:
-          yield Finding(where=str(path), what=f'no such file or folder, for {source}')
-      elif whole:
+          what = f'no such file or folder, for {source}'
+          yield Finding(where=str(path), what=what, kind='missing')
+      elif whole and path not in counts:
         counts[path] = count_images(path)
+        copies.add_file(sample, source, path)
+        if counts[path] and is_clip(path):
+          yield from _clip_findings(sample, place)
         if number % 500 == 0:
           log(f'{source}: {number:,} of {len(study.samples):,} samples opened')
     usual = statistics.median(counts.values()) if counts else 0
     for path, count in counts.items():
       if not count:
-        yield Finding(where=str(path), what='holds no image that can be read')
-      elif count < _SHORT * usual:
-        yield Finding(where=str(path), what=f'{count} frames, where the median is {usual:g}')
+        what = 'holds no image that can be read'
+        yield Finding(where=str(path), what=what, kind='damaged')
+      elif count == 1 and is_clip(path):
+        continue  # Reported above.
+      elif count < _SHORT * usual or count > usual / _SHORT:
+        what = f'{count} frames, where the median is {usual:g}'
+        yield Finding(where=str(path), what=what, kind='length')
     repeated = collections.Counter(
       sample.data[source].path for sample in study.samples if source in sample.data
     )
     for path, times in repeated.items():
       if times > 1:
-        yield Finding(where=str(path), what=f'is the {source} of {times} samples')
+        what = f'is the {source} of {times} samples'
+        same = tuple(s.name for s in study.samples if _path(s, source) == path)
+        yield Finding(
+          where=str(path),
+          what=what,
+          kind='duplicate',
+          copies=(Copies(source=source, samples=same),),
+        )
+    yield from copies_of(copies.copies(), study.samples)
+
+
+def is_clip(path: Path) -> bool:
+  """Whether a path is of a video, not of an image or a folder."""
+  return not path.is_dir() and path.suffix.lower() not in images.SUFFIXES
+
+
+def _clip_findings(sample: Sample, place: Locator) -> Iterator[Finding]:
+  try:
+    for finding in clip_check.clip_faults(place):
+      yield dataclasses.replace(finding, samples=(sample.name,))
+  except InputError as error:
+    yield Finding(what=str(error), kind='damaged')
+
+
+def _path(sample: Sample, source: str) -> Path | None:
+  place = sample.data.get(source)
+  return place and place.path

@@ -10,6 +10,7 @@ import numpy as np
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.file_cache import FileCache
 from painformer_jax.core.number_table import NumberTable, read_numbers
+from painformer_jax.modalities.sample_times import TimeColumn, TimesError, sampling_rate, unit_of
 
 VIDEO = 'video'
 
@@ -21,10 +22,14 @@ class Locator:
   Attributes:
     path: of the file.
     columns: of the channels, for a text table; none for a video.
-    rate: of a table, rows per second, Hz.
+    rate: of a table, rows per second; of a video, frames per second, 0 where the study
+      fixes none; Hz.
     delimiter: between the cells of the table.
     start, stop: the table rows of the sample, counted from 0 after the header; None is
       the end of the file.
+    rows: how many rows the study says that the sample has; 0 for any number.
+    tolerance: by how many rows it may have more or less; a sample beyond is unusable. Of one
+      within, all images are those of `rows` rows.
     padded: whether rows of NaN at the end of the columns are padding (the table's columns
       differ in length) and so are no part of the signal.
   """
@@ -35,6 +40,8 @@ class Locator:
   delimiter: str = ','
   start: int = 0
   stop: int | None = None
+  rows: int = 0
+  tolerance: int = 0
   padded: bool = False
 
 
@@ -49,6 +56,7 @@ class Sample:
     data: modality -> where its recording is.
     split: 'train', 'validation' or 'test' where the study fixes it, else ''.
     folder: name of the split's folder.
+    unusable: modality -> why it is left out although it can be read.
   """
 
   subject: str
@@ -57,6 +65,33 @@ class Sample:
   data: Mapping[str, Locator]
   split: str = ''
   folder: str = ''
+  unusable: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+# What a finding may be about; `config.findings` names them.
+FINDING_KINDS = {
+  'list': 'a list of samples, or a column of a table, that contradicts itself',
+  'count': 'more or fewer people, samples or segments than there should be',
+  'missing': 'files, folders, columns or tables that are not there or are empty',
+  'stray': 'files that the list of samples does not name',
+  'damaged': 'files that cannot be read',
+  'length': 'more or fewer rows or frames than the study has',
+  'time': 'times that contradict the sampling rate or frame rate',
+  'blank': 'values that are no number',
+  'flat': 'a signal or a video in which nothing was recorded',
+  'clipped': 'a signal at the limits of its converter',
+  'duplicate': 'the same recording twice',
+  'leak': 'something beside the signal that gives the level away',
+  'setting': 'a modality of the config that cannot be made',
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Copies:
+  """Samples whose recording of one modality is the same."""
+
+  source: str
+  samples: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,13 +101,29 @@ class Finding:
   Attributes:
     where: the file, folder, line or subject; '' where `what` already says so.
     what: what is wrong with it.
+    kind: one of `FINDING_KINDS`.
+    unusable: whether a recording that is there is left out because of it.
+    samples: whose recording it is about, where that is known.
+    copies: of kind 'duplicate': which recordings are the same.
   """
 
   where: str = ''
   what: str
+  kind: str = 'list'
+  unusable: bool = False
+  samples: tuple[str, ...] = ()
+  copies: tuple[Copies, ...] = ()
 
   def __str__(self) -> str:
     return f'{self.where}: {self.what}' if self.where else self.what
+
+
+class UnusableError(InputError):
+  """A recording that can be read but would mislead; `finding` says why."""
+
+  def __init__(self, finding: Finding):
+    super().__init__(str(finding))
+    self.finding = finding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,14 +190,23 @@ class Study:
     return np.array([s.split for s in self.samples], dtype=str)
 
 
-def load_channels(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
+def load_channels(
+  sample: Sample, modality: str, *, checked: bool = True
+) -> tuple[np.ndarray, float]:
   """All channels of one modality of one sample, such as fNIRS.
+
+  Args:
+    sample: of the study.
+    modality: one with columns.
+    checked: whether a table that would mislead is an error.
 
   Returns:
     float64 [channels, n] and the rate in Hz.
 
   Raises:
-    InputError: the sample lacks the modality, or the file is missing or broken.
+    InputError: the sample lacks the modality or it is unusable; the file is missing or
+      broken.
+    UnusableError: it has too many or too few rows, or its times contradict the rate.
   """
   place = _locate(sample, modality)
   if not place.columns:
@@ -164,14 +224,56 @@ def load_channels(sample: Sample, modality: str) -> tuple[np.ndarray, float]:
     values = values[:, : filled[-1] + 1 if filled.size else 0]
   if not values.shape[1]:
     raise InputError(f'{place.path} has no value of {sample.name}')
+  for finding in table_faults(table, place, rows=values.shape[1]) if checked else ():
+    raise UnusableError(finding)
   return values, place.rate
+
+
+def table_faults(table: NumberTable, place: Locator, *, rows: int) -> tuple[Finding, ...]:
+  """Why no signal in a table can be used: its number of rows, its times; () if they can be.
+
+  Args:
+    table: at `place`.
+    place: with the rows and the rate that it should have.
+    rows: that it has, without padding.
+  """
+  found = []
+  if place.rows and abs(rows - place.rows) > place.tolerance:
+    what = f'{rows} rows, not {place.rows}'
+    found.append(Finding(where=str(place.path), what=what, kind='length', unusable=True))
+  for number, name in enumerate(table.names):
+    if place.rate > 0 and name not in place.columns and unit_of(name) is not None:
+      fault = _time_fault(table, number, place)
+      if fault:
+        found.append(Finding(where=str(place.path), what=fault, kind='time', unusable=True))
+  return tuple(found)
+
+
+def _time_fault(table: NumberTable, number: int, place: Locator) -> str:
+  """In what a column of times contradicts the rate; '' where it agrees."""
+  name = table.names[number]
+  times = table.array[place.start : place.stop, number]
+  if place.padded:
+    times = times[np.isfinite(times)]
+  if len(times) < 2 or (np.diff(times) == 1).all():
+    return ''  # Row numbers.
+  column = TimeColumn(name=name, times=times, unit=unit_of(name) or 0.0)
+
+  def where(column: TimeColumn, row: int) -> str:
+    return f'{column.name}, row {place.start + row + 1}'
+
+  try:
+    sampling_rate([column], stated=place.rate, modality='', where=where)
+  except TimesError as error:
+    return str(error)
+  return ''
 
 
 def video_path(sample: Sample, source: str = VIDEO) -> Path:
   """The sample's video, or folder of images, which exists.
 
   Raises:
-    InputError: it has none, or it is missing.
+    InputError: it has none, it is missing, or it is unusable.
   """
   place = _locate(sample, source)
   if not place.path.exists():
@@ -184,6 +286,8 @@ def _locate(sample: Sample, modality: str) -> Locator:
     raise InputError(
       f'{sample.name} has no {modality}; it has {", ".join(sample.data) or "nothing"}'
     )
+  if modality in sample.unusable:
+    raise InputError(sample.unusable[modality])
   return sample.data[modality]
 
 

@@ -1,57 +1,82 @@
 """Describes what is wrong with a recorded signal, and with a table of signals."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from painformer_jax.assessment.datasets.recordings import Finding, Locator, read_table
+from painformer_jax.assessment.datasets.copies import CopyFinder
+from painformer_jax.assessment.datasets.recordings import (
+  Finding,
+  Locator,
+  Sample,
+  read_table,
+  table_faults,
+)
 from painformer_jax.core.errors import InputError
-from painformer_jax.modalities.quality import QualityRules, examine
+from painformer_jax.modalities.quality import QualityRules, examine, fitted
 
 CLIPPED_SHARE = 0.01  # Share of a signal above which clipping is reported.
 
 
-def troubles(signal: np.ndarray, rules: QualityRules) -> tuple[str, ...]:
+def troubles(signal: np.ndarray, rules: QualityRules, *, where: str, name: str) -> list[Finding]:
   """What is wrong with one signal, worst first; nothing if it is sound.
 
   Args:
     signal: real [n].
-    rules: when a flat signal is a fault.
+    rules: what makes it unusable.
+    where: the file.
+    name: of the signal.
   """
-  found, words = examine(signal, rules=rules), []
+  found = examine(signal, rules=rules)
+
+  def finding(kind: str, what: str, trouble: str) -> Finding:
+    return Finding(
+      where=where, what=f'{name}: {what}', kind=kind, unusable=trouble in found.fatal
+    )
+
   if found.missing == 1:
-    return ('no finite value',)
+    return [finding('blank', 'no finite value', 'empty')]
+  result = []
   if 'flat' in found.fatal:
-    words.append('flat')
+    result.append(finding('flat', 'flat', 'flat'))
   if found.missing:
-    words.append(f'{round(found.missing * found.samples)} of {found.samples} values are no number')
-  if found.clipped > CLIPPED_SHARE:
-    words.append(f'clipped: {found.clipped:.0%} of it lies at its limits')
-  return tuple(words)
+    count = round(found.missing * found.samples)
+    what = f'{count} of {found.samples} values are no number'
+    result.append(finding('blank', what, 'gaps'))
+  # Saturation is a whole percentage, which looks clipped.
+  if found.clipped > CLIPPED_SHARE and not rules.flat_between:
+    what = f'clipped: {found.clipped:.0%} of it lies at its limits'
+    result.append(finding('clipped', what, 'clipped'))
+  return result
 
 
-def table_findings(place: Locator, *, rows: int, tolerance: int) -> Iterator[Finding]:
+def table_findings(
+  sample: Sample, place: Locator, *, rules: Mapping[str, QualityRules], copies: CopyFinder
+) -> Iterator[Finding]:
   """What is wrong with a table of one sample's signals, and with their values.
 
   Args:
-    place: of the table, with the columns that it should have, among others.
-    rows: how many it should have, give or take `tolerance`.
-    tolerance: of the number of rows.
+    sample: whose table it is; a modality has one column.
+    place: of the table, with all columns that it should have, among others.
+    rules: modality -> what makes it unusable; the defaults where there are none.
+    copies: gets the signals.
   """
   try:
     table = read_table(place)
+    values = table.array
   except InputError as error:
-    yield Finding(what=str(error))
+    yield Finding(what=str(error), kind='damaged')
     return
   where = str(place.path)
   missing = [name for name in place.columns if name not in table.names]
   if missing:
-    yield Finding(
-      where=where, what=f'no column {", ".join(missing)}; it has {", ".join(table.names)[:80]}'
-    )
-  if abs(len(table) - rows) > tolerance:
-    yield Finding(where=where, what=f'{len(table)} rows, not {rows}')
+    what = f'no column {", ".join(missing)}; it has {", ".join(table.names)[:80]}'
+    yield Finding(where=where, what=what, kind='missing')
+  yield from table_faults(table, place, rows=len(table))
   for name in place.columns:
     if name in table.names:
-      for trouble in troubles(table.array[:, table.names.index(name)], QualityRules()):
-        yield Finding(where=where, what=f'{name}: {trouble}')
+      signal = values[None, :, table.names.index(name)]
+      copies.add_signal(sample, name, signal)
+      if abs(len(table) - place.rows) <= place.tolerance:
+        signal = fitted(signal, place.rows)
+      yield from troubles(signal[0], rules.get(name, QualityRules()), where=where, name=name)

@@ -30,9 +30,14 @@ def samples_record(study: Study, source: str) -> dict:
         place.start,
         place.stop,
         place.padded,
+        place.rows,
+        place.tolerance,
       ]
     )
-    digest.update(json.dumps([sample.subject, sample.name, where]).encode() + b'\n')
+    entry = [sample.subject, sample.name, where]
+    if source in sample.unusable:
+      entry.append(sample.unusable[source])
+    digest.update(json.dumps(entry).encode() + b'\n')
   return {'count': len(study.samples), 'sha256': digest.hexdigest()}
 
 

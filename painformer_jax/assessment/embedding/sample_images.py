@@ -8,13 +8,20 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from painformer_jax.assessment.datasets.image_sources import image_files
-from painformer_jax.assessment.datasets.recordings import VIDEO, Sample, load_channels, video_path
+from painformer_jax.assessment.datasets.clip_check import clip_faults
+from painformer_jax.assessment.datasets.image_sources import image_files, is_clip
+from painformer_jax.assessment.datasets.recordings import (
+  VIDEO,
+  Sample,
+  UnusableError,
+  load_channels,
+  video_path,
+)
 from painformer_jax.core.config_fields import Renamed
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
 from painformer_jax.modalities import faces, images
-from painformer_jax.modalities.quality import Tally, trim
+from painformer_jax.modalities.quality import Tally, fitted
 from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
 # Modality of a study -> key of `cleaning.METHODS`.
@@ -146,10 +153,11 @@ class SampleReader:
         f'{self._settings.source} of {sample.name} has {len(signals)} channels, not '
         f'{len(self._channels)}'
       )
-    yield from self.signal_images(signals, rate, log=log)
+    rows = sample.data[self._settings.source].rows
+    yield from self.signal_images(signals, rate, rows=rows, log=log)
 
   def signal_images(
-    self, signals: np.ndarray, rate: float, *, log: Callable[[str], None]
+    self, signals: np.ndarray, rate: float, *, log: Callable[[str], None], rows: int = 0
   ) -> Iterator[TokenImage]:
     """Images of signals in memory, tokens rising; as those of a sample with these signals.
 
@@ -157,11 +165,12 @@ class SampleReader:
       signals: float [channels, n], which may hold NaN.
       rate: samples a second, Hz.
       log: told what was left out, where something is used.
+      rows: samples that a channel should have; 0 for as many as there are. See `fitted`.
 
     Raises:
       InputError: nothing in them can be used.
     """
-    yield from self._limited(self._drawn(signals, rate, log))
+    yield from self._limited(self._drawn(fitted(signals, rows), rate, log))
 
   def _limited(self, images: Iterator[TokenImage]) -> Iterator[TokenImage]:
     for image in images:
@@ -171,6 +180,9 @@ class SampleReader:
 
   def _video(self, sample: Sample, log, numbers) -> Iterator[TokenImage]:
     every, path = self._settings.frames.every, video_path(sample, self._settings.source)
+    if numbers is None and is_clip(path):
+      for finding in clip_faults(sample.data[self._settings.source]):
+        raise UnusableError(finding)
     if path.is_dir():
       yield from self._folder(image_files(path), log)
       return
@@ -215,7 +227,7 @@ class SampleReader:
 
   def _drawn(self, signals: np.ndarray, rate: float, log) -> Iterator[TokenImage]:
     source, config, tally = self._settings.source, self._settings.signal, Tally()
-    trimmed = [trim(values)[0] for values in signals]
+    # Blanks at an edge stay: cut off, what is left would be stretched to the whole window.
     drawers = [
       SignalDrawer(
         values,
@@ -225,10 +237,10 @@ class SampleReader:
         image_size=self._size,
         cleaned_as=CLEANING.get(source, ''),
       )
-      for values in trimmed
+      for values in signals
     ]
     count = len(config.of(source))
-    for window in windows(max(map(len, trimmed)), rate, config):
+    for window in windows(signals.shape[1], rate, config):
       for channel, drawer in enumerate(drawers):
         quality, drawn = drawer.draw(window)
         tally.add(quality)

@@ -24,7 +24,8 @@ class SampleShape:
   Attributes:
     seconds: its length; 0 if unknown.
     tokens: number of its embeddings.
-    rate: of a video, frames per second; 0 for a signal, and for images without times.
+    rate: frames or samples per second; 0 for images without times, and for a signal where
+      an older release did not record it.
     channels: of a signal; none for a video.
   """
 
@@ -68,7 +69,7 @@ def _sample_shape(settings: EmbeddingSettings, study: Study) -> SampleShape:
     return SampleShape(
       seconds=length / rate if rate > 0 else 0.0,
       tokens=max(min(count, settings.max_tokens or count), 1),
-      rate=0.0 if channels else rate,
+      rate=rate,
       channels=channels,
     )
   return SampleShape(seconds=0.0, tokens=1, channels=channels)
@@ -80,6 +81,10 @@ def _lengths(settings: EmbeddingSettings, study: Study) -> Iterator[tuple[int, f
   for sample in [s for s in study.samples if settings.source in s.data][:_TRIED]:
     try:
       if channels:
+        place = sample.data[settings.source]
+        if place.rows:
+          yield place.rows, place.rate
+          continue
         signals, rate = load_channels(sample, settings.source)
         yield signals.shape[1], rate
       else:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from painformer_jax.assessment.config import AssessConfig
-from painformer_jax.assessment.datasets.recordings import Study
+from painformer_jax.assessment.datasets.recordings import Finding, Study
 from painformer_jax.assessment.embedding.modality_folder import Tokens
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.assessment.folds import permuted_labels, protocols
@@ -94,6 +94,37 @@ def plan_jobs(
       for task in config.tasks_of(row)
     ]
   return jobs
+
+
+def check_copies(config: AssessConfig, jobs: Sequence[Job], findings: Sequence[Finding]) -> None:
+  """Checks that no recording is both trained on and tested on.
+
+  Args:
+    config: of the assessment.
+    jobs: all of it, planned.
+    findings: of the study; those with copies count.
+
+  Raises:
+    InputError: a recording is in a fold's training part and in its test part.
+  """
+  for job in jobs:
+    sources = {config.modalities[name].source for name in job.fusion.modalities}
+    places = {name: n for n, name in enumerate(job.samples.tolist())}
+    groups = [
+      np.array([places[name] for name in copies.samples if name in places], int)
+      for finding in findings
+      for copies in finding.copies
+      if copies.source in sources
+    ]
+    for fold in job.folds if groups else ():
+      for group in groups:
+        trained, tested = (group[np.isin(group, part)] for part in (fold.train, fold.test))
+        if trained.size and tested.size:
+          raise InputError(
+            f'{job.name}: {job.samples[tested[0]]}, tested on in fold {fold.name}, is the same '
+            f'recording as {job.samples[trained[0]]}, trained on: find out whose it is, or leave '
+            'out all such recordings with --config.findings=duplicate'
+          )
 
 
 def make_job(

@@ -16,7 +16,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 
 # Raised when the same inputs would train to other results.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """Checks the dataset folder that a configuration names."""
 
-from collections.abc import Callable, Iterator
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.datasets import (
@@ -28,13 +30,19 @@ def check_study(
     log: gets lines of progress.
   """
   dataset = image_sources.without_image_sources(study, config.image_sources)
-  findings = []
+  findings: list[Finding] = []
+  rules = {each.source: each.signal.quality for each in config.used.values()}
   if config.dataset == 'biovid':
-    findings = biovid.check(dataset, whole=whole, log=log)
+    findings = biovid.check(dataset, whole=whole, rules=rules, log=log)
   elif config.dataset == 'planted':
     plan = config.planted
     findings = biovid.check(
-      dataset, whole=whole, subjects=plan.subjects, per_level=plan.per_level, log=log
+      dataset,
+      whole=whole,
+      subjects=plan.subjects,
+      per_level=plan.per_level,
+      rules=rules,
+      log=log,
     )
   elif config.dataset != 'demo':
     edition = int(config.dataset.removeprefix('ai4pain-'))
@@ -43,12 +51,45 @@ def check_study(
       whole=whole,
       segments=ai4pain_segments.SEGMENTS.get(edition),
       subjects=ai4pain.expected_subjects(dataset.root, protocol=config.protocol),
+      rules=rules,
     )
   return [
     *findings,
     *_image_findings(config, study, whole=whole, log=log),
     *_modality_findings(config, study),
   ]
+
+
+def findings_that_stop(config: AssessConfig, findings: Iterable[Finding]) -> list[Finding]:
+  """Findings because of which a run does not begin.
+
+  Those that `config.findings` accepts are not among them, nor those of signals that are odd
+  but usable, which `--check` alone lists.
+  """
+  odd = ('blank', 'flat', 'clipped', 'length', 'time')
+  return [
+    f
+    for f in findings
+    if not config.accepts(f.kind) and (f.unusable or f.kind not in odd)
+  ]
+
+
+def without_copies(study: Study, findings: Iterable[Finding]) -> Study:
+  """The study without any recording that is there twice: which copy is true is not known."""
+  reasons: dict[str, dict[str, str]] = collections.defaultdict(dict)
+  for copies in (copies for finding in findings for copies in finding.copies):
+    for name in copies.samples:
+      others = ', '.join(other for other in copies.samples if other != name)
+      reasons[name][copies.source] = f'its {copies.source} is the same recording as that of {others}'
+  return dataclasses.replace(
+    study,
+    samples=tuple(
+      dataclasses.replace(sample, unusable=reasons[sample.name])
+      if sample.name in reasons
+      else sample
+      for sample in study.samples
+    ),
+  )
 
 
 def _image_findings(
@@ -70,9 +111,9 @@ def _modality_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
   for name, settings in config.used.items():
     where = f'config.modalities.{name}'
     if settings.source not in study.modalities:
-      yield Finding(where=where, what=f'no sample of {study.name} has {settings.source}')
+      yield Finding(where=where, what=f'no sample of {study.name} has {settings.source}', kind='setting')
       continue
     try:
       SampleReader(settings, channels=study.channels_of(settings.source), image_size=32)
     except InputError as error:
-      yield Finding(where=where, what=str(error))
+      yield Finding(where=where, what=str(error), kind='setting')
