@@ -27,11 +27,7 @@ from painformer_jax.assessment.results import paired, terminal
 from painformer_jax.assessment.results.read import read_experiments
 from painformer_jax.assessment.results.summary import NOTICE, Summary, summarise
 from painformer_jax.assessment.results.write import check_names, slug, write_results
-from painformer_jax.assessment.study.checking import (
-  check_study,
-  findings_that_stop,
-  without_copies,
-)
+from painformer_jax.assessment.study.checking import check_study, findings_that_stop, without_copies
 from painformer_jax.assessment.study.opening import open_study
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.training.workdir import open_workdir
@@ -123,7 +119,15 @@ def assess(
       if config.assessor:
         folder = workdir / 'assessors' / slug(job.name)
         save_assessor(
-          config, job, outcome, summary=summary, store=store, shapes=shapes, folder=folder, log=log
+          config,
+          job,
+          outcome,
+          summary=summary,
+          store=store,
+          shapes=shapes,
+          folder=folder,
+          synthetic=study.synthetic,
+          log=log,
         )
 
   # Tables, figures, tests.

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action='append',
     default=[],
     metavar='[SOURCE=]HZ',
-    help='samples a second; SOURCE=HZ, such as gsr=512, if the signals differ',
+    help='samples a second; SOURCE=HZ, such as gsr=512, if the signals differ (default: by the '
+    "file's column of times)",
   )
   parser.add_argument(
     '--column',
@@ -59,7 +60,6 @@ def run(args: argparse.Namespace) -> int:
 
   from painformer_jax.assessment.clips import assessor, clip, curve
   from painformer_jax.assessment.clips.recording import Recording
-  from painformer_jax.assessment.results.summary import NOTICE
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import write_text
   from painformer_jax.core.progress import log
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     check_file_target(
       args.out, mark=curve.MARKS[kind], inputs=[*read, *filter(None, [args.weights])]
     )
-  log(NOTICE)
+  log(loaded.notice)
   levels = clip.assess_clip(
     loaded, recordings, step=args.step, weights=args.weights, batch_size=args.batch_size, log=log
   )

@@ -66,7 +66,10 @@ def test_csv_has_a_row_a_window_and_abstains_where_the_signal_is_missing(
   assert 'no medical device' in done.stderr and '13 windows, 2 abstained' in done.stdout
   assert 'levels are relative to this recording' in done.stderr
   lines = (tmp_path / 'levels.csv').read_text().splitlines()
-  assert lines[0].startswith('# A research tool; no medical device')
+  # The study was planted, which comes before anything else.
+  assert lines[0].startswith('# Trained on synthetic recordings (BioVid Part A, synthetic copy)')
+  assert 'A research tool; no medical device' in lines[0]
+  assert done.stderr.splitlines()[0].startswith('Trained on synthetic recordings')
   assert lines[1].startswith('# levels are relative to this recording: ')
   rows = list(csv.DictReader(lines[2:]))
   assert [float(row['start']) for row in rows] == pytest.approx(SECONDS * np.arange(13))
@@ -105,7 +108,6 @@ def test_json_says_how_well_it_did(finished, recording, tmp_path):
 @pytest.mark.parametrize(
   'arguments, words',
   [
-    (('--column', 'skin'), 'how many samples a second'),
     (('--rate', 512, '--column', 'pulse'), 'pulse'),
     (('--rate', 512, '--column', 'skin,time'), 'takes 1 channels, 2 columns'),
     (('--rate', 512, '--column', 'skin', '--step', 0), 'above 0 s'),
@@ -116,7 +118,7 @@ def test_json_says_how_well_it_did(finished, recording, tmp_path):
     (('--rate', 'gsr=512', '--rate', 'gsr=256'), 'gsr is given twice'),
     (('--rate', 512, '--rate', 256), 'the rate of all signals is given twice'),
     (('--rate', 512, '--column', 'skin', '--out', 'levels.txt'), 'name a .csv or .json file'),
-    (('--rate', 512000, '--column', 'skin'), 'judges windows of 5.50 s'),
+    (('--rate', 500, '--column', 'skin'), 'the stated rate is 500 Hz'),
     (('--rate', 512, '--column', 'skin', '--step', 30), 'needs 8 to standardise'),
   ],
 )
@@ -242,6 +244,29 @@ def test_a_recording_slightly_shorter_than_a_window_is_one(
   assert short.start.tolist() == whole.start.tolist() == [0]
   assert short.stop.tolist() == [SECONDS] and short.reason == whole.reason == ('',)
   np.testing.assert_allclose(short.probability, whole.probability, atol=0.05)
+
+
+@pytest.mark.parametrize('kept', [slice(0, 300), slice(2516, None), slice(1200, 1500)])
+def test_a_window_with_300_samples_is_abstained_from(of_skin, recording, tmp_path, kept):
+  """Blank before, after or around them; and what is left is not stretched to a window."""
+  lines = recording.read_text().splitlines(keepends=True)
+  values = [line.split(',')[1] for line in lines[1:2817]]
+  there = range(2816)[kept]
+  rows = [f'{n / 512:.5f},{v if n in there else chr(10)}' for n, v in enumerate(values)]
+  (tmp_path / 'a.csv').write_text(lines[0] + ''.join(rows))
+  curve = clip.assess_clip(
+    of_skin, {'gsr': Recording(path=str(tmp_path / 'a.csv'), columns=('skin',), rate=512)}
+  )
+  assert curve.level == [''] and 'gsr: ' in curve.reason[0] and 'gaps' in curve.reason[0]
+  assert np.isnan(curve.probability).all()
+
+
+def test_a_recording_at_a_much_lower_rate_is_refused(of_skin, recording, tmp_path):
+  lines = recording.read_text().splitlines(keepends=True)
+  (tmp_path / 'a.csv').write_text(lines[0] + ''.join(lines[1::9]))
+  given = Recording(path=str(tmp_path / 'a.csv'), columns=('skin',), rate=512 / 9)
+  with pytest.raises(InputError, match='trained on gsr at 512 Hz; at 56.8889 Hz'):
+    clip.assess_clip(of_skin, {'gsr': given})
 
 
 def test_a_recording_much_shorter_than_a_window_is_refused(of_skin, recording, tmp_path):

@@ -182,18 +182,15 @@ def test_a_recording_on_both_sides_of_a_fold_is_an_error(small, tmp_path):
     # In another format, a row shorter.
     target.write_text(''.join(lines[:-1]).replace('\n', '\r\n'))
   options = ('--config', small / 'config.py', f'--config.data_dir={data}')
-  listed = assess(*options, '--workdir', tmp_path / 'work', '--check')
-  (found,) = [line for line in listed.stdout.splitlines() if 'is the same recording as' in line]
+  options = (*options, '--workdir', tmp_path / 'work', '--config.fit.epochs=1')
+  listed = assess(*options, '--check')
+  found, error = (line for line in listed.stdout.splitlines() if 'the same recording as' in line)
+  assert error.startswith(('error: both, BL1-PA4: ', 'error: gsr, BL1-PA4: '))
   assert one.name in found and other.name in found and '2 such pairs' in found
   for findings in ('stop', 'continue', 'missing,length'):
-    refused = assess(
-      *options, '--workdir', tmp_path / 'work', f'--config.findings={findings}'
-    )
+    refused = assess(*options, f'--config.findings={findings}')
     assert_refused(refused, 'the same recording as')
-  left_out = assess(
-    *options, '--workdir', tmp_path / 'work', '--config.findings=duplicate',
-    '--config.max_left_out=0.5', '--config.fit.epochs=1',
-  )
+  left_out = assess(*options, '--config.findings=duplicate', '--config.max_left_out=0.5')
   assert left_out.returncode == 0, left_out.stderr[-2000:]
   assert 'gsr: 80 samples x 1 embeddings of 32 numbers; 4 left out' in left_out.stderr
   assert read_results(tmp_path / 'work')['gsr, BL1-PA4']['samples'] == 28

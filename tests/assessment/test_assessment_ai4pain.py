@@ -34,7 +34,6 @@ from painformer_jax.assessment.study.opening import open_study
 from painformer_jax.cli.config_file import load_config
 from painformer_jax.core.errors import InputError
 
-
 # One modality is read whole in a quarter of the time.
 BVP = "--config.rows={'bvp': {'fusion': {'modalities': ('bvp',)}}}"
 
@@ -308,7 +307,10 @@ class Test2026:
       'validation, 44: lacks baseline_12, hand_2',
     ]
     # One modality alone: then nothing of the person is left.
-    assert listed(2026, tmp_path, BVP) == ['train: 40 subjects, not 41', 'validation, 44: lacks baseline_12, hand_2']
+    assert listed(2026, tmp_path, BVP) == [
+      'train: 40 subjects, not 41',
+      'validation, 44: lacks baseline_12, hand_2',
+    ]
 
 
 @pytest.fixture(scope='module')

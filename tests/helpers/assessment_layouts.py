@@ -65,13 +65,7 @@ def biovid_video_path(root: Path, row) -> Path:
 
 
 def write_biovid_table(
-  path: Path,
-  name: str,
-  *,
-  length: int = 2816,
-  columns=BIOVID_SIGNALS,
-  replace=None,
-  times=None,
+  path: Path, name: str, *, length: int = 2816, columns=BIOVID_SIGNALS, replace=None, times=None
 ) -> None:
   """One sample's signals; `replace` maps columns to other values, `times` are in any unit."""
   times = np.arange(length) * 1953 if times is None else times

@@ -25,6 +25,7 @@ from painformer_jax.assessment.experiment.normalise import normalised
 from painformer_jax.assessment.mixers.fusion import FusionConfig, decide
 from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.assessment.mixers.predict import predict
+from painformer_jax.assessment.results import summary as results
 from painformer_jax.core.config_fields import build, with_defaults
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer
@@ -53,6 +54,7 @@ class Assessor:
     temperature: that logits are divided by.
     weights: of the backbone, 'path' and 'sha256'.
     measured: accuracy, its interval and calibration, of the folds.
+    synthetic: whether it was trained on signals that nobody was recorded for.
   """
 
   task: str
@@ -68,6 +70,18 @@ class Assessor:
   temperature: float
   weights: Mapping[str, str]
   measured: Mapping[str, Any]
+  synthetic: bool = False
+
+  @property
+  def notice(self) -> str:
+    """What a reader of its levels must know first, in one line."""
+    if not self.synthetic:
+      return results.NOTICE
+    dataset = self.measured.get('dataset', 'a synthetic study')
+    return (
+      f'Trained on synthetic recordings ({dataset}): these levels say nothing about any person. '
+      f'{results.NOTICE}'
+    )
 
   @property
   def is_relative(self) -> bool:
@@ -145,6 +159,10 @@ def load(folder: str | os.PathLike) -> Assessor:
       temperature=float(tree['temperature']),
       weights=tree['weights'],
       measured=tree['measured'],
+      # Assessors of older releases say it by the name of their study.
+      synthetic=bool(
+        tree.get('synthetic', 'synthetic' in str(tree['measured'].get('dataset', '')))
+      ),
     )
   except (
     OSError,

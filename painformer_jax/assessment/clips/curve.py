@@ -8,7 +8,6 @@ import json
 import numpy as np
 
 from painformer_jax.assessment.clips.assessor import Assessor
-from painformer_jax.assessment.results import summary as results
 from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD
 from painformer_jax.modalities import depth
 
@@ -55,7 +54,7 @@ def as_text(curve: Curve, assessor: Assessor) -> dict[str, str]:
   are stand-ins.
   """
   text = io.StringIO()
-  text.write(f'# {results.NOTICE}\n')
+  text.write(f'# {assessor.notice}\n')
   relative = RELATIVE if assessor.is_relative else None
   if relative:
     text.write(f'# {relative}\n')
@@ -72,7 +71,7 @@ def as_text(curve: Curve, assessor: Assessor) -> dict[str, str]:
     )
   record = {
     **VERSION_FIELD,
-    'notice': results.NOTICE,
+    'notice': assessor.notice,
     'task': assessor.task,
     'classes': list(curve.classes),
     'relative': relative,

@@ -16,7 +16,7 @@ class Recording:
     path: a video, whose frames count by their time stamps, or signals in .csv, .tsv,
       .npy, .npz or .parquet.
     columns: of signals: names or numbers of the columns; none where there is one.
-    rate: of signals, samples a second, Hz.
+    rate: of signals, samples a second, Hz; 0 to find it by the file's times.
   """
 
   path: str

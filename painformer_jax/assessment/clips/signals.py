@@ -6,12 +6,16 @@ import numpy as np
 
 from painformer_jax.assessment.clips.embeddings import NumberedEmbeddings
 from painformer_jax.assessment.clips.recording import PRESENT, Recording, WindowEmbeddings
-from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings, SampleReader
+from painformer_jax.assessment.embedding.sample_images import (
+  CLEANING,
+  EmbeddingSettings,
+  SampleReader,
+)
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.modalities.resampling import resample
-from painformer_jax.modalities.signal_files import SignalSpan, read_span
+from painformer_jax.modalities.signal_files import SignalSpan, read_span, recorded_rate
 
 # Signals at another rate are resampled to that of training, down to this share of it. Below,
 # spectrograms lack frequencies that they showed in training, and waveforms detail.
@@ -30,8 +34,8 @@ class RecordedSignals:
     image_size: side of the images, pixels.
 
   Raises:
-    InputError: the rate is missing or too far below that of training, columns and channels
-      differ in number, or the file cannot be read.
+    InputError: the rate is not known, contradicts the file's times or is too far below that
+      of training, columns and channels differ in number, or the file cannot be read.
   """
 
   def __init__(
@@ -43,8 +47,9 @@ class RecordedSignals:
     embedder: Embedder,
     image_size: int,
   ):
-    if not recording.rate > 0:
-      raise InputError(f'{recording.path}: say how many samples a second it has (--rate)')
+    rate = recorded_rate(
+      recording.path, stated=recording.rate, modality=CLEANING.get(settings.source, settings.source)
+    ).hertz
     columns = recording.columns or ('',)
     if len(columns) != len(trained.channels):
       raise InputError(
@@ -52,17 +57,17 @@ class RecordedSignals:
         f'{len(columns)} columns are named (--column)'
       )
     least = max(_LEAST_RATE[kind] for kind in settings.signal.of(settings.source))
-    if trained.rate and recording.rate < least * trained.rate:
+    if trained.rate and rate < least * trained.rate:
       raise InputError(
         f'{recording.path}: this assessor was trained on {settings.source} at '
-        f'{trained.rate:g} Hz; at {recording.rate:g} Hz its images would not be comparable'
+        f'{trained.rate:g} Hz; at {rate:g} Hz its images would not be comparable'
       )
-    self._name, self._trained, self._rate = settings.source, trained, recording.rate
+    self._name, self._trained, self._rate = settings.source, trained, rate
     self._embedder = embedder
     self._reader = SampleReader(settings, channels=trained.channels, image_size=image_size)
     self._signals = np.stack(
       [
-        read_span('', SignalSpan(file=recording.path, rate=recording.rate, column=column))
+        read_span('', SignalSpan(file=recording.path, rate=rate, column=column))
         for column in columns
       ]
     )

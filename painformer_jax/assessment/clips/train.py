@@ -32,6 +32,7 @@ def save(
   store: EmbeddingStore,
   shapes: Mapping[str, SampleShape],
   folder: str | os.PathLike,
+  synthetic: bool = False,
   log: Callable[[str], None] = lambda line: None,
 ) -> None:
   """Trains a job's Embedding-Mixers on all its samples, and writes them.
@@ -48,6 +49,7 @@ def save(
     shapes: name -> what a sample of that modality is.
     folder: where they are written; the description comes last, and a folder that holds
       one is left as it is.
+    synthetic: whether nobody was recorded in the study.
     log: takes lines.
 
   Raises:
@@ -85,6 +87,7 @@ def save(
     'format': assessor.FORMAT,
     'version': assessor.VERSION,
     'notice': results.NOTICE,
+    'synthetic': synthetic,
     'task': job.task.name,
     'classes': list(job.task.classes),
     'fusion': dataclasses.asdict(job.fusion),

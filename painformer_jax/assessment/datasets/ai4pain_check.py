@@ -140,11 +140,7 @@ def _file_finding(place: Locator, whole: bool) -> Finding | None:
 
 
 def _signal_findings(
-  study: Study,
-  sound: set[Path],
-  *,
-  rules: Mapping[str, QualityRules],
-  copies: CopyFinder,
+  study: Study, sound: set[Path], *, rules: Mapping[str, QualityRules], copies: CopyFinder
 ) -> Iterator[Finding]:
   """What is wrong with the signals in sound files; file by file, so that each is read once."""
   lengths = defaultdict(lambda: defaultdict(Counter))

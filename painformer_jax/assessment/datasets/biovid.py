@@ -94,9 +94,14 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
     raise InputError(
       f'{path} lists no usable sample' + (f'; the first finding: {findings[0]}' if findings else '')
     )
-  name = SYNTHETIC_NAME if (root / PLANTED).is_file() else NAME
+  synthetic = (root / PLANTED).is_file()
   return Study(
-    name=name, root=root, samples=tuple(samples.values()), levels=LEVELS, findings=tuple(findings)
+    name=SYNTHETIC_NAME if synthetic else NAME,
+    root=root,
+    samples=tuple(samples.values()),
+    levels=LEVELS,
+    findings=tuple(findings),
+    synthetic=synthetic,
   )
 
 
@@ -138,12 +143,7 @@ def _sample(root: Path, row: TableRow, modalities: Sequence[str]) -> Sample:
 
 def _signals_place(path: Path, columns: tuple[str, ...]) -> Locator:
   return Locator(
-    path=path,
-    columns=columns,
-    rate=RATE,
-    delimiter='\t',
-    rows=ROWS,
-    tolerance=ROWS_TOLERANCE,
+    path=path, columns=columns, rate=RATE, delimiter='\t', rows=ROWS, tolerance=ROWS_TOLERANCE
   )
 
 

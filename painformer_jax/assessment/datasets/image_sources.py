@@ -10,13 +10,7 @@ from pathlib import Path
 from painformer_jax.assessment.datasets import clip_check
 from painformer_jax.assessment.datasets.copies import CopyFinder
 from painformer_jax.assessment.datasets.copies import findings as copies_of
-from painformer_jax.assessment.datasets.recordings import (
-  Copies,
-  Finding,
-  Locator,
-  Sample,
-  Study,
-)
+from painformer_jax.assessment.datasets.recordings import Copies, Finding, Locator, Sample, Study
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities import images, video
 

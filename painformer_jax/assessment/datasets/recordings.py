@@ -10,7 +10,13 @@ import numpy as np
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.file_cache import FileCache
 from painformer_jax.core.number_table import NumberTable, read_numbers
-from painformer_jax.modalities.sample_times import TimeColumn, TimesError, sampling_rate, unit_of
+from painformer_jax.modalities.sample_times import (
+  TimeColumn,
+  TimesError,
+  rises,
+  sampling_rate,
+  unit_of,
+)
 
 VIDEO = 'video'
 
@@ -136,6 +142,7 @@ class Study:
     samples: in an order that is always the same.
     levels: names of the levels that `Sample.level` is an index of.
     findings: problems that listing the folder has shown.
+    synthetic: whether nobody was recorded.
   """
 
   name: str
@@ -143,6 +150,7 @@ class Study:
   samples: tuple[Sample, ...]
   levels: tuple[str, ...]
   findings: tuple[Finding, ...] = ()
+  synthetic: bool = False
 
   @property
   def subjects(self) -> tuple[str, ...]:
@@ -241,8 +249,8 @@ def table_faults(table: NumberTable, place: Locator, *, rows: int) -> tuple[Find
   if place.rows and abs(rows - place.rows) > place.tolerance:
     what = f'{rows} rows, not {place.rows}'
     found.append(Finding(where=str(place.path), what=what, kind='length', unusable=True))
-  for number, name in enumerate(table.names):
-    if place.rate > 0 and name not in place.columns and unit_of(name) is not None:
+  for number, name in enumerate(table.names if place.rate > 0 else ()):
+    if name not in place.columns and unit_of(name) is not None:
       fault = _time_fault(table, number, place)
       if fault:
         found.append(Finding(where=str(place.path), what=fault, kind='time', unusable=True))
@@ -257,6 +265,8 @@ def _time_fault(table: NumberTable, number: int, place: Locator) -> str:
     times = times[np.isfinite(times)]
   if len(times) < 2 or (np.diff(times) == 1).all():
     return ''  # Row numbers.
+  if len(name) == 1 and not rises(times):
+    return ''  # A signal may be called t or s.
   column = TimeColumn(name=name, times=times, unit=unit_of(name) or 0.0)
 
   def where(column: TimeColumn, row: int) -> str:

@@ -30,9 +30,7 @@ def troubles(signal: np.ndarray, rules: QualityRules, *, where: str, name: str) 
   found = examine(signal, rules=rules)
 
   def finding(kind: str, what: str, trouble: str) -> Finding:
-    return Finding(
-      where=where, what=f'{name}: {what}', kind=kind, unusable=trouble in found.fatal
-    )
+    return Finding(where=where, what=f'{name}: {what}', kind=kind, unusable=trouble in found.fatal)
 
   if found.missing == 1:
     return [finding('blank', 'no finite value', 'empty')]

@@ -37,12 +37,7 @@ def check_study(
   elif config.dataset == 'planted':
     plan = config.planted
     findings = biovid.check(
-      dataset,
-      whole=whole,
-      subjects=plan.subjects,
-      per_level=plan.per_level,
-      rules=rules,
-      log=log,
+      dataset, whole=whole, subjects=plan.subjects, per_level=plan.per_level, rules=rules, log=log
     )
   elif config.dataset != 'demo':
     edition = int(config.dataset.removeprefix('ai4pain-'))
@@ -67,11 +62,7 @@ def findings_that_stop(config: AssessConfig, findings: Iterable[Finding]) -> lis
   but usable, which `--check` alone lists.
   """
   odd = ('blank', 'flat', 'clipped', 'length', 'time')
-  return [
-    f
-    for f in findings
-    if not config.accepts(f.kind) and (f.unusable or f.kind not in odd)
-  ]
+  return [f for f in findings if not config.accepts(f.kind) and (f.unusable or f.kind not in odd)]
 
 
 def without_copies(study: Study, findings: Iterable[Finding]) -> Study:
@@ -80,7 +71,9 @@ def without_copies(study: Study, findings: Iterable[Finding]) -> Study:
   for copies in (copies for finding in findings for copies in finding.copies):
     for name in copies.samples:
       others = ', '.join(other for other in copies.samples if other != name)
-      reasons[name][copies.source] = f'its {copies.source} is the same recording as that of {others}'
+      reasons[name][copies.source] = (
+        f'its {copies.source} is the same recording as that of {others}'
+      )
   return dataclasses.replace(
     study,
     samples=tuple(
@@ -111,7 +104,9 @@ def _modality_findings(config: AssessConfig, study: Study) -> Iterator[Finding]:
   for name, settings in config.used.items():
     where = f'config.modalities.{name}'
     if settings.source not in study.modalities:
-      yield Finding(where=where, what=f'no sample of {study.name} has {settings.source}', kind='setting')
+      yield Finding(
+        where=where, what=f'no sample of {study.name} has {settings.source}', kind='setting'
+      )
       continue
     try:
       SampleReader(settings, channels=study.channels_of(settings.source), image_size=32)
