@@ -191,4 +191,4 @@ def _clip_findings(sample: Sample, place: Locator) -> Iterator[Finding]:
 
 def _path(sample: Sample, source: str) -> Path | None:
   place = sample.data.get(source)
-  return place and place.path
+  return None if place is None else place.path
