@@ -5,7 +5,7 @@
 #   launch/demo.sh --full          the 19.6 M-parameter model; hours on a CPU
 #   RUNS=DIR launch/demo.sh        where data and results go (default: runs)
 #
-# Safe to stop and to repeat: it goes on where it was.
+# Safe to stop and to repeat: it resumes where it was.
 set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/venv.sh"
 

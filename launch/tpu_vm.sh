@@ -19,7 +19,7 @@
 # launch/train.sh starts again what died. `run` ends with the exit status of the training
 # where that is done (0), refused (2) or was stopped with `stop` (130), and with 1 where the
 # workers could not be made ready; the machines are held all the same. It can be stopped
-# (the training goes on) and repeated. `stop` saves and ends the training; `delete` gives
+# (the training continues) and repeated. `stop` saves and ends the training; `delete` gives
 # the machines back.
 # shellcheck disable=SC2016  # What is in single quotes, the workers expand.
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Reads a run's checkpoints and changes nothing, while the run may still go on."""
+"""Reads a run's checkpoints and changes nothing, while the run may still continue."""
 
 import contextlib
 import pathlib

@@ -25,7 +25,7 @@ def fourier_features(count: int, *, positions: int, bands: int, max_frequency: f
   """Features of the positions 0 to count - 1.
 
   Position i of `positions` lies at x = 2 i / (positions - 1) - 1; further ones
-  go on beyond 1. An entry's features do not depend on how many follow it.
+  continue beyond 1. An entry's features do not depend on how many follow it.
 
   Returns:
     [count, 2 bands + 1] float32: sin(pi f x) and cos(pi f x) for `bands`

@@ -80,7 +80,7 @@ class Tracker:
     try:
       self._run.log({'step': step, **values})
     except Exception as error:  # The run is worth more than its mirror.
-      log(f'W&B takes no more figures ({error}); training goes on without it')
+      log(f'W&B takes no more figures ({error}); training continues without it')
       self._run = None
 
   def __enter__(self):
