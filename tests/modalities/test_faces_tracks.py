@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from painformer_jax.modalities import faces
 from painformer_jax.modalities.faces import FaceBox, FaceConfig, following
+from painformer_jax.modalities.faces.scenes import Scenes
 from painformer_jax.modalities.video import Frame
 
 
@@ -360,6 +361,18 @@ def test_a_person_of_another_scene_is_another_person():
   assert states(found) == 'dddooood'
   everybody = track([*[box(50)] * 3, *[box(50)] * 4, box(50)], scenes='aaabbbba', choose='all')
   assert [f.person for f in everybody] == [1, 1, 1, 2, 2, 2, 2, 1]
+
+
+def test_scenes_begin_at_cuts_and_not_where_something_moves_or_the_light_changes():
+  whole = picture(1)
+  left, right, dark = whole.copy(), whole.copy(), whole // 2 + 20
+  left[:, :90], right[:, 130:] = 128, 128
+  scene_of = Scenes()
+  shown = (whole, left, whole, dark, whole, picture(2), whole, left, right)
+  found = [scene_of(each) for each in shown]
+  # From left to right, two thirds of the picture change; but it looks like the first frame.
+  assert [scene.number for scene in found] == [0, 0, 0, 0, 0, 1, 2, 2, 3]
+  assert [scene.shot for scene in found] == [0, 0, 0, 0, 0, 1, 0, 0, 0]
 
 
 def test_a_face_goes_on_where_the_camera_is_jerked():

@@ -47,8 +47,9 @@ class Scenes:
 
   def __init__(self) -> None:
     self._scene = Scene(number=0, shot=0)
-    # Number of the shot -> its last thumbnail; the one that is shown comes last.
-    self._shots: dict[int, np.ndarray] = {}
+    # Number of the shot -> thumbnails of its first and its last frame; the one that is shown
+    # comes last.
+    self._shots: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     self._new = 1
 
   def __call__(self, image: np.ndarray) -> Scene:
@@ -59,13 +60,13 @@ class Scenes:
     """
     here = _thumbnail(image)
     shot = self._scene.shot
-    if shot in self._shots and _differ(self._shots[shot], here):
-      alike = (n for n, last in reversed(self._shots.items()) if not _differ(last, here))
-      shot = next(alike, self._new)
+    if shot in self._shots and _differ(self._shots[shot][1], here):
+      known = reversed(self._shots.items())
+      shot = next((n for n, ends in known if not all(_differ(e, here) for e in ends)), self._new)
       self._new = max(self._new, shot + 1)
       self._scene = Scene(number=self._scene.number + 1, shot=shot)
-    self._shots.pop(shot, None)
-    self._shots[shot] = here
+    first, _ = self._shots.pop(shot, (here, here))
+    self._shots[shot] = first, here
     if len(self._shots) > _SHOTS:
       del self._shots[next(iter(self._shots))]
     return self._scene
@@ -84,6 +85,9 @@ def alike(one: np.ndarray, box: FaceBox, other: np.ndarray, other_box: FaceBox) 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
   """float32 [side, side, 3]."""
+  # Means over all pixels of a large frame would take as long as decoding it.
+  step = max(1, min(image.shape[:2]) // (4 * _SIDE))
+  image = np.ascontiguousarray(image[::step, ::step])
   return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
