@@ -4,7 +4,7 @@ import io
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from painformer_jax.modalities import images
 
@@ -33,7 +33,7 @@ def decode_rgb(encoded: bytes, *, image_size: int | None = None) -> np.ndarray:
 
 
 def decode_strictly(encoded: bytes) -> np.ndarray:
-  """Decodes any still image Pillow knows, to RGB as `images.to_rgb` says.
+  """Decodes the first page of any image that `images` reads, to RGB as `images.to_rgb` says.
 
   Slower than `decode_rgb`; for images that are prepared or checked. A truncated file is an
   error here; some OpenCV releases give an image whose lower half is grey.
@@ -48,7 +48,7 @@ def decode_strictly(encoded: bytes) -> np.ndarray:
     ValueError: what is wrong with the file, in a few words.
   """
   try:
-    return np.asarray(images.to_rgb(Image.open(io.BytesIO(encoded))))
+    return np.asarray(images.to_rgb(images.open_image(io.BytesIO(encoded))))
   except Exception as error:
     # Pillow's decoders raise nearly anything on mangled files: OSError,
     # SyntaxError, struct.error, EOFError, zlib.error, ...

@@ -48,7 +48,8 @@ class EmbedSummary:
     rows: how many embeddings were written.
     files: how many files were found.
     problems: a line for each file that could not be read to its end.
-    remarks: what was left out of the other files, in words; '' for nothing.
+    remarks: what was left out of the other files and of the folders, in words; '' for
+      nothing.
     non_finite: how many embeddings hold NaN or infinity.
   """
 
@@ -102,7 +103,8 @@ def embed_files(
   reader = reader or PictureReader()
   check_targets(out, sheet, inputs=inputs)
   embedded = writer.EmbeddingWriter(out, reader.columns)
-  files, problems = find_files(inputs, suffixes=reader.suffixes)
+  found = find_files(inputs, suffixes=reader.suffixes)
+  files, problems = found.files, found.problems
   check_targets(out, sheet, inputs=files)
   for problem in problems:
     log(problem)
@@ -154,7 +156,7 @@ def embed_files(
     rows=embedded.rows,
     files=len(files),
     problems=tuple(problems),
-    remarks=reader.remarks(),
+    remarks='; '.join(filter(None, (reader.remarks(), found.remark))),
     non_finite=embedded.non_finite,
   )
 

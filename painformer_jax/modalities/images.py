@@ -1,10 +1,11 @@
 """Image files: their pages, converted to 8-bit RGB and resized to a square by one rule."""
 
 import dataclasses
+import importlib.util
 import math
 import os
 from collections.abc import Callable, Container, Iterator
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,7 +14,8 @@ from painformer_jax.core.errors import InputError, import_extra
 
 T = TypeVar('T')
 
-# Read by pillow-heif, the extra `heic`.
+HEIC_EXTRA = 'heic'
+# Read by pillow-heif.
 HEIC_SUFFIXES = frozenset({'.heic', '.heics', '.heif', '.heifs', '.hif'})
 SUFFIXES = HEIC_SUFFIXES | frozenset(
   f'.{name}'
@@ -45,6 +47,28 @@ class Page(Generic[T]):
   content: T
 
 
+def open_image(source: str | os.PathLike | BinaryIO) -> Image.Image:
+  """Opens an image, of any format that Pillow or pillow-heif reads, by its content.
+
+  Args:
+    source: a path, or an open file at its start, which `Image.close` leaves open.
+
+  Raises:
+    InputError: a package for its format is missing.
+    Exception: of nearly any kind, by Pillow: it cannot be opened.
+  """
+  if isinstance(source, str | os.PathLike):
+    with open(source, 'rb') as file:
+      start = file.read(12)
+  else:
+    start = source.read(12)
+    source.seek(0)
+  # Phones and mail programs change the suffix.
+  if start[4:8] == b'ftyp' and start[8:] in _HEIC_BRANDS:
+    import_extra('pillow_heif', extra=HEIC_EXTRA).register_heif_opener()
+  return Image.open(source)
+
+
 def read(path: str | os.PathLike, use: Callable[[Image.Image], T]) -> T:
   """What `use` makes of an image file, while it is open at its first page.
 
@@ -52,7 +76,7 @@ def read(path: str | os.PathLike, use: Callable[[Image.Image], T]) -> T:
     InputError: it cannot be decoded, or a package for its format is missing.
   """
   try:
-    with _open(path) as image:
+    with open_image(path) as image:
       return use(image)
   except InputError:
     raise
@@ -82,7 +106,7 @@ def pages(
     yield Page(number=-1, time=math.nan, content=read(path, use))
     return
   shown, lost, reason = 0, 0, None
-  with _open(path) as image:
+  with open_image(path) as image:
     timed, elapsed = image.format in _TIMED, 0.0
     for number, place in enumerate(_places(image)):
       try:
@@ -116,16 +140,21 @@ def pages(
 def count_pages(path: str | os.PathLike) -> int:
   """The number of pages of an image file; 0 if it is none or cannot be read."""
   try:
-    with _open(path) as image:
+    with open_image(path) as image:
       return len(_places(image))
   except Exception:
     return 0
 
 
+def suffixes_without_package() -> frozenset[str]:
+  """Those of `SUFFIXES` that need a package which is not installed."""
+  return frozenset() if importlib.util.find_spec('pillow_heif') else HEIC_SUFFIXES
+
+
 def is_image(path: str | os.PathLike) -> bool:
   """Whether a file is an image by its content."""
   try:
-    _open(path).close()
+    open_image(path).close()
   except InputError:
     return True  # It needs a package that is missing.
   except Exception:
@@ -180,16 +209,6 @@ def resize_to_square(image: Image.Image | np.ndarray, image_size: int) -> np.nda
   # rounding to whole levels between the two makes a difference.
   image = image.resize((image_size, image.height), Image.Resampling.BILINEAR)
   return np.asarray(image.resize((image_size, image_size), Image.Resampling.BILINEAR))
-
-
-def _open(path: str | os.PathLike) -> Image.Image:
-  """An opened image, of any format that Pillow or pillow-heif reads."""
-  with open(path, 'rb') as file:
-    start = file.read(12)
-  # By its content: phones and mail programs change the suffix.
-  if start[4:8] == b'ftyp' and start[8:] in _HEIC_BRANDS:
-    import_extra('pillow_heif', extra='heic').register_heif_opener()
-  return Image.open(path)
 
 
 def _places(image: Image.Image) -> list[int]:

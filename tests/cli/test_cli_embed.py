@@ -71,7 +71,8 @@ def test_images_folders_and_videos(painformer, stored, inputs, model):
   out = inputs.parent / 'out.npz'
   done = painformer('embed', inputs, '--weights', stored, '--out', out, '--batch-size', 4)
   assert done.returncode == 0, done.stderr
-  assert done.stdout == f'{out}: 12 embeddings from 3 files\n'
+  remark = 'left out of the folders: 1 .txt'
+  assert done.stdout == f'{out}: 12 embeddings from 3 files; {remark}\n'
   arrays = read(out)
   assert arrays['embedding'].shape == (12, 32) and arrays['embedding'].dtype == np.float32
   clip = str(inputs / 'clip.mp4')
@@ -247,14 +248,15 @@ def test_a_video_that_ends_early_keeps_its_frames(model, tmp_path):
 
 
 def test_files_are_found_in_a_stable_order(inputs):
-  files, problems = find_files([inputs / 'notes.txt', inputs, inputs / 'absent'])
-  assert [str(pathlib.Path(f).relative_to(inputs)) for f in files] == [
+  found = find_files([inputs / 'notes.txt', inputs, inputs / 'absent'])
+  assert [str(pathlib.Path(f).relative_to(inputs)) for f in found.files] == [
     'notes.txt',
     'b.png',
     'clip.mp4',
     'deep/a.JPG',
   ]
-  assert len(problems) == 1 and 'absent does not exist' in problems[0]
+  assert len(found.problems) == 1 and 'absent does not exist' in found.problems[0]
+  assert found.left_out == {'.txt': 1}
 
 
 def test_entries_that_cannot_be_read_are_named(inputs):
@@ -262,9 +264,9 @@ def test_entries_that_cannot_be_read_are_named(inputs):
   (inputs / 'gone.jpg').symlink_to('nowhere')
   (inputs / 'loop.png').symlink_to('loop.png')
   os.mkfifo(inputs / 'pipe.bmp')
-  files, problems = find_files([inputs, 'n' * 300, inputs / 'b.png' / 'deeper', ''])
-  assert [pathlib.Path(f).name for f in files] == ['b.png', 'clip.mp4', 'a.JPG']
-  assert problems == [
+  found = find_files([inputs, 'n' * 300, inputs / 'b.png' / 'deeper', ''])
+  assert [pathlib.Path(f).name for f in found.files] == ['b.png', 'clip.mp4', 'a.JPG']
+  assert found.problems == [
     f'{inputs}/gone.jpg is a link to what does not exist',
     f'{inputs}/loop.png cannot be read: Too many levels of symbolic links',
     f'{inputs}/pipe.bmp is no regular file',
@@ -286,10 +288,10 @@ def test_folders_without_permission_are_named(inputs, monkeypatch):
   finally:
     os.seteuid(user)
     (inputs / 'deep').chmod(0o755)
-  assert found == (
-    ['in/b.png', 'in/clip.mp4'],
-    [f'in/deep{name} cannot be read: Permission denied' for name in ('', '/a.JPG', '')],
-  )
+  assert found.files == ['in/b.png', 'in/clip.mp4']
+  assert found.problems == [
+    f'in/deep{name} cannot be read: Permission denied' for name in ('', '/a.JPG', '')
+  ]
 
 
 def test_embeddings_that_are_not_finite_are_counted(stored, inputs):

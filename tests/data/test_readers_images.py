@@ -1,5 +1,7 @@
 """What the image readers share: listing, sizing, cutting, holding out."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,9 +40,12 @@ def test_listing_is_sorted_deep_and_of_any_case(tmp_path):
   ):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b'')
-  assert list_files(tmp_path) == ['a.png', 'b/a.JPEG', 'b/z.jpg', 'c/d/e.Jpg']
+  left_out = Counter()
+  wanted = ['a.png', 'b/a.JPEG', 'b/z.jpg', 'c/d/e.Jpg', 'c/f.gif']
+  assert list_files(tmp_path, left_out=left_out) == wanted
+  assert left_out == {'.txt': 1, 'hidden': 2}
   assert list_files(tmp_path, suffixes=('.txt',)) == ['notes.txt']
-  assert list_files(tmp_path / 'c') == ['d/e.Jpg']
+  assert list_files(tmp_path / 'c') == ['d/e.Jpg', 'f.gif']
 
 
 def test_listing_follows_links_to_folders(tmp_path):
@@ -50,8 +55,14 @@ def test_listing_follows_links_to_folders(tmp_path):
   (tmp_path / 'set/linked').symlink_to(tmp_path / 'real')
   assert list_files(tmp_path / 'set') == ['linked/0.jpg']
   (tmp_path / 'set/round').symlink_to(tmp_path / 'set')
-  with pytest.raises(OSError):
-    list_files(tmp_path / 'set')
+  (tmp_path / 'set/again').symlink_to(tmp_path / 'set/linked')
+  (tmp_path / 'real/up').symlink_to(tmp_path)
+  (tmp_path / 'set/gone.jpg').symlink_to('nowhere')
+  left_out = Counter()
+  assert list_files(tmp_path / 'set', left_out=left_out) == ['again/0.jpg']
+  assert left_out == {'that cannot be read': 1}
+  # The folder itself is entered before links to it.
+  assert list_files(tmp_path) == ['real/0.jpg']
 
 
 def test_children_and_files_are_found_in_any_case(tmp_path):

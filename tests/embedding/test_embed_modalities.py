@@ -57,7 +57,8 @@ def test_signals_to_embeddings_and_a_sheet(stored, tmp_path):
     f'{tmp_path / "out.npz"}',
   ]
   assert done.stdout == (
-    f'{tmp_path / "out.npz"}: 4 embeddings from 2 files; 1 of 2 windows left out (1 flat)\n'
+    f'{tmp_path / "out.npz"}: 4 embeddings from 2 files; 1 of 2 windows left out (1 flat); '
+    'left out of the folders: 1 .txt\n'
   )
   arrays = read(tmp_path / 'out.npz')
   assert arrays['embedding'].shape == (4, 32)
@@ -155,13 +156,13 @@ def test_folders_give_the_modality_s_files(tmp_path):
   for name in ('a.csv', 'b.png', 'c.SNIRF', 'd.txt'):
     (tmp_path / name).touch()
   found = lambda reader: [
-    f[len(str(tmp_path)) + 1 :] for f in find_files([tmp_path], suffixes=reader.suffixes)[0]
+    f[len(str(tmp_path)) + 1 :] for f in find_files([tmp_path], suffixes=reader.suffixes).files
   ]
   assert found(signals()) == ['a.csv']
   assert found(SignalReader('fnirs')) == ['a.csv', 'c.SNIRF']
   assert found(PictureReader()) == ['b.png']
   (tmp_path / 'empty').mkdir()
-  _, [problem] = find_files([tmp_path / 'empty'], suffixes=signals().suffixes)
+  [problem] = find_files([tmp_path / 'empty'], suffixes=signals().suffixes).problems
   assert problem.endswith('holds no file that ends in .csv, .npy, .npz, .parquet, .tsv')
 
 

@@ -1,10 +1,12 @@
 """Reads a folder of images, with a sub-folder for each class, as a task."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.folders import left_out_line
 from painformer_jax.data.builders.image_files import (
   SUFFIXES,
   ImageReader,
@@ -22,6 +24,10 @@ from painformer_jax.data.builders.image_files import (
   unreadable,
 )
 from painformer_jax.data.task_source import Item, TaskSource
+from painformer_jax.modalities import images
+
+# Suffixes of images that may have several pages.
+_PAGED = frozenset({'.apng', '.avif', '.avifs', '.gif', '.tif', '.tiff', '.webp'})
 
 # Names of folders that are splits rather than classes, in any case; the first that is there
 # is used.
@@ -46,7 +52,8 @@ def folder_task(
 ) -> TaskSource:
   """Reads SOURCE/{train,test}/<class>/... or SOURCE/<class>/... as a task.
 
-  Files ending in .jpg, .jpeg or .png count, at any depth below the class. Names
+  Images of all kinds that `painformer embed` reads count, at any depth below the class. Of
+  one with several pages the first is taken; `report` says what is not taken. Names
   of the two folders count in any case; without test/, val/ takes its place.
   Without train/ and test/ folders a share of each class is held out, chosen by
   a hash of the seed and the file's path.
@@ -175,11 +182,20 @@ def _list_images(
       f'class: {named(loose)}'
     )
   labels = {name: i for i, name in enumerate(classes)}
-  items = []
+  items, left_out, several = [], Counter(), 0
+  missing = images.suffixes_without_package()
   for name in present:
     folder = source / f'{prefix}{name}'
-    found = list_files(folder)
-    if not found:
-      raise InputError(f'{folder} has no image (looked for {", ".join(SUFFIXES)})')
-    items += [Item(key=f'{prefix}{name}/{path}', label=labels[name]) for path in found]
+    found = list_files(folder, left_out=left_out)
+    for path in (readable := [p for p in found if Path(p).suffix.lower() not in missing]):
+      several += Path(path).suffix.lower() in _PAGED and images.count_pages(folder / path) > 1
+    left_out.update({'.heic (pip install pillow-heif)': len(found) - len(readable)})
+    if not readable:
+      seen = left_out_line(+left_out)
+      raise InputError(f'{folder} has no image' + (f', only {seen}' if seen else ''))
+    items += [Item(key=f'{prefix}{name}/{path}', label=labels[name]) for path in readable]
+  if left_out := +left_out:
+    report(f'left out of {source / prefix}: {left_out_line(left_out)}')
+  if several:
+    report(f'the first page alone is taken of {counted(several, "image")} with several pages')
   return items

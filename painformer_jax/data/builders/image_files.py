@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import numpy as np
 from PIL import Image
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.folders import list_folder
 from painformer_jax.data.decode import decode_strictly
 from painformer_jax.data.task_source import Item
+from painformer_jax.modalities import images
 from painformer_jax.modalities.images import resize_to_square
 
-SUFFIXES = ('.jpg', '.jpeg', '.png')
+SUFFIXES = tuple(sorted(images.SUFFIXES))
 # For files that a list names one by one: any suffix will do.
 ANY_SUFFIX = ('',)
 JPEG_QUALITY = 95
@@ -123,20 +126,33 @@ class ImageReader:
     return self.stored.encode(image)
 
 
-def list_files(folder: str | Path, *, suffixes: Sequence[str] = SUFFIXES) -> list[str]:
+def list_files(
+  folder: str | Path, *, suffixes: Sequence[str] = SUFFIXES, left_out: Counter[str] | None = None
+) -> list[str]:
   """Files at any depth below a folder, as sorted paths relative to it.
 
-  Suffixes count in any case. Hidden files and folders are left out, links are
-  followed.
+  Suffixes count in any case. Hidden files and folders are left out; a linked folder is
+  entered once.
+
+  Args:
+    left_out: takes kind -> how many files were left out, see `core.folders`.
 
   Raises:
     OSError: a folder cannot be read.
     InputError: a name is not UTF-8.
   """
-  found = []
-  _collect(str(folder), '', tuple(suffixes), found)
-  found.sort()
-  return found
+  listing = list_folder(folder, suffixes=suffixes)
+  counts = listing.left_out
+  for error in listing.errors:
+    if os.path.isdir(error.filename):
+      raise error
+    counts['that cannot be read'] += 1
+  if left_out is not None:
+    left_out.update(counts)
+  for path in listing.files:
+    if not path.isascii():
+      _check_name(path, str(folder))
+  return listing.files
 
 
 def list_folders(folder: str | Path) -> list[str]:
@@ -298,21 +314,6 @@ def require_folder(source: str | Path) -> Path:
 def unreadable(source: str | Path, error: OSError) -> InputError:
   """The error for a dataset that cannot be listed."""
   return InputError(f'{error.filename or source} cannot be read: {error.strerror or error}')
-
-
-def _collect(root: str, below: str, suffixes: tuple[str, ...], found: list[str]) -> None:
-  with os.scandir(f'{root}/{below}' if below else root) as entries:
-    for entry in entries:
-      name = entry.name
-      if name.startswith('.'):
-        continue
-      path = f'{below}/{name}' if below else name
-      if name.lower().endswith(suffixes) and entry.is_file():
-        if not path.isascii():
-          _check_name(path, root)
-        found.append(path)
-      elif entry.is_dir():
-        _collect(root, path, suffixes, found)
 
 
 def _check_name(path: str, root: str) -> None:
