@@ -213,7 +213,7 @@ def _plan(
   if config.finetunes:
     check_tuning(config.finetune, weights)
   jobs = plan_jobs(config, study, shapes=shapes, width=weights.config.embedding_width)
-  check_unseen(config.weights, jobs, study)
+  check_unseen(weights.source, jobs, study)
   return jobs
 
 

@@ -45,7 +45,10 @@ def run(args):
     conversion.variables,
     config=conversion.config,
     source=weights.WeightsSource(
-      name=pathlib.Path(args.src).name, sha256=checkpoint.sha256, model=report.model
+      name=pathlib.Path(args.src).name,
+      sha256=checkpoint.sha256,
+      model=report.model,
+      trained_on=checkpoint.trained_on,
     ),
   )
   _write_report(args.report, report, converted=True)

@@ -36,7 +36,7 @@ def run(args):
   check(args.out, inputs=(args.weights,))
   stored = read_weights(args.weights)
   tensors = export(stored.variables)
-  write(args.out, tensors)
+  write(args.out, tensors, tuned_on=stored.source.trained_on)
   classes = stored.config.num_classes
   head = f'a head of {classes:,} classes' if classes else 'no head'
   print(f'{args.out}: {len(tensors)} tensors in the released names, {head}')

@@ -19,11 +19,13 @@ from painformer_jax.core.files import new_folder
 from painformer_jax.core.targets import check_folder_target
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
+from painformer_jax.weights import trained_on
+from painformer_jax.weights.trained_on import TrainedOn
 
 DESCRIPTION = 'painformer.json'
 _ARRAYS = 'arrays'
-# What a weights folder may hold; the last is added by fine-tuning.
-_OWN = (DESCRIPTION, _ARRAYS, 'trained_on.json')
+# What a weights folder may hold; the last was written by fine-tuning in older releases.
+_OWN = (DESCRIPTION, _ARRAYS, trained_on.MEMBER)
 _FORMAT = 'painformer weights'
 _VERSION = 1
 
@@ -36,11 +38,13 @@ class WeightsSource:
     name: of the file that they were converted from, or of the run that trained them.
     sha256: of that file, in hexadecimal; '' for none.
     model: name of the preset.
+    trained_on: the studies that they were fine-tuned on.
   """
 
   name: str
   sha256: str = ''
   model: str = ''
+  trained_on: tuple[TrainedOn, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,7 @@ def save_weights(
     'classes': config.num_classes,
     'source': source.name,
     'sha256': source.sha256,
+    trained_on.KEY: [dataclasses.asdict(record) for record in source.trained_on],
     'config': dataclasses.asdict(config),
     'checksums': {path: _checksum(array) for path, array in arrays.items()},
   }
@@ -135,8 +140,22 @@ def load_weights(folder: str | os.PathLike) -> Weights:
       name=str(description['source']),
       sha256=str(description['sha256']),
       model=str(description['model']),
+      trained_on=_trained_on(folder, description),
     ),
   )
+
+
+def _trained_on(folder: pathlib.Path, description: Mapping) -> tuple[TrainedOn, ...]:
+  older = folder / trained_on.MEMBER
+  try:
+    if trained_on.KEY in description:
+      return trained_on.from_json(description[trained_on.KEY])
+    return trained_on.from_text(older.read_bytes()) if older.is_file() else ()
+  except (OSError, ValueError) as error:
+    where = DESCRIPTION if trained_on.KEY in description else older.name
+    raise InputError(
+      f'{folder / where} is damaged ({error}): fine-tune or convert the weights again'
+    ) from error
 
 
 def _checksum(array: np.ndarray) -> int:

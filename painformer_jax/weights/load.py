@@ -124,7 +124,10 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     variables=conversion.variables,
     config=conversion.config,
     source=WeightsSource(
-      name=pathlib.Path(path).name, sha256=checkpoint.sha256, model=conversion.report.model
+      name=pathlib.Path(path).name,
+      sha256=checkpoint.sha256,
+      model=conversion.report.model,
+      trained_on=checkpoint.trained_on,
     ),
   )
 

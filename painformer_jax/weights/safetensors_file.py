@@ -6,7 +6,7 @@ are mapped here.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -16,7 +16,9 @@ import safetensors.numpy
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD, check_file_target
+from painformer_jax.weights import trained_on
 from painformer_jax.weights.torch.records import printable
+from painformer_jax.weights.trained_on import TrainedOn
 
 # The library refuses longer headers too.
 _MAX_HEADER_BYTES = 100_000_000
@@ -82,6 +84,20 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
   return tensors
 
 
+def read_tuned_on(content: bytes) -> tuple[TrainedOn, ...]:
+  """Whom the weights in a file were fine-tuned on, by its metadata.
+
+  Raises:
+    InputError: the metadata say something else.
+  """
+  length = int.from_bytes(content[:8], 'little')
+  metadata = json.loads(content[8 : 8 + length]).get('__metadata__', {})
+  try:
+    return trained_on.from_text(metadata.get(trained_on.KEY, ''))
+  except ValueError as error:
+    raise InputError(f'has damaged metadata ({error}); export it again') from error
+
+
 def _names(content: bytes) -> list[str]:
   """Names in the order of their data; the library gives them in no order."""
   length = int.from_bytes(content[:8], 'little')
@@ -104,12 +120,15 @@ def check_target(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike]
   check_file_target(path, mark=JSON_MARK, inputs=inputs)
 
 
-def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
+def write_safetensors(
+  path: str | os.PathLike, tensors: Mapping[str, np.ndarray], *, tuned_on: Sequence[TrainedOn] = ()
+) -> None:
   """Writes arrays as a safetensors file; same input, same bytes.
 
   Args:
     path: of the file, replaced as a whole or left alone.
     tensors: name -> array; floats of 16 to 64 bits, bfloat16, integers, bool.
+    tuned_on: whom they were fine-tuned on, for the file's metadata.
 
   Raises:
     InputError: the file exists and was not written by this function, or it cannot be
@@ -117,5 +136,19 @@ def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]
   """
   arrays = {name: np.array(array, order='C') for name, array in tensors.items()}
   check_target(path)
-  content = safetensors.numpy.save(arrays, metadata={'format': 'pt', **VERSION_FIELD})
+  metadata = {'format': 'pt', **VERSION_FIELD}
+  if tuned_on:
+    metadata[trained_on.KEY] = trained_on.to_text(tuned_on)
+  content = _with_sorted_metadata(safetensors.numpy.save(arrays, metadata=metadata))
   write_atomically(path, lambda file: file.write(content))
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+  """The file with its metadata in the order of their names: the library's order is random."""
+  length = int.from_bytes(content[:8], 'little')
+  header = json.loads(content[8 : 8 + length])
+  header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+  text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+  if len(text) > length:  # Escaped in another way; the library's own header is right too.
+    return content
+  return content[:8] + text.ljust(length) + content[8 + length :]

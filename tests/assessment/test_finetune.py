@@ -1,7 +1,6 @@
 """Fine-tuning from a folder of recordings to a table: it learns, repeats itself, goes on."""
 
 import csv
-import json
 import os
 import pathlib
 import re
@@ -20,7 +19,6 @@ from test_assess_config import plain
 from painformer_jax.assessment.config import from_config_dict
 from painformer_jax.assessment.datasets import planted
 from painformer_jax.assessment.finetune import training
-from painformer_jax.assessment.finetune.tuned_weights import TRAINED_ON
 from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
 from painformer_jax.weights.folder import load_weights
@@ -102,8 +100,8 @@ def test_the_cost_comes_first_and_progress_follows(finished):
 def test_only_what_is_needed_is_left(finished):
   left = finished[0] / 'finetuned' / ROW / 'seed-0'
   assert sorted(p.name for p in left.iterdir()) == ['embeddings', 'logits.npz', 'weights']
-  record = json.loads((left / 'weights' / TRAINED_ON).read_text())
-  assert set(record['subjects']) == set(planted.subject_names(PLAN)) - set(TESTED)
+  (record,) = load_weights(left / 'weights').source.trained_on
+  assert set(record.subjects) == set(planted.subject_names(PLAN)) - set(TESTED)
 
 
 def test_the_same_command_again_trains_nothing(finished, folder):
@@ -123,7 +121,7 @@ def test_fine_tuned_weights_embed_but_do_not_judge_whom_they_have_seen(finished,
     '--config.protocol=loso',
     '--config.hold_out=()',
   )
-  assert refused.returncode == 2 and 'was fine-tuned on ' in refused.stderr
+  assert refused.returncode == 2 and 'were fine-tuned on ' in refused.stderr
   assert not (tmp_path / 'w' / 'embeddings').exists()
   # On the split they were made with, they may be used.
   checked = tune(folder, tmp_path / 'w', '--check', f'--config.weights={weights}')

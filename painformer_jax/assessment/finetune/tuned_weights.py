@@ -1,10 +1,7 @@
-"""Weights of a fine-tuned backbone, and the record of whom they were trained on."""
+"""Weights of a fine-tuned backbone, which say whom they were trained on."""
 
 import dataclasses
-import json
-import os
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,11 +11,9 @@ from painformer_jax.assessment.experiment.job import Job
 from painformer_jax.assessment.finetune.tuning import Tuning
 from painformer_jax.assessment.mixers.finetune_program import TuneState
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.files import write_json
 from painformer_jax.training.state import BACKBONE, group
 from painformer_jax.weights.folder import Weights, WeightsSource, save_weights
-
-TRAINED_ON = 'trained_on.json'  # Beside the arrays of fine-tuned weights.
+from painformer_jax.weights.trained_on import TrainedOn
 
 
 def tuned_weights(tuning: Tuning, state: TuneState) -> Weights:
@@ -31,6 +26,15 @@ def tuned_weights(tuning: Tuning, state: TuneState) -> Weights:
     source=WeightsSource(
       name=f'{source.name}, fine-tuned on {tuning.study.name}: {tuning.job.name}',
       model=source.model,
+      trained_on=(
+        *source.trained_on,
+        TrainedOn(
+          study=tuning.study.name,
+          subjects=tuple(sorted(set(tuning.job.subjects[tuning.run.fold.train].tolist()))),
+          start=source.name,
+          start_sha256=arrays_sha256(_without_head(tuning.weights)),
+        ),
+      ),
     ),
   )
 
@@ -41,42 +45,28 @@ def save(tuning: Tuning, tuned: Weights) -> None:
   Raises:
     InputError: they cannot be written.
   """
-  target = tuning.folder / 'weights'
-  save_weights(target, tuned.variables, config=tuned.config, source=tuned.source)
-  record = {
-    'study': tuning.study.name,
-    'subjects': sorted(set(tuning.job.subjects[tuning.run.fold.train].tolist())),
-    'from': tuning.weights.source.name,
-    'from_sha256': arrays_sha256(_without_head(tuning.weights)),
-  }
-  write_json(target / TRAINED_ON, record)
+  save_weights(tuning.folder / 'weights', tuned.variables, config=tuned.config, source=tuned.source)
 
 
-def check_unseen(weights: str | os.PathLike, jobs: Sequence[Job], study: Study) -> None:
+def check_unseen(source: WeightsSource, jobs: Sequence[Job], study: Study) -> None:
   """Checks that fine-tuned weights were not trained on any test subject.
 
   Args:
-    weights: path, in any form; only folders that `save` wrote say whom they were trained on.
+    source: of the weights, which says whom they were trained on, in whatever form they are.
     jobs: all of an assessment.
     study: that they are of.
 
   Raises:
-    InputError: a test subject of a fold was trained on, or the record is damaged.
+    InputError: a test subject of a fold was trained on.
   """
-  path = pathlib.Path(weights, TRAINED_ON)
-  if not path.is_file():
-    return
-  try:
-    record: Mapping = json.loads(path.read_text())
-    seen = set(record['subjects']) if record['study'] == study.name else set()
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise InputError(f'{path} is damaged ({error}): fine-tune the weights again') from error
+  records = [record for record in source.trained_on if record.study == study.name]
+  seen = {subject for record in records for subject in record.subjects}
   for job in jobs:
     for fold in job.folds:
       shared = sorted(seen & set(job.subjects[fold.test].tolist()))
       if shared:
         raise InputError(
-          f'{weights} was fine-tuned on {shared[0]}, who is tested on in fold '
+          f'{source.name}: the weights were fine-tuned on {shared[0]}, who is tested on in fold '
           f'{fold.name} of {job.row}: take the weights it started from'
         )
 

@@ -17,10 +17,11 @@ import ml_dtypes
 import numpy as np
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.weights import safetensors_file
+from painformer_jax.weights import safetensors_file, trained_on
 from painformer_jax.weights.torch import pickle as torch_pickle
 from painformer_jax.weights.torch.records import DTYPES, TensorRecord, printable
 from painformer_jax.weights.torch.zip import TorchArchive
+from painformer_jax.weights.trained_on import TrainedOn
 
 # The released file has 75 MB; a training state of any preset has under 1 GB.
 MAX_FILE_BYTES = 4 << 30
@@ -46,12 +47,14 @@ class TorchCheckpoint:
       or a safetensors file.
     ignored: the other top-level keys.
     sha256: of the whole file, in hexadecimal.
+    trained_on: whom the weights were fine-tuned on, where this package wrote the file.
   """
 
   tensors: dict[str, np.ndarray]
   container: str
   ignored: list[str]
   sha256: str
+  trained_on: tuple[TrainedOn, ...] = ()
 
 
 def read(path: str | os.PathLike) -> TorchCheckpoint:
@@ -70,8 +73,10 @@ def read(path: str | os.PathLike) -> TorchCheckpoint:
   try:
     if content[:4] in (b'PK\x03\x04', b'PK\x05\x06'):
       tensors, container, ignored = _read_zip(content)
+      tuned_on = _tuned_on(content)
     elif safetensors_file.looks_like(content):
       tensors, container, ignored = safetensors_file.parse(content), '', []
+      tuned_on = safetensors_file.read_tuned_on(content)
     else:
       raise InputError(_other_format(content))
     tensors = _without_wrappers(tensors)
@@ -82,6 +87,7 @@ def read(path: str | os.PathLike) -> TorchCheckpoint:
     container=container,
     ignored=ignored,
     sha256=hashlib.sha256(content).hexdigest(),
+    trained_on=tuned_on,
   )
 
 
@@ -129,6 +135,18 @@ def _other_format(content: bytes) -> str:
     'is neither a PyTorch (zip) nor a safetensors file; check that the '
     'download is complete and of the right file'
   )
+
+
+def _tuned_on(content: bytes) -> tuple[TrainedOn, ...]:
+  archive = TorchArchive(content)
+  if trained_on.MEMBER not in archive:
+    return ()
+  try:
+    return trained_on.from_text(bytes(archive.read(trained_on.MEMBER)))
+  except ValueError as error:
+    raise InputError(
+      f'has a damaged member {trained_on.MEMBER} ({error}); export it again'
+    ) from error
 
 
 def _read_zip(content: bytes) -> tuple[dict[str, np.ndarray], str, list[str]]:

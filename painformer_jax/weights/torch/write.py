@@ -5,7 +5,7 @@ import os
 import struct
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -13,7 +13,9 @@ import numpy as np
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.core.targets import NAME, check_file_target
+from painformer_jax.weights import trained_on
 from painformer_jax.weights.torch.records import STORAGES
+from painformer_jax.weights.trained_on import TrainedOn
 
 # The folder in the archive, any name to PyTorch, is also the mark of our files.
 _FOLDER = NAME
@@ -37,7 +39,11 @@ def check_target(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike]
 
 
 def write_pth(
-  path: str | os.PathLike, tensors: Mapping[str, np.ndarray], *, container: str = 'model_state_dict'
+  path: str | os.PathLike,
+  tensors: Mapping[str, np.ndarray],
+  *,
+  container: str = 'model_state_dict',
+  tuned_on: Sequence[TrainedOn] = (),
 ) -> None:
   """Writes a file that `torch.load(path, weights_only=True)` reads.
 
@@ -49,6 +55,7 @@ def write_pth(
     tensors: name -> array; floats of 16 to 64 bits, bfloat16, signed
       integers, uint8, bool, complex.
     container: top-level key to put them under; '' for a bare state dict.
+    tuned_on: whom they were fine-tuned on, in a member that PyTorch does not read.
 
   Raises:
     InputError: an element type has no PyTorch storage class, the file exists and was not
@@ -65,16 +72,20 @@ def write_pth(
       )
     arrays[name] = array
   program = _program(arrays, container)
-  write_atomically(path, lambda file: _write_archive(file, program, arrays))
+  write_atomically(path, lambda file: _write_archive(file, program, arrays, tuned_on))
 
 
-def _write_archive(file: BinaryIO, program: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+def _write_archive(
+  file: BinaryIO, program: bytes, arrays: Mapping[str, np.ndarray], tuned_on: Sequence[TrainedOn]
+) -> None:
   with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
     _add(archive, 'data.pkl', program)
     _add(archive, 'byteorder', b'little')
     for index, array in enumerate(arrays.values()):
       _add(archive, f'data/{index}', _little_endian(array))
     _add(archive, 'version', _VERSION)
+    if tuned_on:
+      _add(archive, trained_on.MEMBER, trained_on.to_text(tuned_on).encode())
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
