@@ -16,9 +16,9 @@ from painformer_jax.core.version import VERSION as __version__
 if TYPE_CHECKING:
   from painformer_jax.core.errors import InputError as InputError
   from painformer_jax.embedding.inference import embed as embed
-  from painformer_jax.embedding.inference import preprocess as preprocess
   from painformer_jax.models.config import PainFormerConfig as PainFormerConfig
   from painformer_jax.models.painformer import PainFormer as PainFormer
+  from painformer_jax.models.preprocess import preprocess as preprocess
   from painformer_jax.models.registry import create as create
   from painformer_jax.models.registry import list_models as list_models
   from painformer_jax.weights.load import load as load
@@ -31,7 +31,7 @@ _HOME = {
   'create': 'models.registry',
   'list_models': 'models.registry',
   'load': 'weights.load',
-  'preprocess': 'embedding.inference',
+  'preprocess': 'models.preprocess',
   'embed': 'embedding.inference',
   'InputError': 'core.errors',
 }

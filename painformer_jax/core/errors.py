@@ -15,6 +15,10 @@ class InputError(Exception):
   """
 
 
+class ArgumentError(InputError, ValueError):
+  """Bad input in an argument of a Python function, which callers may expect as a ValueError."""
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
   """'; did you mean NAME?' with the known name that is most like an unknown one; or ''."""
   near = difflib.get_close_matches(str(name), list(known), n=1)

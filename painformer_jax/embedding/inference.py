@@ -1,57 +1,27 @@
 """Images to embeddings, in memory."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
-from painformer_jax.embedding.resizing import resize_images
+from painformer_jax.core.errors import ArgumentError
 from painformer_jax.models import functional
-from painformer_jax.models.config import PainFormerConfig, Preset
+from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.painformer import PainFormer
+from painformer_jax.models.preprocess import levels
+from painformer_jax.models.resizing import resize_images
 
 
-def preprocess(
-  images: ArrayLike,
-  *,
-  image_size: int = 224,
-  mean: Sequence[float] | np.ndarray = Preset.mean,
-  std: Sequence[float] | np.ndarray = Preset.std,
-) -> jax.Array:
-  """Resizes and normalises images as the release does before the model.
-
-  Args:
-    images: [batch, height, width, 3] uint8 RGB, of any height and width.
-    image_size: side of the result; images are resized to it without cropping, so that their
-      aspect ratio is lost.
-    mean, std: of each channel, for values in [0, 1]; VGGFace2's by default.
-
-  Returns:
-    [batch, image_size, image_size, 3] float32. Resizing is bilinear with antialiasing and
-    rounds to whole levels, as torchvision's Resize does on images of Pillow 12: bit for bit,
-    here, in `embed` and in `painformer embed`, on any Pillow, jitted or not.
-
-  Raises:
-    ValueError: another shape or dtype, or a size below 1.
-  """
-  _check(images)
-  if image_size < 1:
-    raise ValueError(f'image_size is {image_size}, below 1')
-  x = jnp.asarray(resize_images(images, image_size)).astype(jnp.float32)
-  normalised: jax.Array = (x / 255 - jnp.asarray(mean)) / jnp.asarray(std)
-  return normalised
-
-
-def embed(model: PainFormer, images: np.ndarray | jax.Array, *, batch_size: int = 32) -> np.ndarray:
+def embed(model: PainFormer, images: Any, *, batch_size: int = 32) -> np.ndarray:
   """Embeddings of any number of images.
 
   Args:
     model: from `load` or `create`; its head, if any, is not used.
-    images: [batch, height, width, 3] uint8 RGB, of any height and width.
+    images: [batch, height, width, 3] uint8 RGB, of any height and width, or Pillow images;
+      see `preprocess`.
     batch_size: images at once, at most. A last, smaller batch is padded. Fewer images
       than this run as the next power of two, so that few programs are compiled.
 
@@ -59,11 +29,16 @@ def embed(model: PainFormer, images: np.ndarray | jax.Array, *, batch_size: int 
     [batch, 160] float32 (the model's last width).
 
   Raises:
-    ValueError: another shape or dtype, or a batch size below 1.
+    ArgumentError: no model, images of another shape or dtype, or a batch size below 1; it
+      is a ValueError.
   """
-  _check(images)
+  if not isinstance(model, PainFormer):
+    raise ArgumentError(
+      f'embed takes a model first, not {_briefly(model)}: pj.embed(pj.load(PATH), images)'
+    )
+  images = levels(images, model.config.image_size)
   if batch_size < 1:
-    raise ValueError(f'batch_size is {batch_size}, below 1')
+    raise ArgumentError(f'batch_size is {batch_size}, below 1')
   power = 1 << max(len(images) - 1, 0).bit_length()
   embedder = Embedder(model, batch_size=min(batch_size, power))
   # Resized before the compiled program, one serves images of every size.
@@ -104,19 +79,11 @@ class Embedder:
 @functools.partial(jax.jit, static_argnames='config')
 def _embed(arrays: functional.Arrays, images: jax.Array, *, config: PainFormerConfig) -> jax.Array:
   model = functional.from_variables(config, arrays)
-  x = preprocess(images, image_size=config.image_size)
-  return model(x).embedding.astype(jnp.float32)
+  return model(model.preprocess(images)).embedding.astype(jnp.float32)
 
 
-def _check(images: Any) -> None:
-  wanted = 'a uint8 array [batch, height, width, 3]'
-  if not hasattr(images, 'dtype'):
-    raise ValueError(
-      f'images are a {type(images).__name__}, not {wanted}; '
-      'numpy.stack makes one of several of one size'
-    )
-  shape = list(np.shape(images))
-  if len(shape) != 4 or shape[-1] != 3 or images.dtype != np.uint8:
-    raise ValueError(f'images are {images.dtype} {shape}, not {wanted}')
-  if 0 in shape[1:]:
-    raise ValueError(f'images are {shape}: without pixels')
+def _briefly(value: object) -> str:
+  """A value in a few words: 'painformer', a value of type ndarray."""
+  if isinstance(value, str) or value is None:
+    return repr(value)
+  return f'a value of type {type(value).__name__}'

@@ -1,5 +1,6 @@
 """The PainFormer backbone, as released."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,11 +12,15 @@ from flax import nnx, struct
 from painformer_jax.models.blocks import Block, ClassBlock
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.layers import BatchIndices, BatchStatistics, Linear, layer_norm
+from painformer_jax.models.preprocess import normalised, preprocess, warn_of_range
 from painformer_jax.models.stem import Downsample, Stem
 
 # Rematerialisation: what a stage's blocks compute again in the backward pass to save
 # memory. 'none': nothing; 'dots': all but matrix products; 'full': the whole block.
 REMAT = ('none', 'dots', 'full')
+
+# Model -> what it warned about. An attribute of the model would be part of what jit compiles.
+_WARNED: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 @struct.dataclass
@@ -82,6 +87,20 @@ class PainFormer(nnx.Module):
     if config.num_classes:
       self.head = Linear(config.embedding_width, config.num_classes, rngs=rngs)
 
+  def preprocess(self, images: Any) -> jax.Array:
+    """Resizes and normalises images for this model, as `painformer_jax.preprocess` does.
+
+    Args:
+      images: [batch, height, width, 3] uint8 RGB, of any height and width; or Pillow images.
+
+    Returns:
+      [batch, size, size, 3] float32, of the config's `image_size`.
+
+    Raises:
+      ArgumentError: another shape or dtype; it is a ValueError.
+    """
+    return preprocess(images, image_size=self.config.image_size)
+
   def __call__(
     self,
     images: jax.Array,
@@ -95,8 +114,12 @@ class PainFormer(nnx.Module):
   ) -> Output:
     """Runs the backbone.
 
+    Outside of `jax.jit`, images in another range than normalised ones (0 to 1, -1 to 1, 0
+    to 255) are warned about once. Blue and red the wrong way round (BGR, as OpenCV reads)
+    cannot be noticed.
+
     Args:
-      images: [batch, size, size, 3], normalised (see `preprocess`).
+      images: [batch, size, size, 3] floating point RGB, normalised: from `preprocess`.
       attention: also return the attention maps.
       stages: also return each stage's output.
       key: for stochastic depth, in training mode at a rate above 0.
@@ -107,13 +130,12 @@ class PainFormer(nnx.Module):
         microbatch, see `functional.stem_statistics`.
 
     Raises:
-      ValueError: the images have another shape than the config says.
+      ArgumentError: the images have another shape than the config says, or are integers; it
+        is a ValueError.
     """
-    config, size = self.config, self.config.image_size
-    if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-      raise ValueError(
-        f'images have shape {images.shape}; this model takes [batch, {size}, {size}, 3]'
-      )
+    config = self.config
+    images = normalised(images, config.image_size)
+    warn_of_range(images, _WARNED.setdefault(self, set()))
     x = images.astype(config.dtype)
     maps, outputs = [], []
     keys = iter([None] * config.depth if key is None else jax.random.split(key, config.depth))

@@ -109,6 +109,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
   Raises:
     InputError: there are none at `path`, or they are damaged.
   """
+  if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+    raise InputError(f'weights are loaded from the path of a file or folder, not from {path!r}')
   if os.path.isdir(path):
     for is_kind, read in _FOLDERS:
       if is_kind(path):

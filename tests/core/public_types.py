@@ -17,6 +17,7 @@ def types(images: np.ndarray) -> None:
   assert_type(model.config, pj.PainFormerConfig)
   x = pj.preprocess(images, image_size=112)
   assert_type(x, jax.Array)
+  assert_type(model.preprocess(images), jax.Array)
   assert_type(pj.embed(model, images, batch_size=8), np.ndarray)
   out = model(x, attention=True, stages=True)
   assert_type(out.embedding, jax.Array)

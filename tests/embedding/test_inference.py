@@ -12,7 +12,7 @@ from test_models import drawn, run
 
 import painformer_jax as pj
 from painformer_jax.embedding import inference
-from painformer_jax.modalities.images import resize_to_square
+from painformer_jax.modalities.images import resize_to_square, to_rgb
 from painformer_jax.models import functional
 from painformer_jax.models.config import PRESETS
 from painformer_jax.models.registry import make_config
@@ -110,6 +110,106 @@ def test_wrong_input_is_named(model, images):
   for call in pj.preprocess, lambda x: pj.embed(model, x):
     with pytest.raises(ValueError, match=r'not a uint8 array \[batch, height, width, 3\]'):
       call(images)
+
+
+class Tensor:
+  """What a tensor of PyTorch offers, as far as it matters here."""
+
+  def __init__(self, values, steps=()):
+    self._values, self._steps = values, steps
+
+  def detach(self):
+    return Tensor(self._values, (*self._steps, 'detach'))
+
+  def cpu(self):
+    return Tensor(self._values, (*self._steps, 'cpu'))
+
+  def __array__(self, dtype=None, copy=None):
+    assert self._steps == ('detach', 'cpu')
+    return self._values
+
+
+class Capsule:
+  """An array that only DLPack hands over, as bfloat16 tensors."""
+
+  def __init__(self, values):
+    self._values = jnp.asarray(values)
+
+  def __dlpack__(self, **options):
+    return self._values.__dlpack__(**options)
+
+  def __dlpack_device__(self):
+    return self._values.__dlpack_device__()
+
+
+def test_tensors_of_other_libraries_just_work(model):
+  images = noise(2)
+  for kind in Tensor, Capsule:
+    np.testing.assert_array_equal(pj.embed(model, kind(images)), pj.embed(model, images))
+    np.testing.assert_array_equal(pj.preprocess(kind(images)), pj.preprocess(images))
+    x = np.asarray(model.preprocess(images))
+    np.testing.assert_allclose(model(kind(x)).embedding, pj.embed(model, images), atol=1e-5)
+
+
+def test_pillow_images_just_work(model):
+  """Of any mode and size; each as its file would be embedded."""
+  photographs = [Image.fromarray(image) for image in noise(2)]
+  np.testing.assert_array_equal(pj.embed(model, photographs), pj.embed(model, noise(2)))
+  np.testing.assert_array_equal(pj.embed(model, photographs[0]), pj.embed(model, noise(2)[:1]))
+  mixed = [photographs[0].convert('L'), photographs[1].resize((20, 60)), photographs[1]]
+  wanted = [resize_to_square(to_rgb(image), 32) for image in mixed]
+  np.testing.assert_array_equal(pj.embed(model, mixed), pj.embed(model, np.stack(wanted)))
+  np.testing.assert_array_equal(
+    pj.preprocess(tuple(mixed), image_size=32), pj.preprocess(np.stack(wanted), image_size=32)
+  )
+  turned = photographs[0].copy()
+  turned.getexif()[0x0112] = 6
+  quarter = np.rot90(noise(2)[0], -1)[None]
+  np.testing.assert_array_equal(pj.embed(model, turned), pj.embed(model, quarter))
+  np.testing.assert_array_equal(model.preprocess(mixed), model.preprocess(np.stack(wanted)))
+  with pytest.raises(ValueError, match='are a Pillow image'):
+    model(photographs[0])
+
+
+@pytest.mark.parametrize(
+  'images, words',
+  [
+    (noise(2) / 255, r'\* 255'),
+    (noise(2) / 127.5 - 1, r'127.5'),
+    (noise(2).astype(np.float32), r'images.round\(\).astype'),
+    (jnp.asarray(noise(2), jnp.float32), r'images.round\(\).astype'),
+    (np.asarray(pj.preprocess(noise(2))), 'into the model itself'),
+    (noise(2).astype(np.int64), 'astype'),
+    (np.moveaxis(noise(2), -1, 1), 'colours come last'),
+    (noise(2)[0], r'images\[None\]'),
+    (noise(2)[..., 0], 'grey'),
+    (np.concatenate([noise(2), noise(2)], -1)[..., :4], 'transparency'),
+    ('clip.mp4', 'painformer embed'),
+    (None, 'NoneType'),
+  ],
+)
+def test_what_is_no_levels_is_told_what_would_do(model, images, words):
+  for call in pj.preprocess, model.preprocess, lambda x: pj.embed(model, x):
+    with pytest.raises(pj.InputError, match=words) as caught:
+      call(images)
+    assert isinstance(caught.value, ValueError) and '\n' not in str(caught.value)
+
+
+def test_a_model_knows_its_own_size(model):
+  images = noise(2)
+  x = model.preprocess(images)
+  assert x.shape == (2, 32, 32, 3)
+  np.testing.assert_array_equal(x, pj.preprocess(images, image_size=32))
+  np.testing.assert_allclose(model(x).embedding, pj.embed(model, images), atol=1e-5)
+
+
+@pytest.mark.parametrize('other', ['painformer_nano', None, noise(1)])
+def test_what_is_no_model_is_named(model, other):
+  with pytest.raises(pj.InputError, match='embed takes a model first, not'):
+    pj.embed(other, model if isinstance(other, np.ndarray) else noise(1))
+  if not isinstance(other, np.ndarray):
+    with pytest.raises(pj.InputError, match='path of a file|painformer_nano'):
+      pj.load(other)
 
 
 def test_a_list_of_images_is_called_one(model):
