@@ -11,7 +11,7 @@ import numpy as np
 from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.reader import LocatedImage, Log
-from painformer_jax.modalities import cleaning, fnirs, signal_files
+from painformer_jax.modalities import cleaning, signal_files, snirf
 from painformer_jax.modalities.names import SIGNALS, modality_of
 from painformer_jax.modalities.quality import Tally, examine, trim
 from painformer_jax.modalities.sample_times import TOLERANCE, TimesError
@@ -202,7 +202,7 @@ class SignalReader:
 
   def _channels(self, name: str, log: Log | None = None) -> Iterator[Channel]:
     if name.lower().endswith('.snirf'):
-      yield from self._snirf_channels(name)
+      yield from self._snirf_channels(name, log)
       return
     if not name.lower().endswith(signal_files.SUFFIXES):
       raise InputError(f'{name} is no file of signals ({", ".join(sorted(self.suffixes))})')
@@ -222,10 +222,12 @@ class SignalReader:
       )
       yield Channel(name=column, values=signal_files.read_span('', span), rate=found.hertz)
 
-  def _snirf_channels(self, name: str) -> Iterator[Channel]:
+  def _snirf_channels(self, name: str, log: Log | None) -> Iterator[Channel]:
     if self.modality != 'fnirs':
       raise InputError(f'{name} holds fNIRS, not {self.modality}')
-    recording = fnirs.read_snirf(name, pathlength_factor=self._config.pathlength_factor)
+    recording = snirf.read_snirf(name, pathlength_factor=self._config.pathlength_factor)
+    for remark in recording.remarks if log else ():
+      log(f'{name}: {remark}')
     if self._rate and abs(recording.rate / self._rate - 1) > TOLERANCE:
       raise InputError(
         f'{name} was recorded at {recording.rate:.6g} Hz, the stated rate is {self._rate:g} Hz'

@@ -3,18 +3,15 @@
 The paper draws each channel of an fNIRS window as one waveform image: the
 haemoglobin series that come out here go to `waveform.waveform_image`. How the
 paper's recordings were converted and filtered is not public; the constants
-below are the customary ones, as in MNE-Python and Homer3.
+below are the customary ones, as in MNE-Python and Homer3. `snirf` reads files.
 """
 
-import dataclasses
-import os
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.signal
 
-from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError
 
 # Molar extinction in 1/(cm M), decadic: nm -> (oxygenated, deoxygenated), as
 # compiled by S. Prahl, https://omlc.org/spectra/hemoglobin/summary.html, the
@@ -140,61 +137,3 @@ def scalp_coupling(density: np.ndarray, rate: float) -> np.ndarray:
   product = (beat[..., 0] * beat[..., 1]).sum(axis=0)
   norm = np.sqrt((beat**2).sum(axis=0).prod(axis=-1))
   return np.divide(product, norm, out=np.zeros_like(product), where=norm > 0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FnirsRecording:
-  """Haemoglobin over time.
-
-  Attributes:
-    signals: float64 [channels, n], micromolar.
-    channels: names, such as 'S1_D2 hbo' (oxygenated) or 'S1_D2 hbr'.
-    rate: in Hz.
-  """
-
-  signals: np.ndarray
-  channels: tuple[str, ...]
-  rate: float
-
-
-def read_snirf(path: str | os.PathLike, *, pathlength_factor: float = 6.0) -> FnirsRecording:
-  """Reads a SNIRF file, and turns light into haemoglobin, by MNE-Python.
-
-  Light intensity goes through optical density and the modified Beer-Lambert law;
-  optical density through the latter; haemoglobin is taken as it is. Channels are
-  not judged or filtered here (`scalp_coupling`, `band_pass`).
-
-  Args:
-    pathlength_factor: see `haemoglobin`.
-
-  Raises:
-    InputError: the package mne is not installed; the file is not readable, or
-      holds no continuous-wave fNIRS.
-  """
-  mne = import_extra('mne', extra='fnirs')
-  if not os.path.isfile(path):
-    raise InputError(f'{path} is not a file')
-  try:
-    # Warnings are about annotations and head frames, of no use here.
-    with mne.use_log_level('ERROR'), warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      raw = mne.io.read_raw_snirf(path, preload=True)
-      kinds = set(raw.get_channel_types())
-      if 'fnirs_cw_amplitude' in kinds:
-        raw = mne.preprocessing.nirs.optical_density(raw)
-      if kinds & {'fnirs_cw_amplitude', 'fnirs_od'}:
-        raw = mne.preprocessing.nirs.beer_lambert_law(raw, ppf=pathlength_factor)
-      wanted = [n for n, kind in enumerate(raw.get_channel_types()) if kind in ('hbo', 'hbr')]
-      signals = raw.get_data()[wanted] * 1e6
-  # MNE and h5py raise errors of many kinds for damaged files.
-  except Exception as error:
-    raise InputError(
-      f'{path} is not a readable SNIRF file ({" ".join(str(error).split())[:200]})'
-    ) from error
-  if not wanted:
-    raise InputError(
-      f'{path} holds no continuous-wave fNIRS, only {", ".join(sorted(kinds)) or "nothing"}'
-    )
-  return FnirsRecording(
-    signals=signals, channels=tuple(raw.ch_names[n] for n in wanted), rate=float(raw.info['sfreq'])
-  )

@@ -169,7 +169,7 @@ def test_cleaning_acts_on_the_whole_recording(tmp_path):
   ],
 )
 def test_one_waveform_a_channel_of_fnirs(tmp_path, columns, channels):
-  reader = SignalReader('fnirs', columns=columns)
+  reader = SignalReader('fnirs', SignalConfig(), columns=columns)
   rows, _ = rows_of(reader, write_snirf(tmp_path / 'a.snirf'))
   assert [row.location['channel'] for row in rows] == channels
   assert {row.location['representation'] for row in rows} == {'waveform'}
@@ -179,9 +179,11 @@ def test_one_waveform_a_channel_of_fnirs(tmp_path, columns, channels):
 def test_fnirs_without_light_or_channel(tmp_path):
   values = light()
   values[:, 0] = np.nan
-  rows, said = rows_of(SignalReader('fnirs'), write_snirf(tmp_path / 'a.snirf', values))
+  reader = SignalReader('fnirs', SignalConfig())
+  rows, said = rows_of(reader, write_snirf(tmp_path / 'a.snirf', values))
   assert [r.location['channel'] for r in rows] == ['S2_D2 hbo', 'S2_D2 hbr']
-  assert '2 of 4 windows left out (2 empty)' in said[0]
+  assert '400 samples of light in 1 channels are not positive' in said[0]
+  assert any('2 of 4 windows left out (2 empty)' in line for line in said)
   with pytest.raises(InputError, match="no channel 'S9_D9 hbo'"):
     rows_of(SignalReader('fnirs', columns=('S9_D9 hbo',)), tmp_path / 'a.snirf')
   with pytest.raises(InputError, match='holds fNIRS, not ecg'):

@@ -10,7 +10,7 @@ import pytest
 from repository import environment
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.modalities import fnirs
+from painformer_jax.modalities import fnirs, snirf
 
 needs_mne = pytest.mark.skipif(
   importlib.util.find_spec('mne') is None, reason='mne is not installed'
@@ -28,7 +28,7 @@ def light(samples=200):
   return np.exp(0.05 * np.moveaxis(np.array(waves), -1, 0)) * [[0.02, 0.05], [0.03, 0.04]]
 
 
-def write_snirf(path, values=None, *, kind=1, labels=None):
+def write_snirf(path, values=None, *, kind=1, labels=None, times=None, distances=DISTANCES):
   """Two channels at two wavelengths, as the SNIRF specification (1.1) lays it out."""
   values = light() if values is None else values
   with h5py.File(path, 'w') as file:
@@ -46,7 +46,7 @@ def write_snirf(path, values=None, *, kind=1, labels=None):
     for name, value in tags.items():
       nirs[f'metaDataTags/{name}'] = text(value)
     nirs['data1/dataTimeSeries'] = values.reshape(len(values), -1)
-    nirs['data1/time'] = np.arange(len(values)) / RATE
+    nirs['data1/time'] = np.arange(len(values)) / RATE if times is None else times
     for number in range(values[0].size):
       channel, wavelength = divmod(number, 2)
       entry = nirs.create_group(f'data1/measurementList{number + 1}')
@@ -59,7 +59,7 @@ def write_snirf(path, values=None, *, kind=1, labels=None):
         entry['dataTypeLabel'] = text(labels[wavelength])
     nirs['probe/wavelengths'] = np.array(WAVELENGTHS)
     nirs['probe/sourcePos3D'] = np.array([[0, 0.1 * c, 0] for c in range(2)])
-    nirs['probe/detectorPos3D'] = np.array([[d / 100, 0.1 * c, 0] for c, d in enumerate(DISTANCES)])
+    nirs['probe/detectorPos3D'] = np.array([[d / 100, 0.1 * c, 0] for c, d in enumerate(distances)])
     nirs['probe/sourceLabels'] = np.array([text('S1'), text('S2')])
     nirs['probe/detectorLabels'] = np.array([text('D1'), text('D2')])
   return path
@@ -67,7 +67,7 @@ def write_snirf(path, values=None, *, kind=1, labels=None):
 
 @needs_mne
 def test_light_becomes_haemoglobin_as_ours_does(tmp_path):
-  recording = fnirs.read_snirf(write_snirf(tmp_path / 'a.snirf'))
+  recording = snirf.read_snirf(write_snirf(tmp_path / 'a.snirf'))
   assert recording.channels == ('S1_D1 hbo', 'S1_D1 hbr', 'S2_D2 hbo', 'S2_D2 hbr')
   assert recording.rate == pytest.approx(RATE) and recording.signals.shape == (4, 200)
   ours = fnirs.haemoglobin(
@@ -82,15 +82,93 @@ def test_light_becomes_haemoglobin_as_ours_does(tmp_path):
 @needs_mne
 def test_the_pathlength_factor_is_passed_on(tmp_path):
   path = write_snirf(tmp_path / 'a.snirf')
-  longer = fnirs.read_snirf(path, pathlength_factor=12.0).signals
-  np.testing.assert_allclose(2 * longer, fnirs.read_snirf(path).signals, rtol=1e-9)
+  longer = snirf.read_snirf(path, pathlength_factor=12.0).signals
+  np.testing.assert_allclose(2 * longer, snirf.read_snirf(path).signals, rtol=1e-9)
+
+
+def tone(times):
+  """Light of two channels that beat together, at given times: [samples, 2, 2]."""
+  beat = 0.01 * np.sin(2 * np.pi * 1.1 * times) + 0.05 * np.sin(0.5 * times)
+  return np.exp(beat[:, None, None] * [[1.0, 1.2], [0.8, 1.0]]) * [[0.02, 0.05], [0.03, 0.04]]
+
+
+@needs_mne
+def test_a_sound_recording_has_no_remarks(tmp_path):
+  recording = snirf.read_snirf(write_snirf(tmp_path / 'a.snirf', tone(np.arange(600) / RATE)))
+  assert recording.remarks == () and recording.rate == pytest.approx(RATE)
+
+
+@needs_mne
+def test_a_start_and_a_step_are_times_too(tmp_path):
+  values = tone(np.arange(600) / RATE)
+  recording = snirf.read_snirf(
+    write_snirf(tmp_path / 'a.snirf', values, times=np.array([0.0, 0.1]))
+  )
+  assert recording.rate == pytest.approx(RATE) and recording.signals.shape == (4, 600)
+
+
+@needs_mne
+def test_uneven_times_are_resampled(tmp_path):
+  """Sixty seconds stay sixty, and every value stays where it was."""
+  steps = np.where(np.arange(599) % 20 < 3, 0.35, 0.0625)
+  times = np.concatenate([[0.0], np.cumsum(steps)]) * 60 / steps.sum()
+  even = snirf.read_snirf(write_snirf(tmp_path / 'b.snirf', tone(np.arange(600) / RATE)))
+  found = snirf.read_snirf(write_snirf(tmp_path / 'a.snirf', tone(times), times=times))
+  assert found.signals.shape[1] / found.rate == pytest.approx(60, abs=0.3)
+  assert 'times are uneven' in found.remarks[0] and 'with 90 gaps' in found.remarks[0]
+  at = np.arange(found.signals.shape[1]) / found.rate
+  wanted = np.interp(at, np.arange(600) / RATE, even.signals[0])
+  there = np.isfinite(found.signals[0])
+  assert 0.3 < there.mean() < 0.8
+  assert np.corrcoef(wanted[there], found.signals[0][there])[0, 1] > 0.99
+
+
+@needs_mne
+def test_times_that_run_backwards_are_refused(tmp_path):
+  times = np.arange(600) / RATE
+  times[300:] -= 5
+  with pytest.raises(InputError, match='sample 301: time runs backwards'):
+    snirf.read_snirf(write_snirf(tmp_path / 'a.snirf', tone(np.arange(600) / RATE), times=times))
+
+
+@needs_mne
+def test_light_that_is_not_positive_is_missing_and_counted(tmp_path):
+  values = tone(np.arange(600) / RATE)
+  sound = snirf.read_snirf(write_snirf(tmp_path / 'b.snirf', values))
+  values[100:104, 0, 0] = -0.01
+  values[200, 0, 1] = np.nan
+  found = snirf.read_snirf(write_snirf(tmp_path / 'a.snirf', values))
+  assert '5 samples of light in 1 channels are not positive' in found.remarks[0]
+  missing = np.flatnonzero(~np.isfinite(found.signals[0]))
+  assert missing.tolist() == [100, 101, 102, 103, 200]
+  assert np.isfinite(found.signals[2:]).all()
+  there = np.isfinite(found.signals)
+  np.testing.assert_allclose(found.signals[there], sound.signals[there], atol=0.02)
+
+
+@needs_mne
+def test_what_mne_warns_of_is_passed_on(tmp_path):
+  values = tone(np.arange(600) / RATE)
+  far = snirf.read_snirf(write_snirf(tmp_path / 'a.snirf', values, distances=(30.0, 3.5)))
+  assert any('greater than 10 cm' in remark for remark in far.remarks)
+  none = snirf.read_snirf(write_snirf(tmp_path / 'b.snirf', values, distances=(0.0, 3.5)))
+  assert any('zero or NaN' in remark for remark in none.remarks)
+
+
+@needs_mne
+def test_a_channel_without_a_heartbeat_is_a_remark(tmp_path):
+  values = tone(np.arange(600) / RATE)
+  values[:, 1] *= np.exp(0.05 * np.random.default_rng(0).normal(size=(600, 2)))
+  found = snirf.read_snirf(write_snirf(tmp_path / 'a.snirf', values))
+  (remark,) = found.remarks
+  assert remark.startswith('1 of 2 channels have a scalp coupling index below 0.75: S2_D2 ')
 
 
 @needs_mne
 def test_haemoglobin_is_taken_as_it_is(tmp_path):
   values = 1e-6 * np.random.default_rng(0).normal(size=(60, 2, 2))
   path = write_snirf(tmp_path / 'a.snirf', values, kind=99999, labels=('HbO', 'HbR'))
-  recording = fnirs.read_snirf(path)
+  recording = snirf.read_snirf(path)
   assert recording.channels == ('S1_D1 hbo', 'S1_D1 hbr', 'S2_D2 hbo', 'S2_D2 hbr')
   np.testing.assert_allclose(recording.signals, 1e6 * values.reshape(60, 4).T, rtol=1e-6)
 
@@ -105,7 +183,7 @@ def test_what_mne_nirs_writes_is_read(tmp_path):
 
   raw = mne.io.read_raw_snirf(write_snirf(tmp_path / 'a.snirf'), verbose='ERROR')
   write_raw_snirf(raw, tmp_path / 'b.snirf')
-  first, second = (fnirs.read_snirf(tmp_path / f'{n}.snirf') for n in 'ab')
+  first, second = (snirf.read_snirf(tmp_path / f'{n}.snirf') for n in 'ab')
   assert first.channels == second.channels
   np.testing.assert_allclose(first.signals, second.signals, rtol=1e-6, atol=1e-9)
 
@@ -125,10 +203,10 @@ def test_unreadable_files_are_named(tmp_path, kind, capfd):
   elif kind != 'absent':
     path.write_text('no HDF5' if kind == 'text' else '')
   if kind == 'dark':
-    assert not np.isfinite(fnirs.read_snirf(path).signals).any()
+    assert not np.isfinite(snirf.read_snirf(path).signals).any()
   else:
     with pytest.raises(InputError, match='a.snirf is not a') as caught:
-      fnirs.read_snirf(path)
+      snirf.read_snirf(path)
     assert '\n' not in str(caught.value)
   assert capfd.readouterr() == ('', '')
 
@@ -136,8 +214,8 @@ def test_unreadable_files_are_named(tmp_path, kind, capfd):
 def test_without_the_package_its_extra_is_named(tmp_path):
   code = (
     'import sys; sys.modules["mne"] = None\n'
-    'from painformer_jax.modalities import fnirs\n'
-    'try: fnirs.read_snirf("a.snirf")\n'
+    'from painformer_jax.modalities import snirf\n'
+    'try: snirf.read_snirf("a.snirf")\n'
     'except Exception as error: print(type(error).__name__, error)'
   )
   done = subprocess.run(
