@@ -18,6 +18,7 @@ from painformer_jax.modalities.biosignal import BiosignalConfig
 from painformer_jax.modalities.quality import QualityRules
 from painformer_jax.modalities.spectrogram import SpectrogramConfig
 from painformer_jax.modalities.waveform import WaveformConfig
+from painformer_jax.modalities.windows import SignalConfig
 
 
 def test_windows_channels_and_representations(tmp_path):
