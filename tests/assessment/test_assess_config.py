@@ -85,6 +85,7 @@ def test_config_files_are_the_promised_ones():
     (dict(grid=dict(learning_rte=(1e-3,))), 'did you mean learning_rate?'),
     (dict(grid=dict(width=3)), 'list the values'),
     (dict(grid=dict(width=(8, 0))), 'width 0 is below 1'),
+    (dict(findings='missing,lenght'), 'did you mean length?'),
     (dict(inner_folds=1), 'config.inner_folds is 1'),
     (dict(seeds=(0, 0)), 'each once'),
     (dict(normalise='subjects'), 'did you mean subject?'),
@@ -209,6 +210,36 @@ def test_the_paper_s_four_modalities_are_a_table_by_options():
     load_biovid('thermal')
   with pytest.raises(InputError, match='takes one of mixer_laptop, mixer_published'):
     load_biovid('therml')
+
+
+def test_signals_alone_need_no_video():
+  config = load_biovid('signals')
+  assert 'video' not in config.sources and not {'rgb', 'fusion-n'} & set(config.rows)
+  assert {'ecg', 'emg', 'gsr', 'fusion-1', 'fusion-2'} <= set(config.rows)
+  with pytest.raises(InputError, match='depth is made from the videos'):
+    load_biovid('signals,depth')
+
+
+@pytest.mark.parametrize(
+  'options, key, advice',
+  [
+    ('', 'modalities.thermal.network', 'assess_biovid.py:thermal has it'),
+    ('mixer_published', 'modalities.depth.stand_in', ':mixer_published,depth has it'),
+    ('signals', 'modalities.rgb.source', 'assess_biovid.py has it'),
+    ('', 'modalities.gsr.sorce', 'did you mean source?'),
+  ],
+)
+def test_a_key_that_another_option_has_names_the_option(options, key, advice):
+  with pytest.raises(InputError) as error:
+    load_biovid(options, f'--config.{key}=x')
+  assert advice in str(error.value) and '\n' not in str(error.value)
+
+
+def test_findings_may_be_named():
+  config = from_config_dict(plain(findings='missing,length'))
+  assert config.accepts('missing') and not config.accepts('duplicate')
+  assert from_config_dict(plain(findings='continue')).accepts('duplicate')
+  assert not from_config_dict(plain(findings='continue')).names('duplicate')
 
 
 def test_the_published_size_is_an_argument_of_every_dataset_s_file():

@@ -1,6 +1,7 @@
 """Videos to a table: faces found, frames of the user's own, what is missing, fine-tuning."""
 
 import csv
+import dataclasses
 import importlib.util
 import shutil
 
@@ -367,6 +368,17 @@ def test_clips_that_would_mislead_are_findings_and_left_out(folder, tmp_path):
     EmbeddingSettings(source='video', image_type='rgb'), channels=(), image_size=32
   )
   assert len(list(reader.images(third, log=print))) == 8
+  # Where the study fixes no rate, clips are compared with one another, and are used.
+  free = dataclasses.replace(
+    study,
+    samples=tuple(
+      dataclasses.replace(s, data={'video': dataclasses.replace(s.data['video'], rate=0.0)})
+      for s in study.samples
+    ),
+  )
+  found = [f for f in image_sources.findings(free, ['video'], whole=True) if f.kind == 'time']
+  assert [(f.where, f.unusable) for f in found] == [(str(second.data['video'].path), False)]
+  assert 'where the median is 25' in found[0].what
   for sample, words in ((first, 'all 8 frames show nothing'), (second, 'not 25')):
     with pytest.raises(InputError, match=words):
       list(reader.images(sample, log=print))

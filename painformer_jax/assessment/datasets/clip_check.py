@@ -62,21 +62,24 @@ def is_blank(image: np.ndarray) -> bool:
   return bool(high.max() < _DARK or (high - low).max() <= _EVEN)
 
 
-def clip_faults(place: Locator) -> Iterator[Finding]:
+def clip_faults(place: Locator, state: ClipState) -> Iterator[Finding]:
   """Why a video cannot be used although it can be read; nothing if it can be.
 
   Args:
     place: of the video, with the frame rate that it should have.
-
-  Raises:
-    InputError: no frame can be decoded.
+    state: from `read_state`.
   """
-  state, where = read_state(place.path), str(place.path)
+  where = str(place.path)
   if state.blank:
     frames = 'its only frame shows' if state.frames == 1 else f'all {state.frames} frames show'
     yield Finding(where=where, what=f'{frames} nothing', kind='flat', unusable=True)
   if state.frames == 1:
     yield Finding(where=where, what='1 frame, no video', kind='length', unusable=True)
-  if place.rate and state.rate and abs(state.rate / place.rate - 1) > _RATE_TOLERANCE:
+  if place.rate and other_rate(state.rate, place.rate):
     what = f'{state.rate:.4g} frames a second, not {place.rate:g}'
     yield Finding(where=where, what=what, kind='time', unusable=True)
+
+
+def other_rate(rate: float, due: float) -> bool:
+  """Whether a frame rate in Hz is another than is due; 0 for unknown is none."""
+  return rate > 0 and abs(rate / due - 1) > _RATE_TOLERANCE

@@ -133,6 +133,7 @@ def findings(
   """
   for source in sources:
     counts: dict[Path, int] = {}
+    rates: dict[Path, float] = {}  # Where the study itself fixes none.
     copies = CopyFinder()
     for number, sample in enumerate(study.samples, 1):
       place = sample.data.get(source)
@@ -147,7 +148,15 @@ def findings(
         counts[path] = count_images(path)
         copies.add_file(sample, source, path)
         if counts[path] and is_clip(path):
-          yield from _clip_findings(sample, place)
+          try:
+            state = clip_check.read_state(path)
+          except InputError as error:
+            yield Finding(what=str(error), kind='damaged')
+            continue
+          for finding in clip_check.clip_faults(place, state):
+            yield dataclasses.replace(finding, samples=(sample.name,))
+          if state.rate and not place.rate:
+            rates[path] = state.rate
         if number % 500 == 0:
           log(f'{source}: {number:,} of {len(study.samples):,} samples opened')
     usual = statistics.median(counts.values()) if counts else 0
@@ -160,6 +169,11 @@ def findings(
       elif count < _SHORT * usual or count > usual / _SHORT:
         what = f'{count} frames, where the median is {usual:g}'
         yield Finding(where=str(path), what=what, kind='length')
+    due = statistics.median(rates.values()) if rates else 0.0
+    for path, rate in rates.items():
+      if clip_check.other_rate(rate, due):
+        what = f'{rate:.4g} frames a second, where the median is {due:.4g}'
+        yield Finding(where=str(path), what=what, kind='time')
     repeated = collections.Counter(
       sample.data[source].path for sample in study.samples if source in sample.data
     )
@@ -179,14 +193,6 @@ def findings(
 def is_clip(path: Path) -> bool:
   """Whether a path is of a video, not of an image or a folder."""
   return not path.is_dir() and path.suffix.lower() not in images.SUFFIXES
-
-
-def _clip_findings(sample: Sample, place: Locator) -> Iterator[Finding]:
-  try:
-    for finding in clip_check.clip_faults(place):
-      yield dataclasses.replace(finding, samples=(sample.name,))
-  except InputError as error:
-    yield Finding(what=str(error), kind='damaged')
 
 
 def _path(sample: Sample, source: str) -> Path | None:

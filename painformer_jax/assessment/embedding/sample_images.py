@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from painformer_jax.assessment.datasets.clip_check import clip_faults
+from painformer_jax.assessment.datasets.clip_check import clip_faults, read_state
 from painformer_jax.assessment.datasets.image_sources import image_files, is_clip
 from painformer_jax.assessment.datasets.recordings import (
   VIDEO,
@@ -181,7 +181,7 @@ class SampleReader:
   def _video(self, sample: Sample, log, numbers) -> Iterator[TokenImage]:
     every, path = self._settings.frames.every, video_path(sample, self._settings.source)
     if numbers is None and is_clip(path):
-      for finding in clip_faults(sample.data[self._settings.source]):
+      for finding in clip_faults(sample.data[self._settings.source], read_state(path)):
         raise UnusableError(finding)
     if path.is_dir():
       yield from self._folder(image_files(path), log)
