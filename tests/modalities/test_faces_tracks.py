@@ -398,6 +398,23 @@ def test_a_face_goes_on_where_the_camera_is_jerked():
   assert len({f.person for f in found}) == 3
 
 
+@pytest.mark.parametrize('same', [True, False])
+def test_few_frames_of_a_face_that_moves_far_are_of_one_person(same):
+  """A frame each 2 s, longer than `max_gap`; what is in the box tells who it is."""
+  places = [30, 110, 40, 150]
+  heads = [np.random.default_rng(0 if same else k).integers(0, 256, (3, 3, 3)) for k in range(4)]
+
+  def clip():
+    for k, place in enumerate(places):
+      image = np.full((100, 200, 3), 90, np.uint8)
+      image[35:65, place - 15 : place + 15] = np.kron(heads[k], np.ones((10, 10, 1)))
+      yield Frame(number=50 * k, time=2.0 * k, image=image)
+
+  detect = lambda image: [box(15 + np.flatnonzero((image[50] != 90).any(-1))[0], side=30)]
+  found = list(faces.follow(clip, FaceConfig(), detect=detect))
+  assert states(found) == ('dddd' if same else 'dodo')
+
+
 def test_frames_of_other_sizes_are_other_scenes():
   def clip():
     for k in range(4):

@@ -16,7 +16,7 @@ from painformer_jax.modalities.faces.boxes import FaceBox
 from painformer_jax.modalities.faces.config import FaceConfig
 from painformer_jax.modalities.faces.people import Place, State, places, ranked
 from painformer_jax.modalities.faces.scenes import Scenes, alike
-from painformer_jax.modalities.faces.tracks import LIKE, Look, tracks
+from painformer_jax.modalities.faces.tracks import Look, may_go_on, tracks
 from painformer_jax.modalities.video import Frame
 
 # Raised where the same clip and settings give other faces than before; caches keep it.
@@ -90,6 +90,8 @@ def _look(
   looks: list[Look] = []
   kept: list[Frame] | None = []
   size, time, scene_of = 0, -math.inf, Scenes()
+  # The last frame that was searched.
+  last: Look | None = None
   before: Frame | None = None
   for frame in frames:
     time = max(time, frame.time if math.isfinite(frame.time) else frame.number / _RATE)
@@ -102,10 +104,11 @@ def _look(
       width=frame.image.shape[1],
       boxes=tuple(detect(frame.image)) if searched else None,
     )
-    if before and look.scene != looks[-1].scene:
-      look = dataclasses.replace(look, goes_on=_going_on(looks[-1], before, look, frame))
+    if last and before:
+      look = dataclasses.replace(look, goes_on=_going_on(last, before, look, frame))
     looks.append(look)
-    before = frame
+    if searched:
+      last, before = look, frame
     if kept is not None:
       size += frame.image.nbytes
       kept.append(frame)
@@ -119,5 +122,5 @@ def _going_on(last: Look, before: Frame, look: Look, frame: Frame) -> frozenset[
     (one, other)
     for one, box in enumerate(last.boxes or ())
     for other, here in enumerate(look.boxes or ())
-    if box.ratio(here) <= LIKE and alike(before.image, box, frame.image, here)
+    if may_go_on(last, look, box, here) and alike(before.image, box, frame.image, here)
   )

@@ -4,11 +4,11 @@ All boxes are associated, not only those of one face, and a box belongs to one t
 that continues the track of one person is never a candidate for another's. There are three
 steps, from the surest to the least sure:
 
-1. Boxes of successive looks that overlap are one piece (Hungarian assignment). Over a cut, as
-   where the camera is moved, boxes are one piece if they show the same.
-2. Pieces of one scene, at most `max_gap` apart, are joined as far as a head may have moved;
-   the best pairs first, whenever they come in the clip. Pieces that are there at one time are
-   never joined.
+1. Boxes of successive looks that overlap are one piece (Hungarian assignment). Boxes far apart,
+   or over a cut, as where the camera is moved, are one piece if they show the same.
+2. Pieces of one scene, at most `max_gap` or one look apart, are joined as far as a head may have
+   moved; the best pairs first, whenever they come in the clip. Pieces that are there at one time
+   are never joined.
 3. What is left is joined over longer gaps, and over cuts and back to a scene that looks alike,
    only where a face is at the place where it was last seen.
 
@@ -33,7 +33,7 @@ _SAME = 0.3
 # or if their sides differ by at most this factor and their distance is at most this many
 # sides, by which boxes of one face differ anyway, or this many sides a second (about 1 m/s) and
 # this many in all: people who sit shoulder to shoulder are farther apart.
-LIKE, _NEAR, _SPEED, _REACH = 2.0, 0.5, 5.0, 1.5
+_LIKE, _NEAR, _SPEED, _REACH = 2.0, 0.5, 5.0, 1.5
 # After a longer gap a face is at the place where it was if it has moved by less than
 # this share of its side: two heads do not fit there.
 _PLACE = 1.0
@@ -51,8 +51,8 @@ class Look:
     scene: see `scenes`.
     height, width: of the frame, in pixels.
     boxes: of the faces that were detected; None where nobody looked.
-    goes_on: where it was cut here, pairs of a box of the frame before and one of this frame, as
-      places in `boxes`, that show the same face all the same.
+    goes_on: pairs of a box of the look before and one of this look, as places in `boxes`, that
+      show the same face though they are far apart or there is a cut between; see `may_go_on`.
   """
 
   frame: int
@@ -78,11 +78,21 @@ def tracks(looks: Sequence[Look], config: FaceConfig) -> list[Track]:
   Returns:
     In order of their beginnings.
   """
-  pieces = _overlapping(looks, config.max_gap)
+  pieces = _overlapping(looks)
   return _returning(looks, _near(looks, pieces, config.max_gap))
 
 
-def _overlapping(looks: Sequence[Look], max_gap: float) -> list[Track]:
+def may_go_on(last: Look, look: Look, box: FaceBox, here: FaceBox) -> bool:
+  """Whether the picture in two boxes decides if a face goes on from one look to the next."""
+  if box.ratio(here) > _LIKE:
+    return False
+  if last.scene != look.scene:
+    return True
+  reach = box.side * _SPEED * (look.time - last.time)
+  return box.overlap(here) < _SAME and box.distance(here) <= reach
+
+
+def _overlapping(looks: Sequence[Look]) -> list[Track]:
   """Step 1: runs of boxes, of which each overlaps with the one in the look before."""
   pieces: list[Track] = []
   open_pieces: list[Track] = []  # Those with a box in the last look.
@@ -90,9 +100,7 @@ def _overlapping(looks: Sequence[Look], max_gap: float) -> list[Track]:
   for number, look in enumerate(looks):
     if look.boxes is None:
       continue
-    if last is None or look.time - last.time > max_gap:
-      open_pieces = []
-    continued = _assign(_gains(last, look)) if open_pieces else {}
+    continued = _assign(_gains(last, look)) if last and open_pieces else {}
     following = []
     for place, box in enumerate(look.boxes):
       piece = open_pieces[continued[place]] if place in continued else {}
@@ -106,13 +114,16 @@ def _overlapping(looks: Sequence[Look], max_gap: float) -> list[Track]:
 
 def _gains(last: Look, look: Look) -> list[list[float]]:
   """How well each box of a look (rows) goes on as each box of the next one (columns)."""
-  if look.scene != last.scene:
-    columns = range(len(look.boxes))
-    return [
-      [float((row, column) in look.goes_on) for column in columns] for row in range(len(last.boxes))
-    ]
-  overlaps = [[one.overlap(other) for other in look.boxes] for one in last.boxes]
-  return [[overlap if overlap >= _SAME else 0.0 for overlap in row] for row in overlaps]
+  cut = look.scene != last.scene
+
+  def gain(row: int, column: int) -> float:
+    overlap = last.boxes[row].overlap(look.boxes[column])
+    if (row, column) in look.goes_on:
+      return _SAME + (overlap if cut else 0.0)
+    return 0.0 if cut or overlap < _SAME else overlap
+
+  columns = range(len(look.boxes))
+  return [[gain(row, column) for column in columns] for row in range(len(last.boxes))]
 
 
 def _near(looks: Sequence[Look], pieces: Sequence[Track], max_gap: float) -> list[Track]:
@@ -121,24 +132,30 @@ def _near(looks: Sequence[Look], pieces: Sequence[Track], max_gap: float) -> lis
   # Both rise, as the pieces are in order.
   starts = [first for first, _ in spans]
   times = [looks[first].time for first in starts]
+  searched = [number for number, look in enumerate(looks) if look.boxes is not None]
+  next_look = dict(itertools.pairwise(searched))
 
   def cost(one: int, other: int) -> float | None:
     """Of the piece `other` after `one`; None where it cannot be the same face."""
     before, after = spans[one][1], spans[other][0]
     gap = looks[after].time - looks[before].time
-    if after <= before or gap > max_gap or looks[after].scene != looks[before].scene:
+    near = gap <= max_gap or next_look.get(before) == after
+    if after <= before or not near or looks[after].scene != looks[before].scene:
       return None
     last, following = pieces[one][before], pieces[other][after]
     moved, ratio = last.distance(following), last.ratio(following)
     if last.overlap(following) < _SAME and (
-      ratio > LIKE or moved > last.side * min(max(_NEAR, _SPEED * gap), _REACH)
+      ratio > _LIKE or moved > last.side * min(max(_NEAR, _SPEED * gap), _REACH)
     ):
       return None
     return moved / last.side + float(np.log2(ratio)) + _LATE * gap
 
   pairs = []
   for one, (_, end) in enumerate(spans):
-    until = bisect.bisect_right(times, looks[end].time + max_gap)
+    until = max(
+      bisect.bisect_right(times, looks[end].time + max_gap),
+      bisect.bisect_right(starts, next_look.get(end, end)),
+    )
     for other in range(bisect.bisect_right(starts, end), until):
       if (price := cost(one, other)) is not None:
         pairs.append((price, one, other))
@@ -184,7 +201,7 @@ def _returning(looks: Sequence[Look], found: Sequence[Track]) -> list[Track]:
 
 def _at_place(last: FaceBox, box: FaceBox) -> float:
   """How well a face is back where it was, in (0, 1]; 0 where it is elsewhere."""
-  if last.ratio(box) > LIKE:
+  if last.ratio(box) > _LIKE:
     return 0.0
   return max(0.0, 1 - last.distance(box) / (_PLACE * min(last.side, box.side)))
 
