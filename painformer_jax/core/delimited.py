@@ -141,7 +141,9 @@ def text_rows(
   try:
     with open(path, newline='', encoding=layout.encoding, errors=encoding_errors) as file:
       reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
-      yield from enumerate(reader, start=1)
+      for number, fields in enumerate(reader, start=1):
+        if number > 1 or fields[:1] not in (['sep='], [f'sep={delimiter}']):
+          yield number, fields
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror}') from error
   except (UnicodeError, csv.Error) as error:

@@ -3,12 +3,13 @@
 Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32. Where a caller allows
 it, other text is taken as Windows-1252, which contains Latin-1. The separator is the first
 of tab, semicolon and comma by which all of the first lines have equally many cells, two or
-more, and commas stand in cells only where they are decimal.
+more, and commas stand in cells only where they are decimal. A first line such as sep=; says it.
 """
 
 import codecs
 import csv
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +75,10 @@ def text_format(
   # A line cut in the middle has too few cells.
   lines = [line for line in (lines if whole else lines[:-1]) if line.strip()]
   first = lines[0] if lines else ''
+  # What Excel reads and writes as a first line.
+  excel = re.fullmatch(r'"?sep=([,;\t])"?', first.strip('\r\n'), re.IGNORECASE)
+  if delimiter is None and excel:
+    delimiter = excel[1]
   if delimiter is None:
     cells = [line for line in lines if not line.lstrip().startswith('#')][:_HEAD_LINES] or lines
     # Tabs separate the cells of .tsv files, even where rows differ in length.

@@ -23,6 +23,8 @@ SUFFIXES = ('.csv', '.tsv', '.npy', '.npz', '.parquet')
 # Text files are parsed whole; so many stay in memory for the next span. A file
 # of a long recording can take some hundred MB.
 FILES_KEPT = 4
+# Arrays of .npz files that hold the rate.
+_RATES = ('fs', 'sfreq', 'rate', 'srate', 'sr', 'sampling_rate', 'sample_rate', 'hz')
 # In place of the name of a column of times: there is none, or it is not to be believed.
 NO_TIMES = 'none'
 
@@ -145,11 +147,28 @@ def _rate_of(path: str, *, stated: float, modality: str, key: str, time: str) ->
   try:
     return sampling_rate(columns, stated=stated, modality=modality, where=where)
   except InputError as error:
+    _raise_if_no_numbers(content)
     text = str(error)
     raise type(error)(text if text.startswith(path) else f'{path}: {text}') from None
 
 
 _rates = FileCache(_rate_of, kept=64)
+
+
+def _raise_if_no_numbers(content: Content) -> None:
+  """Raises what is wrong with a table of text, which is why nothing else in it is right."""
+  if not isinstance(content, NumberTable):
+    return
+  fault = None
+  for number, course in enumerate(_courses(content.path)):
+    try:
+      if course == 'signal':
+        content.column(number)
+        return
+    except InputError as error:
+      fault = fault or error
+  if fault:
+    raise fault
 
 
 def _read(path: str) -> Content:
@@ -232,6 +251,12 @@ def _time_columns(content: Content, key: str, time: str) -> list[TimeColumn]:
     return [_table_times(content, n) for n in numbers]
   array = _member(content, key) if isinstance(content, dict) else content
   if isinstance(content, dict):
+    stated = {n: a for n, a in content.items() if n.casefold() in _RATES and a.size == 1}
+    rates = {n: a.item() for n, a in stated.items() if a.dtype.kind in 'fiu' and a.item() > 0}
+    if rates and not time:
+      return [
+        TimeColumn(name=n, times=np.arange(64) / hertz, unit=1.0) for n, hertz in rates.items()
+      ]
     beside = {n: a for n, a in content.items() if a is not array and a.shape == array.shape[:1]}
     named = [n for n in beside if (n == time if time else unit_of(n) is not None)]
     if named:
@@ -301,7 +326,7 @@ def _member(arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
   if key in arrays:
     return arrays[key]
   # Times and single numbers, such as a rate, are no signals.
-  signals = {n: a for n, a in arrays.items() if a.ndim and unit_of(n) is None}
+  signals = {n: a for n, a in arrays.items() if a.size > 1 and unit_of(n) is None}
   if not key and len(signals or arrays) == 1:
     return next(iter((signals or arrays).values()))
   raise ValueError(f"the file has no array '{key}' (there: {', '.join(list(arrays)[:20])})")

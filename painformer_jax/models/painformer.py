@@ -103,7 +103,7 @@ class PainFormer(nnx.Module):
 
   def __call__(
     self,
-    images: jax.Array,
+    images: jax.Array | np.ndarray,
     *,
     attention: bool = False,
     stages: bool = False,
@@ -134,9 +134,9 @@ class PainFormer(nnx.Module):
         is a ValueError.
     """
     config = self.config
-    images = normalised(images, config.image_size)
-    warn_of_range(images, _WARNED.setdefault(self, set()))
-    x = images.astype(config.dtype)
+    array = normalised(images, config.image_size)
+    warn_of_range(array, _WARNED.setdefault(self, set()))
+    x = jnp.asarray(array).astype(config.dtype)
     maps, outputs = [], []
     keys = iter([None] * config.depth if key is None else jax.random.split(key, config.depth))
     for n in range(1, len(config.widths) + 1):

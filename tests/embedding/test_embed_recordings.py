@@ -169,6 +169,14 @@ def test_times_in_arrays(tmp_path):
     windows_of(tmp_path / 'a.npy', columns=('0',), rate=512.0)
 
 
+def test_a_rate_in_the_file(tmp_path):
+  np.savez(tmp_path / 'a.npz', ecg=ECG, fs=512)
+  (tmp_path / 'a.npz').rename(tmp_path / 'a.NPZ')
+  assert windows_of(tmp_path / 'a.NPZ')[0] == [(0, 5.5), (5.5, 11)]
+  with pytest.raises(InputError, match="a.NPZ, row 0, column 'fs': .*512 Hz .*256 Hz"):
+    windows_of(tmp_path / 'a.NPZ', rate=256.0)
+
+
 # --- formats -------------------------------------------------------------------
 
 
@@ -187,6 +195,23 @@ def test_tables_as_other_programs_write_them(tmp_path, name, separator, decimal,
   assert said == [] and [row.location['stop'] for row in rows] == [5.5, 11]
   wanted = waveform.waveform_image(values[:2816], WaveformConfig(height=32, width=32))
   np.testing.assert_array_equal(rows[0].image, wanted)
+
+
+@pytest.mark.parametrize(
+  'lines, words',
+  [
+    ('Device: X\nDate: 2024\n\ntime,ecg\n0,1\n', "line 2: 'Date: 2024'"),
+    ('time,ecg\ns,mV\n0,1\n', "line 2: 'mV'"),
+    ('time ecg\n0.0 1.5\n', "line 2: '0.0 1.5'"),
+    ('time|ecg\n0.0|1.5\n', "line 2: '0.0|1.5'"),
+  ],
+)
+@pytest.mark.parametrize('rate', [None, 512.0])
+def test_what_is_no_table_of_numbers_names_its_line(tmp_path, lines, words, rate):
+  (tmp_path / 'a.csv').write_text(lines)
+  with pytest.raises(InputError) as caught:
+    windows_of(tmp_path / 'a.csv', rate=rate)
+  assert words in str(caught.value) and str(tmp_path / 'a.csv') in str(caught.value)
 
 
 def test_columns_of_one_name_are_refused(tmp_path):
