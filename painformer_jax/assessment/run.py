@@ -39,6 +39,7 @@ CLAIM = (
   'run measured on the data of whoever ran it.'
 )
 _FINDINGS_SHOWN = 20
+_SECONDS_A_LINE = 10  # Between lines of progress while the study is read.
 
 Log = Callable[[str], None]
 
@@ -190,7 +191,15 @@ def _stop_at_findings(config: AssessConfig, study: Study, *, log: Log) -> list[F
   """Lists what is missing or unusable, and stops there unless the config accepts it."""
   if config.dataset != 'demo':
     log(f'reading {len(study.samples):,} samples of {study.name}, to find what cannot be used')
-  findings = check_study(config, study, whole=True)
+  said = time.monotonic()
+
+  def slowly(line: str) -> None:
+    nonlocal said
+    if time.monotonic() - said > _SECONDS_A_LINE:
+      said = time.monotonic()
+      log(line)
+
+  findings = check_study(config, study, whole=True, log=slowly)
   for finding in findings[:_FINDINGS_SHOWN]:
     log(str(finding))
   if len(findings) > _FINDINGS_SHOWN:

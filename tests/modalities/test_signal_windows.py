@@ -21,7 +21,7 @@ from painformer_jax.modalities.biosignal import REPRESENTATIONS, BiosignalConfig
 from painformer_jax.modalities.quality import QualityRules, Tally, examine, trim
 from painformer_jax.modalities.spectrogram import SpectrogramConfig
 from painformer_jax.modalities.waveform import WaveformConfig
-from painformer_jax.modalities.windows import SignalConfig
+from painformer_jax.modalities.windows import SignalConfig, SignalDrawer, windows
 
 neurokit = pytest.mark.skipif(
   importlib.util.find_spec('neurokit2') is None, reason='neurokit2 is not installed'
@@ -184,6 +184,23 @@ def test_the_four_images_are_the_single_ones():
     np.testing.assert_array_equal(
       images[kind], spectrogram.spectrogram_image(beats(), 512, config.spectrogram, kind=kind)
     )
+
+
+@pytest.mark.parametrize('samples', [2815, 2790])
+def test_a_window_that_lacks_a_few_samples_is_drawn_as_a_whole_one(samples):
+  """With as many columns, and the time axis in its place."""
+  config = SignalConfig(window=5.5)
+  found = {}
+  for count in (2816, samples):
+    drawer = SignalDrawer(
+      beats()[:count], 512.0, config, modality='ecg', cleaned_as='ecg', image_size=64
+    )
+    (window,) = windows(count, 512.0, config)
+    quality, images = drawer.draw(window)
+    assert ('short' in quality.troubles) == (count < 2816) and quality.usable
+    found[count] = np.stack(list(images.values())).astype(int)
+  # But for the last column of each image.
+  assert np.abs(found[samples] - found[2816])[:, :, :-3].mean() < 0.1
 
 
 def test_only_what_is_asked_for_is_drawn():
