@@ -8,6 +8,7 @@ whose peer died with -6 (134 in a shell).
 
 import argparse
 import importlib
+import io
 import os
 import re
 import sys
@@ -116,8 +117,12 @@ def run(argv: list[str] | None) -> int:
     parser.error(f'unknown argument: {args_overrides[0]}')
   args.overrides = args_overrides
   orbax_errors.drop_log()
-  # Pillow warns of images above 89 megapixels; they are read like others.
-  warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit')
+  # Names of files need not be UTF-8; Python holds their other bytes as surrogates.
+  if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == 'strict':
+    utf_8 = sys.stdout.encoding.lower().replace('-', '') == 'utf8'
+    sys.stdout.reconfigure(errors='surrogateescape' if utf_8 else 'backslashreplace')
+  # Pillow warns of images above 89 megapixels, which are read like others, and of odd headers.
+  warnings.filterwarnings('ignore', module=r'PIL\.')
   try:
     _refuse_empty(argv)
     return args.run(args) or 0

@@ -120,13 +120,13 @@ class VideoFile:
     for packet in self._packets():
       try:
         found = self._stream.decode(packet)
-      except av.error.FFmpegError:
+      except (av.error.FFmpegError, ValueError):  # ValueError: no decoder.
         self._account.failed(packet)
         continue
       self._account.sent(packet)
       for frame in found:
         yield from self._placed(whole, frame)
-    with contextlib.suppress(av.error.FFmpegError):
+    with contextlib.suppress(av.error.FFmpegError, ValueError):
       for frame in self._stream.decode(None):
         yield from self._placed(whole, frame)
     for frame, (number, time) in whole.flush():
