@@ -225,7 +225,7 @@ def _places(image: Image.Image) -> list[int]:
 
 def _subfile_type(image: Image.Image, place: int) -> int:
   image.seek(place)
-  value = image.tag_v2.get(254, 0)
+  value = getattr(image, 'tag_v2', {}).get(254, 0)
   return value if isinstance(value, int) else 0
 
 

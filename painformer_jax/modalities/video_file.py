@@ -129,8 +129,9 @@ class VideoFile:
     with contextlib.suppress(av.error.FFmpegError, ValueError):
       for frame in self._stream.decode(None):
         yield from self._placed(whole, frame)
-    for frame, (number, time) in whole.flush():
-      yield Decoded(number=number, time=time, frame=frame)
+    with contextlib.suppress(av.error.FFmpegError):
+      for frame, (number, time) in whole.flush():
+        yield Decoded(number=number, time=time, frame=frame)
 
   @property
   def shown(self) -> int:

@@ -105,6 +105,10 @@ def _upright(frame: av.VideoFrame, image: np.ndarray) -> np.ndarray:
   return np.ascontiguousarray(image[::rows, ::columns])
 
 
+# A frame's number and its time in seconds.
+Place = tuple[int, float]
+
+
 class Deinterlacer:
   """Makes whole frames of those that hold two moments, line by line; others pass as they are.
 
@@ -117,35 +121,36 @@ class Deinterlacer:
 
   def __init__(self, time_base: Fraction):
     self._time_base = time_base
-    self._graph, self._form = None, None
-    self._waiting: deque = deque()  # What was said of the frames inside.
+    self._graph: av.filter.Graph | None = None
+    self._form: tuple[int, int, str] | None = None
+    self._waiting: deque[Place] = deque()  # Of the frames inside.
 
-  def push(self, frame: av.VideoFrame, about: object) -> Iterator[tuple[av.VideoFrame, object]]:
-    """Takes a frame and what goes with it; gives what is ready."""
+  def push(self, frame: av.VideoFrame, place: Place) -> Iterator[tuple[av.VideoFrame, Place]]:
+    """Takes a frame; gives those that are ready, each with its own place."""
     form = (frame.width, frame.height, frame.format.name)
     if self._graph is not None and form != self._form:
       yield from self.flush()
     if self._graph is None:
       if not frame.interlaced_frame:
-        yield frame, about
+        yield frame, place
         return
       self._graph, self._form = self._build(frame), form
-    self._waiting.append(about)
+    self._waiting.append(place)
     self._graph.vpush(frame)
-    yield from self._ready()
+    yield from self._ready(self._graph)
 
-  def flush(self) -> Iterator[tuple[av.VideoFrame, object]]:
+  def flush(self) -> Iterator[tuple[av.VideoFrame, Place]]:
     """Gives the last frames."""
     if self._graph is not None:
       self._graph.vpush(None)
-      yield from self._ready()
+      yield from self._ready(self._graph)
       self._graph = None
       self._waiting.clear()
 
-  def _ready(self) -> Iterator[tuple[av.VideoFrame, object]]:
+  def _ready(self, graph: av.filter.Graph) -> Iterator[tuple[av.VideoFrame, Place]]:
     while self._waiting:
       try:
-        frame = self._graph.vpull()
+        frame = graph.vpull()
       except (av.error.BlockingIOError, av.error.EOFError):
         return
       yield frame, self._waiting.popleft()

@@ -246,3 +246,35 @@ def test_a_name_that_is_not_utf_8(tmp_path):
 def test_folder_options_out_of_range(tmp_path, options, message):
   with pytest.raises(InputError, match=message):
     folder_task(photos(tmp_path), 'pets', **options)
+
+
+def test_what_is_not_taken_is_told(tmp_path):
+  for kind in 'ab':
+    (tmp_path / kind).mkdir()
+    for number in range(3):
+      Image.new('RGB', (8, 8), (80 * number, 0, 0)).save(tmp_path / kind / f'{number}.avif')
+    pages = [Image.new('RGB', (8, 8), (c, 9, 9)) for c in (10, 200)]
+    pages[0].save(tmp_path / kind / 'stack.tif', save_all=True, append_images=pages[1:])
+    for name in ('notes.txt', '._0.png', 'clip.mp4'):
+      (tmp_path / kind / name).touch()
+  (tmp_path / 'away').mkdir()
+  Image.new('RGB', (8, 8)).save(tmp_path / 'away/x.gif')
+  source = tmp_path / 'set'
+  source.mkdir()
+  for kind in 'ab':
+    (tmp_path / kind).rename(source / kind)
+  (source / 'a/linked').symlink_to(tmp_path / 'away')
+  said = []
+  task = folder_task(source, 'some', image_size=8, encoding='png', report=said.append)
+  keys = {item.key for items in task.splits.values() for item in items}
+  assert keys == {f'{k}/{n}.avif' for k in 'ab' for n in range(3)} | {
+    'a/stack.tif',
+    'b/stack.tif',
+    'a/linked/x.gif',
+  }
+  assert said == [
+    f'left out of {source}: 2 .mp4, 2 .txt, 2 hidden',
+    'the first page alone is taken of 2 images with several pages',
+  ]
+  for item in task.splits['train']:
+    assert decode_rgb(task.read(item)).shape == (8, 8, 3)
