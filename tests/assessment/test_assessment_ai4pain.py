@@ -105,6 +105,20 @@ class Test2025:
     } == {'baseline_1': 0, 'low_1': 1, 'high_1': 2, 'rest_1': 0, 'low_2': 1}
     assert all(tuple(s.data) == ai4pain.SIGNALS for s in study.samples)
 
+  def test_test_segments_that_are_only_numbered(self, tmp_path):
+    write_ai4pain_2025(tmp_path)
+    lengths = {str(k): 1000 for k in range(29)}
+    write_segments(tmp_path / 'test' / 'Bvp' / '41.csv', lengths)
+    study = open_2025(tmp_path, modalities=('bvp',))
+    assert study.findings == ()
+    tested = [s for s in study.samples if s.split == 'test']
+    assert len(tested) == 29 and {s.level for s in tested} == {None}
+    assert tested[7].name == 'test/41_7'
+    np.testing.assert_array_equal(load_signal(tested[7], 'bvp')[0], segment('Bvp7', 1000))
+    # Where levels are known by the names, a number is none.
+    write_segments(tmp_path / 'train' / 'Bvp' / '1.csv', lengths)
+    assert len(open_2025(tmp_path, modalities=('bvp',)).findings) == 29
+
   def test_withheld_labels(self, root2025):
     study = open_2025(root2025)
     assert [s.level for s in study.samples if s.split == 'test'] == [None] * 3
