@@ -10,6 +10,7 @@ import pytest
 import video_study
 from assess_runs import assess, read_results, write_weights
 from image_files import read_map
+from PIL import Image
 from test_assess_config import plain
 from test_network import save_network
 from test_video import retime, write_video
@@ -26,7 +27,7 @@ from painformer_jax.assessment.embedding.sample_images import (
 from painformer_jax.assessment.mixers.finetune_batches import FinetuneBatches
 from painformer_jax.core.errors import InputError
 from painformer_jax.embedding.pictures import PictureConfig
-from painformer_jax.modalities import faces, video
+from painformer_jax.modalities import faces, maps, video
 from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.modalities.network import OnnxNetwork
 
@@ -238,6 +239,25 @@ def test_images_of_a_folder_are_tokens_in_natural_order(folder):
   every, _ = read(study, frames=PictureConfig(every=2))
   assert [image.token for image in every] == [0, 1]
   np.testing.assert_array_equal(every[1].image, images[2].image)
+
+
+def test_pages_of_a_folder_are_tokens(folder, tmp_path):
+  study = own_study(shutil.copytree(folder / 'data', tmp_path / 'data'))
+  path = study.samples[0].data['thermal'].path
+  pages = [Image.fromarray(np.arange(k, 90 + k, dtype=np.uint8).reshape(9, 10)) for k in range(3)]
+  pages[2] = pages[2].rotate(180)
+  (path / 'frame2.png').unlink()
+  pages[0].save(path / 'frame2.tif', save_all=True, append_images=pages[1:])
+  (path / '._frame3.png').touch()
+  assert image_sources.count_images(path) == 5
+  images, _ = read(study)
+  assert [image.token for image in images] == [0, 1, 2, 3, 4]
+  wanted = maps.colour_map(np.asarray(pages[2]), modality='thermal')
+  np.testing.assert_array_equal(images[3].image, resize_to_square(wanted, 32))
+  every, _ = read(study, frames=PictureConfig(every=2))
+  assert [image.token for image in every] == [0, 1, 2]
+  np.testing.assert_array_equal(every[1].image, images[2].image)
+  np.testing.assert_array_equal(every[2].image, images[4].image)
 
 
 def test_a_single_image_is_a_sample(folder):
