@@ -72,7 +72,7 @@ class Meter:
   a program or opens files.
 
   Args:
-    total: how many there are to do.
+    total: how many there are to do, as far as is known.
     report: takes the lines.
     what: plural noun of what is counted.
     prefix: begins every line, such as 'tiny: '.
@@ -122,11 +122,11 @@ class Meter:
 
   def _text(self, now: float) -> str:
     rate = (self.done - self._first) / max(now - self._start, 1e-9)
-    left = max(self._total - self.done, 0) / rate if rate else float('inf')
-    return (
-      f'{self.done:,} of {self._total:,} {self._what}  '
-      f'{rate:,.1f} {self._what}/s  eta {duration(left)}'
-    )
+    speed = f'{rate:,.1f} {self._what}/s'
+    if self.done > self._total:  # Files that do not say how long they are have more.
+      return f'{self.done:,} {self._what}  {speed}'
+    left = (self._total - self.done) / rate if rate else float('inf')
+    return f'{self.done:,} of {self._total:,} {self._what}  {speed}  eta {duration(left)}'
 
 
 @contextlib.contextmanager

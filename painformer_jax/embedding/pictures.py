@@ -208,10 +208,10 @@ class PictureReader:
   def remarks(self) -> str:
     said = [self._remarks(self._counts)]
     if self._blank:
-      said.append(f'{self._blank} frames without a measurement left out')
+      said.append(f'frames without a measurement left out: {self._blank}')
     if self._coloured:
       said.append(
-        f'{self._coloured} file(s) in colour, not by a palette, taken as {self.modality} frames'
+        f'files in colour, not by a palette, taken as {self.modality} frames: {self._coloured}'
       )
     return '; '.join(filter(None, said))
 
@@ -240,7 +240,7 @@ class PictureReader:
     """Counts and says what is odd in a file's own thermal or depth frames."""
     self._blank += frames.blank
     if frames.blank:
-      log(f'{name}: {frames.blank} frames hold no measurement and are left out')
+      log(f'{name}: frames that hold no measurement and are left out: {frames.blank}')
     if frames.kind == 'colour':
       self._coloured += 1
       if self._coloured == 1 or is_video(name):  # Folders of images hold thousands.

@@ -207,7 +207,7 @@ def test_a_clip_in_colour_is_told(tmp_path):
   rows, said = rows_of(reader, path)
   assert len(rows) == 4
   assert len(said) == 1 and 'a.mp4 is in colour' in said[0]
-  assert '1 file(s) in colour' in reader.remarks()
+  assert reader.remarks().startswith('files in colour') and reader.remarks().endswith(': 1')
   warm = [maps.colour_map(scene(k), modality='thermal') for k in range(4)]
   path = write_clip(tmp_path / 'b.mp4', warm, kept_as='yuv444p', options={'crf': '5'})
   reader = PictureReader('thermal')
@@ -222,4 +222,5 @@ def test_frames_without_a_measurement_are_left_out(tmp_path):
   path = write_clip(tmp_path / 'a.mkv', depth, codec='ffv1', kept_as='gray', given_as='gray')
   rows, said = rows_of(reader := PictureReader('depth'), path)
   assert [r.location['frame'] for r in rows] == [0, 1, 3]
-  assert '1 frames hold no measurement' in said[0] and '1 frames' in reader.remarks()
+  assert 'no measurement' in said[0] and said[0].endswith(': 1')
+  assert reader.remarks() == 'frames without a measurement left out: 1'
