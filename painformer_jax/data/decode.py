@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from PIL import UnidentifiedImageError
 
+from painformer_jax.core.pictures import resize_to_square, to_rgb
 from painformer_jax.modalities import images
 
 
@@ -29,11 +30,11 @@ def decode_rgb(encoded: bytes, *, image_size: int | None = None) -> np.ndarray:
     rgb = None
   if rgb is None:
     raise ValueError(f'not a readable image ({len(encoded)} bytes)')
-  return rgb if image_size is None else images.resize_to_square(rgb, image_size)
+  return rgb if image_size is None else resize_to_square(rgb, image_size)
 
 
 def decode_strictly(encoded: bytes) -> np.ndarray:
-  """Decodes the first page of any image that `images` reads, to RGB as `images.to_rgb` says.
+  """Decodes the first page of any image that `images` reads, to RGB as `core.pictures.to_rgb` says.
 
   Slower than `decode_rgb`; for images that are prepared or checked. A truncated file is an
   error here; some OpenCV releases give an image whose lower half is grey.
@@ -48,7 +49,7 @@ def decode_strictly(encoded: bytes) -> np.ndarray:
     ValueError: what is wrong with the file, in a few words.
   """
   try:
-    return np.asarray(images.to_rgb(images.open_image(io.BytesIO(encoded))))
+    return np.asarray(to_rgb(images.open_image(io.BytesIO(encoded))))
   except Exception as error:
     # Pillow's decoders raise nearly anything on mangled files: OSError,
     # SyntaxError, struct.error, EOFError, zlib.error, ...

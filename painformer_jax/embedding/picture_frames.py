@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Iterator
 import numpy as np
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.pictures import to_rgb
 from painformer_jax.modalities import images, maps, video
 
 # Pages of a stack that are looked at before it is decided whether it is grey.
@@ -118,4 +119,4 @@ def count_quickly(name: str) -> int:
 
 
 def _rgb(image) -> np.ndarray:
-  return np.asarray(images.to_rgb(image))
+  return np.asarray(to_rgb(image))

@@ -15,6 +15,7 @@ import numpy as np
 
 from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.core.progress import Meter
 from painformer_jax.embedding.picture_frames import PictureFrames, count_quickly, is_video
 from painformer_jax.embedding.reader import LocatedImage, Log
@@ -191,7 +192,7 @@ class PictureReader:
       if image is None:
         continue
       yield LocatedImage(
-        image=images.resize_to_square(image, image_size),
+        image=resize_to_square(image, image_size),
         source=name,
         caption=_caption(found),
         location=self._location(found),

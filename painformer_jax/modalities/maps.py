@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from painformer_jax.modalities import images
+from painformer_jax.core.pictures import to_rgb
 from painformer_jax.modalities.colormap import colour, stretch
 
 PALETTE = {'thermal': 'inferno', 'depth': 'viridis'}
@@ -94,7 +94,7 @@ def values(image: Image.Image) -> np.ndarray:
   """
   if image.mode in ('L', 'F', 'I') or image.mode.startswith('I;16'):
     return np.asarray(ImageOps.exif_transpose(image))
-  return np.asarray(images.to_rgb(image))
+  return np.asarray(to_rgb(image))
 
 
 def _single(frame: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ import os
 import numpy as np
 
 from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.modalities.colormap import colour, stretch
-from painformer_jax.modalities.images import resize_to_square
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

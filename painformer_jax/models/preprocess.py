@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from painformer_jax.core.errors import ArgumentError
-from painformer_jax.modalities.images import resize_to_square, to_rgb
+from painformer_jax.core.pictures import resize_to_square, to_rgb
 from painformer_jax.models.config import Preset
 from painformer_jax.models.resizing import resize_images
 

@@ -1,4 +1,4 @@
-"""Batches of images resized by `modalities.images.resize_to_square`, also inside a jitted function.
+"""Batches of images resized by `core.pictures.resize_to_square`, also inside a jitted function.
 
 Pillow resizes in whole numbers: weights of 22 bits, results rounded to levels after each axis.
 The same is done here for arrays of JAX, so that all ways to an embedding agree to the last bit.
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from painformer_jax.modalities.images import resize_to_square
+from painformer_jax.core.pictures import resize_to_square
 
 _BITS = 22
 # Weights are multiplied in parts of 8 bits. Products and their sums are then exact in float32,

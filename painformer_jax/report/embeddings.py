@@ -12,9 +12,9 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.core.progress import Meter
 from painformer_jax.data import mixture
-from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import mesh as parallel

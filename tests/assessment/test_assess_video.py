@@ -26,9 +26,9 @@ from painformer_jax.assessment.embedding.sample_images import (
 )
 from painformer_jax.assessment.mixers.finetune_batches import FinetuneBatches
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities import faces, maps, video
-from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.modalities.network import OnnxNetwork
 
 CONFIG = """

@@ -14,10 +14,10 @@ from painformer_jax.assessment.datasets.recordings import load_channels
 from painformer_jax.assessment.embedding.modality_folder import ModalityFolder
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.embedding.pictures import PictureConfig
 from painformer_jax.modalities import video
 from painformer_jax.modalities.biosignal import BiosignalConfig, biosignal_images
-from painformer_jax.modalities.images import resize_to_square
 from painformer_jax.modalities.spectrogram import SpectrogramConfig
 from painformer_jax.modalities.waveform import WaveformConfig, waveform_image
 from painformer_jax.modalities.windows import SignalConfig

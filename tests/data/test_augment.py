@@ -6,10 +6,10 @@ from scipy import ndimage
 from skimage import data
 from tiny_tasks import encode
 
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.data import augment
 from painformer_jax.data.augment import ops
 from painformer_jax.data.decode import decode_rgb, decode_strictly
-from painformer_jax.modalities.images import resize_to_square
 
 
 @pytest.fixture(scope='module')

@@ -4,12 +4,12 @@ import pytest
 from tiny_tasks import store_tiny
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.data import preview
 from painformer_jax.data.augment import POLICIES, ops
 from painformer_jax.data.decode import decode_rgb
 from painformer_jax.data.prepared import open_task
 from painformer_jax.modalities import canvas
-from painformer_jax.modalities.images import resize_to_square
 
 TILE = 64
 

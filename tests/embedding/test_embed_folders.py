@@ -10,6 +10,7 @@ from command_line import run_command
 from PIL import Image
 from test_cli_embed import read
 
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.embedding.find import find_files
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
 from painformer_jax.modalities import images, maps
@@ -100,7 +101,7 @@ def test_every_page_is_a_frame(tmp_path, name, timed):
   else:
     assert np.isnan(times).all()
   for row, page in zip(rows, pages):
-    wanted = images.resize_to_square(page, 16)
+    wanted = resize_to_square(page, 16)
     assert np.abs(row.image.astype(int) - wanted).mean() < 8
   reader = PictureReader(config=PictureConfig(every=2))
   assert [r.location['frame'] for r in rows_of(reader, tmp_path / name)[0]] == [0, 2, 4]
@@ -152,7 +153,7 @@ def test_stacks_of_16_bits_keep_their_levels(tmp_path):
   rows, said = rows_of(PictureReader('thermal'), tmp_path / 'a.tif')
   assert len(rows) == 3 and said == []
   for row, page in zip(rows, stack):
-    wanted = images.resize_to_square(maps.colour_map(page, modality='thermal'), 16)
+    wanted = resize_to_square(maps.colour_map(page, modality='thermal'), 16)
     np.testing.assert_array_equal(row.image, wanted)
 
 
@@ -184,7 +185,7 @@ def test_a_grey_clip_is_grey_in_every_frame(tmp_path, modality, name, codec, kep
   rows, said = rows_of(reader, path)
   assert len(rows) == 8 and said == [] and reader.remarks() == ''
   for row, frame in zip(rows, frames):
-    wanted = images.resize_to_square(maps.colour_map(frame[..., 0], modality=modality), 16)
+    wanted = resize_to_square(maps.colour_map(frame[..., 0], modality=modality), 16)
     assert np.abs(row.image.astype(int) - wanted).mean() < 12
 
 
@@ -195,7 +196,7 @@ def test_16_bit_clips_keep_their_levels(tmp_path):
   )
   rows, _ = rows_of(PictureReader('thermal'), path)
   for row, values in zip(rows, levels, strict=True):
-    wanted = images.resize_to_square(maps.colour_map(values, modality='thermal'), 16)
+    wanted = resize_to_square(maps.colour_map(values, modality='thermal'), 16)
     np.testing.assert_array_equal(row.image, wanted)
 
 
@@ -213,7 +214,7 @@ def test_a_clip_in_colour_is_told(tmp_path):
   reader = PictureReader('thermal')
   rows, said = rows_of(reader, path)
   assert len(rows) == 4 and said == [] and reader.remarks() == ''
-  assert np.abs(rows[0].image.astype(int) - images.resize_to_square(warm[0], 16)).mean() < 6
+  assert np.abs(rows[0].image.astype(int) - resize_to_square(warm[0], 16)).mean() < 6
 
 
 def test_frames_without_a_measurement_are_left_out(tmp_path):

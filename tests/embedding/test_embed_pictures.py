@@ -15,9 +15,10 @@ from test_video import write_video
 
 from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.embedding.files import Sheet, embed_files
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
-from painformer_jax.modalities import faces, images, maps, sheet, video
+from painformer_jax.modalities import faces, maps, sheet, video
 from painformer_jax.modalities.network import NetworkConfig
 
 
@@ -47,9 +48,7 @@ def test_faces_are_cropped_tracked_and_left_out(tmp_path, astronaut):
   # What is embedded is the crop, squashed.
   first = next(video.frames(clip)).image
   [found] = faces.Detector()(first)
-  np.testing.assert_array_equal(
-    rows[0].image, images.resize_to_square(faces.crop(first, found), 64)
-  )
+  np.testing.assert_array_equal(rows[0].image, resize_to_square(faces.crop(first, found), 64))
 
 
 @mtcnn

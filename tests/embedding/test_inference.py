@@ -11,8 +11,8 @@ from PIL import Image
 from test_models import drawn, run
 
 import painformer_jax as pj
+from painformer_jax.core.pictures import resize_to_square, to_rgb
 from painformer_jax.embedding import inference
-from painformer_jax.modalities.images import resize_to_square, to_rgb
 from painformer_jax.models import functional
 from painformer_jax.models.config import PRESETS
 from painformer_jax.models.registry import make_config

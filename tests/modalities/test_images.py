@@ -7,11 +7,11 @@ from image_files import read_image
 from PIL import Image
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.pictures import resize_to_square, to_rgb
 from painformer_jax.data.builders.folder import folder_task
 from painformer_jax.data.decode import decode_rgb, decode_strictly
 from painformer_jax.data.demo import faces
 from painformer_jax.data.demo.sources import LFW, ORL
-from painformer_jax.modalities import images
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (16, 1))
 
@@ -26,7 +26,7 @@ def saved(path, values, *, mode=None):
 def grey(path):
   """What both readers make of a file; they must agree."""
   with Image.open(path) as image:
-    rgb = np.asarray(images.to_rgb(image))
+    rgb = np.asarray(to_rgb(image))
   np.testing.assert_array_equal(decode_strictly(path.read_bytes()), rgb)
   assert rgb.dtype == np.uint8 and (rgb == rgb[..., :1]).all()
   return rgb[..., 0]
@@ -104,10 +104,10 @@ def test_demo_faces_are_resized_alike(tmp_path):
   first = faces.read_lfw(tmp_path, 48, faces.lfw_items('train')[0])
   np.testing.assert_array_equal(
     cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_GRAYSCALE),
-    images.resize_to_square(patches[0], 48),
+    resize_to_square(patches[0], 48),
   )
 
 
 def test_an_array_of_the_size_is_not_copied():
   image = np.zeros((8, 8, 3), np.uint8)
-  assert images.resize_to_square(image, 8) is image
+  assert resize_to_square(image, 8) is image

@@ -13,10 +13,10 @@ from PIL import Image
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.folders import list_folder
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.data.decode import decode_strictly
 from painformer_jax.data.task_source import Item
 from painformer_jax.modalities import images
-from painformer_jax.modalities.images import resize_to_square
 
 SUFFIXES = tuple(sorted(images.SUFFIXES))
 # For files that a list names one by one: any suffix will do.

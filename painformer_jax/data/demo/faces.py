@@ -6,11 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.data.demo.png import encode_png
 from painformer_jax.data.demo.sources import LFW, ORL
 from painformer_jax.data.demo.spans import RecordingSpan
 from painformer_jax.data.task_source import Item
-from painformer_jax.modalities.images import resize_to_square
 
 ORL_PEOPLE = 40
 # With this split, the nearest neighbour in 60 principal components of the raw pixels is
