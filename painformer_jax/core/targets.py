@@ -98,7 +98,7 @@ def check_is_no_input(path: str | os.PathLike, inputs: Iterable[str | os.PathLik
       raise InputError(f'{path} is read as {name}: name another file to write')
 
 
-def check_suffix(path: str | os.PathLike, suffixes: Iterable[str], *, option: str = '') -> None:
+def check_suffix(path: str | os.PathLike, suffixes: Iterable[str]) -> None:
   """Refuses a file whose ending says another format than it would have.
 
   Streams, such as /dev/stdout, need no ending.
@@ -106,7 +106,6 @@ def check_suffix(path: str | os.PathLike, suffixes: Iterable[str], *, option: st
   Args:
     path: of the file to write.
     suffixes: allowed, in small letters.
-    option: that named the path, for the message.
 
   Raises:
     InputError: it has another suffix.
@@ -114,7 +113,8 @@ def check_suffix(path: str | os.PathLike, suffixes: Iterable[str], *, option: st
   suffixes = tuple(suffixes)
   path = pathlib.Path(path)
   if path.suffix.lower() not in suffixes and not (path.exists() and is_stream(path)):
-    raise InputError(f'{option} {path} must end in {" or ".join(suffixes)}'.strip())
+    named = ' or '.join(filter(None, (', '.join(suffixes[:-1]), suffixes[-1])))
+    raise InputError(f'{path} must end in {named}')
 
 
 def check_folder(folder: pathlib.Path, path: str | os.PathLike) -> None:

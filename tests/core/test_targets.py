@@ -67,5 +67,5 @@ def test_suffixes(tmp_path):
   check_suffix(tmp_path / 'x.NPZ', ['.npz'])
   check_suffix('/dev/stdout', ['.npz'])
   for name in ('x.csv', 'x', 'npz'):
-    with pytest.raises(InputError, match='must end in .npz or .npy'):
-      check_suffix(tmp_path / name, ['.npz', '.npy'])
+    with pytest.raises(InputError, match='must end in .npz, .npy or .txt'):
+      check_suffix(tmp_path / name, ['.npz', '.npy', '.txt'])

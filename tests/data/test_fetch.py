@@ -191,7 +191,7 @@ def test_killed_run_goes_on_where_it_was(shelf, cache):
   killed.communicate()
   assert killed.returncode == -signal.SIGKILL
   names = visible(cache)
-  assert len(names) == 2 and names[0].startswith('.partial-')
+  assert len(names) == 2 and names[0].endswith('.partial')
   assert names[1] == 'made_up-1.0'
   with pytest.raises(InputError, match='lacks second-1.0'):
     require(cache, sources=sources)
