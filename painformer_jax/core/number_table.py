@@ -183,6 +183,8 @@ def read_numbers(
     names, named, first_row = _head(path, layout, header)
     try:
       table = _text_columns(path, layout, count=len(names), skip=first_row - 1)
+    except UnicodeError as error:  # Not wrapped by pyarrow.
+      raise InputError(f'{path} is no table of text: {error}') from error
     except pyarrow.ArrowException as error:
       rows = text_rows(path, layout, encoding_errors='replace')
       if not any(fields for number, fields in rows if number >= first_row):

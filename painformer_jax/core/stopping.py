@@ -18,7 +18,8 @@ import threading
 
 WORDS = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'stopped'}
 
-_DECIDED = 128  # Added to a signal's number by the handler.
+# What goes through the pipe: numbers of signals, with this added by the handler, or the end.
+_DECIDED, _OVER = 128, 0
 
 
 class EndsAtSignals:
@@ -58,8 +59,10 @@ class EndsAtSignals:
     for number, handler in self._previous.items():
       signal.signal(number, signal.SIG_IGN if self._for_good else handler)
     signal.set_wakeup_fd(self._descriptor)
-    os.close(self._sending)  # Ends the thread.
+    # Ends the thread; closing would not, where a fork still has the pipe.
+    os.write(self._sending, bytes([_OVER]))
     self._thread.join()
+    os.close(self._sending)
     os.close(self._receiving)
     self._active = False
 
@@ -81,9 +84,9 @@ class EndsAtSignals:
       signal.set_wakeup_fd(-1)
 
   def _wait(self) -> None:
-    while received := os.read(self._receiving, 1):
-      number = received[0] & ~_DECIDED
-      if number in WORDS and (received[0] & _DECIDED or signal.getsignal(number) == self._handle):
+    while (received := os.read(self._receiving, 1)[0]) != _OVER:
+      number = received & ~_DECIDED
+      if number in WORDS and (received & _DECIDED or signal.getsignal(number) == self._handle):
         _end(number)
 
 

@@ -179,7 +179,8 @@ def _read(path: str) -> Content:
     if suffix == '.npy':
       # Only what is asked for is read from the disk.
       return np.load(path, mmap_mode='r', allow_pickle=False)
-    with np.load(path, allow_pickle=False) as arrays:
+    # NumPy does not close a file that it cannot read.
+    with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
       return {name: arrays[name] for name in arrays.files}
   except OSError:
     raise

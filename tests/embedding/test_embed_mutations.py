@@ -1,4 +1,4 @@
-"""Clips and pictures damaged at random: each is embedded or named, none ends the batch."""
+"""Clips, pictures and tables damaged at random: each is embedded or named, none ends the batch."""
 
 import numpy as np
 import pytest
@@ -89,3 +89,35 @@ def test_damage_of_any_kind_is_named(stored, tmp_path, seed):
     for file in folder.iterdir():
       assert str(file) in sources_found or f'{file}' in done.stderr, file
     assert len(sources_found) > 10
+
+
+def tables(folder):
+  """One good table of each kind: six seconds of two columns at 100 Hz, with times."""
+  folder.mkdir()
+  rng = np.random.default_rng(2)
+  rows = np.column_stack([np.arange(600) / 100, rng.standard_normal((600, 2))])
+  for name, separator, comma in (('a.csv', ',', '.'), ('b.tsv', '\t', '.'), ('c.csv', ';', ',')):
+    lines = [separator.join(('time', 'ecg', 'other'))]
+    lines += [separator.join(f'{v:.4f}'.replace('.', comma) for v in row) for row in rows]
+    (folder / name).write_text('\n'.join(lines) + '\n')
+  (folder / 'd.csv').write_bytes((folder / 'a.csv').read_text().encode('utf-16'))
+  np.savez(folder / 'f.npz', ecg=rows[:, 1], fs=100.0)
+  return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_damaged_tables_are_named(stored, tmp_path):
+  good, rng = tables(tmp_path / 'good'), np.random.default_rng(0)
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  for number in range(100):
+    file = good[int(rng.integers(len(good)))]
+    (folder / f'{number:03d}{file.suffix}').write_bytes(mutated(file.read_bytes(), rng))
+  out = tmp_path / 'out.npz'
+  options = ('--modality', 'ecg', '--window', '3', '--representation', 'waveform')
+  options += ('--column', 'ecg', '--weights', stored, '--out', out)
+  done = run_command('embed', folder, *options)
+  assert done.returncode in (0, 2) and 'Traceback' not in done.stderr, done.stderr[-3000:]
+  found = set(map(str, read(out)['source']))
+  for file in folder.iterdir():
+    assert str(file) in found or f'{file}' in done.stderr, file
