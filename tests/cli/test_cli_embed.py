@@ -334,7 +334,7 @@ def test_progress_has_a_rate_and_an_estimate(model, inputs, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-  'culprit', ['embedding.inference.Embedder.__call__', 'core.pictures.resize_to_square']
+  'culprit', ['embedding.inference.Embedder.__call__', 'embedding.pictures.resize_to_square']
 )
 def test_a_defect_is_not_taken_for_bad_input(model, inputs, tmp_path, monkeypatch, culprit):
   # The second one runs in the decoding thread.

@@ -112,7 +112,10 @@ def test_usage(arguments, message, capsys):
       '--config.stepz=3: configs/tiny.py:alpha,beta has no config.stepz; did you mean steps?',
     ),
     ('--config.optimizer.learning_rat=3', 'config.optimizer.learning_rat'),
-    ('--config.tasks.gamma.batch_size=3', 'configs/tiny.py:alpha,beta has no config.tasks.gamma.batch_size'),
+    (
+      '--config.tasks.gamma.batch_size=3',
+      'configs/tiny.py:alpha,beta has no config.tasks.gamma.batch_size',
+    ),
     ('--config.steps=-5', 'config.steps is -5, below 1'),
     ('--config.model.gate=ftt', "config.model.gate is 'ftt'; did you mean fft?"),
     (

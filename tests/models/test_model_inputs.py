@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_models import HALF
 
 import painformer_jax as pj
 
@@ -15,7 +16,7 @@ FLOATS = IMAGES.astype(np.float32)
 
 @pytest.fixture
 def model():
-  return pj.create('painformer_nano')
+  return pj.create('painformer_nano', **HALF)
 
 
 def said(call, *inputs):
@@ -38,7 +39,7 @@ def said(call, *inputs):
 def test_another_range_is_warned_about_once(model, images, words):
   [line] = said(model, images, images[:1], np.flip(images))
   assert words in line and 'model.preprocess' in line
-  assert len(said(pj.create('painformer_nano'), images)) == 1
+  assert len(said(pj.create('painformer_nano', **HALF), images)) == 1
 
 
 @pytest.mark.parametrize(

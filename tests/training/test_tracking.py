@@ -157,7 +157,7 @@ def test_when_it_takes_no_more_training_goes_on(wandb, tmp_path, capfd):
     wandb.runs[0].breaks = True
     for step in (5, 10):
       writer.write(step, {'loss': 0.5})
-  assert capfd.readouterr().err.count('W&B takes no more figures (gone); training goes on') == 1
+  assert capfd.readouterr().err.count('W&B takes no more figures (gone); training continues') == 1
   assert len(read_metrics(tmp_path)) == 2
 
 
