@@ -3,8 +3,9 @@
 Compiling is most of the time of the tests. Programs are kept in the user's cache folder
 between runs of the tests, unless JAX_COMPILATION_CACHE_DIR names another place; JAX's own
 key says which programs are the same. LLVM optimises only in the files of OPTIMISED, whose
-programs are small; elsewhere results differ by rounding alone. With
-JAX_DISABLE_MOST_OPTIMIZATIONS=false in the environment it optimises everywhere.
+programs are small or whose figures are of what users run; elsewhere results differ by
+rounding alone. With JAX_DISABLE_MOST_OPTIMIZATIONS=false in the environment it optimises
+everywhere.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import shutil
 import sys
 
 # Files whose programs are compiled as users compile them.
-OPTIMISED = ('test_models', 'test_spectral', 'test_depthwise', 'test_inference')
+OPTIMISED = ('test_models', 'test_parity', 'test_spectral', 'test_depthwise', 'test_inference')
 
 # Whether the environment asks for that everywhere.
 OPTIMISES = os.environ.get('JAX_DISABLE_MOST_OPTIMIZATIONS') == 'false'
