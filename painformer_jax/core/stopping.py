@@ -46,7 +46,9 @@ class EndsAtSignals:
     self._thread = threading.Thread(target=self._wait, daemon=True, name='signals')
     self._thread.start()
     self._descriptor = signal.set_wakeup_fd(self._sending, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=self._forget)
+    os.register_at_fork(
+      before=self._hold, after_in_parent=self._release, after_in_child=self._forget
+    )
     self._previous = {
       number: signal.signal(number, self._handle)
       for number in WORDS
@@ -78,10 +80,19 @@ class EndsAtSignals:
     except OSError:
       pass
 
+  def _hold(self) -> None:
+    # A fork has the same pipe until `_forget`, but its signals are not this process's.
+    if self._active:
+      self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, WORDS)
+
+  def _release(self) -> None:
+    if self._active:
+      signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
   def _forget(self) -> None:
-    # A fork's signals are not this process's, but it has the same pipe.
-    if self._active and signal.getsignal(signal.SIGTERM) == self._handle:
+    if self._active:
       signal.set_wakeup_fd(-1)
+      self._release()
 
   def _wait(self) -> None:
     while (received := os.read(self._receiving, 1)[0]) != _OVER:

@@ -67,8 +67,8 @@ BUSY = {
 }
 
 
-def stopped(tmp_path, code, number):
-  """Exit status and standard error of a program that gets a signal when it says 'ready'."""
+def stopped(tmp_path, code, number, after=0.0):
+  """Exit status and errors of a program that gets a signal `after` s from its 'ready'."""
   code = BEGIN + 'with stopping.EndsAtSignals():\n' + textwrap.indent(textwrap.dedent(code), '  ')
   with subprocess.Popen(
     [sys.executable, '-c', code],
@@ -79,6 +79,7 @@ def stopped(tmp_path, code, number):
     stderr=subprocess.PIPE,
   ) as process:
     assert process.stdout.readline() == 'ready\n', process.stderr.read()
+    time.sleep(after)
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
   return process.returncode, error
@@ -100,3 +101,21 @@ def test_it_ends_at_once_and_leaves_nothing(tmp_path, name, number, status, word
       ['ps', '-o', 'stat=', '-p', (tmp_path / 'pid').read_text()], capture_output=True, text=True
     )
     assert state.stdout.strip() in ('', 'Z')
+
+
+def test_a_signal_to_a_fork_ends_the_fork_alone(tmp_path):
+  code = """
+    import warnings
+    warnings.simplefilter('ignore')  # Of forks beside threads.
+    child = os.fork()
+    if not child:
+      time.sleep(60)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    print('ready', flush=True)
+    time.sleep(0.5)
+    pathlib.Path('status').write_text(str(os.waitstatus_to_exitcode(status)))
+    time.sleep(60)
+  """
+  assert stopped(tmp_path, code, signal.SIGINT, after=1.5) == (130, 'painformer: interrupted\n')
+  assert (tmp_path / 'status').read_text() == str(-signal.SIGTERM)

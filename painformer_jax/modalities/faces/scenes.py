@@ -22,7 +22,7 @@ _ALIKE = 0.8
 
 # So many shots are remembered.
 _SHOTS = 100
-# Of a face that goes on, as where the camera is moved or only the rest of the picture changes,
+# Of a face that stays, as where the camera is moved or only the rest of the picture changes,
 # less than this share of the pixels has changed: at most 0.25 from one frame to the next in three
 # clips, mostly less than 0.26 a second later, and at least 0.40 between 13 different people.
 _ALIKE_FACES = 0.3

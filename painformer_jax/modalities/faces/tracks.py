@@ -83,7 +83,7 @@ def tracks(looks: Sequence[Look], config: FaceConfig) -> list[Track]:
 
 
 def may_go_on(last: Look, look: Look, box: FaceBox, here: FaceBox) -> bool:
-  """Whether the picture in two boxes decides if a face goes on from one look to the next."""
+  """Whether the picture in two boxes decides if they show one face, in one look and the next."""
   if box.ratio(here) > _LIKE:
     return False
   if last.scene != look.scene:
@@ -113,7 +113,7 @@ def _overlapping(looks: Sequence[Look]) -> list[Track]:
 
 
 def _gains(last: Look, look: Look) -> list[list[float]]:
-  """How well each box of a look (rows) goes on as each box of the next one (columns)."""
+  """How well each box of a look (rows) fits each box of the next one (columns)."""
   cut = look.scene != last.scene
 
   def gain(row: int, column: int) -> float:
