@@ -3,5 +3,6 @@
 from assess_runs import finished, small
 from demo_cache import made_up
 from embedding_studies import root, small_parts, study, whole
+from nano_weights import stored
 
-__all__ = ['finished', 'made_up', 'root', 'small', 'small_parts', 'study', 'whole']
+__all__ = ['finished', 'made_up', 'root', 'small', 'small_parts', 'stored', 'study', 'whole']

@@ -1,0 +1,125 @@
+"""`assess --check` of a study with every fault once: each is named, nothing else is."""
+
+import shutil
+
+import numpy as np
+import pytest
+from assessment_layouts import (
+  biovid_rows,
+  biovid_signal,
+  biovid_table_path,
+  write_biovid,
+  write_biovid_table,
+  write_list,
+)
+from command_line import run_command
+from repository import ROOT
+
+N = 2816
+COLUMNS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
+PEOPLE = tuple(f'{number:06d}_w_{number}' for number in range(1, 9))
+
+
+def with_holes(part: slice) -> dict[str, np.ndarray]:
+  values = biovid_signal('holes', 'ecg')
+  values[part] = np.nan
+  return {'ecg': values}
+
+
+def repeated(seconds: np.ndarray, at: int) -> np.ndarray:
+  """The clock begins again."""
+  return np.concatenate([seconds[:at], seconds[: len(seconds) - at]])
+
+
+SECONDS = np.arange(N) / 512
+# Fault -> options of `write_biovid_table`.
+TABLES = {
+  'blank at the start': dict(replace=with_holes(slice(0, 2540))),
+  'blank at the end': dict(replace=with_holes(slice(280, None))),
+  'a few holes': dict(replace=with_holes(slice(700, 740))),
+  'far too short': dict(length=280),
+  'far too long': dict(length=28160),
+  'half the rate': dict(times=np.arange(N) / 256),
+  'a jump in time': dict(times=SECONDS + 2.0 * (SECONDS > 3)),
+  'time runs backwards': dict(times=SECONDS[::-1]),
+  'the clock begins again': dict(times=repeated(SECONDS, 1500)),
+  'an electrode off': dict(replace={'ecg': np.full(N, 1.5) + 1e-3 * (np.arange(N) % 2)}),
+  'one odd value': dict(replace={'ecg': np.where(np.arange(N) == 1000, 9.0, 3.0)}),
+  'a constant': dict(replace={'ecg': np.full(N, 1.5)}),
+  'no column': dict(columns=('gsr', *COLUMNS[2:])),
+  'clipped': dict(
+    replace={'ecg': np.clip(np.random.default_rng(0).normal(size=N).cumsum(), -9, 9)}
+  ),
+}
+# What is no fault.
+SOUND = {
+  'a row less': dict(length=N - 1),
+  'a row more': dict(length=N + 1),
+  'coarse digits': dict(replace={'gsr': np.round(np.sin(SECONDS) * 20) / 10}),
+}
+
+
+@pytest.fixture(scope='module')
+def listed(stored, tmp_path_factory):
+  """What `--check` says of the study, and fault -> name of the sample that has it."""
+  root = tmp_path_factory.mktemp('study') / 'BioVid'
+  write_biovid(root, people=PEOPLE)
+  shutil.rmtree(root / 'video')
+  rows, paths, having = biovid_rows(PEOPLE), {}, {}
+  rest = iter(rows)
+
+  def sample(fault):
+    row = next(rest)
+    having[fault], paths[fault] = row[5], biovid_table_path(root, row)
+    return row
+
+  for fault, options in TABLES.items():
+    row = sample(fault)
+    write_biovid_table(paths[fault], f'{fault} {row[5]}', **options)
+  for fault, options in SOUND.items():
+    sample(fault)
+    write_biovid_table(paths[fault], fault, **options)
+  for fault in ('missing', 'empty', 'text', 'no table', 'original', 'copy', 'double', 'class'):
+    sample(fault)
+  paths['missing'].unlink()
+  paths['empty'].write_bytes(b'')
+  paths['text'].write_text(paths['text'].read_text().replace('\n1953\t', '\nnow\t', 1))
+  paths['no table'].write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(100))
+  shutil.copy(paths['original'], paths['copy'])
+  (paths['original'].parent / 'stranger_bio.csv').write_text('gsr\n1\n')
+  lines = [list(row) for row in rows]
+  lines.append(next(row for row in lines if row[5] == having['double']))
+  next(row for row in lines if row[5] == having['class'])[2] = '9'
+  write_list(root, lines)
+  config = f'{ROOT}/configs/assess_biovid.py:signals'
+  where = (f'--config.data_dir={root}', f'--config.weights={stored}', '--check')
+  workdir = root.parent / 'work'
+  done = run_command('assess', '--config', config, '--workdir', workdir, *where)
+  return done, having, [row[5] for row in rows]
+
+
+def test_each_fault_is_named_once_and_nothing_else(listed):
+  done, having, names = listed
+  assert done.returncode == 2 and 'Traceback' not in done.stderr
+  tables = [line for line in done.stdout.splitlines() if '_bio.csv' in line]
+  found = {name: sum(f'{name}_bio.csv' in line for line in tables) for name in names}
+  # The copy is named in the line of the other; the sample of no class has a table for nobody.
+  faulty = {having[f] for f in having if f not in (*SOUND, 'original', 'double')}
+  assert found == {name: int(name in faulty) for name in names}
+  assert [line for line in tables if 'stranger_bio.csv: ' in line]
+  assert len(tables) == len(faulty) + 1
+  (copies,) = (line for line in tables if having['copy'] in line)
+  assert having['original'] in copies
+  rest = [line for line in done.stdout.splitlines() if line.startswith('starting_point/')]
+  assert [name for name in ('double', 'class') if any(having[name] in r for r in rest)] == [
+    'double'
+  ]
+  assert any('class_id 9' in line for line in rest)
+
+
+def test_the_count_is_that_of_the_lines(listed):
+  done, *_ = listed
+  lines = done.stdout.splitlines()
+  (summary,) = (k for k, line in enumerate(lines) if 'findings' in line)
+  assert f'{summary} findings' in lines[summary]
+  assert f'{summary} findings' in done.stderr.splitlines()[-1]
