@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from clips import grey_frame, write_clip
+from clips import write_clip
 from command_line import run_command
 from PIL import Image
 from test_cli_embed import read
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 NUMBER = 200
 # Kind of file -> frames of a good one; a page is a frame.
 GOOD = {
-  **{k: 1 for k in ('.png', '.jpg', '.JPG', '.bmp', '.tga', '.jp2', '.jfif', '.avif', '.ppm')},
-  **{k: 3 for k in ('.gif', '.tif', '.webp', '.apng')},
-  **{k: 6 for k in ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.ts', '.MP4')},
+  **dict.fromkeys(('.png', '.jpg', '.JPG', '.bmp', '.tga', '.jp2', '.jfif', '.avif', '.ppm'), 1),
+  **dict.fromkeys(('.gif', '.tif', '.webp', '.apng'), 3),
+  **dict.fromkeys(('.mp4', '.avi', '.mkv', '.webm', '.mov', '.ts', '.MP4'), 6),
 }
 CODECS = {'.avi': 'mjpeg', '.webm': 'libvpx', '.ts': 'mpeg2video', '.mov': 'png', '.mkv': 'ffv1'}
 KEPT_AS = {'.avi': 'yuvj420p', '.mov': 'rgb24'}
