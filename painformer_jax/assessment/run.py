@@ -30,6 +30,7 @@ from painformer_jax.assessment.results.write import check_names, slug, write_res
 from painformer_jax.assessment.study.checking import check_study, findings_that_stop, without_copies
 from painformer_jax.assessment.study.opening import open_study
 from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.progress import Log
 from painformer_jax.training.workdir import open_workdir
 from painformer_jax.weights.folder import Weights
 from painformer_jax.weights.load import read_weights
@@ -40,8 +41,6 @@ CLAIM = (
 )
 _FINDINGS_SHOWN = 20
 _SECONDS_A_LINE = 10  # Between lines of progress while the study is read.
-
-Log = Callable[[str], None]
 
 
 def assess(

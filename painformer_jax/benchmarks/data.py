@@ -10,13 +10,14 @@ import pathlib
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
 from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.progress import Log
 from painformer_jax.core.tables import aligned
 from painformer_jax.data import mixture
 from painformer_jax.data.decode import decode_rgb
@@ -86,7 +87,7 @@ def stages(
   batches: int,
   rounds: int,
   workers: int = 0,
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
 ) -> list[Stage]:
   """Times each stage on a prepared task, all with the same number of threads.
 
@@ -183,7 +184,7 @@ def memory(
   image_size: int,
   threads: int,
   seconds: float,
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
 ) -> Memory:
   """Runs the augmented pipeline for a while and watches its memory."""
   images = 0

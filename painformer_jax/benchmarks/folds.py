@@ -8,7 +8,6 @@ so that other work on the machine slows both, and the ratio is the median over r
 import os
 import statistics
 import time
-from collections.abc import Callable
 
 import jax
 
@@ -18,6 +17,7 @@ from painformer_jax.assessment.mixers.speed import compile_trainer, make_problem
 from painformer_jax.benchmarks.compare import prepare_torch
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.memory import free_memory
+from painformer_jax.core.progress import Log
 from painformer_jax.core.tables import aligned
 from painformer_jax.models import embedding_mixer_config
 
@@ -31,7 +31,7 @@ def run(
   samples: int = 3480,
   steps: int = 4,
   rounds: int = 5,
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
   **overrides,
 ) -> dict:
   """Measures training steps a second of all folds, in JAX and in PyTorch.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from painformer_jax.core.progress import Log
 from painformer_jax.core.tables import aligned
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
@@ -96,7 +97,7 @@ def benchmark(
   rounds: int,
   work: Sequence[str] = ('forward', 'train'),
   dtype: str = 'float32',
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
 ) -> list[Measurement]:
   """Measures every variant of a preset.
 

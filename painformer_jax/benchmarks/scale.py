@@ -11,7 +11,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from painformer_jax.benchmarks.data import resident
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import temporary_folder
-from painformer_jax.core.progress import Meter
+from painformer_jax.core.progress import Log, Meter
 from painformer_jax.core.tables import aligned
 from painformer_jax.data import mixture
 from painformer_jax.data.builders import base
@@ -65,7 +65,7 @@ def scale(
   sizes: Sequence[int],
   *,
   folder: str | os.PathLike | None = None,
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
 ) -> list[Scale]:
   """Measures datasets of tiny records, each in a process of its own.
 
@@ -118,9 +118,7 @@ class _Numbers(Sequence):
     return Item(key=str(number), label=number % 2)
 
 
-def _write_tiny_records(
-  data_dir: pathlib.Path, count: int, progress: Callable[[str], None]
-) -> None:
+def _write_tiny_records(data_dir: pathlib.Path, count: int, progress: Log) -> None:
   """What `store` writes, without reading and decoding each image."""
   image = cv2.imencode('.png', np.zeros((1, 1), np.uint8))[1].tobytes()
   task = TaskSource(

@@ -20,8 +20,8 @@ from painformer_jax.checkpoints.read import read_twice
 from painformer_jax.checkpoints.record import DamagedError
 from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
-from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel import processes
+from painformer_jax.parallel.mesh import is_main, many_processes, wait_for_all
 
 # Damaged checkpoints get this before their step as their name, which Orbax passes over.
 _DAMAGED = 'damaged-'
@@ -84,7 +84,7 @@ class CheckpointStore:
       InputError: the disk is full, or the save before this one failed.
     """
     with self._failures():
-      if parallel.is_main():
+      if is_main():
         check_space(self._folder, sum(array.nbytes for array in jax.tree.leaves(state)))
       self._manager.save(
         step,
@@ -149,7 +149,7 @@ class CheckpointStore:
   def close(self) -> None:
     """Ends the background work; `finish` says whether it went well."""
     # A save that failed was reported, or something else went wrong before.
-    if not (self._failed and parallel.many_processes()):
+    if not (self._failed and many_processes()):
       with contextlib.suppress(OSError, ValueError):
         self._manager.close()
 
@@ -181,7 +181,7 @@ class CheckpointStore:
 
   def _put_aside(self, damaged: Mapping[int, str], *, instead: int) -> None:
     """Renames damaged checkpoints: process 0 does it, and the others wait."""
-    for step, why in damaged.items() if parallel.is_main() else ():
+    for step, why in damaged.items() if is_main() else ():
       path, number = self._folder / str(step), 1
       aside = path.with_name(f'{_DAMAGED}{step}')
       while aside.exists():
@@ -199,7 +199,7 @@ class CheckpointStore:
         f'and the run resumes from step {instead}'
       )
     if damaged:
-      parallel.wait_for_all('damaged checkpoints put aside')
+      wait_for_all('damaged checkpoints put aside')
       self._manager.reload()
 
   def _barrier(self, *, key: str, timeout_ms: int) -> None:
@@ -234,7 +234,7 @@ class CheckpointStore:
     The storage library below Orbax raises ValueError, and so does JAX where another
     process is gone. Only the former names the file.
     """
-    if not parallel.many_processes():
+    if not many_processes():
       return True
     if isinstance(error, ValueError):
       return str(self._folder) in str(error)

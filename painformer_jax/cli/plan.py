@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.core.progress import log
   from painformer_jax.core.targets import JSON_MARK, NAME, VERSION_FIELD, check_file_target
   from painformer_jax.data.corpus import PUBLISHED_SAMPLES
-  from painformer_jax.parallel.topology import check_compiler, parse
+  from painformer_jax.parallel.topology import check_compiler, parse_topology
   from painformer_jax.planning import picture, text
   from painformer_jax.planning.plan import run_apart
   from painformer_jax.planning.result import Plan
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
   points = _points(args.sweep)
   requests = [_request(args, point) for point in points]
   for request in requests:  # Everything that can be wrong, before the first compilation.
-    check_compiler(parse(request.topology))
+    check_compiler(parse_topology(request.topology))
   plans, failures = [], []
   for number, (point, request) in enumerate(zip(points, requests), start=1):
     setting = ', '.join(f'{k} {v}' for k, v in point.items())
@@ -147,7 +147,7 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
   """One compilation, checked as far as that can be done without the compiler."""
   from painformer_jax.cli.config_file import load_config
   from painformer_jax.core.errors import InputError
-  from painformer_jax.parallel.topology import parse
+  from painformer_jax.parallel.topology import parse_topology
   from painformer_jax.planning.plan import Request
   from painformer_jax.planning.tasks import task_sizes
   from painformer_jax.training.config import TrainConfig, from_config_dict
@@ -156,7 +156,7 @@ def _request(args: argparse.Namespace, point: dict[str, str]):
   name, per_chip = point.pop('topology', args.topology), point.pop('per-chip', args.per_chip)
   if not name:
     raise InputError('name a --topology, such as v5e:16x16')
-  topology = parse(name)
+  topology = parse_topology(name)
   overrides = [*args.overrides, *(f'--config.{key}={value}' for key, value in point.items())]
   fields = load_config(args.config, overrides=overrides, kind=TrainConfig).to_dict()
   if per_chip is not None:

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 
 SECONDS_BETWEEN_LINES = 5.0
 
+# Gets a line of text, such as progress or a warning.
+Log = Callable[[str], None]
+
 
 def log(line: str) -> None:
   """Prints a line on standard error, above the bars if there are any."""
@@ -35,7 +38,7 @@ def duration(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def waiting(what: str, report: Callable[[str], None]) -> Iterator[None]:
+def waiting(what: str, report: Log) -> Iterator[None]:
   """Shows, while the block runs, that work without a known end continues.
 
   Args:
@@ -83,13 +86,7 @@ class Meter:
   """
 
   def __init__(
-    self,
-    total: int,
-    report: Callable[[str], None],
-    *,
-    what: str = 'images',
-    prefix: str = '',
-    done: int = 0,
+    self, total: int, report: Log, *, what: str = 'images', prefix: str = '', done: int = 0
   ):
     self.done = done
     self._total, self._report = total, report
@@ -130,7 +127,7 @@ class Meter:
 
 
 @contextlib.contextmanager
-def _display(report: Callable[[str], None]) -> Iterator:
+def _display(report: Log) -> Iterator:
   """A rich.progress.Progress while the block runs; None where lines are due."""
   global _shown
   if report is not log or not sys.stderr.isatty() or os.environ.get('TERM') == 'dumb':

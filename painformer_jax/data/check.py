@@ -4,13 +4,13 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.progress import Meter
+from painformer_jax.core.progress import Log, Meter
 from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.core.tables import aligned
 from painformer_jax.data.decode import decode_strictly
@@ -78,7 +78,7 @@ def check_tasks(
   data_dir: str | Path,
   *,
   names: Sequence[str] = (),
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
   threads: int | None = None,
   max_leaked: float = 0.0,
 ) -> list[SplitReport]:
@@ -125,7 +125,7 @@ def check_tasks(
 def check_task(
   task: PreparedTask,
   *,
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
   threads: int | None = None,
   max_leaked: float = 0.0,
 ) -> list[SplitReport]:

@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.progress import Meter
+from painformer_jax.core.progress import Log, Meter
 from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.embedding import writer
 from painformer_jax.embedding.find import find_files
@@ -69,7 +69,7 @@ def embed_files(
   batch_size: int = 16,
   description: str = '',
   sheet: Sheet | None = None,
-  log: Callable[[str], None] = lambda line: None,
+  log: Log = lambda line: None,
 ) -> EmbedSummary:
   """Embeds all files and writes one .npz.
 

@@ -16,9 +16,9 @@ import numpy as np
 from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.pictures import resize_to_square
-from painformer_jax.core.progress import Meter
+from painformer_jax.core.progress import Log, Meter
 from painformer_jax.embedding.picture_frames import PictureFrames, count_quickly, is_video
-from painformer_jax.embedding.reader import LocatedImage, Log
+from painformer_jax.embedding.reader import LocatedImage
 from painformer_jax.modalities import faces, images, maps, video
 from painformer_jax.modalities.names import PICTURES
 from painformer_jax.modalities.network import NetworkConfig, OnnxNetwork

@@ -1,12 +1,12 @@
 """What every modality gives to `embed_files`: images, and where each comes from."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-Log = Callable[[str], None]
+from painformer_jax.core.progress import Log
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
-from painformer_jax.embedding.reader import LocatedImage, Log
+from painformer_jax.core.progress import Log
+from painformer_jax.embedding.reader import LocatedImage
 from painformer_jax.modalities import cleaning, signal_files, snirf
 from painformer_jax.modalities.names import SIGNALS, modality_of
 from painformer_jax.modalities.quality import Tally, examine, trim

@@ -29,7 +29,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from painformer_jax.core import progress
 from painformer_jax.core.errors import InputError
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import DATA, data_mesh, many_processes, replicated, wait_for_all
 
 # Seconds until all processes must have started.
 START_TIMEOUT = 300.0
@@ -91,9 +91,9 @@ def joined(
     return
   try:
     yield
-    parallel.wait_for_all('all done')
+    wait_for_all('all done')
   except Stopped:
-    parallel.wait_for_all('all done')
+    wait_for_all('all done')
     raise
   except BaseException as error:
     status = explain(error)
@@ -202,9 +202,9 @@ class AnyProcess:
   LAG = 2
 
   def __init__(self):
-    mesh = parallel.data_mesh()
-    self._per_device = NamedSharding(mesh, PartitionSpec(parallel.DATA))
-    self._any = jax.jit(jax.numpy.max, out_shardings=parallel.replicated(mesh))
+    mesh = data_mesh()
+    self._per_device = NamedSharding(mesh, PartitionSpec(DATA))
+    self._any = jax.jit(jax.numpy.max, out_shardings=replicated(mesh))
     self._pending = collections.deque()
 
   def __call__(self, here: bool) -> bool:
@@ -220,7 +220,7 @@ class AnyProcess:
 
 def all_agree(here: bool) -> bool:
   """Whether every process says True. Waits for all; each must make the same calls."""
-  if not parallel.many_processes():
+  if not many_processes():
     return here
   return bool(multihost_utils.process_allgather(np.array([here], np.int32)).all())
 
@@ -234,7 +234,7 @@ def total(values: np.ndarray) -> np.ndarray:
   Returns:
     [n] uint64.
   """
-  if not parallel.many_processes():
+  if not many_processes():
     return values
   # As halves: JAX has no integers of 64 bits by default.
   halves = multihost_utils.process_allgather(values.view(np.uint32))

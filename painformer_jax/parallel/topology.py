@@ -169,7 +169,7 @@ class Topology:
     return self.shape[0] if self.platform == 'cuda' else self.slices
 
 
-def parse(text: str) -> Topology:
+def parse_topology(text: str) -> Topology:
   """A topology by its name.
 
   Args:
@@ -228,7 +228,7 @@ def check_compiler(topology: Topology) -> None:
     import_extra(module, extra=extra)
 
 
-def environment(topology: Topology) -> dict[str, str]:
+def compiler_environment(topology: Topology) -> dict[str, str]:
   """Variables that must be set before JAX starts in the process that compiles."""
   variables = {'JAX_PLATFORMS': 'cpu'}
   if topology.platform == 'cpu':
@@ -243,7 +243,7 @@ def environment(topology: Topology) -> dict[str, str]:
   return variables
 
 
-def devices(topology: Topology) -> list:
+def topology_devices(topology: Topology) -> list:
   """JAX devices to compile for, in a process started with `environment`.
 
   Raises:

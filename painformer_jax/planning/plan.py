@@ -20,7 +20,13 @@ from collections.abc import Mapping
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import temporary_folder, write_json
-from painformer_jax.parallel import topology as topology_lib
+from painformer_jax.parallel.topology import (
+  Topology,
+  check_compiler,
+  compiler_environment,
+  parse_topology,
+  topology_devices,
+)
 from painformer_jax.planning import hlo
 from painformer_jax.planning.collectives import Collective, collectives
 from painformer_jax.planning.traffic import traffic
@@ -45,7 +51,7 @@ class Request:
     config: for `training.config.from_config_dict`.
     classes: task -> number of classes.
     sizes: task -> number of training images, for shares of the batch that follow them.
-    topology: for `topology.parse`.
+    topology: for `topology.parse_topology`.
   """
 
   config: Mapping
@@ -126,12 +132,12 @@ def run_apart(request: Request) -> Program:
     InputError: the config or topology does not fit, a compiler is missing, or it
       ended without a result.
   """
-  topology = topology_lib.parse(request.topology)
-  topology_lib.check_compiler(topology)
+  topology = parse_topology(request.topology)
+  check_compiler(topology)
   root = str(pathlib.Path(__file__).parents[2])
   environment = {
     **os.environ,
-    **topology_lib.environment(topology),
+    **compiler_environment(topology),
     'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])),
   }
   with temporary_folder() as folder:
@@ -157,7 +163,7 @@ def run_apart(request: Request) -> Program:
 
 
 def compile_step(request: Request) -> Program:
-  """Compiles here; the environment must be that of `topology.environment`.
+  """Compiles here; the environment must be that of `topology.compiler_environment`.
 
   Raises:
     InputError: the config or topology does not fit.
@@ -168,7 +174,7 @@ def compile_step(request: Request) -> Program:
   from painformer_jax.training.config import from_config_dict
   from painformer_jax.training.setup import assemble
 
-  topology = topology_lib.parse(request.topology)
+  topology = parse_topology(request.topology)
   config = from_config_dict(request.config).with_batch_sizes(request.sizes)
   if topology.platform == 'cuda' and not config.sharding.dcn_parallelism:
     # As in a run: JAX gives the GPUs of each host a slice of their own. Those of a
@@ -176,7 +182,7 @@ def compile_step(request: Request) -> Program:
     config = dataclasses.replace(
       config, sharding=dataclasses.replace(config.sharding, dcn_parallelism=topology.nodes)
     )
-  setup = assemble(config, request.classes, devices=topology_lib.devices(topology))
+  setup = assemble(config, request.classes, devices=topology_devices(topology))
   state, batch, model = setup.abstract, setup.batch(), setup.model
   start = time.perf_counter()
   compiled, failure = None, None
@@ -234,14 +240,14 @@ def shard_bytes(tree) -> int:
   )
 
 
-def _node_of_device(mesh, topology: topology_lib.Topology) -> list[int] | None:
+def _node_of_device(mesh, topology: Topology) -> list[int] | None:
   """The node of each device of a program, see `collectives.collectives`."""
   if topology.platform != 'cuda':  # A TPU's program is that of one slice.
     return None
   return [device.process_index for device in mesh.devices.flat]
 
 
-def _measure(compiled, topology: topology_lib.Topology, node_of: list[int] | None) -> dict:
+def _measure(compiled, topology: Topology, node_of: list[int] | None) -> dict:
   """The fields of Program that a compiled program gives."""
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   module = hlo.parse(compiled.as_text())
@@ -268,7 +274,7 @@ def _measure(compiled, topology: topology_lib.Topology, node_of: list[int] | Non
   )
 
 
-def _compiler(topology: topology_lib.Topology) -> str:
+def _compiler(topology: Topology) -> str:
   names = {
     'tpu': ('jax', 'libtpu'),
     'cuda': ('jax', 'jax-cuda12-plugin'),

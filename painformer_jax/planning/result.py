@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from painformer_jax.parallel.topology import Topology, parse
+from painformer_jax.parallel.topology import Topology, parse_topology
 from painformer_jax.planning.plan import Program
 from painformer_jax.planning.roofline import Roofline, roofline
 
@@ -25,7 +25,7 @@ class Plan:
 
   @property
   def topology(self) -> Topology:
-    return parse(self.program.topology)
+    return parse_topology(self.program.topology)
 
   @property
   def fits(self) -> bool | None:

@@ -2,10 +2,11 @@
 
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from painformer_jax.core.errors import import_extra
 from painformer_jax.core.files import write_atomically, write_json
+from painformer_jax.core.progress import Log
 from painformer_jax.core.targets import NAME, check_file_target
 from painformer_jax.report import figures
 from painformer_jax.report.embeddings import FOLDER, embed_tasks
@@ -22,7 +23,7 @@ def make_report(
   *,
   output: str | pathlib.Path | None = None,
   data_dir: str | None = None,
-  log: Callable[[str], None],
+  log: Log,
 ) -> str:
   """Embeds a run's tasks, probes the embeddings, and writes figures and pages.
 

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import cv2
 import jax
@@ -13,11 +13,11 @@ import numpy as np
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.core.pictures import resize_to_square
-from painformer_jax.core.progress import Meter
+from painformer_jax.core.progress import Log, Meter
 from painformer_jax.data import mixture
 from painformer_jax.models import functional, registry
 from painformer_jax.models.config import PainFormerConfig
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import data_mesh, put_batch, replicated
 from painformer_jax.report.run_folder import TrainedRun
 from painformer_jax.training.step import make_embed_step
 
@@ -66,7 +66,7 @@ class Embedded:
   seconds: float
 
 
-def embed_tasks(run: TrainedRun, *, log: Callable[[str], None]) -> Embedded:
+def embed_tasks(run: TrainedRun, *, log: Log) -> Embedded:
   """Embeds the training and test split of every task, or reads earlier embeddings.
 
   Writes `<run>/embeddings/<task>.npz`: `embedding` [n, width] float32,
@@ -124,11 +124,11 @@ class _Embedder:
   """Runs splits through the trained and the untrained backbone."""
 
   def __init__(self, run: TrainedRun):
-    self._run, self._mesh = run, parallel.data_mesh()
+    self._run, self._mesh = run, data_mesh()
     preset = registry.preset(run.config.model['name'])
     self._embed = make_embed_step(run.model, self._mesh, mean=preset.mean, std=preset.std)
     self._batch = -(-run.config.eval_batch_size // self._mesh.size) * self._mesh.size
-    place = parallel.replicated(self._mesh)
+    place = replicated(self._mesh)
     self._backbone = jax.device_put(dict(run.backbone), place)
     self._untrained = jax.device_put(untrained_backbone(run.model, run.config.seed), place)
 
@@ -144,7 +144,7 @@ class _Embedder:
     ) as batches:
       for batch in batches:
         mask = batch['mask']
-        images = parallel.put_batch(self._mesh, batch['image'])
+        images = put_batch(self._mesh, batch['image'])
         # Both are dispatched before either is waited for.
         embedding = self._embed(self._backbone, images)
         untrained = self._embed(self._untrained, images)

@@ -1,12 +1,12 @@
 """Measures everything that a report says about a run; terminal, page and JSON show it."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Log
 from painformer_jax.models import functional, heads
 from painformer_jax.report import data_notes
 from painformer_jax.report.baseline import Baseline, pixel_baseline
@@ -124,7 +124,7 @@ class Results:
     return self.step >= self.steps
 
 
-def measure(run: TrainedRun, embedded: Embedded, *, log: Callable[[str], None]) -> Results:
+def measure(run: TrainedRun, embedded: Embedded, *, log: Log) -> Results:
   """Probes and baselines of every task.
 
   Raises:

@@ -10,7 +10,7 @@ import optax
 from painformer_jax.data import mixture
 from painformer_jax.models import heads
 from painformer_jax.parallel import class_split, layout
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import batch_sharding, put_batch, replicate, replicated
 from painformer_jax.training.state import BACKBONE, HEADS, TrainState, group
 
 
@@ -46,7 +46,7 @@ def evaluate(
     smoothing) for each task.
   """
   batch_size = -(-batch_size // mesh.size) * mesh.size
-  arrays = parallel.replicate(mesh, {**group(state.evaluated, BACKBONE), **state.stats})
+  arrays = replicate(mesh, {**group(state.evaluated, BACKBONE), **state.stats})
   results = {}
   for task, classes in tasks.items():
     head = {
@@ -66,7 +66,7 @@ def evaluate(
       for batch in batches:
         if stop():
           return None
-        batch = parallel.put_batch(mesh, {name: batch[name] for name in ('image', 'label', 'mask')})
+        batch = put_batch(mesh, {name: batch[name] for name in ('image', 'label', 'mask')})
         embedding = embed(arrays, batch.pop('image'))
         losses, correct, mask = jax.device_get(
           _judged(head, embedding, batch, mesh=mesh, task=task, classes=classes)
@@ -86,7 +86,7 @@ def _judged(head, embedding, batch, *, mesh, task, classes):
   sharded, logits of all classes.
   """
   arrays, labels = group(layout.gathered(mesh, head), HEADS), batch['label']
-  embedding = jax.lax.with_sharding_constraint(embedding, parallel.batch_sharding(mesh))
+  embedding = jax.lax.with_sharding_constraint(embedding, batch_sharding(mesh))
   kernel, bias = arrays[f'{task}/kernel'], arrays[f'{task}/bias']
   if layout.splits_classes(mesh, bias.size):
     sums = class_split.logit_sums(
@@ -103,6 +103,4 @@ def _judged(head, embedding, batch, *, mesh, task, classes):
     logits = heads.logits(arrays, task, embedding, classes=classes)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     best = logits.argmax(-1)
-  return jax.lax.with_sharding_constraint(
-    (losses, best == labels, batch['mask']), parallel.replicated(mesh)
-  )
+  return jax.lax.with_sharding_constraint((losses, best == labels, batch['mask']), replicated(mesh))

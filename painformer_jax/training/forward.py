@@ -11,7 +11,7 @@ from painformer_jax.models import functional, heads
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.layers import BatchIndices
 from painformer_jax.parallel import class_split, layout
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import BatchShardMap, interleave, separate
 from painformer_jax.training import losses
 from painformer_jax.training.mixup import Mixup
 from painformer_jax.training.state import BACKBONE, HEADS, LOG_VARIANCE, group
@@ -80,11 +80,11 @@ class Forward:
   def __init__(self, plan: StepPlan, mesh: jax.sharding.Mesh):
     self.plan, self.mesh = plan, mesh
     self.batch_size = sum(plan.batch_sizes.values())
-    self._shard_map = parallel.BatchShardMap(mesh) if mesh.size > 1 else None
+    self._shard_map = BatchShardMap(mesh) if mesh.size > 1 else None
 
   def joined(self, batch, name: str) -> jax.Array:
     """A field of all tasks' examples, [batch, ...]; no example changes its device."""
-    return parallel.interleave(self.mesh, [batch[task][name] for task in self.plan.batch_sizes])
+    return interleave(self.mesh, [batch[task][name] for task in self.plan.batch_sizes])
 
   def images(self, batch) -> jax.Array:
     """Normalised images of all tasks, float32 [batch, size, size, 3]."""
@@ -121,7 +121,7 @@ class Forward:
       remat=plan.remat,
       stem_statistics=stem_statistics,
     )
-    embeddings = parallel.separate(
+    embeddings = separate(
       self.mesh, output.embedding, [len(batch[task]['label']) for task in plan.batch_sizes]
     )
     task_losses, correct = {}, {}

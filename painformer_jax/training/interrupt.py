@@ -5,7 +5,7 @@ import signal
 import time
 
 from painformer_jax.core import progress
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import many_processes
 from painformer_jax.parallel.processes import AnyProcess
 
 # Seconds in which a SIGTERM may come again and still be the same notice: a machine that
@@ -33,7 +33,7 @@ class Interrupt:
     self._previous = {}
 
   def __enter__(self):
-    if parallel.many_processes():
+    if many_processes():
       self._any = AnyProcess()
     self._install(self._handle)
     return self

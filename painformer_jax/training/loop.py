@@ -13,16 +13,21 @@ from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.core.files import write_text
 from painformer_jax.core.progress import duration
 from painformer_jax.models import functional
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import is_main, put_batch
 from painformer_jax.parallel.processes import Stopped
-from painformer_jax.training import metrics as metrics_lib
 from painformer_jax.training import run
 from painformer_jax.training.clock import CHECKPOINT, EVALUATION, PROFILE
 from painformer_jax.training.config import TrainConfig, changed_fields
 from painformer_jax.training.data import open_training_data
 from painformer_jax.training.evaluate import evaluate
 from painformer_jax.training.interrupt import Interrupt
-from painformer_jax.training.metrics import log
+from painformer_jax.training.metrics import (
+  MetricsWriter,
+  NonFiniteLoss,
+  log,
+  progress_line,
+  read_metrics,
+)
 from painformer_jax.training.profile import Profiler
 from painformer_jax.training.resume import start_or_resume
 from painformer_jax.training.setup import assemble
@@ -75,14 +80,11 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       store, setup, workdir=workdir, fingerprint=fingerprint, backbone=backbone
     )
     clock, window = progress.clock, progress.window
-    writer = metrics_lib.MetricsWriter(
-      workdir,
-      start_step=progress.step,
-      evaluation_due=progress.evaluation_due,
-      enabled=parallel.is_main(),
+    writer = MetricsWriter(
+      workdir, start_step=progress.step, evaluation_due=progress.evaluation_due, enabled=is_main()
     )
     closing.callback(writer.close)
-    if config.wandb and parallel.is_main():
+    if config.wandb and is_main():
       writer.mirror(
         closing.enter_context(
           Tracker(config.wandb, workdir, config=json.loads(config.to_json()), sent=writer.found)
@@ -91,7 +93,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
 
     parameters = functional.count_parameters(model)
     images_per_step = sum(config.batch_sizes.values())
-    if parallel.is_main():
+    if is_main():
       write_text(
         workdir / 'parameters.txt',
         parameter_overview.get_parameter_overview(setup.abstract.params, include_stats='sharding'),
@@ -115,11 +117,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
       watch.settle()
       values |= machine.figures(clock.rate(), clock.split())
       writer.write(progress.step, values)
-      log(
-        metrics_lib.progress_line(
-          values, clock=clock, steps=config.steps, images_per_step=images_per_step
-        )
-      )
+      log(progress_line(values, clock=clock, steps=config.steps, images_per_step=images_per_step))
 
     def run_evaluation() -> bool:
       results = evaluate(
@@ -164,7 +162,7 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         ):
           with watch.fetching():
             batch = next(batches)
-          batch = parallel.put_batch(mesh, batch)
+          batch = put_batch(mesh, batch)
           with watch.giving() as results:
             with jax.transfer_guard('disallow'):  # Nothing moves but what is put.
               progress.state, metrics = train_step(progress.state, batch)
@@ -215,22 +213,17 @@ def pretrain(config: TrainConfig, workdir: str | pathlib.Path) -> dict:
         )
         raise Stopped
       store.finish()
-    except metrics_lib.NonFiniteLoss as error:
+    except NonFiniteLoss as error:
       store.finish()
       good = f'checkpoint of step {saved}' if saved else 'start (no checkpoint yet)'
-      raise metrics_lib.NonFiniteLoss(
+      raise NonFiniteLoss(
         f'{error}; the last good state is the {good} in {workdir}: lower '
         'config.optimizer.learning_rate, with another --workdir'
       ) from None
-  if not parallel.is_main():
+  if not is_main():
     return {}
   report = run.write_report(
-    workdir,
-    config,
-    tasks,
-    rows=metrics_lib.read_metrics(workdir),
-    clock=clock,
-    parameters=parameters,
+    workdir, config, tasks, rows=read_metrics(workdir), clock=clock, parameters=parameters
   )
   log(
     f'finished at step {progress.step}: {workdir / "report.json"}; '

@@ -14,7 +14,7 @@ import optax
 from painformer_jax.models import registry
 from painformer_jax.models.config import PainFormerConfig, Preset
 from painformer_jax.parallel import layout
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import batch_sharding, check_batch_sizes, with_shardings
 from painformer_jax.training.config import TrainConfig
 from painformer_jax.training.forward import StepPlan
 from painformer_jax.training.mixup import Mixup
@@ -62,7 +62,7 @@ class Setup:
 
   def batch(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
     """Shapes of a global batch."""
-    split, side = parallel.batch_sharding(self.mesh), self.model.image_size
+    split, side = batch_sharding(self.mesh), self.model.image_size
     return {
       task: {
         'image': jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8, sharding=split),
@@ -118,7 +118,7 @@ def assemble(
   """
   model = config.model_config()
   mesh = layout.training_mesh(config.sharding, devices)
-  parallel.check_batch_sizes(mesh, config.batch_sizes, grad_accum_steps=config.grad_accum_steps)
+  check_batch_sizes(mesh, config.batch_sizes, grad_accum_steps=config.grad_accum_steps)
   classes = {task: classes[task] for task in config.tasks}
   optimizer = make_optimizer(config.optimizer, steps=config.steps, model=model)
   shapes = jax.eval_shape(lambda: _state(config, classes, optimizer, None))
@@ -129,7 +129,7 @@ def assemble(
     preset=registry.preset(config.model['name']),
     mesh=mesh,
     optimizer=optimizer,
-    abstract=parallel.with_shardings(shapes, layout.state_shardings(mesh, shapes, config.sharding)),
+    abstract=with_shardings(shapes, layout.state_shardings(mesh, shapes, config.sharding)),
   )
 
 

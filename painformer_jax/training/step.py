@@ -12,7 +12,12 @@ from clu import metrics as clu_metrics
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import layout
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import (
+  BatchShardMap,
+  batch_sharding,
+  replicated,
+  split_microbatches,
+)
 from painformer_jax.training.forward import Forward, Result, StepPlan, normalise
 from painformer_jax.training.mixup import mix_batch
 from painformer_jax.training.state import LOG_VARIANCE, TrainState
@@ -77,8 +82,8 @@ def make_train_step(
   return jax.jit(
     step,
     donate_argnums=0,
-    in_shardings=(state_shardings, parallel.batch_sharding(mesh)),
-    out_shardings=(state_shardings, parallel.replicated(mesh)),
+    in_shardings=(state_shardings, batch_sharding(mesh)),
+    out_shardings=(state_shardings, replicated(mesh)),
   )
 
 
@@ -110,7 +115,7 @@ def _accumulated(forward: Forward, state: TrainState, batch, lambdas, key, shard
   """
   plan, params = forward.plan, state.params
   steps = plan.grad_accum_steps
-  microbatches = parallel.split_microbatches(forward.mesh, batch, steps)
+  microbatches = split_microbatches(forward.mesh, batch, steps)
   statistics, gradients_of_statistics = jax.vjp(
     lambda params: functional.stem_statistics(
       plan.model, forward.backbone(params, state.stats), microbatches, prepare=forward.images
@@ -156,10 +161,10 @@ def make_embed_step(model: PainFormerConfig, mesh: jax.sharding.Mesh, *, mean, s
   Args of the result: the backbone's arrays by path, and uint8 [batch, size, size, 3]
   sharded over the devices; it gives float32 [batch, width].
   """
-  partition = parallel.BatchShardMap(mesh) if mesh.size > 1 else None
+  partition = BatchShardMap(mesh) if mesh.size > 1 else None
 
   def embed(arrays, images):
     network = functional.from_variables(model, arrays, partition=partition)
     return network(normalise(images, mean, std)).embedding.astype(jnp.float32)
 
-  return jax.jit(embed, out_shardings=parallel.replicated(mesh))
+  return jax.jit(embed, out_shardings=replicated(mesh))

@@ -10,7 +10,7 @@ import jax
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import is_partial, write_json
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import is_main, wait_for_all
 
 _SECONDS_UNTIL_VISIBLE = 60  # On NFS, what another machine wrote may be visible only later.
 
@@ -68,11 +68,11 @@ def open_workdir(
       is_partial(p) or p.name in ignored for p in workdir.iterdir()
     ):
       raise InputError(f'{workdir} is not empty and holds no {what}: take another --workdir')
-    parallel.wait_for_all('configuration compared')
-    if parallel.is_main():
+    wait_for_all('configuration compared')
+    if is_main():
       workdir.mkdir(parents=True, exist_ok=True)
       write_json(record, json.loads(config.to_json()))
-    parallel.wait_for_all('configuration written')
+    wait_for_all('configuration written')
     if not _becomes_visible(record):
       raise InputError(
         f'{record}, which the first process wrote, is not there for process '

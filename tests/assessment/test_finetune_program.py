@@ -21,7 +21,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer, functional
 from painformer_jax.models.embedding_mixer_config import EmbeddingMixerConfig
 from painformer_jax.models.registry import make_config
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import data_mesh, put_batch, replicated
 from painformer_jax.training.state import group
 
 BACKBONE = make_config(
@@ -255,16 +255,16 @@ def one_step(plan, *, batch=None, devices=None, tune=FROZEN):
     for n in range(len(plan.fits))
     for path in embedding_mixer.abstract_parameters(MIXER)
   }
-  mesh = parallel.data_mesh(devices)
+  mesh = data_mesh(devices)
   optimizer = finetune_program.make_optimizer(FIT, rates, steps=10)
   state = finetune_program.initial_state(
     plan, optimizer, backbone={p: arrays[p] for p in learned}, key=np.array([0, 1], np.uint32)
   )
   before = jax.device_get(state)
   fixed = {path: a for path, a in arrays.items() if path not in learned}
-  state = jax.device_put(state, parallel.replicated(mesh))
+  state = jax.device_put(state, replicated(mesh))
   after, metrics = finetune_program.make_step(plan, optimizer, mesh)(
-    state, fixed, parallel.put_batch(mesh, make_batch() if batch is None else batch)
+    state, fixed, put_batch(mesh, make_batch() if batch is None else batch)
   )
   return before, jax.device_get(after), fixed, jax.device_get(metrics)
 

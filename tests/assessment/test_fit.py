@@ -13,7 +13,7 @@ from painformer_jax.assessment.folds.batches import Fold
 from painformer_jax.assessment.mixers import cost, fit_program, trainer
 from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.core.errors import InputError
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import data_mesh
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +45,7 @@ def test_order_and_groups_change_nothing(together, measured):
 def on_mesh():
   """Results on a mesh; communication in the compiled program; runs on a device."""
   result = train(leave_out(5))
-  mesh, runs, shape = parallel.data_mesh(), 8, jax.ShapeDtypeStruct
+  mesh, runs, shape = data_mesh(), 8, jax.ShapeDtypeStruct
   program = dataclasses.replace(CONFIG, seeds=(0,), epochs=1)
   state = fit_program.make_initial(program, mesh)(
     fit_program.put_runs(mesh, np.zeros((runs, 2), np.uint32))

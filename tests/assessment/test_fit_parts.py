@@ -23,7 +23,7 @@ from painformer_jax.assessment.mixers.fit import fit_folds, group_size
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import embedding_mixer, embedding_mixer_config
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import data_mesh
 from painformer_jax.training import parameter_groups
 
 
@@ -153,7 +153,7 @@ def test_pieces_are_for_cpus_and_large_networks():
 
 @pytest.mark.parametrize('microbatch_size', [16, 4])
 def test_memory_estimate_is_near_what_the_compiler_takes(microbatch_size):
-  mesh, runs = parallel.data_mesh(), 8
+  mesh, runs = data_mesh(), 8
   model = dataclasses.replace(MODEL, latents=8, width=32, tokens='scalar', input_width=24)
   config = FitConfig(model=model, batch=16)
   advance = fit_program.make_advance(config, mesh, steps=24, microbatch_size=microbatch_size)

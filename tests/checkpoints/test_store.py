@@ -18,7 +18,7 @@ from painformer_jax.checkpoints import record as records
 from painformer_jax.checkpoints import store as store_lib
 from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.core.errors import InputError
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import data_mesh, with_shardings
 
 RECORD = {'clock': {'steps': 3, 'seconds': 0.1}, 'position': {'step': 3, 'fingerprint': 'ab'}}
 
@@ -43,9 +43,9 @@ def make_state(size=40):
 
 
 def abstract(state):
-  mesh = parallel.data_mesh()
+  mesh = data_mesh()
   shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
-  return parallel.with_shardings(shapes, placed(mesh, shapes))
+  return with_shardings(shapes, placed(mesh, shapes))
 
 
 def placed(mesh, tree, *, split=''):
@@ -392,20 +392,20 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
 
 def round_trip_on_mesh(folder):
   """Saves a state that is partly split over the devices; reads it elsewhere."""
-  mesh = parallel.data_mesh()
+  mesh = data_mesh()
   state = make_state()
   split = 'params/backbone/a'
   shardings = placed(mesh, state, split=split)
   saved(folder, 3, state=jax.device_put(state, shardings))
   shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
   store, results = CheckpointStore(folder), {}
-  smaller = parallel.data_mesh(jax.devices()[:2])
+  smaller = data_mesh(jax.devices()[:2])
   for name, target in (
     ('same', shardings),
     ('replicated', placed(mesh, state)),
     ('two', placed(smaller, state, split=split)),
   ):
-    found = store.restore_newest(parallel.with_shardings(shapes, target)).state
+    found = store.restore_newest(with_shardings(shapes, target)).state
     assert_same(found, state)
     leaf = found['params']['backbone/a']
     assert leaf.sharding == target['params']['backbone/a']

@@ -394,7 +394,7 @@ def test_nothing_is_saved_after_a_figure_that_is_not_finite(
 
 def test_nothing_is_moved_to_the_devices_within_a_step(data, tmp_path, monkeypatch):
   """A batch that was left on the host would be moved at each step, and nobody told."""
-  monkeypatch.setattr(loop.parallel, 'put_batch', lambda mesh, batch: batch)
+  monkeypatch.setattr(loop, 'put_batch', lambda mesh, batch: batch)
   with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
     again(tmp_path / 'run', data)
 

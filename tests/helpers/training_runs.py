@@ -16,7 +16,7 @@ from command_line import run_command
 from repository import ROOT, environment
 from tiny_tasks import store_tiny
 
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import put_batch
 from painformer_jax.training.config import OptimizerConfig, defaults, from_config_dict
 from painformer_jax.training.setup import assemble
 from painformer_jax.training.speed import MFU, RATE, RATE_PER_CHIP, SECONDS
@@ -124,7 +124,7 @@ class SmallStep:
     return self._step.as_text()
 
   def _placed(self, batch):
-    return parallel.put_batch(self._mesh, batch)
+    return put_batch(self._mesh, batch)
 
 
 def _fill(path, leaf):

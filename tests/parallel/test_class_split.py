@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from painformer_jax.models import heads
 from painformer_jax.parallel import class_split, layout
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import batch_sharding
 from painformer_jax.training import losses
 
 WIDTH, ROWS = 16, 24
@@ -33,7 +33,7 @@ def head(classes, *, seed=0, scale=1.0):
 
 
 def placed(mesh, arrays):
-  rows = parallel.batch_sharding(mesh)
+  rows = batch_sharding(mesh)
   by_class = {'kernel': PartitionSpec(None, layout.MODEL), 'bias': PartitionSpec(layout.MODEL)}
   return {
     name: jax.device_put(array, NamedSharding(mesh, by_class[name]) if name in by_class else rows)
@@ -138,7 +138,7 @@ def compiled(classes, shared):
     'bias': (heads.columns(classes),),
     'embedding': (1024, WIDTH),
   }
-  rows = parallel.batch_sharding(mesh)
+  rows = batch_sharding(mesh)
   specs = {'kernel': PartitionSpec(None, layout.MODEL), 'bias': PartitionSpec(layout.MODEL)}
   arrays = {
     name: jax.ShapeDtypeStruct(

@@ -23,7 +23,17 @@ from training_runs import (
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, registry, spectral
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import (
+  BatchShardMap,
+  batch_sharding,
+  check_batch_sizes,
+  data_mesh,
+  interleave,
+  put_batch,
+  put_global,
+  replicated,
+  separate,
+)
 from painformer_jax.training.step import make_embed_step
 
 SIZES = st.lists(st.integers(1, 3), min_size=1, max_size=4)
@@ -35,15 +45,15 @@ def parts_of(sizes, devices, seed=0):
 
 
 def separated(mesh, parts):
-  joined = parallel.interleave(mesh, parts)
-  return joined, parallel.separate(mesh, joined, [len(part) for part in parts])
+  joined = interleave(mesh, parts)
+  return joined, separate(mesh, joined, [len(part) for part in parts])
 
 
 @settings(max_examples=20, deadline=None)
 @given(SIZES)
 def test_separate_undoes_interleave(sizes):
   parts = parts_of(sizes, 1)
-  joined, found = separated(parallel.data_mesh(), parts)
+  joined, found = separated(data_mesh(), parts)
   np.testing.assert_array_equal(joined, np.concatenate(parts))
   for part, again in zip(parts, found, strict=True):
     np.testing.assert_array_equal(part, again)
@@ -51,14 +61,14 @@ def test_separate_undoes_interleave(sizes):
 
 def interleave_on_mesh():
   """Counts cases where the parts come back and no row changes its device."""
-  mesh, cases = parallel.data_mesh(), 0
+  mesh, cases = data_mesh(), 0
 
   @settings(max_examples=12, deadline=None, database=None)
   @given(SIZES, st.integers(0, 9))
   def check(sizes, seed):
     nonlocal cases
     parts = parts_of(sizes, mesh.size, seed)
-    placed = parallel.put_batch(mesh, dict(enumerate(parts)))
+    placed = put_batch(mesh, dict(enumerate(parts)))
     joined, found = jax.jit(lambda p: separated(mesh, p))(list(placed.values()))
     for part, again in zip(parts, found, strict=True):
       np.testing.assert_array_equal(part, again)
@@ -77,11 +87,11 @@ def test_no_row_changes_its_device(on_mesh):
 
 
 def per_device_on_mesh():
-  mesh = parallel.data_mesh()
+  mesh = data_mesh()
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.standard_normal((16, 6, 6, 3)), jnp.float32)
   weight = jnp.asarray(rng.standard_normal((6, 4, 3, 2)), jnp.float32)
-  wrapped = parallel.BatchShardMap(mesh)(spectral.gate_fft)
+  wrapped = BatchShardMap(mesh)(spectral.gate_fft)
 
   def both(function):
     def total(x, weight):
@@ -105,27 +115,27 @@ def test_rows_must_split_evenly():
   class EightDevices:
     size = 8
 
-  parallel.check_batch_sizes(EightDevices, {'a': 8, 'b': 24})
+  check_batch_sizes(EightDevices, {'a': 8, 'b': 24})
   for sizes, task in (({'a': 8, 'b': 12}, 'b'), ({'a': 0}, 'a'), ({'a': -8}, 'a')):
     with pytest.raises(InputError) as error:
-      parallel.check_batch_sizes(EightDevices, sizes)
+      check_batch_sizes(EightDevices, sizes)
     line = str(error.value)
     assert f'task {task} has the batch size {sizes[task]}, which' in line
     assert f'config.tasks.{task}.' in line and 'a multiple of 8' in line
 
 
 def test_mesh_has_one_automatic_axis():
-  mesh = parallel.data_mesh()
+  mesh = data_mesh()
   assert mesh.axis_names == ('data',) and mesh.size == len(jax.devices())
   assert mesh.axis_types == (AxisType.Auto,)
 
 
 def put_on_mesh():
-  mesh = parallel.data_mesh()
+  mesh = data_mesh()
   rows = np.arange(32).reshape(16, 2)
-  local = parallel.put_batch(mesh, {'x': rows})['x']
-  whole = parallel.put_global(mesh, rows)
-  assert local.sharding == whole.sharding == parallel.batch_sharding(mesh)
+  local = put_batch(mesh, {'x': rows})['x']
+  whole = put_global(mesh, rows)
+  assert local.sharding == whole.sharding == batch_sharding(mesh)
   np.testing.assert_array_equal(local, rows)
   np.testing.assert_array_equal(whole, rows)
   return [s.data.shape for s in whole.addressable_shards]
@@ -176,14 +186,14 @@ def train(devices, gate):
 
 def embed(gate):
   """What eight devices say to one another in embedding 16 images, and how wide it is."""
-  mesh, preset = parallel.data_mesh(), registry.preset('painformer_nano')
+  mesh, preset = data_mesh(), registry.preset('painformer_nano')
   config = registry.make_config('painformer_nano', **SMALL_MODEL, gate=gate)
   arrays = {
-    path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=parallel.replicated(mesh))
+    path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh))
     for path, a in functional.abstract_variables(config).items()
   }
   images = jax.ShapeDtypeStruct(
-    (16, config.image_size, config.image_size, 3), np.uint8, sharding=parallel.batch_sharding(mesh)
+    (16, config.image_size, config.image_size, 3), np.uint8, sharding=batch_sharding(mesh)
   )
   program = (
     make_embed_step(config, mesh, mean=preset.mean, std=preset.std)

@@ -18,8 +18,8 @@ from painformer_jax.checkpoints.read import restore_arrays
 from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.cli.main import main
 from painformer_jax.core.errors import InputError
-from painformer_jax.parallel import mesh as parallel
 from painformer_jax.parallel import processes
+from painformer_jax.parallel.mesh import data_mesh, wait_for_all
 
 _CALL = """
 import importlib, json, sys
@@ -270,7 +270,7 @@ SPECS = {'rows': PartitionSpec('data'), 'columns': PartitionSpec(None, 'data')}
 
 def placed(state, specs):
   """The state with its arrays split as `specs` say; each process holds a part."""
-  mesh = parallel.data_mesh()
+  mesh = data_mesh()
 
   def place(path, array):
     sharding = NamedSharding(mesh, specs.get(path[-1].key, PartitionSpec()))
@@ -363,7 +363,7 @@ def test_damage_that_one_process_meets_moves_all_to_the_one_before(tmp_path):
 def fail(index, how):
   if jax.process_index() != index:
     while True:
-      parallel.wait_for_all('in vain')
+      wait_for_all('in vain')
   if how == 'input':
     raise InputError('the disk of this one is full')
   raise ZeroDivisionError('of this package')

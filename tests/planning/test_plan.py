@@ -49,7 +49,7 @@ def allocated(cache: str) -> dict:
   import jax
   import numpy as np
 
-  from painformer_jax.parallel import mesh as parallel
+  from painformer_jax.parallel.mesh import put_batch
   from painformer_jax.training.setup import assemble
 
   # The same program is compiled twice here: once for its figures, once to run it.
@@ -60,7 +60,7 @@ def allocated(cache: str) -> dict:
   config = from_config_dict(request.config)
   run = assemble(config, TASKS)
   state = run.make_state()
-  batch = parallel.put_batch(
+  batch = put_batch(
     run.mesh, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.batch())
   )
 
@@ -132,7 +132,7 @@ def worked_in() -> dict:
   import jax
   import numpy as np
 
-  from painformer_jax.parallel import mesh as parallel
+  from painformer_jax.parallel.mesh import put_batch
   from painformer_jax.training.setup import assemble
 
   def memory(name: str) -> int:
@@ -145,7 +145,7 @@ def worked_in() -> dict:
   )
   run = assemble(from_config_dict(config.to_dict()), TASKS)
   state = run.make_state()
-  batch = parallel.put_batch(
+  batch = put_batch(
     run.mesh, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), run.batch())
   )
   step = (
@@ -257,7 +257,7 @@ def test_its_flops_are_those_of_the_formula(on_devices):
   ],
 )
 def test_topologies_by_name(text, shape, chips):
-  found = topology.parse(text)
+  found = topology.parse_topology(text)
   assert (found.shape, found.chips, found.text) == (shape, chips, text)
   assert found.slices == int(text.partition('*')[0] if '*' in text else 1)
   assert found.nodes == (shape[0] if 'h100' in text else found.slices)
@@ -286,7 +286,7 @@ def test_topologies_by_name(text, shape, chips):
 )
 def test_other_topologies_are_refused(text, part):
   with pytest.raises(InputError, match=re.escape(part)):
-    topology.parse(text)
+    topology.parse_topology(text)
 
 
 def test_every_chip_says_what_it_can_do_and_where_that_is_from():
@@ -295,11 +295,13 @@ def test_every_chip_says_what_it_can_do_and_where_that_is_from():
     assert 1e14 < chip.flops < 2e15 and ':' in chip.source
     assert chip.accelerator or chip.platform != 'tpu'
     assert 1e9 < chip.network < chip.link / 8 and 'network' in chip.source
-  variables = topology.environment(topology.parse('v5p:2x2x2'))
+  variables = topology.compiler_environment(topology.parse_topology('v5p:2x2x2'))
   assert variables['TPU_ACCELERATOR_TYPE'] == 'v5p-16'
-  several = topology.environment(topology.parse('2*v5p:2x2x2'))
+  several = topology.compiler_environment(topology.parse_topology('2*v5p:2x2x2'))
   assert several['TPU_ACCELERATOR_TYPE'] == 'v5p-16'  # That of each slice.
-  assert topology.environment(topology.parse('cpu:3'))['JAX_NUM_CPU_DEVICES'] == '3'
+  assert (
+    topology.compiler_environment(topology.parse_topology('cpu:3'))['JAX_NUM_CPU_DEVICES'] == '3'
+  )
 
 
 def test_a_gpus_memory_is_what_a_run_may_take():
@@ -403,17 +405,19 @@ def test_the_slowest_part_decides():
 def test_collectives_over_links_and_network(kind, group, nodes, links, network):
   one = Collective(kind=kind, group=group, nodes=nodes, count=1, bytes=10**9)
   expected = 1e9 * (links / 450e9 + network / 50e9)
-  assert collective_seconds([one], topology.parse('h100:16')) == pytest.approx(expected)
-  assert collective_seconds([one, one], topology.parse('h100:16')) == pytest.approx(2 * expected)
+  assert collective_seconds([one], topology.parse_topology('h100:16')) == pytest.approx(expected)
+  assert collective_seconds([one, one], topology.parse_topology('h100:16')) == pytest.approx(
+    2 * expected
+  )
 
 
 def test_all_of_a_tpu_slice_is_joined_by_links():
   one = Collective(kind='all-reduce', group=256, count=1, bytes=10**8)
-  assert collective_seconds([one], topology.parse('v5e:16x16')) == pytest.approx(
+  assert collective_seconds([one], topology.parse_topology('v5e:16x16')) == pytest.approx(
     2 * 255 / 256 * 1e8 / 200e9
   )
   between = Collective(kind='all-reduce', group=2, nodes=2, count=1, bytes=10**8)
-  assert collective_seconds([between], topology.parse('2*v5e:16x16')) == pytest.approx(
+  assert collective_seconds([between], topology.parse_topology('2*v5e:16x16')) == pytest.approx(
     1e8 / 3.125e9
   )
 

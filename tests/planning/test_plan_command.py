@@ -49,7 +49,7 @@ def compiled(monkeypatch):
     config = from_config_dict(request.config).with_batch_sizes(request.sizes)
     if config.remat == 'dots':
       raise InputError('the compiler said no')
-    chips = topology.parse(request.topology).chips
+    chips = topology.parse_topology(request.topology).chips
     return dataclasses.replace(
       planned().program,
       topology=request.topology,

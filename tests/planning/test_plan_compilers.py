@@ -21,7 +21,7 @@ def needs(module: str):
 
 def compiled_with_dft(name: str, *, sharding=None, **model) -> plan.Program:
   """The small step, two rows a task and chip."""
-  rows = 2 * topology.parse(name).chips
+  rows = 2 * topology.parse_topology(name).chips
   return plan.run_apart(
     small_request(
       name,
@@ -45,7 +45,7 @@ def compiled_with_dft(name: str, *, sharding=None, **model) -> plan.Program:
 )
 def test_programs_for_real_chips(name):
   program = compiled_with_dft(name)
-  assert program.failure is None and program.chips == topology.parse(name).chips
+  assert program.failure is None and program.chips == topology.parse_topology(name).chips
   assert program.parameter_bytes < program.argument_bytes < program.peak_bytes
   state = program.parameter_bytes + program.optimizer_bytes
   assert program.traffic_bytes > 1.9 * state  # All of it is read and written anew.
@@ -55,7 +55,7 @@ def test_programs_for_real_chips(name):
   result = Plan(program=program, epochs=1, samples=10**6)
   assert result.fits and 0 < result.roofline.mfu < 1
   # Nodes as a run finds them: sums over all chips go over the network between.
-  nodes = topology.parse(name).nodes
+  nodes = topology.parse_topology(name).nodes
   assert program.mesh == {'dcn': nodes, 'data': program.chips // nodes, 'model': 1}
   assert {c.nodes for c in program.collectives} == {nodes}
 

@@ -259,10 +259,10 @@ def real_programs():
   import jax.numpy as jnp
   from jax.sharding import PartitionSpec as P
 
-  from painformer_jax.parallel import mesh as parallel
+  from painformer_jax.parallel.mesh import batch_sharding, data_mesh, replicated
 
-  mesh = parallel.data_mesh()
-  rows, whole = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+  mesh = data_mesh()
+  rows, whole = batch_sharding(mesh), replicated(mesh)
   x = jax.ShapeDtypeStruct((8, 16), jnp.float32)
 
   def repeated(x):

@@ -11,7 +11,7 @@ from tiny_tasks import store_tiny
 
 from painformer_jax.models import heads
 from painformer_jax.parallel import layout
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import batch_sharding, replicated
 from painformer_jax.training import evaluate as module
 
 WIDTH, CLASSES, TEST = 16, {'few': 3, 'many': 1100}, 21
@@ -47,9 +47,7 @@ def figures(data_dir):
   for name, (devices, strategy) in STRATEGIES.items():
     mesh = layout.training_mesh(strategy, jax.devices()[:devices])
     placed = jax.device_put(params(), layout.state_shardings(mesh, params(), strategy))
-    embed = jax.jit(
-      lambda arrays, images: embedding_of(images), out_shardings=parallel.replicated(mesh)
-    )
+    embed = jax.jit(lambda arrays, images: embedding_of(images), out_shardings=replicated(mesh))
     found[name] = module.evaluate(
       types.SimpleNamespace(evaluated=placed, stats={'count': jnp.zeros(())}),
       embed,
@@ -60,7 +58,7 @@ def figures(data_dir):
       batch_size=8,
       threads=1,
     )
-  rows = parallel.batch_sharding(mesh)
+  rows = batch_sharding(mesh)
   batch = {
     'label': jax.ShapeDtypeStruct((8,), jnp.int32, sharding=rows),
     'mask': jax.ShapeDtypeStruct((8,), bool, sharding=rows),
@@ -68,7 +66,7 @@ def figures(data_dir):
   text = (
     module._judged.lower(
       {path: array for path, array in placed.items() if 'many' in path},
-      jax.ShapeDtypeStruct((8, WIDTH), jnp.float32, sharding=parallel.replicated(mesh)),
+      jax.ShapeDtypeStruct((8, WIDTH), jnp.float32, sharding=replicated(mesh)),
       batch,
       mesh=mesh,
       task='many',

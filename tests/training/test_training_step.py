@@ -10,7 +10,7 @@ from training_runs import TASKS, SmallStep
 
 from painformer_jax.models import functional
 from painformer_jax.models.layers import BatchIndices, DropPath
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import data_mesh
 from painformer_jax.training.config import OptimizerConfig
 from painformer_jax.training.state import group, initial_state
 from painformer_jax.training.step import make_embed_step, normalise
@@ -208,7 +208,7 @@ def test_images_are_normalised_on_the_device(step):
 
 
 def test_embed_step_is_the_model_in_evaluation_mode(step):
-  mesh, plan = parallel.data_mesh(), step.plan
+  mesh, plan = data_mesh(), step.plan
   arrays = {**group(step.state.params, 'backbone'), **step.state.stats}
   arrays = {path: jnp.asarray(a) for path, a in arrays.items()}
   images = step.batch(0)['alpha']['image']

@@ -7,7 +7,7 @@ window but only followed from others.
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from painformer_jax.assessment.clips.signals import RecordedSignals
 from painformer_jax.assessment.clips.videos import RecordedVideo
 from painformer_jax.assessment.embedding.record import arrays_sha256
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Log
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.models import functional
 from painformer_jax.weights.load import read_weights
@@ -35,7 +36,7 @@ def assess_clip(
   step: float = 1.0,
   weights: str | os.PathLike | None = None,
   batch_size: int = 16,
-  log: Callable[[str], None] = lambda line: None,
+  log: Log = lambda line: None,
 ) -> Curve:
   """Slides the assessor over a recording.
 

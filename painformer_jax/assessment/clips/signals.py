@@ -1,7 +1,5 @@
 """Windows of recorded signals as embeddings."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from painformer_jax.assessment.clips.embeddings import NumberedEmbeddings
@@ -13,6 +11,7 @@ from painformer_jax.assessment.embedding.sample_images import (
 )
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Log
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.modalities.resampling import resample
 from painformer_jax.modalities.signal_files import SignalSpan, read_span, recorded_rate
@@ -76,7 +75,7 @@ class RecordedSignals:
       self._signals = np.stack([_resampled(s, self._rate, trained.rate) for s in self._signals])
       self._rate = trained.rate
 
-  def windows(self, starts: np.ndarray, *, log: Callable[[str], None]) -> WindowEmbeddings:
+  def windows(self, starts: np.ndarray, *, log: Log) -> WindowEmbeddings:
     """Embeds windows as long as the samples of training.
 
     Args:

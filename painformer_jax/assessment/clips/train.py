@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from painformer_jax.assessment.results import summary as results
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically, write_json
+from painformer_jax.core.progress import Log
 
 
 def save(
@@ -33,7 +34,7 @@ def save(
   shapes: Mapping[str, SampleShape],
   folder: str | os.PathLike,
   synthetic: bool = False,
-  log: Callable[[str], None] = lambda line: None,
+  log: Log = lambda line: None,
 ) -> None:
   """Trains a job's Embedding-Mixers on all its samples, and writes them.
 

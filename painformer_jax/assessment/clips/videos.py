@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from painformer_jax.assessment.datasets.recordings import Locator, Sample
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings, SampleReader
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Log
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.modalities import video
 
@@ -62,7 +62,7 @@ class RecordedVideo:
     # The last frame is shown as long as the one before it.
     self.seconds = float(self._times[-1] + min(between[-1], self._near))
 
-  def windows(self, starts: np.ndarray, *, log: Callable[[str], None]) -> WindowEmbeddings:
+  def windows(self, starts: np.ndarray, *, log: Log) -> WindowEmbeddings:
     """Embeds windows as long as the samples of training.
 
     Args:

@@ -24,6 +24,7 @@ from painformer_jax.assessment.datasets.copies import findings as copies_of
 from painformer_jax.assessment.datasets.recordings import VIDEO, Finding, Locator, Sample, Study
 from painformer_jax.core.delimited import TableRow, column_names, read_rows
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Log
 from painformer_jax.modalities.quality import QualityRules
 
 NAME = 'BioVid Part A'
@@ -154,7 +155,7 @@ def check(
   subjects: int | None = SUBJECTS,
   per_level: int | None = PER_LEVEL,
   rules: Mapping[str, QualityRules] = MappingProxyType({}),
-  log: Callable[[str], None] = lambda line: None,
+  log: Log = lambda line: None,
 ) -> list[Finding]:
   """Lists everything missing or odd in a study, before any work starts.
 

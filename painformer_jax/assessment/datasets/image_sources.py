@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from painformer_jax.assessment.datasets import clip_check
@@ -12,6 +12,7 @@ from painformer_jax.assessment.datasets.copies import CopyFinder
 from painformer_jax.assessment.datasets.copies import findings as copies_of
 from painformer_jax.assessment.datasets.recordings import Copies, Finding, Locator, Sample, Study
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Log
 from painformer_jax.modalities import images, video
 
 # A recording with fewer frames than this share of the median is reported.
@@ -119,7 +120,7 @@ def findings(
   *,
   whole: bool,
   given: Sequence[str] = (),
-  log: Callable[[str], None] = lambda line: None,
+  log: Log = lambda line: None,
 ) -> Iterator[Finding]:
   """What is missing or odd in the videos and images of a study.
 

@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from painformer_jax.assessment.embedding.sample_images import (
 )
 from painformer_jax.assessment.embedding.store import EmbeddingStore
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.progress import Meter
+from painformer_jax.core.progress import Log, Meter
 from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.modalities import depth
 from painformer_jax.weights.folder import Weights
@@ -43,7 +43,7 @@ def compute_embeddings(
   readers: int = 2,
   max_left_out: float = 0.1,
   devices: Sequence[jax.Device] | None = None,
-  log: Callable[[str], None] = lambda line: None,
+  log: Log = lambda line: None,
 ) -> EmbeddingStore:
   """Embeds every sample of a study, or reads what an earlier call has written.
 

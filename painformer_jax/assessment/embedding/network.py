@@ -9,7 +9,7 @@ import numpy as np
 
 from painformer_jax.assessment.embedding import record as embedding_record
 from painformer_jax.models.config import PainFormerConfig, Preset
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import data_mesh, put_batch, replicated
 from painformer_jax.training.step import make_embed_step
 from painformer_jax.weights.folder import Weights
 
@@ -34,7 +34,7 @@ class Network:
     self._arrays = {
       path: array for path, array in weights.variables.items() if not path.startswith('head/')
     }
-    self._mesh = parallel.data_mesh(devices)
+    self._mesh = data_mesh(devices)
     self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
     self._placed = False
     self.record = {
@@ -48,13 +48,13 @@ class Network:
   def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
     """Embeddings of up to `batch_size` images: uint8 [size, size, 3] each -> float32 [n, width]."""
     if not self._placed:
-      self._arrays = jax.device_put(self._arrays, parallel.replicated(self._mesh))
+      self._arrays = jax.device_put(self._arrays, replicated(self._mesh))
       self._placed = True
     size = self.config.image_size
     batch = np.zeros((self.batch_size, size, size, 3), np.uint8)
     batch[: len(images)] = images
     return np.asarray(
-      _embed_step(self.config, self._mesh)(self._arrays, parallel.put_batch(self._mesh, batch))
+      _embed_step(self.config, self._mesh)(self._arrays, put_batch(self._mesh, batch))
     )[: len(images)]
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from painformer_jax.assessment.datasets.recordings import (
 )
 from painformer_jax.core.config_fields import Renamed
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Log
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
 from painformer_jax.modalities import faces, images
 from painformer_jax.modalities.quality import Tally, fitted
@@ -130,7 +131,7 @@ class SampleReader:
       )
 
   def images(
-    self, sample: Sample, *, log: Callable[[str], None], numbers: Container[int] | None = None
+    self, sample: Sample, *, log: Log, numbers: Container[int] | None = None
   ) -> Iterator[TokenImage]:
     """The sample's images, tokens rising; none where nothing in it can be used.
 
@@ -157,7 +158,7 @@ class SampleReader:
     yield from self.signal_images(signals, rate, rows=rows, log=log)
 
   def signal_images(
-    self, signals: np.ndarray, rate: float, *, log: Callable[[str], None], rows: int = 0
+    self, signals: np.ndarray, rate: float, *, log: Log, rows: int = 0
   ) -> Iterator[TokenImage]:
     """Images of signals in memory, tokens rising; as those of a sample with these signals.
 

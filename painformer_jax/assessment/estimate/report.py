@@ -1,7 +1,7 @@
 """Tells how much is to be embedded and trained, and how long that takes here."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.datasets.recordings import Study
@@ -10,13 +10,11 @@ from painformer_jax.assessment.estimate import speed
 from painformer_jax.assessment.estimate.workload import images_to_embed, train_flops, tuning_work
 from painformer_jax.assessment.experiment.job import Job
 from painformer_jax.assessment.mixers import cost
-from painformer_jax.core.progress import duration
+from painformer_jax.core.progress import Log, duration
 from painformer_jax.models import arithmetic
 from painformer_jax.weights.folder import Weights
 
 _READERS = 2  # Threads of `compute_embeddings`.
-
-Log = Callable[[str], None]
 
 
 def report(

@@ -7,6 +7,7 @@ from typing import Any
 from painformer_jax.assessment.experiment.job import Job, with_permuted_labels
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.assessment.statistics.metrics import Predictions
+from painformer_jax.core.progress import Log
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,12 +26,7 @@ class Outcome:
 
 
 def fit(
-  job: Job,
-  train: Callable[[Job], Outcome],
-  *,
-  shuffled: int,
-  protocol: str,
-  log: Callable[[str], None],
+  job: Job, train: Callable[[Job], Outcome], *, shuffled: int, protocol: str, log: Log
 ) -> Outcome:
   """Trains and tests a job.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from painformer_jax.assessment.mixers.fit import fit_folds
 from painformer_jax.assessment.mixers.inputs import MixerInput
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.core.errors import InputError
-
-Log = Callable[[str], None]
+from painformer_jax.core.progress import Log
 
 
 def train(

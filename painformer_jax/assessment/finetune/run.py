@@ -4,7 +4,7 @@ import os
 import pathlib
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -21,10 +21,9 @@ from painformer_jax.assessment.results.write import slug
 from painformer_jax.assessment.statistics import metrics
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.core.progress import Log
+from painformer_jax.parallel.mesh import data_mesh
 from painformer_jax.weights.folder import Weights
-
-Log = Callable[[str], None]
 
 
 def train(
@@ -65,7 +64,7 @@ def train(
       "folds: take the protocol 'hold-out', 'validation' or 'test'"
     )
   protocols.check_subjects(job.folds, job.subjects)
-  mesh = parallel.data_mesh(devices)
+  mesh = data_mesh(devices)
   own = slug(job.name) + ('' if job.shuffle is None else f'-shuffled-{job.shuffle}')
   logits = []
   for seed in job.seeds:

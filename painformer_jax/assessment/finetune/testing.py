@@ -1,7 +1,6 @@
 """Embeds the test samples with a fine-tuned backbone and predicts them with its Mixers."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -13,17 +12,13 @@ from painformer_jax.assessment.mixers import fusion
 from painformer_jax.assessment.mixers.finetune_program import TuneState, mixer_name
 from painformer_jax.assessment.mixers.inputs import assemble
 from painformer_jax.assessment.mixers.predict import predict
+from painformer_jax.core.progress import Log
 from painformer_jax.training.state import group
 from painformer_jax.weights.folder import Weights
 
 
 def test(
-  tuning: Tuning,
-  tuned: Weights,
-  state: TuneState,
-  *,
-  mesh: jax.sharding.Mesh,
-  log: Callable[[str], None],
+  tuning: Tuning, tuned: Weights, state: TuneState, *, mesh: jax.sharding.Mesh, log: Log
 ) -> np.ndarray:
   """Predicts the fold's test samples, from all their images.
 

@@ -15,17 +15,15 @@ from painformer_jax.assessment.mixers.finetune_batches import FinetuneBatches
 from painformer_jax.assessment.mixers.finetune_program import TuneState, mixer_name
 from painformer_jax.checkpoints.store import CheckpointStore
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.progress import duration
+from painformer_jax.core.progress import Log, duration
 from painformer_jax.models import embedding_mixer, functional
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import put_batch, replicated, with_shardings
 from painformer_jax.training.interrupt import Interrupt
 from painformer_jax.training.state import BACKBONE
 
 _SECONDS_A_LINE = 10.0
 _SECONDS_A_CHECKPOINT = 120.0  # About what a killed run loses.
 _MOST_IN_FLIGHT = 2  # Steps under way on the devices while the host prepares the next.
-
-Log = Callable[[str], None]
 
 
 def train(
@@ -50,7 +48,7 @@ def train(
     KeyboardInterrupt: after SIGINT or SIGTERM, once the state is saved.
   """
   plan, variables = tuning.plan, tuning.weights.variables
-  whole = parallel.replicated(mesh)
+  whole = replicated(mesh)
   optimizer = finetune_program.make_optimizer(plan.fits[0], _rates(tuning), steps=tuning.steps)
   start = {path: variables[path] for path in tuning.rates}
 
@@ -62,7 +60,7 @@ def train(
     closing.callback(checkpoints.close)
     abstract = jax.eval_shape(make, start, tuning.run.key)
     restored = checkpoints.restore_newest(
-      parallel.with_shardings(abstract, jax.tree.map(lambda _: whole, abstract))
+      with_shardings(abstract, jax.tree.map(lambda _: whole, abstract))
     )
     if restored is None:
       step, state = 0, jax.jit(make, out_shardings=whole)(start, tuning.run.key)
@@ -165,7 +163,7 @@ def _run_steps(
   while step < tuning.steps:
     compiles = first is None
     with interrupt.at_once() if compiles else contextlib.nullcontext():
-      state, found = advance(state, fixed, parallel.put_batch(mesh, next(batches)))
+      state, found = advance(state, fixed, put_batch(mesh, next(batches)))
       in_flight.append(found)
       wait(0 if compiles else _MOST_IN_FLIGHT)
     step += 1

@@ -13,7 +13,14 @@ from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig, MaskedTokens, fuse
 from painformer_jax.models import embedding_mixer, functional
 from painformer_jax.models.config import PainFormerConfig, Preset
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import (
+  BatchShardMap,
+  batch_sharding,
+  interleave,
+  replicated,
+  separate,
+  split_microbatches,
+)
 from painformer_jax.training import parameter_groups
 from painformer_jax.training.state import BACKBONE, group
 from painformer_jax.training.step import normalise
@@ -126,10 +133,8 @@ def make_step(plan: TunePlan, optimizer, mesh: jax.sharding.Mesh) -> Callable:
     arrays = group(params, BACKBONE) | fixed
     images = [batch[name]['image'] for name in names]
     images = [rows.reshape(-1, *rows.shape[2:]) for rows in images]
-    embeddings = parallel.separate(
-      mesh,
-      _embed(plan, mesh, arrays, parallel.interleave(mesh, images)),
-      [len(rows) for rows in images],
+    embeddings = separate(
+      mesh, _embed(plan, mesh, arrays, interleave(mesh, images)), [len(rows) for rows in images]
     )
     parts = {
       name: _in_their_places(rows, batch[name]['token'], tokens=plan.tokens[name])
@@ -166,18 +171,15 @@ def make_step(plan: TunePlan, optimizer, mesh: jax.sharding.Mesh) -> Callable:
       state, step=state.step + 1, params=params, opt_state=opt_state
     ), metrics
 
-  whole = parallel.replicated(mesh)
+  whole = replicated(mesh)
   return jax.jit(
-    step,
-    donate_argnums=0,
-    out_shardings=whole,
-    in_shardings=(whole, whole, parallel.batch_sharding(mesh)),
+    step, donate_argnums=0, out_shardings=whole, in_shardings=(whole, whole, batch_sharding(mesh))
   )
 
 
 def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -> jax.Array:
   """uint8 [rows, size, size, 3], split over the devices -> float32 [rows, width]."""
-  partition = parallel.BatchShardMap(mesh) if mesh.size > 1 else None
+  partition = BatchShardMap(mesh) if mesh.size > 1 else None
 
   def embed(images):
     network = functional.from_variables(plan.backbone, arrays, partition=partition)
@@ -188,7 +190,7 @@ def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -
   if pieces == 1:
     return embed(images)
   # Activations of one piece at a time: the backward pass works them out again.
-  found = jax.lax.map(jax.checkpoint(embed), parallel.split_microbatches(mesh, images, pieces))
+  found = jax.lax.map(jax.checkpoint(embed), split_microbatches(mesh, images, pieces))
   by_device = found.reshape(pieces, mesh.size, -1, found.shape[-1])
   return jnp.swapaxes(by_device, 0, 1).reshape(len(images), -1)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -16,7 +16,8 @@ from painformer_jax.assessment.mixers.fit_program import Data
 from painformer_jax.assessment.mixers.trainer import GroupTrainer
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.memory import free_memory
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.core.progress import Log
+from painformer_jax.parallel.mesh import data_mesh
 from painformer_jax.training.interrupt import Interrupt
 
 
@@ -53,7 +54,7 @@ def fit_folds(
   memory_limit: int | None = None,
   at_once: int | None = None,
   devices: Sequence[jax.Device] | None = None,
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
 ) -> FitResult:
   """Trains one network a fold and seed, and tests each on its own fold.
 
@@ -97,7 +98,7 @@ def fit_folds(
         )
       )
     )
-    mesh = parallel.data_mesh(devices)
+    mesh = data_mesh(devices)
     microbatch_size = _microbatch_size(config, inputs, mesh)
     size = group_size(
       len(left),
@@ -144,7 +145,7 @@ def fit_all(
   *,
   config: FitConfig,
   mask: np.ndarray | None = None,
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
 ) -> dict[str, np.ndarray]:
   """Trains one network a seed on all samples of which any embedding is there.
 
@@ -162,7 +163,7 @@ def fit_all(
   there = np.arange(len(labels)) if mask is None else np.flatnonzero(mask.any(axis=1))
   fold = Fold(name='all samples', train=there, test=there[:1])
   runs = [FoldRun(fold=fold, seed=seed) for seed in config.seeds]
-  mesh = parallel.data_mesh(jax.devices()[:1])
+  mesh = data_mesh(jax.devices()[:1])
   with Interrupt() as interrupt:
     trainer = GroupTrainer(
       Data(inputs=inputs, labels=labels, mask=mask),

@@ -12,7 +12,7 @@ from flax import struct
 
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.models import embedding_mixer
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import batch_sharding, put_global, replicated
 from painformer_jax.training import parameter_groups
 
 
@@ -178,7 +178,7 @@ def make_initial(config: FitConfig, mesh: jax.sharding.Mesh) -> Callable:
     opt_state = make_optimizer(config, steps=1).init(params)  # The same for any number.
     return RunState(params=params, opt_state=opt_state, key=jax.random.key_data(training))
 
-  runs = parallel.batch_sharding(mesh)
+  runs = batch_sharding(mesh)
   return jax.jit(jax.vmap(initial), in_shardings=runs, out_shardings=runs)
 
 
@@ -223,7 +223,7 @@ def make_advance(
     zeros = jnp.zeros((*inputs.test.shape, config.model.outputs), jnp.float32)
     return state, losses, jax.lax.cond(test, predict, lambda: zeros)
 
-  runs, whole = parallel.batch_sharding(mesh), parallel.replicated(mesh)
+  runs, whole = batch_sharding(mesh), replicated(mesh)
   return jax.jit(
     advance,
     donate_argnums=0,
@@ -234,4 +234,4 @@ def make_advance(
 
 def put_runs(mesh: jax.sharding.Mesh, tree):
   """Host arrays with a leading axis over runs -> split over the devices."""
-  return jax.tree.map(lambda a: parallel.put_global(mesh, np.asarray(a)), tree)
+  return jax.tree.map(lambda a: put_global(mesh, np.asarray(a)), tree)

@@ -11,7 +11,7 @@ from painformer_jax.assessment.folds.batches import Fold, FoldRun, minibatches
 from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fit_program import Data, RunInputs
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.parallel.mesh import data_mesh, replicated
 
 # Optimizer steps from the first learning rate to the last one, far more than are measured.
 SCHEDULE_STEPS = 10_000
@@ -94,11 +94,11 @@ def compile_trainer(problem: Problem) -> Trainer:
     RuntimeError: from `train`, when the loss is not finite.
   """
   config, (folds, steps, _) = problem.config, problem.batches.shape
-  mesh = parallel.data_mesh()
+  mesh = data_mesh()
   # Every device gets the same number of folds: copies of the first ones fill the last device.
   filled = np.arange(-(-folds // mesh.size) * mesh.size) % folds
   data = jax.device_put(
-    Data(inputs=problem.inputs, labels=problem.labels, mask=None), parallel.replicated(mesh)
+    Data(inputs=problem.inputs, labels=problem.labels, mask=None), replicated(mesh)
   )
   inputs = fit_program.put_runs(
     mesh,

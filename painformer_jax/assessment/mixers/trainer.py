@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -14,8 +14,8 @@ from painformer_jax.assessment.mixers.fit_cache import RunResult
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fit_program import Data, RunInputs, RunState
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.progress import duration
-from painformer_jax.parallel import mesh as parallel
+from painformer_jax.core.progress import Log, duration
+from painformer_jax.parallel.mesh import replicated
 from painformer_jax.training.interrupt import Interrupt
 
 _SECONDS_A_LINE = 10.0  # Between two lines of progress, about.
@@ -47,7 +47,7 @@ class GroupTrainer:
     steps: int,
     group_size: int,
     microbatch_size: int,
-    progress: Callable[[str], None],
+    progress: Log,
     interrupt: Interrupt,
   ):
     self._labels, self._config, self._mesh = data.labels, config, mesh
@@ -57,7 +57,7 @@ class GroupTrainer:
     longest = max(len(run.fold.test) for run in runs)
     self._test_shape = group_size, -(-longest // microbatch_size), microbatch_size
     self._flops = config.batch * cost.size(config.model, tokens=data.inputs.shape[1]).train_flops
-    self._data = jax.device_put(data, parallel.replicated(mesh))
+    self._data = jax.device_put(data, replicated(mesh))
     # Fields that the program does not depend on must not make it compile again.
     program = dataclasses.replace(config, seeds=(0,), epochs=1, steps=steps, class_weights='none')
     self._initial = fit_program.make_initial(program, mesh)

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from painformer_jax.assessment.config import AssessConfig
 from painformer_jax.assessment.datasets import (
@@ -15,10 +15,11 @@ from painformer_jax.assessment.datasets import (
 from painformer_jax.assessment.datasets.recordings import Finding, Study
 from painformer_jax.assessment.embedding.sample_images import SampleReader
 from painformer_jax.core.errors import InputError
+from painformer_jax.core.progress import Log
 
 
 def check_study(
-  config: AssessConfig, study: Study, *, whole: bool, log: Callable[[str], None] = lambda line: None
+  config: AssessConfig, study: Study, *, whole: bool, log: Log = lambda line: None
 ) -> list[Finding]:
   """Lists everything missing or odd in a study's folder.
 
@@ -86,7 +87,7 @@ def without_copies(study: Study, findings: Iterable[Finding]) -> Study:
 
 
 def _image_findings(
-  config: AssessConfig, study: Study, *, whole: bool, log: Callable[[str], None]
+  config: AssessConfig, study: Study, *, whole: bool, log: Log
 ) -> Iterator[Finding]:
   """Problems of videos and image folders, each of which belongs to a single sample."""
   sources = [

@@ -14,13 +14,13 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.progress import Meter
+from painformer_jax.core.progress import Log, Meter
 from painformer_jax.data.builders.shards import (
   Shard,
   WrittenShard,
@@ -38,7 +38,7 @@ VERSION = '1.1.0'
 # has about 670, fewer than the 1,024 that many systems allow.
 IMAGES_PER_SHARD = 16_384
 
-Progress = Callable[[str], None]
+Progress = Log
 
 
 def store(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.progress import Log
 from painformer_jax.data.builders.base import Allowance, Progress, finish, opened, plan_shards
 from painformer_jax.data.builders.shards import (
   Shard,
@@ -102,9 +103,7 @@ def _write_plan(shards: Sequence[Shard], work: Path) -> None:
       (work / _PLAN / f'{shard.name}.pickle').write_bytes(pickle.dumps(shard))
 
 
-def _writer(
-  work: Path, read: Callable[[Item], bytes], threads: int, *, checked: bool
-) -> Callable[[str], None]:
+def _writer(work: Path, read: Callable[[Item], bytes], threads: int, *, checked: bool) -> Log:
   """The function that a worker calls with a shard's name."""
 
   def write(name: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from painformer_jax.core.progress import Log
 from painformer_jax.data.task_source import TaskSource
 
 PAGES = Path(__file__).parent.parent / 'pages'
@@ -63,12 +64,7 @@ class DatasetReader:
     return getattr(importlib.import_module(f'{__package__}.{module}'), function)
 
   def build(
-    self,
-    source: str | Path,
-    *,
-    name: str | None = None,
-    report: Callable[[str], None] = print,
-    **options,
+    self, source: str | Path, *, name: str | None = None, report: Log = print, **options
   ) -> TaskSource:
     """Lists the dataset below `source` as a task.
 

@@ -14,6 +14,7 @@ from PIL import Image
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.folders import list_folder
 from painformer_jax.core.pictures import resize_to_square
+from painformer_jax.core.progress import Log
 from painformer_jax.data.decode import decode_strictly
 from painformer_jax.data.task_source import Item
 from painformer_jax.modalities import images
@@ -27,7 +28,7 @@ MAX_MISSING = 0.01
 # How many names a message lists before it says how many more there are.
 NAMED = 3
 
-Report = Callable[[str], None]
+Report = Log
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

