@@ -55,15 +55,17 @@ class DeviceProcess:
     except BrokenPipeError:
       line = ''
     if not line:
-      self.close()
       self._errors.seek(0)
-      raise AssertionError(f'the process with devices ended:\n{self._errors.read()[-4000:]}')
+      said = self._errors.read()[-4000:]
+      self.close()
+      raise AssertionError(f'the process with devices ended:\n{said}')
     answer = json.loads(line)
     self.cpu_seconds, self._cpu = self.cpu_seconds + answer['cpu'] - self._cpu, answer['cpu']
     assert 'error' not in answer, answer['error']
     return answer['result']
 
   def _start(self):
+    self.close()
     self._errors = tempfile.TemporaryFile('w+', errors='replace')
     self._cpu = 0.0
     self._process = subprocess.Popen(
@@ -91,6 +93,7 @@ class DeviceProcess:
       self._process.wait()
       self._process.stdin.close()
       self._process.stdout.close()
+      self._errors.close()
       self._process = None
 
 
