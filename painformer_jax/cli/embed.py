@@ -250,7 +250,8 @@ def _embed(args: argparse.Namespace) -> int:
     log=log,
   )
   remarks = f'; {summary.remarks}' if summary.remarks else ''
-  print(f'{args.out}: {summary.rows} embeddings from {summary.files} files{remarks}')
+  files = f'{summary.used} of ' if summary.used < summary.files else ''
+  print(f'{args.out}: {summary.rows} embeddings from {files}{summary.files} files{remarks}')
   faults = []
   if summary.problems:
     faults.append(

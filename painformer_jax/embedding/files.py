@@ -47,6 +47,7 @@ class EmbedSummary:
   Attributes:
     rows: how many embeddings were written.
     files: how many files were found.
+    used: how many of them gave embeddings.
     problems: a line for each file that could not be read to its end.
     remarks: what was left out of the other files and of the folders, in words; '' for
       nothing.
@@ -55,6 +56,7 @@ class EmbedSummary:
 
   rows: int
   files: int
+  used: int
   problems: tuple[str, ...]
   remarks: str = ''
   non_finite: int = 0
@@ -117,11 +119,13 @@ def embed_files(
 
   def read(name: str) -> Iterator[LocatedImage]:
     try:
-      yield from reader.images(name, image_size=model.config.image_size, log=log)
+      for image in reader.images(name, image_size=model.config.image_size, log=log):
+        used.add(name)
+        yield image
     except InputError as error:  # The other files are read all the same.
       report(str(error))
 
-  embedder, tiles = Embedder(model, batch_size=batch_size), []
+  embedder, tiles, used = Embedder(model, batch_size=batch_size), [], set()
   images = read_ahead(files, lambda: read, threads=1, ahead=_BATCHES_AHEAD * batch_size)
   with Meter(total, log) as meter, contextlib.closing(images):
     for batch in _batched(images, batch_size):
@@ -155,6 +159,7 @@ def embed_files(
   return EmbedSummary(
     rows=embedded.rows,
     files=len(files),
+    used=len(used),
     problems=tuple(problems),
     remarks='; '.join(filter(None, (reader.remarks(), found.remark))),
     non_finite=embedded.non_finite,

@@ -93,6 +93,7 @@ def test_every_file_is_embedded_or_named(embedded):
   assert rows.keys() - whole.keys() <= {str(folder / 'half.mov'), str(folder / 'half.png')}
   for name in (*BAD, 'half.mov', 'half.png'):
     assert str(folder / name) in done.stderr, name
+  assert f'{sum(rows.values())} embeddings from {len(rows)} of 192 files' in done.stdout
   (left_out,) = (line for line in done.stdout.splitlines() if 'hidden' in line)
   for kind in ('.txt', '.csv', '.pdf', '.docx', '.zip', '2 hidden'):
     assert kind in left_out
