@@ -1,58 +1,49 @@
 """`painformer convert`: PyTorch weights to a weights folder."""
 
 import dataclasses
-import pathlib
+
+from painformer_jax.cli import file_options
 
 EXAMPLE = 'painformer convert painformer.pth weights --report report.json'
 
 
 def add_arguments(parser):
-  parser.add_argument('src', metavar='SRC', help='.pth or .safetensors file')
+  parser.add_argument('src', metavar='SRC', help='.pth or .safetensors file, or a folder of them')
   parser.add_argument('out', metavar='OUT', help='weights folder to write')
-  parser.add_argument(
-    '--allow-missing',
-    metavar='REGEX',
-    help='accept arrays whose released name contains a match of REGEX although they are missing '
-    'or of another shape (they get initial values) or unexpected (they are left out); ^norm4 '
-    'matches names that begin with norm4',
-  )
   parser.add_argument(
     '--report',
     metavar='FILE.json',
     help='also write a report: names, counts, parameters and the SHA-256 of SRC; it is written '
     'even if the conversion fails because names do not match',
   )
+  file_options.add_arguments(parser)
 
 
 def run(args):
   from painformer_jax.core.targets import JSON_MARK, check_file_target
   from painformer_jax.weights import folder as weights
   from painformer_jax.weights.convert import ConversionError, convert
+  from painformer_jax.weights.load import source_of
   from painformer_jax.weights.torch import read as torch_file
 
   weights.check_target(args.out, inputs=(args.src,))
   if args.report:
     check_file_target(args.report, mark=JSON_MARK, inputs=(args.src,))
-  checkpoint = torch_file.read(args.src)
+  options = file_options.options_of(args)
+  checkpoint = torch_file.read(args.src, options)
   try:
     conversion = convert(checkpoint, source=args.src, allow_missing=args.allow_missing)
   except ConversionError as error:
     _write_report(args.report, error.report, converted=False)
     raise
-  report = conversion.report
   weights.save_weights(
     args.out,
     conversion.variables,
     config=conversion.config,
-    source=weights.WeightsSource(
-      name=pathlib.Path(args.src).name,
-      sha256=checkpoint.sha256,
-      model=report.model,
-      trained_on=checkpoint.trained_on,
-    ),
+    source=source_of(args.src, conversion, checkpoint),
   )
-  _write_report(args.report, report, converted=True)
-  print(_summary(report, args.out))
+  _write_report(args.report, conversion.report, converted=True)
+  print(_summary(conversion.report, args.out))
 
 
 def _write_report(path, report, *, converted: bool):
@@ -64,17 +55,14 @@ def _write_report(path, report, *, converted: bool):
 
 
 def _summary(report, out: str) -> str:
+  from painformer_jax.weights.report import remarks, warnings
+
   head = f'a head of {report.classes:,} classes' if report.has_head else 'no head'
-  lines = [
-    f'{report.source}: {report.tensors} tensors, SHA-256 {report.sha256}',
-    f'{out}: {report.model}, {report.parameters:,} parameters, {head}',
-  ]
-  for names, what in [
-    (report.initialised, 'not in the file, initial values instead'),
-    (report.skipped, 'left out'),
-    (report.ignored, 'not weights, ignored'),
-    (report.non_finite, 'WARNING: hold NaN or infinity'),
-  ]:
-    if names:
-      lines.append(f'{what}: {", ".join(names)}')
-  return '\n'.join(lines)
+  return '\n'.join(
+    [
+      f'{report.source}: {report.tensors} tensors, SHA-256 {report.sha256}',
+      f'{out}: {report.model}, {report.parameters:,} parameters, {head}',
+      *remarks(report),
+      *(f'WARNING: {line}' for line in warnings(report)),
+    ]
+  )

@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from painformer_jax.cli import file_options
 from painformer_jax.modalities.names import ALIASES, PICTURES, SIGNALS, modality_of
 
 EXAMPLE = """painformer embed clip.mp4 photos/ --weights painformer.pth --out clip.npz
@@ -39,7 +40,6 @@ _MODALITIES_OF = {
   'network': ('thermal', 'depth'),
   'stand_in': ('depth',),
   'column': SIGNALS,
-  'key': SIGNALS,
   'rate': SIGNALS,
   'time': SIGNALS,
   'window': SIGNALS,
@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--sheet-images', type=int, metavar='N', help='images on the sheet (default: 48)'
   )
+  file_options.add_arguments(parser, key='--weights-key')
   pictures = parser.add_argument_group('images and videos')
   pictures.add_argument(
     '--every', type=int, metavar='N', help='take every Nth frame of a video (default: 1)'
@@ -130,7 +131,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'holds no times); of .snirf files channels by name, or hbo or hbr for all of that kind '
     '(default: all)',
   )
-  signals.add_argument('--key', metavar='NAME', help='array of an .npz file that holds several')
+  signals.add_argument(
+    '--key',
+    metavar='NAME',
+    help='array of an .npz file that holds several; of images and videos the same as --weights-key',
+  )
   signals.add_argument(
     '--rate',
     type=float,
@@ -181,6 +186,10 @@ def _check_options(args: argparse.Namespace) -> None:
         f'--{name.replace("_", "-")} does not fit --modality {args.modality}; '
         f'it is for {", ".join(modalities)}'
       )
+  if args.key is not None and args.modality in PICTURES:
+    if args.weights_key is not None:
+      raise InputError('--key and --weights-key are the same for images and videos; give one')
+    args.weights_key, args.key = args.key, None
   if args.network and args.stand_in:
     raise InputError('--network and --stand-in exclude each other')
   if args.sheet_images is not None and not args.sheet:
@@ -194,13 +203,13 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
-  from painformer_jax.core.errors import InputError
+  from painformer_jax.core.errors import InputError, listed
   from painformer_jax.core.progress import log
   from painformer_jax.embedding.files import Sheet, check_targets, embed_files
   from painformer_jax.embedding.pictures import PictureReader
   from painformer_jax.embedding.signals import SignalReader
   from painformer_jax.models import functional
-  from painformer_jax.weights.load import non_finite, read_weights
+  from painformer_jax.weights.load import read_weights, warnings_of
 
   # What is wrong with the options is found before the weights are read.
   sheet = None
@@ -235,10 +244,13 @@ def _embed(args: argparse.Namespace) -> int:
   check_targets(args.out, sheet, inputs=read)
   if os.path.exists(args.weights):
     log(f'reads {args.weights}')
-  stored = read_weights(args.weights)
-  if bad := non_finite(stored):
-    more = f' and {len(bad) - 8} more' if len(bad) > 8 else ''
-    log(f'WARNING: {args.weights} holds NaN or infinity in {", ".join(bad[:8])}{more}')
+  stored = read_weights(args.weights, file_options.options_of(args))
+  for line in stored.remarks:
+    log(f'{args.weights}: {line}')
+  for line in warnings_of(stored):
+    log(f'WARNING: {args.weights}: {line}')
+  if stored.source.left_out and not stored.remarks:
+    log(f'{args.weights}: left out of {stored.source.name}: {listed(stored.source.left_out)}')
   summary = embed_files(
     functional.from_variables(stored.config, stored.variables),
     args.inputs,

@@ -2,8 +2,9 @@
 
 import difflib
 import importlib
+import itertools
 import types
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class InputError(Exception):
@@ -17,6 +18,25 @@ class InputError(Exception):
 
 class ArgumentError(InputError, ValueError):
   """Bad input in an argument of a Python function, which callers may expect as a ValueError."""
+
+
+def printable(text: str) -> str:
+  """Text from a file that is not trusted, made fit for one line of a message."""
+  # A cut before `ascii`, so that a name of megabytes costs nothing.
+  text = ascii(text[:200])[1:-1]
+  return text if len(text) <= 120 else text[:117] + '...'
+
+
+def listed(names: Collection[object], *, most: int = 10) -> str:
+  """'a, b, c and 7 more': the first names of many, for one line of a message.
+
+  Args:
+    names: of which at most the first `most` are read.
+    most: how many are listed.
+  """
+  shown = ', '.join(printable(str(name)) for name in itertools.islice(names, most))
+  rest = len(names) - most
+  return f'{shown} and {rest:,} more' if rest > 0 else shown
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

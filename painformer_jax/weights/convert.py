@@ -5,76 +5,27 @@ stores the result after.
 """
 
 import dataclasses
-import re
+import math
 from collections.abc import Callable, Collection, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import listed, printable
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.weights import key_map
 from painformer_jax.weights.infer import infer
-from painformer_jax.weights.torch.read import TorchCheckpoint
+from painformer_jax.weights.options import FileOptions
+from painformer_jax.weights.report import ConversionError as ConversionError
+from painformer_jax.weights.report import ConversionReport as ConversionReport
+from painformer_jax.weights.torch.state_dicts import TorchCheckpoint
+
+# The least share of the backbone's values that a file must give, whatever may be missing.
+_LEAST_TAKEN = 0.5
 
 _MAX_COUNT = np.iinfo(np.int32).max
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConversionReport:
-  """What a conversion did, or why it was refused.
-
-  Attributes:
-    source: the file.
-    sha256: of the file.
-    container: the file's top-level key that holds the weights, '' for none.
-    ignored: the file's other top-level keys.
-    model: the preset whose names and shapes are nearest to the file's.
-    config: fields of the model's config, with the input size and head of the file.
-    has_head: whether the file holds a head; a file without one is converted too.
-    classes: of the head; 0 for none.
-    tensors: how many the file holds.
-    converted: how many of them are now variables of the model.
-    parameters: number of learned values in the model, head included.
-    dtypes: element type -> how many tensors of the file have it.
-    missing: released names that the model needs and the file lacks.
-    unexpected: names in the file that the model has no variable for.
-    misshapen: name -> what is wrong, of tensors with another shape or type than the
-      model's.
-    initialised: missing or misshapen names that were allowed; their variables have the
-      release's initial values.
-    skipped: unexpected or misshapen names that were allowed; they are left out.
-    non_finite: names of converted tensors that hold NaN or infinity.
-  """
-
-  source: str
-  sha256: str
-  container: str
-  ignored: list[str]
-  model: str
-  config: dict
-  has_head: bool
-  classes: int
-  tensors: int
-  converted: int
-  parameters: int
-  dtypes: dict[str, int]
-  missing: list[str]
-  unexpected: list[str]
-  misshapen: dict[str, str]
-  initialised: list[str]
-  skipped: list[str]
-  non_finite: list[str]
-
-
-class ConversionError(InputError):
-  """The file's tensors are not those of the model; `report` lists what differs."""
-
-  def __init__(self, message: str, report: ConversionReport):
-    super().__init__(message)
-    self.report = report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,19 +48,17 @@ def convert(
   Args:
     checkpoint: from `torch.read.read`.
     source: what to call the file in messages and in the report.
-    allow_missing: regular expression, searched for anywhere in a released name; it must
-      not match the empty string. A tensor that it matches may be missing or misshapen,
-      and its variable then gets the release's initial values (seed 0); or unexpected, and
-      is then left out.
+    allow_missing: names of tensors that need not fit, see `FileOptions`.
 
   Raises:
     ConversionError: a name is missing, unexpected or misshapen and not
-      allowed; the message lists every one.
+      allowed, or less than half of the model would be taken from the file; its report
+      lists every name.
     InputError: `allow_missing` is no regular expression or matches the empty
       string, or a name falls under several rules of the table.
   """
-  tensors = checkpoint.tensors
-  allowed = _allowed(allow_missing)
+  allowed = FileOptions(allow_missing=allow_missing).allowed()
+  tensors = {name: _modern(name, array) for name, array in checkpoint.tensors.items()}
   model, config = infer(tensors)
   abstract = functional.abstract_variables(config)
   targets = {path: key_map.to_torch(path) for path in abstract}
@@ -119,7 +68,10 @@ def convert(
     for name, array in tensors.items()
     if name in expected and (fault := _fault(array, expected[name]))
   }
-  missing = [name for name in expected if name not in tensors]
+  lacking = [name for name in expected if name not in tensors]
+  # PyTorch before 0.4.1 kept no counts.
+  restarted = [name for name in lacking if expected[name].dtype == 'int64']
+  missing = [name for name in lacking if expected[name].dtype != 'int64']
   sources = {name: key_map.to_ours(name) for name in tensors}
   known = {
     name: match for name, match in sources.items() if match is not None and match.name in abstract
@@ -137,7 +89,11 @@ def convert(
     source=source,
     sha256=checkpoint.sha256,
     container=checkpoint.container,
+    averaged=checkpoint.averaged,
+    alternatives=checkpoint.alternatives,
     ignored=checkpoint.ignored,
+    prefix=checkpoint.prefix,
+    left_out=checkpoint.left_out,
     model=model,
     config=dataclasses.asdict(config),
     has_head=config.num_classes > 0,
@@ -145,17 +101,22 @@ def convert(
     tensors=len(tensors),
     converted=len(variables),
     parameters=functional.count_parameters(config),
-    dtypes=_dtypes(tensors),
+    dtypes=_dtypes(checkpoint.tensors),
     missing=missing,
     unexpected=unexpected,
     misshapen=misshapen,
     initialised=initialised,
-    skipped=[name for name in [*unexpected, *misshapen] if allowed(name)],
-    non_finite=[
-      targets[path].name for path, array in variables.items() if not np.isfinite(array).all()
-    ],
+    skipped=[name for name in unexpected if allowed(name)],
+    restarted=restarted,
+    complex=[n for n in known if checkpoint.tensors[n].dtype.kind == 'c'],
+    non_finite=[targets[path].name for path in non_finite(variables)],
+    zeros=[targets[path].name for path in zeros(variables)],
   )
   _refuse_faults(report, allowed)
+  _refuse_untrained(report, expected, taken={targets[path].name for path in variables})
+  for path, match in targets.items():
+    if match.name in restarted:
+      variables[path] = np.zeros((), np.int32)
   if initialised:
     variables |= initial_arrays(
       config, [path for path, match in targets.items() if match.name in initialised], seed=0
@@ -207,6 +168,24 @@ def initial_arrays(
   return {path: np.asarray(array) for path, array in compute().items()}
 
 
+def non_finite(variables: Mapping[str, np.ndarray]) -> list[str]:
+  """Paths of the arrays that hold NaN or infinity."""
+  return [path for path, array in variables.items() if not np.isfinite(array).all()]
+
+
+def zeros(variables: Mapping[str, np.ndarray]) -> list[str]:
+  """Paths of the arrays that hold nothing but 0 and should not.
+
+  Biases, means and counts are 0 in a model that was never trained.
+  """
+  may_be = ('bias', 'mean', 'count')
+  return [
+    path
+    for path, array in variables.items()
+    if path.rpartition('/')[2] not in may_be and array.size and not array.any()
+  ]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Expected:
   shape: tuple[int, ...]
@@ -224,6 +203,21 @@ def _expected(
     )
     for path in paths
   }
+
+
+def _modern(name: str, array: np.ndarray) -> np.ndarray:
+  """A tensor in the form of the release, whatever form a trainer gave it.
+
+  Spectral filters may be complex, and counts may be averaged or have a dimension.
+  """
+  if name.endswith('complex_weight') and array.dtype.kind == 'c':
+    return np.stack([array.real, array.imag], axis=-1)
+  if name.endswith('num_batches_tracked') and array.size == 1:
+    array = array.reshape(())
+    # Not by kind, which bfloat16 has none of.
+    if jnp.issubdtype(array.dtype, jnp.floating) and 0 <= float(array) <= _MAX_COUNT:
+      return np.asarray(round(float(array)), np.int64)
+  return array
 
 
 def _fault(array: np.ndarray, expected: _Expected) -> str:
@@ -249,32 +243,41 @@ def _dtypes(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
   return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def _allowed(pattern: str | None) -> Callable[[str], bool]:
-  if pattern is None:
-    return lambda name: False
-  try:
-    compiled = re.compile(pattern)
-  except re.error as error:
-    raise InputError(f'--allow-missing {pattern!r} is no regular expression: {error}') from error
-  if compiled.search('') is not None:
-    raise InputError(
-      f'--allow-missing {pattern!r} also matches the empty string, and so every name; '
-      "name what may be missing, such as '^head' or 'norm4'"
-    )
-  return lambda name: compiled.search(name) is not None
-
-
 def _refuse_faults(report: ConversionReport, allowed: Callable[[str], bool]) -> None:
   faults = {
     'missing': [n for n in report.missing if not allowed(n)],
     'unexpected': [n for n in report.unexpected if not allowed(n)],
     'misshapen': [f'{n} ({fault})' for n, fault in report.misshapen.items() if not allowed(n)],
   }
-  listed = [f'{len(names)} {kind}: {", ".join(names)}' for kind, names in faults.items() if names]
-  if listed:
+  found = [f'{len(names):,} {kind}: {listed(names)}' for kind, names in faults.items() if names]
+  if not found:
+    return
+  quantised = {'int8', 'uint8'} & report.dtypes.keys()
+  hint = '; quantised weights are not read: give those from before' if quantised else ''
+  named = f', names without {printable(report.prefix)}' if report.prefix else ''
+  raise ConversionError(
+    f'{report.source} does not hold the weights of {report.model}, the '
+    f'nearest model{named}; {"; ".join(found)}{hint} (--allow-missing REGEX lets pass '
+    'what it names, --rename REGEX=NAME changes names)',
+    report,
+  )
+
+
+def _refuse_untrained(
+  report: ConversionReport, expected: Mapping[str, _Expected], taken: Collection[str]
+) -> None:
+  """Refuses a model of which most would have initial values."""
+  sizes = {
+    name: math.prod(entry.shape)
+    for name, entry in expected.items()
+    if entry.dtype != 'int64' and not name.startswith('head.')
+  }
+  all_values = sum(sizes.values())
+  from_file = sum(size for name, size in sizes.items() if name in taken)
+  if from_file < _LEAST_TAKEN * all_values:
     raise ConversionError(
-      f'{report.source} does not hold the weights of {report.model}, the '
-      f'nearest model; {"; ".join(listed)} (--allow-missing REGEX lets pass '
-      'what it names)',
+      f'{report.source} gives {from_file:,} of the {all_values:,} values of {report.model}, the '
+      f'nearest model ({sum(n in taken for n in sizes)} of {len(sizes)} tensors, no head); '
+      '--allow-missing needs at least half of them, since the rest would be untrained',
       report,
     )

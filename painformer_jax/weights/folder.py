@@ -39,21 +39,36 @@ class WeightsSource:
     sha256: of that file, in hexadecimal; '' for none.
     model: name of the preset.
     trained_on: the studies that they were fine-tuned on.
+    initialised: released names of the arrays that the file lacked and that have initial
+      values, since the user allowed it.
+    left_out: names in the file that were left out.
   """
 
   name: str
   sha256: str = ''
   model: str = ''
   trained_on: tuple[TrainedOn, ...] = ()
+  initialised: tuple[str, ...] = ()
+  left_out: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-  """A model's variables, as NumPy arrays on the host, and its config."""
+  """A model's variables, as NumPy arrays on the host, and its config.
+
+  Attributes:
+    variables: path -> array.
+    config: of the model.
+    source: where they come from.
+    choices: lines that say what was taken from a file with several state dicts.
+    remarks: those lines, and others that say how a file was read.
+  """
 
   variables: dict[str, np.ndarray]
   config: PainFormerConfig
   source: WeightsSource
+  choices: tuple[str, ...] = ()
+  remarks: tuple[str, ...] = ()
 
 
 def is_weights(folder: str | os.PathLike) -> bool:
@@ -88,6 +103,8 @@ def save_weights(
     'classes': config.num_classes,
     'source': source.name,
     'sha256': source.sha256,
+    'initialised': list(source.initialised),
+    'left_out': list(source.left_out),
     trained_on.KEY: [dataclasses.asdict(record) for record in source.trained_on],
     'config': dataclasses.asdict(config),
     'checksums': {path: _checksum(array) for path, array in arrays.items()},
@@ -141,6 +158,8 @@ def load_weights(folder: str | os.PathLike) -> Weights:
       sha256=str(description['sha256']),
       model=str(description['model']),
       trained_on=_trained_on(folder, description),
+      initialised=_names(folder, description, 'initialised'),
+      left_out=_names(folder, description, 'left_out'),
     ),
   )
 
@@ -156,6 +175,14 @@ def _trained_on(folder: pathlib.Path, description: Mapping) -> tuple[TrainedOn, 
     raise InputError(
       f'{folder / where} is damaged ({error}): fine-tune or convert the weights again'
     ) from error
+
+
+def _names(folder: pathlib.Path, description: Mapping, key: str) -> tuple[str, ...]:
+  """A list of names in the description; older ones have none."""
+  names = description.get(key, [])
+  if not isinstance(names, list):
+    raise InputError(f'{folder / DESCRIPTION} is damaged: {key} is no list; convert again')
+  return tuple(map(str, names))
 
 
 def _checksum(array: np.ndarray) -> int:

@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional, spectral
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.painformer import PainFormer
-from painformer_jax.weights import folder as weights
-from painformer_jax.weights import key_map, pretrain_run
-from painformer_jax.weights.convert import convert, initial_arrays
+from painformer_jax.weights import folder as weights_folder
+from painformer_jax.weights import key_map, pretrain_run, report
+from painformer_jax.weights.convert import Conversion, convert, initial_arrays, non_finite, zeros
 from painformer_jax.weights.folder import Weights, WeightsSource
+from painformer_jax.weights.options import DEFAULTS, FileOptions
+from painformer_jax.weights.torch import folders as torch_folders
 from painformer_jax.weights.torch import read as torch_file
 
 # Fields of the config that change how the model computes, but none of its arrays.
@@ -24,7 +27,7 @@ _ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
 # Kinds of folders: whether a folder is of the kind, and how to read it.
 _Path = str | os.PathLike[str]
 _FOLDERS: list[tuple[Callable[[_Path], bool], Callable[[_Path], Weights]]] = [
-  (weights.is_weights, weights.load_weights),
+  (weights_folder.is_weights, weights_folder.load_weights),
   (pretrain_run.is_run, pretrain_run.load_run),
 ]
 
@@ -35,6 +38,10 @@ def load(
   num_classes: int | None = None,
   image_size: int | None = None,
   seed: int = 0,
+  key: str | None = None,
+  prefix: str | None = None,
+  rename: str | Sequence[str] = (),
+  allow_missing: str | None = None,
   **arithmetic: Any,
 ) -> PainFormer:
   """A model with stored weights, in evaluation mode.
@@ -48,19 +55,37 @@ def load(
     image_size: None for the size that the weights are for; for another size the
       spectral filters are resampled, which the release cannot.
     seed: of a new head's random values.
+    key: of the state dict in a .pth file with several, such as 'state_dict'; None for the
+      average of the weights if there is one.
+    prefix: what every name of the model begins with, such as 'model.'; None to find it.
+    rename: 'REGEX=REPLACEMENT', one or several, applied to the names in turn.
+    allow_missing: regular expression of released names that may be missing or misshapen,
+      which then get initial values, or unexpected; at least half of the model must be there.
     **arithmetic: `dtype`, `gate`, `gate_precision`, `depthwise` and
       `drop_path_rate` of `PainFormerConfig`.
 
   Raises:
     InputError: there are no weights at `path`, they are damaged, or an argument does
       not fit them.
+
+  Warns:
+    UserWarning: the file holds several state dicts, or arrays hold NaN, infinity or nothing
+      but 0, or have initial values.
   """
-  stored = read_weights(path)
+  options = FileOptions(
+    key=key,
+    prefix=prefix,
+    rename=(rename,) if isinstance(rename, str) else tuple(rename),
+    allow_missing=allow_missing,
+  )
+  stored = read_weights(path, options)
+  for line in (*stored.choices, *warnings_of(stored)):
+    warnings.warn(f'{path}: {line}', stacklevel=2)
   changes = dict(arithmetic)
   if unknown := sorted(changes.keys() - set(_ARITHMETIC)):
     raise InputError(
       f'load takes no {", ".join(unknown)} (known: num_classes, image_size, '
-      f'seed, {", ".join(_ARITHMETIC)})'
+      f'seed, key, prefix, rename, allow_missing, {", ".join(_ARITHMETIC)})'
     )
   if num_classes is not None:
     changes['num_classes'] = num_classes
@@ -103,8 +128,12 @@ def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> di
   return _with_head(_resampled(stored, config), config, seed=0)
 
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
+def read_weights(path: str | os.PathLike[str], options: FileOptions = DEFAULTS) -> Weights:
   """Reads weights in any form that `load` takes, without changing their head or size.
+
+  Args:
+    path: as for `load`.
+    options: what to take from a file.
 
   Raises:
     InputError: there are none at `path`, or they are damaged.
@@ -114,33 +143,49 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
   if os.path.isdir(path):
     for is_kind, read in _FOLDERS:
       if is_kind(path):
+        if options.given:
+          raise InputError(
+            f'{path} is a folder of this package; {options.given[0]} is for files of PyTorch'
+          )
         return read(path)
-    raise InputError(
-      f'{path} is a folder without weights; give a .pth or .safetensors '
-      'file, a folder made by: painformer convert SRC OUT, or the --workdir '
-      'of: painformer pretrain'
-    )
-  checkpoint = torch_file.read(path)
-  conversion = convert(checkpoint, source=str(path))
+    if not torch_folders.is_weights(path):
+      raise InputError(
+        f'{path} is a folder without weights; give a .pth or .safetensors '
+        'file, a folder made by: painformer convert SRC OUT, or the --workdir '
+        'of: painformer pretrain'
+      )
+  checkpoint = torch_file.read(path, options)
+  conversion = convert(checkpoint, source=str(path), allow_missing=options.allow_missing)
   return Weights(
     variables=conversion.variables,
     config=conversion.config,
-    source=WeightsSource(
-      name=pathlib.Path(path).name,
-      sha256=checkpoint.sha256,
-      model=conversion.report.model,
-      trained_on=checkpoint.trained_on,
-    ),
+    source=source_of(path, conversion, checkpoint),
+    choices=tuple(report.choices(conversion.report)),
+    remarks=tuple(report.remarks(conversion.report)),
   )
 
 
-def non_finite(stored: Weights) -> list[str]:
-  """Released names of the arrays that hold NaN or infinity."""
-  return [
-    key_map.to_torch(path).name
-    for path, array in stored.variables.items()
-    if not np.isfinite(array).all()
-  ]
+def source_of(
+  path: str | os.PathLike[str], conversion: Conversion, checkpoint: torch_file.TorchCheckpoint
+) -> WeightsSource:
+  """Where converted weights come from."""
+  return WeightsSource(
+    name=pathlib.Path(path).name,
+    sha256=checkpoint.sha256,
+    model=conversion.report.model,
+    trained_on=checkpoint.trained_on,
+    initialised=tuple(conversion.report.initialised),
+    left_out=(*conversion.report.skipped, *conversion.report.left_out),
+  )
+
+
+def warnings_of(stored: Weights) -> list[str]:
+  """Lines that say why weights may be useless: NaN, nothing but 0, initial values."""
+  bad, empty = (
+    [key_map.to_torch(path).name for path in check(stored.variables)]
+    for check in (non_finite, zeros)
+  )
+  return [*report.values_warnings(bad, empty), *report.initial_warnings(stored.source.initialised)]
 
 
 def _resampled(stored: Weights, config: PainFormerConfig) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ are mapped here.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,15 +14,18 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, printable
 from painformer_jax.core.files import write_atomically
 from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD, check_file_target
 from painformer_jax.weights import trained_on
-from painformer_jax.weights.torch.records import printable
 from painformer_jax.weights.trained_on import TrainedOn
 
-# The library refuses longer headers too.
+# What the format allows, and what is read: a PainFormer has a header of 40 kB, and a hundred
+# bytes for each tensor that may be there are plenty.
 _MAX_HEADER_BYTES = 100_000_000
+_MAX_READ_HEADER = 4 << 20
+
+_MAX_DIMENSIONS = 32
 
 _DTYPES = {
   'F64': np.float64,
@@ -55,8 +59,14 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
 
   Raises:
     InputError: it is damaged, cut off, or has an element type that NumPy and
-      ml_dtypes lack.
+      ml_dtypes lack; or it has more tensors or dimensions than any model.
   """
+  length = int.from_bytes(content[:8], 'little')
+  if length > _MAX_READ_HEADER:
+    raise InputError(
+      f'has a header of {length:,} bytes, more than the {_MAX_READ_HEADER:,} that are read; save '
+      'the weights of the model alone'
+    )
   try:
     entries = dict(safetensors.deserialize(content))
   except safetensors.SafetensorError as error:
@@ -70,8 +80,14 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
     if entry['dtype'] not in _DTYPES:
       raise InputError(
         f"tensor '{printable(name)}' has the element type "
-        f'{printable(entry["dtype"])}, which is not read; save it as '
-        'float32'
+        f'{printable(entry["dtype"])}, which is not read; save the model in float32, before '
+        'it is quantised'
+      )
+    shape = entry['shape']
+    if len(shape) > _MAX_DIMENSIONS or math.prod(max(n, 1) for n in shape) > len(content):
+      raise InputError(
+        f"tensor '{printable(name)}' has {len(shape)} dimensions and the shape "
+        f'{printable(str(shape[:32]))}, which no weights have; the file cannot be right'
       )
     dtype = np.dtype(_DTYPES[entry['dtype']])
     flat = np.frombuffer(entry['data'], _little_endian(dtype))
@@ -80,7 +96,7 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
     else:
       native = flat.dtype.newbyteorder('=')
       flat = flat.astype(native, copy=False).view(dtype)
-    tensors[name] = flat.reshape(entry['shape'])
+    tensors[name] = flat.reshape(shape)
   return tensors
 
 

@@ -308,7 +308,7 @@ def test_embeddings_that_are_not_finite_are_counted(stored, inputs):
   done = run_command('embed', inputs, '--weights', inputs.parent / 'nan', '--out', out)
   lines = done.stderr.splitlines()
   assert [line for line in lines if line.startswith('WARNING')] == [lines[1]]
-  assert 'nan holds NaN or infinity in ' in lines[1] and 'norm1.bias' in lines[1]
+  assert 'nan: holds NaN or infinity in ' in lines[1] and 'norm1.bias' in lines[1]
   assert_refused(done, '12 of 12 embeddings', out, 'NaN')
   assert np.isnan(read(out)['embedding']).all()
 

@@ -1,11 +1,10 @@
 """Interprets the pickle inside a PyTorch checkpoint without executing anything.
 
 A pickle is a program for a stack machine, and Python's own machine imports and
-calls whatever the program names. This one knows the opcodes that a saved state
-dict uses and a short table of names, none of which it imports: tensors become
-`TensorRecord`s, a few harmless classes that training scripts save beside the
-weights become `Inert`, and any other name is refused. Nothing is executed, and
-nothing is allocated by a size that the program merely claims.
+calls whatever the program names. This one imports and calls nothing: tensors become
+`TensorRecord`s, objects of other classes become `Inert`, and names that no data needs
+are refused (see `names`). Nothing is executed, and nothing is allocated by a size that the
+program merely claims.
 
 Written from the opcode descriptions of the standard library's `pickletools`
 and from the programs that `torch.save` writes.
@@ -13,93 +12,114 @@ and from the programs that `torch.save` writes.
 
 import pickletools
 import struct
-from collections.abc import Iterator
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.weights.torch import names
 from painformer_jax.weights.torch.records import (
   CALLS,
   DTYPES,
-  INERT,
   STORAGES,
   Global,
   Inert,
+  StorageRecord,
+  TensorRecord,
+  Unreadable,
   damaged,
-  printable,
   storage,
+  unreadable,
 )
 
-# A PainFormer checkpoint has a program of about 50 kB, with the optimizer's
-# state 200 kB. Python objects take up to a hundred times the program's size.
-MAX_PROGRAM_BYTES = 4 << 20
+# A PainFormer checkpoint has a program of about 50 kB and 15,000 steps, with the optimizer's
+# state 200 kB; a list of a million figures takes a million steps. The limits bound the time to
+# seconds, and the memory to some hundred MB, as Python objects take up to a hundred bytes a step.
+MAX_PROGRAM_BYTES = 16 << 20
+MAX_STEPS = 2_000_000
+
+# Tensors of a file, in whatever format. A PainFormer has 375, its optimizer twice as many.
+MAX_TENSORS = 20_000
+
+ALONE = 'save the weights alone with PyTorch: torch.save(model.state_dict(), OUT)'
 
 
 def parse(program: bytes | memoryview) -> object:
-  """Runs a pickle program with nothing but the tables of this module.
+  """Runs a pickle program with nothing but the tables of this package.
 
   Args:
-    program: the content of `data.pkl`, at most `MAX_PROGRAM_BYTES`.
+    program: the content of `data.pkl`, at most `MAX_PROGRAM_BYTES`; what follows its end is
+      not read.
 
   Returns:
-    What the program describes: dicts (an OrderedDict becomes a dict), lists,
+    What the program describes: dicts (an OrderedDict or defaultdict becomes a dict), lists,
     tuples, strings, numbers, `TensorRecord`s, `StorageRecord`s and `Inert`s.
 
   Raises:
-    InputError: the program is damaged, names something it may not, or uses an
+    InputError: the program is damaged or too long, names something it may not, or uses an
       opcode that `torch.save` does not write.
   """
   if len(program) > MAX_PROGRAM_BYTES:
     raise InputError(
       f'its list of tensors takes {len(program):,} bytes, more than the '
-      f'{MAX_PROGRAM_BYTES:,} that a state dict can need; save the weights '
-      'alone: torch.save(model.state_dict(), OUT)'
+      f'{MAX_PROGRAM_BYTES:,} that are read; {ALONE}'
     )
-  return _Machine().run(bytes(program))
-
-
-def _operations(program: bytes) -> Iterator[tuple[str, object]]:
-  """Opcode names and their arguments; the end of the program is checked."""
-  operations = pickletools.genops(program)
-  while True:
-    try:
-      operation, argument, _ = next(operations)
-    except StopIteration:
-      return
-    except (ValueError, OverflowError, struct.error) as error:
-      raise damaged(printable(str(error))) from error
-    yield operation.name, argument
+  return _Machine(bytes(program)).run()
 
 
 class _Machine:
-  """The stack, the stacks set aside at a mark, and the memo."""
+  """The program, the stack, the stacks set aside at a mark, and the memo."""
 
-  def __init__(self):
+  def __init__(self, program: bytes):
+    self.program = program
+    self.at = 0
     self.stack: list = []
     self.outer: list[list] = []
     self.memo: dict[int, object] = {}
+    self.tensors = 0
 
-  def run(self, program: bytes) -> object:
-    for name, argument in _operations(program):
-      if name == 'STOP':
-        return self.pop()
-      if name in _PUSH_ARGUMENT:
-        self.stack.append(argument)
-      elif name in _PUSH_NEW:
-        self.stack.append(_PUSH_NEW[name]())
-      elif name in _STEPS:
-        _STEPS[name](self, argument)
-      elif name not in _IGNORED:
-        raise InputError(
-          f'refuses pickle opcode {name}, which torch.save does not write; '
-          'nothing of it was executed'
-        )
-    raise damaged('no end')
+  def run(self) -> object:
+    program, steps = self.program, _STEPS
+    try:
+      for _ in range(MAX_STEPS):
+        code = program[self.at]
+        self.at += 1
+        if code == _STOP:
+          return self.pop()
+        step = steps[code]
+        if step is None:
+          raise InputError(
+            f'refuses pickle opcode {_opcode_name(code)}, which torch.save does not write; '
+            'nothing of it was executed'
+          )
+        step(self)
+    except (IndexError, struct.error) as error:
+      raise damaged('it is cut off') from error
+    raise InputError(
+      f'its list of tensors takes more than {MAX_STEPS:,} steps to read, for some list or dict of '
+      f'millions of entries; {ALONE}'
+    )
+
+  # Arguments of opcodes.
+
+  def take(self, count: int) -> bytes:
+    start, self.at = self.at, self.at + count
+    if self.at > len(self.program):
+      raise damaged('it is cut off')
+    return self.program[start : self.at]
+
+  def line(self) -> str:
+    end = self.program.find(b'\n', self.at)
+    if end < 0:
+      raise damaged('it is cut off')
+    line, self.at = self.program[self.at : end], end + 1
+    return line.decode('utf-8', 'replace')
+
+  # The stack.
 
   def pop(self) -> object:
     if not self.stack:
       raise damaged('a value is missing')
     return self.stack.pop()
 
-  def top(self, kind: type, what: str) -> object:
+  def top(self, kind, what: str) -> object:
     if not self.stack or not isinstance(self.stack[-1], kind):
       raise damaged(f'no {what} where one belongs')
     return self.stack[-1]
@@ -110,75 +130,99 @@ class _Machine:
     items, self.stack = self.stack, self.outer.pop()
     return items
 
-  def mark(self, _):
+  def pop_or_mark(self):
+    """POP, which also takes a mark away."""
+    if self.stack:
+      self.stack.pop()
+    else:
+      self.pop_to_mark()
+
+  def mark(self):
     self.outer.append(self.stack)
     self.stack = []
 
-  def tuple_to_mark(self, _):
+  def tuple_to_mark(self):
     items = self.pop_to_mark()
     self.stack.append(tuple(items))
 
-  def tuple1(self, _):
+  def tuple1(self):
     self.stack.append((self.pop(),))
 
-  def tuple2(self, _):
+  def tuple2(self):
     second = self.pop()
     self.stack.append((self.pop(), second))
 
-  def tuple3(self, _):
+  def tuple3(self):
     third, second = self.pop(), self.pop()
     self.stack.append((self.pop(), second, third))
 
-  def append(self, _):
+  def append(self):
     self.extend([self.pop()])
 
-  def appends(self, _):
+  def appends(self):
     self.extend(self.pop_to_mark())
 
   def extend(self, items: list):
+    # The content of lists of other classes is dropped.
     target = self.top((list, Inert), 'list')
     if isinstance(target, list):
       target.extend(items)
 
-  def add_items(self, _):
+  def add_items(self):
     self.pop_to_mark()
     self.top(Inert, 'set')
 
-  def frozen_set(self, _):
+  def frozen_set(self):
     self.pop_to_mark()
     self.stack.append(Inert('builtins.frozenset'))
 
-  def set_item(self, _):
+  def set_item(self):
     value, key = self.pop(), self.pop()
     self.update([key, value])
 
-  def set_items(self, _):
+  def set_items(self):
     self.update(self.pop_to_mark())
 
   def update(self, items: list):
-    target = self.top((dict, Inert), 'dict')
+    target = self.top((dict, Inert, Global), 'dict')
     if len(items) % 2:
       raise damaged('a key has no value')
+    if isinstance(target, Inert):
+      target.items = {} if target.items is None else target.items
+      target = target.items
     if isinstance(target, dict):
       for key, value in zip(items[::2], items[1::2]):
         target[_key(key)] = value
 
-  def memoize(self, _):
-    self.put(len(self.memo))
+  def memoize(self):
+    self.memo[len(self.memo)] = self.top(object, 'value')
 
-  def put(self, index: int):
-    self.memo[index] = self.top(object, 'value')
+  def put(self):
+    self.memo[self.program[self.at]] = self.top(object, 'value')
+    self.at += 1
 
-  def get(self, index: int):
+  def put_long(self):
+    self.memo[_UINT32(self.program, self.at)[0]] = self.top(object, 'value')
+    self.at += 4
+
+  def get(self):
+    self.recall(self.take(1)[0])
+
+  def get_long(self):
+    self.recall(int.from_bytes(self.take(4), 'little'))
+
+  def recall(self, index: int):
     if index not in self.memo:
       raise damaged(f'no value numbered {index}')
     self.stack.append(self.memo[index])
 
-  def global_name(self, argument: str):
-    module, _, name = argument.partition(' ')
-    self.push_name(module, name)
+  # Names, calls and attributes.
 
-  def stack_global(self, _):
+  def global_name(self):
+    module = self.line()
+    self.push_name(module, self.line())
+
+  def stack_global(self):
     name, module = self.pop(), self.pop()
     if not isinstance(name, str) or not isinstance(module, str):
       raise damaged('a name is not text')
@@ -186,71 +230,150 @@ class _Machine:
 
   def push_name(self, module: str, name: str):
     full = f'{module}.{name}'
-    if full not in _NAMES:
-      raise InputError(
-        f'refuses {printable(full)}, which weights do not need; nothing of '
-        'it was executed. If you trust the file, save its weights alone '
-        'with PyTorch: torch.save(model.state_dict(), OUT)'
-      )
+    if full not in _KNOWN:
+      names.check_mention(full)
     self.stack.append(Global(full))
 
-  def call(self, _):
+  def call(self):
     arguments, function = self.pop(), self.pop()
     if not isinstance(function, Global) or not isinstance(arguments, tuple):
       raise damaged('a call of something that is not a name')
-    if function.name in CALLS:
-      call = CALLS[function.name]
-      if len(arguments) not in call.arguments:
-        raise damaged(f'{function.name} with {len(arguments)} arguments')
-      self.stack.append(call.meaning(*arguments))
-    elif function.name in INERT:
-      self.stack.append(Inert(function.name))
-    else:
-      raise damaged(f'a call of {function.name}')
+    self.stack.append(self.called(function.name, arguments))
 
-  def build(self, _):
+  def called(self, name: str, arguments: tuple) -> object:
+    if name in CALLS:
+      call = CALLS[name]
+      if len(arguments) not in call.arguments:
+        raise damaged(f'{name} with {len(arguments)} arguments')
+      result = call.meaning(*arguments)
+      if isinstance(result, TensorRecord):
+        self.tensors += 1
+        if self.tensors > MAX_TENSORS:
+          raise InputError(f'holds more than {MAX_TENSORS:,} tensors; {ALONE}')
+      return result
+    if name in STORAGES or name in DTYPES:
+      raise damaged(f'a call of {name}')
+    made = unreadable(name)
+    if made is None:
+      names.check_call(name)
+    return made or Inert(name, arguments)
+
+  def new(self):
+    """NEWOBJ: an object of a class, made without a call."""
+    arguments, kind = self.pop(), self.pop()
+    if not isinstance(kind, Global) or not isinstance(arguments, tuple):
+      raise damaged('an object of something that is not a class')
+    self.stack.append(
+      self.called(kind.name, arguments)
+      if kind.name in _KNOWN
+      else unreadable(kind.name) or Inert(kind.name, arguments)
+    )
+
+  def new_with_keywords(self):
+    self.pop()
+    self.new()
+
+  def build(self):
     state = self.pop()
-    target = self.top((dict, Inert), 'object with attributes')
+    target = self.top((dict, Inert, Unreadable, TensorRecord), 'object with attributes')
     # A state dict carries attributes (`_metadata`, module versions) that no
     # weight depends on.
     if isinstance(target, dict) and not isinstance(state, dict):
       raise damaged('attributes are not a dict')
+    if isinstance(target, Inert):
+      target.state = state
 
-  def persistent(self, _):
+  def persistent(self):
     self.stack.append(storage(self.pop()))
 
 
-_NAMES = {*CALLS, *STORAGES, *DTYPES, *INERT}
+_KNOWN = {*CALLS, *STORAGES, *DTYPES}
+_STOP = ord('.')
+_UINT32 = struct.Struct('<I').unpack_from
 
-_IGNORED = {'PROTO', 'FRAME'}
 
-_PUSH_ARGUMENT = {
-  'BININT',
-  'BININT1',
-  'BININT2',
-  'LONG1',
-  'LONG4',
-  'BINFLOAT',
-  'BINUNICODE',
-  'SHORT_BINUNICODE',
-  'BINUNICODE8',
-  'BINBYTES',
-  'SHORT_BINBYTES',
-  'BINBYTES8',
-}
+def _push(make):
+  return lambda machine: machine.stack.append(make())
 
-_PUSH_NEW = {
-  'NONE': lambda: None,
-  'NEWTRUE': lambda: True,
-  'NEWFALSE': lambda: False,
-  'EMPTY_LIST': list,
-  'EMPTY_TUPLE': tuple,
-  'EMPTY_DICT': dict,
-  'EMPTY_SET': lambda: Inert('builtins.set'),
-}
 
-_STEPS = {
+def _number(form: str):
+  """A step that pushes a number of fixed size."""
+  read, size = struct.Struct(form).unpack_from, struct.calcsize(form)
+
+  def step(machine):
+    machine.stack.append(read(machine.program, machine.at)[0])
+    machine.at += size
+
+  return step
+
+
+def _text(form: str):
+  """A step that pushes a text after its length in bytes; most programs are mostly texts."""
+  length, size = struct.Struct(form).unpack_from, struct.calcsize(form)
+
+  def step(machine):
+    program, start = machine.program, machine.at + size
+    end = start + length(program, machine.at)[0]
+    if end > len(program):
+      raise damaged('it is cut off')
+    try:
+      machine.stack.append(program[start:end].decode('utf-8', 'surrogatepass'))
+    except UnicodeDecodeError as error:
+      raise damaged('a text is not UTF-8') from error
+    machine.at = end
+
+  return step
+
+
+def _sized(form: str, read):
+  """A step that pushes what `read` makes of as many bytes as a number before them says."""
+  length, size = struct.Struct(form).unpack_from, struct.calcsize(form)
+
+  def step(machine):
+    (count,) = length(machine.program, machine.at)
+    machine.at += size
+    if count < 0:
+      raise damaged('a length is negative')
+    machine.stack.append(read(machine, count))
+
+  return step
+
+
+def _whole(machine: _Machine, count: int) -> int:
+  return int.from_bytes(machine.take(count), 'little', signed=True)
+
+
+def _skip(count: int):
+  return lambda machine: machine.take(count) and None
+
+
+_STEPS_BY_NAME = {
+  'PROTO': _skip(1),
+  'FRAME': _skip(8),
+  'NONE': _push(lambda: None),
+  'NEWTRUE': _push(lambda: True),
+  'NEWFALSE': _push(lambda: False),
+  'EMPTY_LIST': _push(list),
+  'EMPTY_TUPLE': _push(tuple),
+  'EMPTY_DICT': _push(dict),
+  'EMPTY_SET': _push(lambda: Inert('builtins.set')),
+  'BININT': _number('<i'),
+  'BININT1': _number('<B'),
+  'BININT2': _number('<H'),
+  'BINFLOAT': _number('>d'),
+  'LONG1': _sized('<B', _whole),
+  'LONG4': _sized('<i', _whole),
+  'SHORT_BINUNICODE': _text('<B'),
+  'BINUNICODE': _text('<I'),
+  'BINUNICODE8': _text('<Q'),
+  'SHORT_BINBYTES': _sized('<B', _Machine.take),
+  'BINBYTES': _sized('<I', _Machine.take),
+  'BINBYTES8': _sized('<Q', _Machine.take),
+  'BYTEARRAY8': _sized('<Q', _Machine.take),
   'MARK': _Machine.mark,
+  'POP': _Machine.pop_or_mark,
+  'POP_MARK': _Machine.pop_to_mark,
+  'DUP': lambda machine: machine.stack.append(machine.top(object, 'value')),
   'TUPLE': _Machine.tuple_to_mark,
   'TUPLE1': _Machine.tuple1,
   'TUPLE2': _Machine.tuple2,
@@ -263,25 +386,30 @@ _STEPS = {
   'SETITEMS': _Machine.set_items,
   'MEMOIZE': _Machine.memoize,
   'BINPUT': _Machine.put,
-  'LONG_BINPUT': _Machine.put,
+  'LONG_BINPUT': _Machine.put_long,
   'BINGET': _Machine.get,
-  'LONG_BINGET': _Machine.get,
+  'LONG_BINGET': _Machine.get_long,
   'GLOBAL': _Machine.global_name,
   'STACK_GLOBAL': _Machine.stack_global,
   'REDUCE': _Machine.call,
-  'NEWOBJ': _Machine.call,
+  'NEWOBJ': _Machine.new,
+  'NEWOBJ_EX': _Machine.new_with_keywords,
   'BUILD': _Machine.build,
   'BINPERSID': _Machine.persistent,
 }
 
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+# By the opcode's number; None for an opcode that is refused.
+_STEPS = [_STEPS_BY_NAME.get(_NAMES.get(code, '')) for code in range(256)]
+
+
+def _opcode_name(code: int) -> str:
+  return _NAMES.get(code) or f'0x{code:02x}'
+
 
 def _key(key: object) -> object:
-  """A dict key of a kind whose hash is cheap and cannot recurse."""
+  """A dict key of a kind whose hash is cheap and cannot recurse; any other becomes inert."""
   whole = isinstance(key, int) and key.bit_length() < 64
-  if not whole and key is not None and not isinstance(key, (str, bytes)):
-    raise InputError(
-      f'has a dict key of type {type(key).__name__}; only text and whole '
-      'numbers below 2**63 are read; save the weights alone with PyTorch: '
-      'torch.save(model.state_dict(), OUT)'
-    )
-  return key
+  if whole or key is None or isinstance(key, str | bytes | float | Inert | StorageRecord):
+    return key
+  return Inert(f'key of type {type(key).__name__}')

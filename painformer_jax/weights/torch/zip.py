@@ -13,9 +13,11 @@ import struct
 import zipfile
 import zlib
 
-from painformer_jax.core.errors import InputError
-from painformer_jax.weights.torch.records import printable
+from painformer_jax.core.errors import InputError, printable
 
+# A member for each tensor and some others; the limit bounds the time that a directory takes.
+_MAX_MEMBERS = 50_000
+_ENTRY = b'PK\x01\x02'  # Begins each entry of a directory.
 _LOCAL_HEADER = struct.Struct('<4s22xHH')
 
 # What zipfile raises on damaged directories, beside its own BadZipFile.
@@ -52,6 +54,11 @@ class TorchArchive:
       InputError: it is no sound zip archive, or not one that PyTorch wrote.
     """
     self._content = memoryview(content)
+    if content.count(_ENTRY) > _MAX_MEMBERS:
+      raise InputError(
+        f'has more than {_MAX_MEMBERS:,} members, which no checkpoint has; save the weights alone '
+        'with PyTorch: torch.save(model.state_dict(), OUT)'
+      )
     try:
       with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()
