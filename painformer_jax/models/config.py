@@ -5,10 +5,21 @@ the release is silent (S). What is neither is marked "reconstructed".
 """
 
 import dataclasses
+import math
 import numbers
 from typing import Literal
 
 SPECTRAL, ATTENTION = 's', 'a'
+
+# Fields that change how the model computes, but neither its arrays nor what they mean.
+ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
+# Fields of the input and of the head; all the others are the shape of the backbone.
+INPUT = ('image_size', 'mean', 'std')
+HEAD = ('num_classes',)
+
+# Statistics of the pictures that models are trained on, for values in [0, 1].
+VGGFACE2 = ((0.6068, 0.4517, 0.3800), (0.2492, 0.2173, 0.2082))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +32,8 @@ class PainFormerConfig:
     image_size: height and width of the input in pixels. The grids, and with
       them the spectral filters, follow from it; other sizes than 224 are not
       in the release (see `models.spectral.resample`).
+    mean, std: of each channel, for values in [0, 1], by which the input is normalised;
+      VGGFace2's in the release.
     num_classes: width of the linear head on the embedding; 0 for none.
     stem_width: channels of the three convolutions before the first width.
     widths: channels of each stage; the last is the width of the embedding.
@@ -46,6 +59,8 @@ class PainFormerConfig:
   """
 
   image_size: int = 224
+  mean: tuple[float, ...] = VGGFACE2[0]
+  std: tuple[float, ...] = VGGFACE2[1]
   num_classes: int = 0
   stem_width: int = 64
   widths: tuple[int, ...] = (64, 128, 320, 160)
@@ -83,6 +98,8 @@ class PainFormerConfig:
     if not isinstance(mixers, tuple) or not all(isinstance(m, str) for m in mixers):
       raise ValueError(f'mixers {mixers!r} is not a string for each stage')
     object.__setattr__(self, 'mixers', mixers)
+    for name in ('mean', 'std'):
+      object.__setattr__(self, name, _statistics(name, getattr(self, name)))
     stages = len(self.widths)
     for name in ('mixers', 'heads', 'mlp_ratios'):
       if len(getattr(self, name)) != stages:
@@ -117,6 +134,18 @@ class PainFormerConfig:
     return -(-self.image_size // (4 << stage))
 
 
+def _statistics(name: str, value: object) -> tuple[float, ...]:
+  """Three numbers, one for each channel; those of `std` are above 0."""
+  if not isinstance(value, list | tuple) or len(value) != 3:
+    raise ValueError(f'{name} {value!r} is not a number for each of the 3 channels')
+  for number in value:
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+      raise ValueError(f'{name} {value!r}: {number!r} is not a number')
+    if not math.isfinite(number) or (name == 'std' and number <= 0):
+      raise ValueError(f'{name} {value!r}: {number!r} is not finite or not above 0')
+  return tuple(map(float, value))
+
+
 # The least value of each field of whole numbers; those with one for each stage.
 _LEAST = {
   'image_size': 1,
@@ -147,14 +176,28 @@ class Preset:
     config: its shape, without a head.
     evidence: where the shape comes from.
     parameters: how many parameters it has without a head, exactly.
-    mean, std: statistics that normalise its input, for values in [0, 1].
+    remark: what else who uses published weights of this model must know; '' for nothing.
   """
 
   config: PainFormerConfig
   evidence: str
   parameters: int
-  mean: tuple[float, float, float] = (0.6068, 0.4517, 0.3800)
-  std: tuple[float, float, float] = (0.2492, 0.2173, 0.2082)
+  remark: str = ''
+
+
+def _spectformer(
+  *, stem_width: int, widths: tuple[int, ...], mixers: tuple[str, ...], heads: tuple[int, ...]
+) -> PainFormerConfig:
+  """A hierarchical SpectFormer, trained on ImageNet."""
+  return PainFormerConfig(
+    mean=IMAGENET[0],
+    std=IMAGENET[1],
+    stem_width=stem_width,
+    widths=widths,
+    mixers=mixers,
+    heads=heads,
+    post_heads=heads[-1],
+  )
 
 
 PRESETS = {
@@ -194,5 +237,48 @@ PRESETS = {
     ),
     evidence='this project: for tests',
     parameters=40_904,
+  ),
+  # The family that the release is derived from. Its published counts, 22.2 M, 33.1 M and
+  # 54.7 M, include two heads of 1000 classes: one for the image and one for the tokens.
+  'spectformer_s': Preset(
+    config=_spectformer(
+      stem_width=32,
+      widths=(64, 128, 320, 448),
+      mixers=('sss', 'ssss', 'a' * 6, 'aaa'),
+      heads=(2, 4, 10, 14),
+    ),
+    evidence='the published code of SpectFormer-H-S (arXiv 2304.06446); 22,226,928 with its two '
+    'heads, published as 22.2 M',
+    parameters=21_328_928,
+  ),
+  'spectformer_b': Preset(
+    config=_spectformer(
+      stem_width=64,
+      widths=(64, 128, 320, 512),
+      mixers=('sss', 'ssss', 'a' * 12, 'aaa'),
+      heads=(2, 4, 10, 16),
+    ),
+    evidence='the published code of SpectFormer-H-B (arXiv 2304.06446); 33,052,880 with its two '
+    'heads, published as 33.1 M',
+    parameters=32_026_880,
+  ),
+  'spectformer_l': Preset(
+    config=_spectformer(
+      stem_width=64,
+      widths=(96, 192, 384, 512),
+      mixers=('sss', 's' * 6, 'a' * 18, 'aaa'),
+      heads=(3, 6, 12, 16),
+    ),
+    evidence='the published code of SpectFormer-H-L (arXiv 2304.06446); 54,675,792 with its two '
+    'heads, published as 54.7 M',
+    parameters=53_649_792,
+  ),
+  'tiny_biomoe': Preset(
+    config=PainFormerConfig(stem_width=32, widths=(64, 128, 320, 96), mixers=('s', 's', 'a', 'a')),
+    evidence='the published code of Tiny-BioMoE (arXiv 2507.21875): its SpectFormer encoder, '
+    "`enc1`, with 2,897,856 of the whole model's 7,337,278 parameters (published as 7.34 M)",
+    parameters=2_897_856,
+    remark='Tiny-BioMoE normalises its images by the LayerNorm `ln_img` of its file before this '
+    'encoder, and joins it with another one: neither is done here',
   ),
 }

@@ -99,7 +99,8 @@ class PainFormer(nnx.Module):
     Raises:
       ArgumentError: another shape or dtype; it is a ValueError.
     """
-    return preprocess(images, image_size=self.config.image_size)
+    config = self.config
+    return preprocess(images, image_size=config.image_size, mean=config.mean, std=config.std)
 
   def __call__(
     self,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from painformer_jax.core.errors import ArgumentError
 from painformer_jax.core.pictures import resize_to_square, to_rgb
-from painformer_jax.models.config import Preset
+from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.resizing import resize_images
 
 _LEVELS = 'a uint8 array [batch, height, width, 3]'
@@ -26,8 +26,8 @@ def preprocess(
   images: Any,
   *,
   image_size: int = 224,
-  mean: Sequence[float] | np.ndarray = Preset.mean,
-  std: Sequence[float] | np.ndarray = Preset.std,
+  mean: Sequence[float] | np.ndarray = PainFormerConfig.mean,
+  std: Sequence[float] | np.ndarray = PainFormerConfig.std,
 ) -> jax.Array:
   """Resizes and normalises images as the release does before the model.
 

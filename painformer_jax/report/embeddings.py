@@ -15,7 +15,7 @@ from painformer_jax.core.files import write_atomically
 from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.core.progress import Log, Meter
 from painformer_jax.data import mixture
-from painformer_jax.models import functional, registry
+from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel.mesh import data_mesh, put_batch, replicated
 from painformer_jax.report.run_folder import TrainedRun
@@ -125,8 +125,7 @@ class _Embedder:
 
   def __init__(self, run: TrainedRun):
     self._run, self._mesh = run, data_mesh()
-    preset = registry.preset(run.config.model['name'])
-    self._embed = make_embed_step(run.model, self._mesh, mean=preset.mean, std=preset.std)
+    self._embed = make_embed_step(run.model, self._mesh)
     self._batch = -(-run.config.eval_batch_size // self._mesh.size) * self._mesh.size
     place = replicated(self._mesh)
     self._backbone = jax.device_put(dict(run.backbone), place)

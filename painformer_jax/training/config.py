@@ -44,7 +44,12 @@ def defaults(model: str) -> ml_collections.ConfigDict:
     A ConfigDict without tasks, data_dir and steps set: those are the file's.
   """
   shape = dataclasses.asdict(registry.preset(model).config)
-  del shape['num_classes']  # Heads belong to the tasks.
+  for name in (
+    'num_classes',
+    'mean',
+    'std',
+  ):  # Heads belong to the tasks, statistics to the preset.
+    del shape[name]
   config = ml_collections.ConfigDict(
     {
       f.name: f.default

@@ -26,7 +26,6 @@ class StepPlan:
     batch_sizes: task -> its examples of every global batch.
     weights: task -> factor on its loss; None for learned weights.
     label_smoothing: of every task's cross-entropy.
-    mean, std: statistics that normalise images in [0, 1].
     mixup: task -> how its images are mixed; a task that is not there is not mixed.
     classes: task -> number of classes.
     grad_accum_steps, remat, ema_decay: see `training.config.TrainConfig`.
@@ -38,8 +37,6 @@ class StepPlan:
   batch_sizes: Mapping[str, int]
   weights: Mapping[str, float] | None
   label_smoothing: float
-  mean: tuple[float, float, float]
-  std: tuple[float, float, float]
   classes: Mapping[str, int]
   mixup: Mapping[str, Mixup] = dataclasses.field(default_factory=dict)
   grad_accum_steps: int = 1
@@ -88,7 +85,7 @@ class Forward:
 
   def images(self, batch) -> jax.Array:
     """Normalised images of all tasks, float32 [batch, size, size, 3]."""
-    return normalise(self.joined(batch, 'image'), self.plan.mean, self.plan.std)
+    return normalise(self.joined(batch, 'image'), self.plan.model.mean, self.plan.model.std)
 
   def backbone(self, params, stats) -> dict[str, jax.Array]:
     """The backbone's arrays by path, whole on every device."""

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from painformer_jax.models import registry
-from painformer_jax.models.config import PainFormerConfig, Preset
+from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel import layout
 from painformer_jax.parallel.mesh import batch_sharding, check_batch_sizes, with_shardings
 from painformer_jax.training.config import TrainConfig
@@ -31,7 +30,6 @@ class Setup:
     config: with every task's batch size.
     classes: task -> number of classes.
     model: shape of the backbone.
-    preset: its name's entry, with the statistics of its input.
     mesh: of the devices.
     optimizer: an optax transformation.
     abstract: the state's shapes, with where they lie.
@@ -40,7 +38,6 @@ class Setup:
   config: TrainConfig
   classes: Mapping[str, int]
   model: PainFormerConfig
-  preset: Preset
   mesh: jax.sharding.Mesh
   optimizer: optax.GradientTransformation
   abstract: TrainState
@@ -83,8 +80,6 @@ class Setup:
       weights=None
       if config.weighting == 'uncertainty'
       else {name: task.weight for name, task in config.tasks.items()},
-      mean=self.preset.mean,
-      std=self.preset.std,
       mixup={
         name: Mixup(mixup=task.mixup, cutmix=task.cutmix) for name, task in config.tasks.items()
       },
@@ -100,7 +95,7 @@ class Setup:
 
   def embed_step(self) -> Callable:
     """The jitted forward pass, see `step.make_embed_step`."""
-    return make_embed_step(self.model, self.mesh, mean=self.preset.mean, std=self.preset.std)
+    return make_embed_step(self.model, self.mesh)
 
 
 def assemble(
@@ -126,7 +121,6 @@ def assemble(
     config=config,
     classes=classes,
     model=model,
-    preset=registry.preset(config.model['name']),
     mesh=mesh,
     optimizer=optimizer,
     abstract=with_shardings(shapes, layout.state_shardings(mesh, shapes, config.sharding)),

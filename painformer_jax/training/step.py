@@ -155,7 +155,7 @@ def _averaged(state: TrainState, params, decay: float) -> dict[str, jax.Array]:
   return {path: decay * average + (1 - decay) * params[path] for path, average in state.ema.items()}
 
 
-def make_embed_step(model: PainFormerConfig, mesh: jax.sharding.Mesh, *, mean, std) -> Callable:
+def make_embed_step(model: PainFormerConfig, mesh: jax.sharding.Mesh) -> Callable:
   """Compiles `embed(arrays, images) -> embeddings` in evaluation mode.
 
   Args of the result: the backbone's arrays by path, and uint8 [batch, size, size, 3]
@@ -165,6 +165,6 @@ def make_embed_step(model: PainFormerConfig, mesh: jax.sharding.Mesh, *, mean, s
 
   def embed(arrays, images):
     network = functional.from_variables(model, arrays, partition=partition)
-    return network(normalise(images, mean, std)).embedding.astype(jnp.float32)
+    return network(normalise(images, model.mean, model.std)).embedding.astype(jnp.float32)
 
   return jax.jit(embed, out_shardings=replicated(mesh))

@@ -15,7 +15,7 @@ from painformer_jax.assessment.embedding import embed as embeddings
 from painformer_jax.assessment.embedding.embed import compute_embeddings
 from painformer_jax.assessment.embedding.sample_images import EmbeddingSettings
 from painformer_jax.modalities.windows import SignalConfig
-from painformer_jax.models.config import Preset
+from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights.folder import Weights, WeightsSource
 
@@ -51,7 +51,7 @@ def compute(study, modalities, folder, **options):
 
 def expected(images):
   """What the model gives for uint8 images, run apart from the code under test."""
-  x = (np.stack(images) / 255 - Preset.mean) / np.array(Preset.std)
+  x = (np.stack(images) / 255 - PainFormerConfig.mean) / np.array(PainFormerConfig.std)
   return run(CONFIG, nano().variables, x.astype(np.float32)).embedding
 
 

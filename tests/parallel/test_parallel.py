@@ -186,7 +186,7 @@ def train(devices, gate):
 
 def embed(gate):
   """What eight devices say to one another in embedding 16 images, and how wide it is."""
-  mesh, preset = data_mesh(), registry.preset('painformer_nano')
+  mesh = data_mesh()
   config = registry.make_config('painformer_nano', **SMALL_MODEL, gate=gate)
   arrays = {
     path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=replicated(mesh))
@@ -196,7 +196,7 @@ def embed(gate):
     (16, config.image_size, config.image_size, 3), np.uint8, sharding=batch_sharding(mesh)
   )
   program = (
-    make_embed_step(config, mesh, mean=preset.mean, std=preset.std)
+    make_embed_step(config, mesh)
     .lower(arrays, images)
     .compile(compiler_options={'xla_backend_optimization_level': 0})
   )

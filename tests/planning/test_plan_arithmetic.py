@@ -63,7 +63,8 @@ def test_the_gate_as_products_adds_what_is_known():
   assert arithmetic.training_flops(dft) == arithmetic.training_flops(PainFormerConfig())
 
 
-@pytest.mark.parametrize('name', PRESETS)
+# The SpectFormers differ from the release in sizes alone, and are slow to trace.
+@pytest.mark.parametrize('name', [name for name in PRESETS if not name.startswith('spectformer')])
 def test_presets_do_what_the_formula_says(name):
   config = dataclasses.replace(PRESETS[name].config, depthwise='conv', num_classes=7)
   assert sum(arithmetic.multiply_adds(config).values()) == counted(config)

@@ -171,7 +171,7 @@ def stated_steps(step, numbers):
       functional.apply_train(
         plan.model,
         {**group(state.params, 'backbone'), **state.stats},
-        normalise(images, plan.mean, plan.std),
+        normalise(images, plan.model.mean, plan.model.std),
       )[0].embedding
     )
   )

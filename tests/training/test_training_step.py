@@ -51,7 +51,9 @@ def changed(before, after):
 
 def compiled_forward(step, params, stats, batch, key):
   plan = step.plan
-  images = normalise(np.concatenate([b['image'] for b in batch.values()]), plan.mean, plan.std)
+  images = normalise(
+    np.concatenate([b['image'] for b in batch.values()]), plan.model.mean, plan.model.std
+  )
 
   def forward(arrays, images):
     output, arrays = functional.apply_train(plan.model, arrays, images, key=key)
@@ -200,10 +202,10 @@ def test_bfloat16_stays_near_float32(step, half_step, measured):
 
 def test_images_are_normalised_on_the_device(step):
   image = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
-  found = normalise(image, step.plan.mean, step.plan.std)
+  found = normalise(image, step.plan.model.mean, step.plan.model.std)
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(
-    found, (image / 255 - step.plan.mean) / step.plan.std, rtol=1e-5, atol=1e-6
+    found, (image / 255 - step.plan.model.mean) / step.plan.model.std, rtol=1e-5, atol=1e-6
   )
 
 
@@ -212,12 +214,12 @@ def test_embed_step_is_the_model_in_evaluation_mode(step):
   arrays = {**group(step.state.params, 'backbone'), **step.state.stats}
   arrays = {path: jnp.asarray(a) for path, a in arrays.items()}
   images = step.batch(0)['alpha']['image']
-  embed = make_embed_step(plan.model, mesh, mean=plan.mean, std=plan.std)
+  embed = make_embed_step(plan.model, mesh)
   found = embed.lower(arrays, images).compile(
     compiler_options={'xla_backend_optimization_level': 0}
   )(arrays, images)
   expected = quick(lambda arrays, x: functional.from_variables(plan.model, arrays)(x).embedding)(
-    arrays, normalise(images, plan.mean, plan.std)
+    arrays, normalise(images, plan.model.mean, plan.model.std)
   )
   assert found.dtype == jnp.float32 and found.shape == (8, 16)
   np.testing.assert_allclose(found, expected, atol=1e-5)

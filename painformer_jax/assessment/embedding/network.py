@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from painformer_jax.assessment.embedding import record as embedding_record
-from painformer_jax.models.config import PainFormerConfig, Preset
+from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel.mesh import data_mesh, put_batch, replicated
 from painformer_jax.training.step import make_embed_step
 from painformer_jax.weights.folder import Weights
@@ -37,11 +37,12 @@ class Network:
     self._mesh = data_mesh(devices)
     self.batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
     self._placed = False
+    fields = dataclasses.asdict(self.config)
     self.record = {
       'version': _VERSION,
-      'model': dataclasses.asdict(self.config),
-      'mean': Preset.mean,
-      'std': Preset.std,
+      'model': {k: v for k, v in fields.items() if k not in ('mean', 'std')},
+      'mean': self.config.mean,
+      'std': self.config.std,
       'weights': {'sha256': embedding_record.arrays_sha256(self._arrays)},
     }
 
@@ -61,4 +62,4 @@ class Network:
 @functools.lru_cache(maxsize=8)
 def _embed_step(config: PainFormerConfig, mesh: jax.sharding.Mesh):
   """Compiled once per process for all studies."""
-  return make_embed_step(config, mesh, mean=Preset.mean, std=Preset.std)
+  return make_embed_step(config, mesh)

@@ -12,7 +12,7 @@ from painformer_jax.assessment.mixers import cost, fit_program
 from painformer_jax.assessment.mixers.fit_config import FitConfig
 from painformer_jax.assessment.mixers.fusion import FusionConfig, MaskedTokens, fuse
 from painformer_jax.models import embedding_mixer, functional
-from painformer_jax.models.config import PainFormerConfig, Preset
+from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.parallel.mesh import (
   BatchShardMap,
   batch_sharding,
@@ -183,7 +183,7 @@ def _embed(plan: TunePlan, mesh: jax.sharding.Mesh, arrays, images: jax.Array) -
 
   def embed(images):
     network = functional.from_variables(plan.backbone, arrays, partition=partition)
-    shown = normalise(images, Preset.mean, Preset.std)
+    shown = normalise(images, plan.backbone.mean, plan.backbone.std)
     return network(shown).embedding.astype(jnp.float32)
 
   pieces = cost.count_microbatches(len(images) // mesh.size, most=plan.images_at_once)
