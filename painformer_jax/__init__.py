@@ -22,6 +22,9 @@ if TYPE_CHECKING:
   from painformer_jax.models.registry import create as create
   from painformer_jax.models.registry import list_models as list_models
   from painformer_jax.weights.load import load as load
+  from painformer_jax.weights.save import convert as convert
+  from painformer_jax.weights.save import save as save
+  from painformer_jax.weights.save import to_torch_names as to_torch_names
 
 
 # Where each name is defined; type checkers read the imports above.
@@ -31,6 +34,9 @@ _HOME = {
   'create': 'models.registry',
   'list_models': 'models.registry',
   'load': 'weights.load',
+  'save': 'weights.save',
+  'convert': 'weights.save',
+  'to_torch_names': 'weights.save',
   'preprocess': 'models.preprocess',
   'embed': 'embedding.inference',
   'InputError': 'core.errors',

@@ -32,7 +32,9 @@ def run(args):
   options = file_options.options_of(args)
   checkpoint = torch_file.read(args.src, options)
   try:
-    conversion = convert(checkpoint, source=args.src, allow_missing=args.allow_missing)
+    conversion = convert(
+      checkpoint, source=args.src, allow_missing=args.allow_missing, heads=args.heads
+    )
   except ConversionError as error:
     _write_report(args.report, error.report, converted=False)
     raise
@@ -57,11 +59,12 @@ def _write_report(path, report, *, converted: bool):
 def _summary(report, out: str) -> str:
   from painformer_jax.weights.report import remarks, warnings
 
+  model = report.model or 'a model that is no preset'
   head = f'a head of {report.classes:,} classes' if report.has_head else 'no head'
   return '\n'.join(
     [
       f'{report.source}: {report.tensors} tensors, SHA-256 {report.sha256}',
-      f'{out}: {report.model}, {report.parameters:,} parameters, {head}',
+      f'{out}: {model}, {report.parameters:,} parameters, {head}',
       *remarks(report),
       *(f'WARNING: {line}' for line in warnings(report)),
     ]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 def add_arguments(
   parser: argparse.ArgumentParser, *, allow_missing: bool = True, key: str = '--key'
 ) -> None:
-  """Adds --key, --prefix, --rename and --allow-missing.
+  """Adds --key, --prefix, --rename, --allow-missing and --heads.
 
   Args:
     parser: of the command.
@@ -47,6 +47,14 @@ def add_arguments(
       'or of another shape (they get initial values) or unexpected (they are left out); ^norm4 '
       'matches names that begin with norm4. At least half of the model must be in the file',
     )
+    group.add_argument(
+      '--heads',
+      metavar='N,N,N,N[,N]',
+      type=_heads,
+      help='attention heads of each stage, and after them of the class attention if it has others '
+      'than the last stage; shapes do not show them (default: what the file says, or those of '
+      'the preset of its shapes)',
+    )
 
 
 def options_of(args: argparse.Namespace) -> 'FileOptions':
@@ -58,4 +66,15 @@ def options_of(args: argparse.Namespace) -> 'FileOptions':
     prefix=args.prefix,
     rename=tuple(args.rename),
     allow_missing=getattr(args, 'allow_missing', None),
+    heads=getattr(args, 'heads', None),
   )
+
+
+def _heads(text: str) -> tuple[int, ...]:
+  """'2,4,10,16' -> (2, 4, 10, 16)."""
+  try:
+    return tuple(int(part) for part in text.split(','))
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is no list of whole numbers such as 2,4,10,16'
+    ) from None

@@ -13,9 +13,6 @@ SPECTRAL, ATTENTION = 's', 'a'
 
 # Fields that change how the model computes, but neither its arrays nor what they mean.
 ARITHMETIC = ('dtype', 'gate', 'gate_precision', 'depthwise', 'drop_path_rate')
-# Fields of the input and of the head; all the others are the shape of the backbone.
-INPUT = ('image_size', 'mean', 'std')
-HEAD = ('num_classes',)
 
 # Statistics of the pictures that models are trained on, for values in [0, 1].
 VGGFACE2 = ((0.6068, 0.4517, 0.3800), (0.2492, 0.2173, 0.2082))

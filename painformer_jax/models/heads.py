@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from painformer_jax.models.layers import trunc_normal
 
@@ -24,6 +25,19 @@ def columns(classes: int) -> int:
 def is_padded(count: int) -> bool:
   """Whether a head of so many columns is one of those that are padded."""
   return count >= PADDED_FROM and count % PADDED_TO == 0
+
+
+def used_columns(kernel: np.ndarray) -> int:
+  """How many classes a stored head has: columns up to the last one that is not zero.
+
+  No column of a class is all zeros, since it starts from random values.
+
+  Args:
+    kernel: [width, columns].
+  """
+  if not is_padded(kernel.shape[1]):
+    return kernel.shape[1]
+  return int(np.flatnonzero(kernel.any(axis=0))[-1:].sum()) + 1
 
 
 def initial_heads(

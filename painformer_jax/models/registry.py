@@ -6,7 +6,7 @@ from typing import Any
 from flax import nnx
 
 from painformer_jax.core.errors import InputError, did_you_mean
-from painformer_jax.models.config import PRESETS, PainFormerConfig, Preset
+from painformer_jax.models.config import ARITHMETIC, PRESETS, PainFormerConfig, Preset
 from painformer_jax.models.painformer import PainFormer
 
 
@@ -45,6 +45,17 @@ def make_config(name: str, **overrides: Any) -> PainFormerConfig:
     return dataclasses.replace(config, **overrides)
   except ValueError as error:
     raise InputError(f'model {name}: {error}') from error
+
+
+def name_of(config: PainFormerConfig) -> str:
+  """Name of the preset with that backbone, for images of any size; '' where there is none."""
+  free = ('image_size', 'num_classes', *ARITHMETIC)
+
+  def backbone(of: PainFormerConfig) -> dict:
+    return {field: v for field, v in dataclasses.asdict(of).items() if field not in free}
+
+  wanted = backbone(config)
+  return next((name for name, entry in PRESETS.items() if backbone(entry.config) == wanted), '')
 
 
 def create(name: str, *, num_classes: int = 0, seed: int = 0, **overrides: Any) -> PainFormer:

@@ -6,17 +6,17 @@ stores the result after.
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from painformer_jax.core.errors import listed, printable
+from painformer_jax.core.errors import InputError, listed, printable
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.weights import key_map
-from painformer_jax.weights.infer import infer
+from painformer_jax.weights.infer import Inference, infer
 from painformer_jax.weights.options import FileOptions
 from painformer_jax.weights.report import ConversionError as ConversionError
 from painformer_jax.weights.report import ConversionReport as ConversionReport
@@ -26,6 +26,11 @@ from painformer_jax.weights.torch.state_dicts import TorchCheckpoint
 _LEAST_TAKEN = 0.5
 
 _MAX_COUNT = np.iinfo(np.int32).max
+# Files of that size are not read.
+_MAX_ELEMENTS = 1 << 32
+
+# SpectFormer's second head, on the tokens of the image, which serves in its training alone.
+_TOKEN_HEAD = ('aux_head.weight', 'aux_head.bias')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,29 +43,39 @@ class Conversion:
 
 
 def convert(
-  checkpoint: TorchCheckpoint, *, source: str, allow_missing: str | None = None
+  checkpoint: TorchCheckpoint,
+  *,
+  source: str,
+  allow_missing: str | None = None,
+  heads: Sequence[int] | None = None,
 ) -> Conversion:
   """Converts a released state dict to a model's variables.
 
-  `infer` tells the preset, the input size and the head. float32 values stay bit-identical;
+  `infer` tells the model. float32 values stay bit-identical;
   other floats are cast to float32.
 
   Args:
     checkpoint: from `torch.read.read`.
     source: what to call the file in messages and in the report.
-    allow_missing: names of tensors that need not fit, see `FileOptions`.
+    allow_missing, heads: see `FileOptions`.
 
   Raises:
     ConversionError: a name is missing, unexpected or misshapen and not
       allowed, or less than half of the model would be taken from the file; its report
       lists every name.
     InputError: `allow_missing` is no regular expression or matches the empty
-      string, or a name falls under several rules of the table.
+      string, a name falls under several rules of the table, or `heads` do not fit.
   """
   allowed = FileOptions(allow_missing=allow_missing).allowed()
   tensors = {name: _modern(name, array) for name, array in checkpoint.tensors.items()}
-  model, config = infer(tensors)
-  abstract = functional.abstract_variables(config)
+  beside = [name for name in tensors if name in _TOKEN_HEAD]
+  tensors = {name: array for name, array in tensors.items() if name not in beside}
+  try:
+    inferred = infer(tensors, record=checkpoint.record, heads=heads)
+  except InputError as error:
+    raise InputError(f'{source}: {error}') from error
+  config = inferred.config
+  abstract = _abstract(config, source)
   targets = {path: key_map.to_torch(path) for path in abstract}
   expected = _expected(abstract, targets)
   misshapen = {
@@ -94,11 +109,13 @@ def convert(
     ignored=checkpoint.ignored,
     prefix=checkpoint.prefix,
     left_out=checkpoint.left_out,
-    model=model,
+    model=inferred.model,
+    head=inferred.head,
+    assumed=inferred.assumed,
     config=dataclasses.asdict(config),
     has_head=config.num_classes > 0,
     classes=config.num_classes,
-    tensors=len(tensors),
+    tensors=len(checkpoint.tensors),
     converted=len(variables),
     parameters=functional.count_parameters(config),
     dtypes=_dtypes(checkpoint.tensors),
@@ -106,13 +123,13 @@ def convert(
     unexpected=unexpected,
     misshapen=misshapen,
     initialised=initialised,
-    skipped=[name for name in unexpected if allowed(name)],
+    skipped=beside + [name for name in unexpected if allowed(name)],
     restarted=restarted,
     complex=[n for n in known if checkpoint.tensors[n].dtype.kind == 'c'],
     non_finite=[targets[path].name for path in non_finite(variables)],
     zeros=[targets[path].name for path in zeros(variables)],
   )
-  _refuse_faults(report, allowed)
+  _refuse_faults(report, allowed, other=_other(inferred, tensors))
   _refuse_untrained(report, expected, taken={targets[path].name for path in variables})
   for path, match in targets.items():
     if match.name in restarted:
@@ -243,7 +260,7 @@ def _dtypes(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
   return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def _refuse_faults(report: ConversionReport, allowed: Callable[[str], bool]) -> None:
+def _refuse_faults(report: ConversionReport, allowed: Callable[[str], bool], *, other: str) -> None:
   faults = {
     'missing': [n for n in report.missing if not allowed(n)],
     'unexpected': [n for n in report.unexpected if not allowed(n)],
@@ -252,14 +269,53 @@ def _refuse_faults(report: ConversionReport, allowed: Callable[[str], bool]) -> 
   found = [f'{len(names):,} {kind}: {listed(names)}' for kind, names in faults.items() if names]
   if not found:
     return
+  if other:
+    raise ConversionError(f'{report.source} {other}', report)
   quantised = {'int8', 'uint8'} & report.dtypes.keys()
   hint = '; quantised weights are not read: give those from before' if quantised else ''
   named = f', names without {printable(report.prefix)}' if report.prefix else ''
   raise ConversionError(
-    f'{report.source} does not hold the weights of {report.model}, the '
-    f'nearest model{named}; {"; ".join(found)}{hint} (--allow-missing REGEX lets pass '
-    'what it names, --rename REGEX=NAME changes names)',
+    f'{report.source} does not hold the weights of {_model(report)}{named}; '
+    f'{"; ".join(found)}{hint} (--allow-missing REGEX lets pass what it names, '
+    '--rename REGEX=NAME changes names)',
     report,
+  )
+
+
+def _model(report: ConversionReport) -> str:
+  return f'{report.model}, the nearest model' if report.model else 'the model of its config'
+
+
+def _abstract(config: PainFormerConfig, source: str) -> dict[str, jax.ShapeDtypeStruct]:
+  """Paths, shapes and dtypes of the variables; the config may be of a file."""
+  try:
+    abstract = functional.abstract_variables(config)
+    if any(math.prod(entry.shape) >= _MAX_ELEMENTS for entry in abstract.values()):
+      raise ValueError(f'an array of more than {_MAX_ELEMENTS:,} numbers')
+    return abstract
+  except Exception as error:  # Flax and JAX raise many kinds for sizes that cannot be.
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    raise InputError(
+      f'{source} says that it is of a model that cannot be ({line[:300]})'
+    ) from error
+
+
+def _other(inferred: Inference, tensors: Mapping[str, np.ndarray]) -> str:
+  """What to do with the weights of a whole model that is no preset; '' where they are none."""
+  if inferred.other is None:
+    return ''
+  config = inferred.other
+  abstract = functional.abstract_variables(config)
+  expected = _expected(abstract, {path: key_map.to_torch(path) for path in abstract})
+  counts = {name for name, entry in expected.items() if entry.dtype == 'int64'}
+  if tensors.keys() | counts != expected.keys():
+    return ''
+  if any(_fault(array, expected[name]) for name, array in tensors.items()):
+    return ''
+  return (
+    f'is of a whole model with other shapes than any preset, widths {config.widths} and mixers '
+    f'{config.mixers}; say how many attention heads its stages have, if that is what it should '
+    f'be: --heads N,N,N,N (the nearest preset is {inferred.model})'
   )
 
 
@@ -276,8 +332,8 @@ def _refuse_untrained(
   from_file = sum(size for name, size in sizes.items() if name in taken)
   if from_file < _LEAST_TAKEN * all_values:
     raise ConversionError(
-      f'{report.source} gives {from_file:,} of the {all_values:,} values of {report.model}, the '
-      f'nearest model ({sum(n in taken for n in sizes)} of {len(sizes)} tensors, no head); '
+      f'{report.source} gives {from_file:,} of the {all_values:,} values of '
+      f'{_model(report)} ({sum(n in taken for n in sizes)} of {len(sizes)} tensors, no head); '
       '--allow-missing needs at least half of them, since the rest would be untrained',
       report,
     )

@@ -20,6 +20,7 @@ from painformer_jax.core.targets import check_folder_target
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.weights import trained_on
+from painformer_jax.weights.model_record import UnknownFieldsError, config_from_fields
 from painformer_jax.weights.trained_on import TrainedOn
 
 DESCRIPTION = 'painformer.json'
@@ -37,7 +38,8 @@ class WeightsSource:
   Attributes:
     name: of the file that they were converted from, or of the run that trained them.
     sha256: of that file, in hexadecimal; '' for none.
-    model: name of the preset.
+    model: name of the preset, '' for a model that is none.
+    head: name of the task that the head was trained on; '' for no head, or one without a name.
     trained_on: the studies that they were fine-tuned on.
     initialised: released names of the arrays that the file lacked and that have initial
       values, since the user allowed it.
@@ -47,6 +49,7 @@ class WeightsSource:
   name: str
   sha256: str = ''
   model: str = ''
+  head: str = ''
   trained_on: tuple[TrainedOn, ...] = ()
   initialised: tuple[str, ...] = ()
   left_out: tuple[str, ...] = ()
@@ -60,6 +63,8 @@ class Weights:
     variables: path -> array.
     config: of the model.
     source: where they come from.
+    assumed: what is taken to be so though the source does not say it, such as the number of
+      attention heads, in one line; '' for nothing.
     choices: lines that say what was taken from a file with several state dicts.
     remarks: those lines, and others that say how a file was read.
   """
@@ -67,6 +72,7 @@ class Weights:
   variables: dict[str, np.ndarray]
   config: PainFormerConfig
   source: WeightsSource
+  assumed: str = ''
   choices: tuple[str, ...] = ()
   remarks: tuple[str, ...] = ()
 
@@ -101,6 +107,7 @@ def save_weights(
     'version': _VERSION,
     'model': source.model,
     'classes': config.num_classes,
+    'head': source.head,
     'source': source.name,
     'sha256': source.sha256,
     'initialised': list(source.initialised),
@@ -157,6 +164,7 @@ def load_weights(folder: str | os.PathLike) -> Weights:
       name=str(description['source']),
       sha256=str(description['sha256']),
       model=str(description['model']),
+      head=str(description.get('head', '')),
       trained_on=_trained_on(folder, description),
       initialised=_names(folder, description, 'initialised'),
       left_out=_names(folder, description, 'left_out'),
@@ -216,18 +224,12 @@ def _describe(folder: pathlib.Path) -> dict:
 
 
 def _config(folder, fields: dict) -> PainFormerConfig:
-  known = {field.name for field in dataclasses.fields(PainFormerConfig)}
-  if unknown := sorted(fields.keys() - known):
-    raise InputError(
-      f'{folder} has config fields that this version does not know '
-      f'({", ".join(unknown)}); upgrade painformer_jax'
-    )
   try:
-    config = PainFormerConfig(
-      **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    )
+    config = config_from_fields(fields)
     functional.abstract_variables(config)
     return config
+  except UnknownFieldsError as error:
+    raise InputError(f'{folder}: {error}') from error
   except Exception as error:  # Flax and JAX raise many kinds for values of the wrong kind.
     line = (str(error).splitlines() or [type(error).__name__])[0]
     raise InputError(

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable
+from typing import Any
 
 from painformer_jax.core.errors import InputError
 
@@ -22,12 +23,16 @@ class FileOptions:
       not match the empty string. A tensor that it matches may be missing or misshapen,
       and its variable then gets the release's initial values (seed 0); or unexpected, and
       is then left out. None allows nothing.
+    heads: attention heads of each stage, and after them of the class attention if it has others
+      than the last stage; None for what the file says, or for those of the preset that has its
+      shapes.
   """
 
   key: str | None = None
   prefix: str | None = None
   rename: tuple[str, ...] = ()
   allow_missing: str | None = None
+  heads: tuple[int, ...] | None = None
 
   @property
   def given(self) -> list[str]:
@@ -78,6 +83,21 @@ class FileOptions:
 
 
 DEFAULTS = FileOptions()
+
+
+def file_options(**given: Any) -> FileOptions:
+  """Options from the arguments of a Python function; `rename` may be a single entry.
+
+  Raises:
+    InputError: there is no such option.
+  """
+  known = [field.name for field in dataclasses.fields(FileOptions)]
+  if unknown := sorted(given.keys() - set(known)):
+    raise InputError(f'there is no option {", ".join(unknown)} (known: {", ".join(known)})')
+  rename, heads = given.get('rename', ()), given.get('heads')
+  given['rename'] = (rename,) if isinstance(rename, str) else tuple(rename)
+  given['heads'] = heads if heads is None or isinstance(heads, str) else tuple(heads)
+  return FileOptions(**given)
 
 
 def _rename(entry: str) -> tuple[re.Pattern, str, str]:

@@ -18,7 +18,11 @@ class ConversionReport:
     ignored: the file's other top-level keys.
     prefix: what was taken off every name.
     left_out: names without that prefix, which belong to other modules.
-    model: the preset whose names and shapes are nearest to the file's.
+    model: the preset that the file says it is of, or whose names and shapes are nearest; '' for
+      a model that is no preset.
+    head: name of the task of the head, '' where the file does not say one.
+    assumed: what the file does not say and is taken to be so, such as the number of heads, in
+      one line; '' for nothing.
     config: fields of the model's config, with the input size and head of the file.
     has_head: whether the file holds a head; a file without one is converted too.
     classes: of the head; 0 for none.
@@ -32,7 +36,8 @@ class ConversionReport:
       model's.
     initialised: missing or misshapen names that were allowed; their variables have the
       release's initial values.
-    skipped: unexpected names that were allowed; they are left out.
+    skipped: unexpected names that were allowed, and SpectFormer's head on tokens; they are left
+      out.
     restarted: names of BatchNorm's counts that the file lacks; they begin at 0.
     complex: names of spectral filters that were stored as complex numbers.
     non_finite: names of converted tensors that hold NaN or infinity.
@@ -49,6 +54,8 @@ class ConversionReport:
   prefix: str
   left_out: list[str]
   model: str
+  head: str
+  assumed: str
   config: dict
   has_head: bool
   classes: int
@@ -92,6 +99,8 @@ def choices(report: ConversionReport) -> list[str]:
 def remarks(report: ConversionReport) -> list[str]:
   """Lines that say what was taken off, added and left out, none of which is a fault."""
   lines = choices(report)
+  if report.assumed:
+    lines.append(unsaid(report.assumed))
   if report.prefix:
     lines.append(f'names begin with {printable(report.prefix)}, which is taken off')
   if report.complex:
@@ -106,6 +115,11 @@ def remarks(report: ConversionReport) -> list[str]:
     if names:
       lines.append(f'{what}: {listed(names)}')
   return lines
+
+
+def unsaid(assumed: str) -> str:
+  """The line that says what is assumed of a model."""
+  return f'the file does not say it: {assumed} (--heads names other heads)'
 
 
 def warnings(report: ConversionReport) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,6 +19,7 @@ from painformer_jax.core.errors import InputError, printable
 from painformer_jax.core.files import write_atomically
 from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD, check_file_target
 from painformer_jax.weights import trained_on
+from painformer_jax.weights.model_record import KEY
 from painformer_jax.weights.trained_on import TrainedOn
 
 # What the format allows, and what is read: a PainFormer has a header of 40 kB, and a hundred
@@ -100,6 +102,13 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
   return tensors
 
 
+def read_record(content: bytes) -> str:
+  """The text in the metadata that says which model the weights are of; '' for none."""
+  length = int.from_bytes(content[:8], 'little')
+  text: str = json.loads(content[8 : 8 + length]).get('__metadata__', {}).get(KEY, '')
+  return text
+
+
 def read_tuned_on(content: bytes) -> tuple[TrainedOn, ...]:
   """Whom the weights in a file were fine-tuned on, by its metadata.
 
@@ -137,13 +146,18 @@ def check_target(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike]
 
 
 def write_safetensors(
-  path: str | os.PathLike, tensors: Mapping[str, np.ndarray], *, tuned_on: Sequence[TrainedOn] = ()
+  path: str | os.PathLike,
+  tensors: Mapping[str, np.ndarray],
+  *,
+  record: Mapping[str, Any] | None = None,
+  tuned_on: Sequence[TrainedOn] = (),
 ) -> None:
   """Writes arrays as a safetensors file; same input, same bytes.
 
   Args:
     path: of the file, replaced as a whole or left alone.
     tensors: name -> array; floats of 16 to 64 bits, bfloat16, integers, bool.
+    record: plain values (`model_record.to_json`), for the file's metadata; None for none.
     tuned_on: whom they were fine-tuned on, for the file's metadata.
 
   Raises:
@@ -153,6 +167,8 @@ def write_safetensors(
   arrays = {name: np.array(array, order='C') for name, array in tensors.items()}
   check_target(path)
   metadata = {'format': 'pt', **VERSION_FIELD}
+  if record is not None:
+    metadata[KEY] = json.dumps(record)
   if tuned_on:
     metadata[trained_on.KEY] = trained_on.to_text(tuned_on)
   content = _with_sorted_metadata(safetensors.numpy.save(arrays, metadata=metadata))

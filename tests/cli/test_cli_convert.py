@@ -62,8 +62,10 @@ def test_convert_and_export_are_bit_exact(tmp_path, painformer, released, head):
   assert (done.returncode, done.stderr) == (0, '')
   assert 'cannot load' not in done.stdout
   assert_bit_exact(read(out).tensors, tensors)
-  # Names in the released order as well, and the same file in the end.
-  assert out.read_bytes() == source.read_bytes()
+  # Names in the released order as well; the config is beside them.
+  assert list(read(out).tensors) == list(tensors)
+  assert read(out).record.config == make_config('painformer', num_classes=1000 if head else 0)
+  assert read(out).ignored == []
 
   assert main(['export', str(source), str(tmp_path / 'again.safetensors')]) == 0
   assert_bit_exact(read(tmp_path / 'again.safetensors').tensors, tensors)
@@ -80,7 +82,8 @@ def test_torch_finds_the_released_manifest(tmp_path, released):
   assert main(['convert', str(source), str(tmp_path / 'w')]) == 0
   assert main(['export', str(tmp_path / 'w'), str(out)]) == 0
   loaded = torch.load(out, weights_only=True)
-  assert list(loaded) == ['model_state_dict']
+  assert list(loaded) == ['model_state_dict', 'painformer_config']
+  assert loaded['painformer_config']['config']['heads'] == [2, 4, 10, 16]
   state = loaded['model_state_dict']
   assert {k: tuple(t.shape) for k, t in state.items()} == reference.manifest()
   assert list(state) == list(reference.manifest())

@@ -10,11 +10,9 @@ import torch_names
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
-from painformer_jax.models.config import PRESETS
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights import key_map
 from painformer_jax.weights.convert import ConversionError, convert, export
-from painformer_jax.weights.infer import infer
 from painformer_jax.weights.torch.read import TorchCheckpoint
 
 COUNT = 'patch_embed1.conv.1.num_batches_tracked'
@@ -132,15 +130,6 @@ def test_any_head(nano, classes):
   result = convert(checkpoint(tensors), source='x')
   assert result.config.num_classes == result.report.classes == classes
   assert result.variables['head/kernel'].shape == (32, classes)
-
-
-@pytest.mark.parametrize('name,scale', [*((name, 1) for name in PRESETS), ('painformer_nano', 3)])
-def test_infers_every_preset_and_its_input_size(name, scale):
-  size = PRESETS[name].config.image_size * scale
-  variables = random_variables(name, num_classes=5, image_size=size)
-  model, config = infer(export(variables))
-  assert model == name
-  assert config == make_config(name, num_classes=5, image_size=size)
 
 
 def test_other_float_types_are_cast(nano):

@@ -67,7 +67,7 @@ def test_arithmetic(forms):
 
 @pytest.mark.parametrize('classes', [0, 3, 5])
 def test_heads(forms, variables, classes):
-  model = pj.load(forms / 'w', num_classes=classes)
+  model = pj.load(forms / 'w', num_classes=classes, new_head=classes == 5)
   loaded = arrays(model)
   assert model.config.num_classes == classes
   if classes == 3:
@@ -75,7 +75,7 @@ def test_heads(forms, variables, classes):
   if classes == 5:
     assert loaded['head/kernel'].shape == (32, 5)
     assert 0 < np.abs(loaded['head/kernel']).mean() < 0.1
-    other = arrays(pj.load(forms / 'w', num_classes=5, seed=1))
+    other = arrays(pj.load(forms / 'w', num_classes=5, new_head=True, seed=1))
     assert not np.array_equal(other['head/kernel'], loaded['head/kernel'])
   assert ('head/kernel' in loaded) == (classes > 0)
   np.testing.assert_array_equal(loaded['norm1/scale'], variables['norm1/scale'])

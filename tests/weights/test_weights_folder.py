@@ -151,7 +151,7 @@ def rewrite(folder, **changes):
     ({'version': 'x'}, 'is damaged'),
     ({'config': None}, 'is damaged'),
     ({'config': 3}, 'config is no dict'),
-    ({'config': {'colour': 1}}, 'does not know .colour.'),
+    ({'config': {'colour': 1}}, 'does not know .colour'),
     ({'config': {'widths': [1]}}, 'a config that cannot be'),
     ({'config': {'widths': 'wide'}}, 'a config that cannot be'),
     ({'config': {'num_classes': 'many'}}, 'a config that cannot be'),

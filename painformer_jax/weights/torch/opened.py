@@ -28,6 +28,8 @@ class OpenedFile:
     sha256: of the file, in hexadecimal; of a folder, of its files one after the other.
     size: bytes of the file, or of the folder's files.
     trained_on: whom the weights were fine-tuned on, where this package wrote the file.
+    record: what the file says about its model, where this package wrote it: text, or plain
+      values; None for nothing.
   """
 
   kind: str
@@ -36,6 +38,7 @@ class OpenedFile:
   sha256: str
   size: int
   trained_on: tuple[TrainedOn, ...] = ()
+  record: object = None
 
 
 def content_of(path: str | os.PathLike, *, most: int = MAX_FILE_BYTES) -> bytes:

@@ -16,6 +16,7 @@ import os
 
 from painformer_jax.core.errors import InputError, printable
 from painformer_jax.weights import safetensors_file, trained_on
+from painformer_jax.weights.model_record import KEY
 from painformer_jax.weights.options import DEFAULTS, FileOptions
 from painformer_jax.weights.torch import folders, state_dicts
 from painformer_jax.weights.torch import pickle as torch_pickle
@@ -75,13 +76,15 @@ def parse(content: bytes) -> OpenedFile:
   sha256 = hashlib.sha256(content).hexdigest()
   if content[:4] in (b'PK\x03\x04', b'PK\x05\x06'):
     archive = TorchArchive(content)
+    root = torch_pickle.parse(archive.read('data.pkl'))
     return OpenedFile(
       kind='PyTorch zip file',
-      root=torch_pickle.parse(archive.read('data.pkl')),
+      root=root,
       arrays=Storages(archive, len(content)).arrays,
       sha256=sha256,
       size=len(content),
       trained_on=_tuned_on(archive),
+      record=root.get(KEY) if isinstance(root, dict) else None,
     )
   if safetensors_file.looks_like(content):
     return OpenedFile(
@@ -91,6 +94,7 @@ def parse(content: bytes) -> OpenedFile:
       sha256=sha256,
       size=len(content),
       trained_on=safetensors_file.read_tuned_on(content),
+      record=safetensors_file.read_record(content),
     )
   raise InputError(_other_format(content))
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from painformer_jax.core.errors import InputError, listed, printable
+from painformer_jax.weights import model_record
+from painformer_jax.weights.model_record import ModelRecord
 from painformer_jax.weights.options import FileOptions
 from painformer_jax.weights.torch import prefixes
 from painformer_jax.weights.torch.dcp import Pieces
@@ -75,6 +77,7 @@ class TorchCheckpoint:
       state dict or a safetensors file.
     ignored: the file's other top-level keys, and what is no tensor in the state dict.
     sha256: of the whole file, in hexadecimal.
+    record: what the file says about its model, where this package wrote it.
     trained_on: whom the weights were fine-tuned on, where this package wrote the file.
     averaged: whether they are an average of weights.
     alternatives: keys of the file's other state dicts that would do as well.
@@ -86,6 +89,7 @@ class TorchCheckpoint:
   container: str
   ignored: list[str]
   sha256: str
+  record: ModelRecord | None = None
   trained_on: tuple[TrainedOn, ...] = ()
   averaged: bool = False
   alternatives: list[str] = dataclasses.field(default_factory=list)
@@ -126,6 +130,7 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
       *(inside + name for name in (*chosen.others, *naming.counters)),
     ],
     sha256=opened.sha256,
+    record=_record(opened.record, len(arrays)),
     trained_on=opened.trained_on,
     averaged=chosen.averaged or naming.averaged,
     alternatives=[other.key for other in alternatives],
@@ -274,7 +279,20 @@ def _beside(root: object, chosen: StateDict) -> list[str]:
   used = {chosen.key.split('.')[0]} if chosen.key else {*chosen.tensors}
   if not chosen.key:  # Of nested dicts, the first part of the names.
     used |= {name.split('.')[0] for name in chosen.tensors if name not in root}
-  return [_name(key) for key in root if _name(key) not in used]
+  return [_name(key) for key in root if _name(key) not in {*used, model_record.KEY}]
+
+
+def _record(stored: object, tensors: int) -> ModelRecord | None:
+  """What a file says about its model: text in safetensors files, plain values in others."""
+  try:
+    if stored is None or isinstance(stored, str):
+      return model_record.from_text(stored or '', tensors=tensors)
+    return model_record.from_json(stored, tensors=tensors)
+  except ValueError as error:
+    raise InputError(
+      f'has a damaged record of its model, {model_record.KEY} ({printable(str(error))}); '
+      'export it again'
+    ) from error
 
 
 def _is_unread(tensor: object) -> bool:

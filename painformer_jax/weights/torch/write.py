@@ -6,7 +6,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
 from painformer_jax.core.targets import NAME, check_file_target
 from painformer_jax.weights import trained_on
+from painformer_jax.weights.model_record import KEY
 from painformer_jax.weights.torch.records import STORAGES
 from painformer_jax.weights.trained_on import TrainedOn
 
@@ -43,6 +44,7 @@ def write_pth(
   tensors: Mapping[str, np.ndarray],
   *,
   container: str = 'model_state_dict',
+  record: Mapping[str, Any] | None = None,
   tuned_on: Sequence[TrainedOn] = (),
 ) -> None:
   """Writes a file that `torch.load(path, weights_only=True)` reads.
@@ -55,6 +57,8 @@ def write_pth(
     tensors: name -> array; floats of 16 to 64 bits, bfloat16, signed
       integers, uint8, bool, complex.
     container: top-level key to put them under; '' for a bare state dict.
+    record: plain values (`model_record.to_json`) for a second top-level key, `model_record.KEY`,
+      which PyTorch reads too; None for none. A bare state dict has no place for it.
     tuned_on: whom they were fine-tuned on, in a member that PyTorch does not read.
 
   Raises:
@@ -71,7 +75,9 @@ def write_pth(
         'file cannot hold; convert it first'
       )
     arrays[name] = array
-  program = _program(arrays, container)
+  if record is not None and not container:
+    raise ValueError('a bare state dict has no place for a record')
+  program = _program(arrays, container, record)
   write_atomically(path, lambda file: _write_archive(file, program, arrays, tuned_on))
 
 
@@ -104,14 +110,17 @@ def _little_endian(array: np.ndarray) -> bytes:
   return array.tobytes()
 
 
-def _program(arrays: Mapping[str, np.ndarray], container: str) -> bytes:
+def _program(
+  arrays: Mapping[str, np.ndarray], container: str, record: Mapping[str, Any] | None
+) -> bytes:
   """The pickle of an OrderedDict of tensors, as torch.save describes them."""
   items = [
     _text(name) + _tensor(array, index) for index, (name, array) in enumerate(arrays.items())
   ]
   state = _EMPTY_ORDERED_DICT + b'(' + b''.join(items) + b'u'
   if container:
-    state = b'}' + _text(container) + state + b's'
+    beside = b'' if record is None else _text(KEY) + _plain(record)
+    state = b'}(' + _text(container) + state + beside + b'u'
   return b'\x80\x02' + state + b'.'
 
 
@@ -136,6 +145,19 @@ def _tensor(array: np.ndarray, index: int) -> bytes:
     _EMPTY_ORDERED_DICT,
   )
   return _global('torch._utils._rebuild_tensor_v2') + arguments + b'R'
+
+
+def _plain(value: Any) -> bytes:
+  """A value that JSON can hold."""
+  if isinstance(value, Mapping):
+    return b'}(' + b''.join(_text(key) + _plain(part) for key, part in value.items()) + b'u'
+  if isinstance(value, list):
+    return b'](' + b''.join(map(_plain, value)) + b'e'
+  if isinstance(value, bool):
+    return b'\x88' if value else b'\x89'
+  if isinstance(value, float):
+    return struct.pack('>cd', b'G', value)
+  return _number(value) if isinstance(value, int) else _text(value)
 
 
 def _global(name: str) -> bytes:
