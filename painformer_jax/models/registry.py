@@ -51,7 +51,7 @@ def name_of(config: PainFormerConfig) -> str:
   """Name of the preset with that backbone, for images of any size; '' where there is none."""
   free = ('image_size', 'num_classes', *ARITHMETIC)
 
-  def backbone(of: PainFormerConfig) -> dict:
+  def backbone(of: PainFormerConfig) -> dict[str, Any]:
     return {field: v for field, v in dataclasses.asdict(of).items() if field not in free}
 
   wanted = backbone(config)
