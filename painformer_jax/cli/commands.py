@@ -2,8 +2,8 @@
 
 Exit status 0: done. 2: bad input or usage, one line on standard error that
 begins `painformer: `. 130: interrupted (SIGINT), or stopped by a signal with everything
-saved. 143: stopped (SIGTERM). 1: anything else. Where several processes train, JAX ends one
-whose peer died with -6 (134 in a shell).
+saved. 143: stopped (SIGTERM). 1: anything else; of `diff`, that something differs. Where
+several processes train, JAX ends one whose peer died with -6 (134 in a shell).
 """
 
 import argparse
@@ -25,6 +25,8 @@ from painformer_jax.core.errors import InputError
 COMMANDS = {
   'convert': 'convert PyTorch weights (.pth, .safetensors) to a weights folder',
   'export': 'write weights as a .pth or .safetensors file with the released names',
+  'inspect': 'show what a file or folder of weights holds, and whether it converts',
+  'diff': 'compare two sets of weights; exit status 0 if equal, 1 if different',
   'embed': 'turn images, videos and signals into 160-d embeddings in an .npz file',
   'data': 'fetch the demo corpus; prepare, list, check and preview datasets',
   'pretrain': 'train on several tasks at once; resume a run that was stopped',

@@ -67,7 +67,7 @@ def convert(
       string, a name falls under several rules of the table, or `heads` do not fit.
   """
   allowed = FileOptions(allow_missing=allow_missing).allowed()
-  tensors = {name: _modern(name, array) for name, array in checkpoint.tensors.items()}
+  tensors = {name: modern(name, array) for name, array in checkpoint.tensors.items()}
   beside = [name for name in tensors if name in _TOKEN_HEAD]
   tensors = {name: array for name, array in tensors.items() if name not in beside}
   try:
@@ -222,7 +222,7 @@ def _expected(
   }
 
 
-def _modern(name: str, array: np.ndarray) -> np.ndarray:
+def modern(name: str, array: np.ndarray) -> np.ndarray:
   """A tensor in the form of the release, whatever form a trainer gave it.
 
   Spectral filters may be complex, and counts may be averaged or have a dimension.

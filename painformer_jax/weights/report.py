@@ -3,6 +3,7 @@
 import dataclasses
 
 from painformer_jax.core.errors import InputError, listed, printable
+from painformer_jax.weights.torch.state_dicts import TorchCheckpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class ConversionError(InputError):
     self.report = report
 
 
-def choices(report: ConversionReport) -> list[str]:
+def choices(report: ConversionReport | TorchCheckpoint) -> list[str]:
   """Lines that say what was taken where the file leaves a choice."""
   lines = []
   if report.alternatives:

@@ -122,11 +122,12 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
     raise InputError(f"holds a tensor, '{printable(first)}', that {unread[first]}{rest}")
   arrays = opened.arrays({name: chosen.tensors[name] for name in naming.names})
   inside = f'{chosen.key}.' if chosen.key else ''
+  tops = {other.key.split('.')[0] for other in alternatives}
   return TorchCheckpoint(
     tensors={naming.names[name]: array for name, array in arrays.items()},
     container=chosen.key,
     ignored=[
-      *_beside(opened.root, chosen),
+      *(key for key in _beside(opened.root, chosen) if key not in tops),
       *(inside + name for name in (*chosen.others, *naming.counters)),
     ],
     sha256=opened.sha256,
@@ -293,6 +294,11 @@ def _record(stored: object, tensors: int) -> ModelRecord | None:
       f'has a damaged record of its model, {model_record.KEY} ({printable(str(error))}); '
       'export it again'
     ) from error
+
+
+def is_tensor(value: object) -> bool:
+  """Whether a value of a state dict is a tensor, or a record of one."""
+  return isinstance(value, _TENSORS)
 
 
 def _is_unread(tensor: object) -> bool:
