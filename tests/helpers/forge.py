@@ -103,5 +103,42 @@ def archive_of(
   return buffer.getvalue()
 
 
+_STORAGES = {
+  'f4': 'FloatStorage',
+  'f2': 'HalfStorage',
+  'i8': 'LongStorage',
+  'c8': 'ComplexFloatStorage',
+}
+
+
+def saved(tree, **options) -> bytes:
+  """A file as `torch.save` writes it, of nested dicts and lists of arrays and plain values.
+
+  Bytes in the tree are put into the program as they are.
+  """
+  storages: list[bytes] = []
+  return archive(_saved(tree, storages), storages, **options)
+
+
+def _saved(value, storages: list[bytes]) -> bytes:
+  if isinstance(value, bytes):
+    return value
+  if isinstance(value, dict):
+    items = (_saved(k, storages) + _saved(v, storages) for k, v in value.items())
+    return b'}(' + b''.join(items) + b'u'
+  if isinstance(value, list):
+    return b'](' + b''.join(_saved(item, storages) for item in value) + b'e'
+  if isinstance(value, np.ndarray):
+    storages.append(np.ascontiguousarray(value).tobytes())
+    storage = _STORAGES[value.dtype.str[1:]]
+    return tensor(value.shape, key=str(len(storages) - 1), storage=storage)
+  return text(value) if isinstance(value, str) else b'N' if value is None else number(value)
+
+
+def instance(module: str, attribute: str, state: bytes = b'', items: bytes = b'') -> bytes:
+  """An object as pickle makes it: NEWOBJ, then BUILD with the state."""
+  return name(module, attribute) + b')\x81' + items + (state + b'b' if state else b'')
+
+
 def floats(*values: float) -> bytes:
   return np.array(values, '<f4').tobytes()

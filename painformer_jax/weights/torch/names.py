@@ -11,7 +11,8 @@ import sys
 from painformer_jax.core.errors import InputError, printable
 
 _BUILTIN_TYPES = (
-  'bool bytearray bytes complex dict float frozenset int list object range set slice str tuple'
+  'bool bytearray bytes complex dict float frozenset int list long object range set slice str '
+  'tuple type unicode xrange'
 ).split()
 
 # Classes and functions of the standard library by which it pickles data.
@@ -98,8 +99,10 @@ def check_call(full: str) -> None:
   Raises:
     InputError: it is a function.
   """
+  name = full.rpartition('.')[2]
   known = full in _STANDARD or full in _REBUILD or full.startswith('torch._utils._rebuild_')
-  if not known and not full.rpartition('.')[2].lstrip('_')[:1].isupper():
+  known |= name.startswith('__pyx_unpickle_')  # Of classes that Cython compiled.
+  if not known and not name.lstrip('_')[:1].isupper():
     raise _refused(full)
 
 
