@@ -98,7 +98,9 @@ def inspect(path: str | os.PathLike[str], options: FileOptions = DEFAULTS) -> In
   remarks, checkpoint, conversion, failed = [], None, None, None
   try:
     checkpoint = state_dicts.select(opened, options)
-    conversion = convert(checkpoint, source=str(path), allow_missing=options.allow_missing).report
+    conversion = convert(
+      checkpoint, source=str(path), allow_missing=options.allow_missing, heads=options.heads
+    ).report
     remarks = [*reports.remarks(conversion), *reports.warnings(conversion)]
   except ConversionError as error:
     failed, conversion = str(error), error.report

@@ -143,6 +143,7 @@ def test_torch_reads_what_is_written(tmp_path, container, mmap):
   path = tmp_path / 'w.pth'
   torch.save({k: v for k, v in varied().items() if k != 'uint16'}, path)
   arrays = read(path).tensors
+  path = tmp_path / 'back.pth'
   write_pth(path, arrays, container=container)
   loaded = torch.load(path, weights_only=True, mmap=mmap)
   if container:
