@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from painformer_jax.core.errors import InputError, printable
 from painformer_jax.core.files import write_atomically
-from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD, check_file_target
+from painformer_jax.core.targets import NAME, VERSION_FIELD, check_file_target
 from painformer_jax.weights import trained_on
 from painformer_jax.weights.model_record import KEY
 from painformer_jax.weights.trained_on import TrainedOn
@@ -28,6 +28,9 @@ _MAX_HEADER_BYTES = 100_000_000
 _MAX_READ_HEADER = 4 << 20
 
 _MAX_DIMENSIONS = 32
+
+# By which our files are known: the first of their metadata, written without spaces.
+_MARK = f'"{NAME}":"'.encode()
 
 _DTYPES = {
   'F64': np.float64,
@@ -142,7 +145,7 @@ def check_target(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike]
   Raises:
     InputError: see `check_file_target`.
   """
-  check_file_target(path, mark=JSON_MARK, inputs=inputs)
+  check_file_target(path, mark=_MARK, inputs=inputs)
 
 
 def write_safetensors(
@@ -176,11 +179,16 @@ def write_safetensors(
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:
-  """The file with its metadata in the order of their names: the library's order is random."""
+  """The file with its metadata in order, the mark first: the library's order is random."""
   length = int.from_bytes(content[:8], 'little')
   header = json.loads(content[8 : 8 + length])
-  header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+  metadata = header['__metadata__']
+  header['__metadata__'] = {name: metadata[name] for name in sorted(metadata, key=_order)}
   text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
   if len(text) > length:  # Escaped in another way; the library's own header is right too.
     return content
   return content[:8] + text.ljust(length) + content[8 + length :]
+
+
+def _order(name: str) -> tuple[bool, str]:
+  return name != NAME, name

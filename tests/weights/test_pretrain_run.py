@@ -54,6 +54,16 @@ def test_load_gives_the_trained_backbone(run):
   assert out.logits is None and np.isfinite(out.embedding).all()
 
 
+def test_the_head_of_a_task(run, tmp_path):
+  model = pj.load(run, head='tiny')
+  assert model.config == dataclasses.replace(MODEL, num_classes=3)
+  pj.convert(run, tmp_path / 'w.safetensors', head='tiny')
+  exported = functional.variables(pj.load(tmp_path / 'w.safetensors', head='tiny', num_classes=3))
+  for path, array in functional.variables(model).items():
+    np.testing.assert_array_equal(exported[path], array, path)
+  assert np.abs(exported['head/kernel']).min() > 0
+
+
 def test_a_run_starts_from_another(run, tmp_path):
   first = functional.variables(pj.load(run))
   config = tiny_run(run.parent, initial_weights=str(run), steps=1)
