@@ -113,7 +113,8 @@ def _assumed(
   """What the file does not say, in one line; `heads_of` is the preset whose heads are taken."""
   taken = []
   if heads_of and (ATTENTION in ''.join(config.mixers) or config.post_blocks):
-    taken.append(f'heads {_listed((*config.heads, config.post_heads))} as in {heads_of}')
+    heads = _listed((*config.heads, config.post_heads))
+    taken.append(f'heads {heads} as in {heads_of} (--heads names others)')
   if sizes is None:
     taken.append(f'images of {config.image_size} pixels')
   elif config.image_size != preset.image_size:

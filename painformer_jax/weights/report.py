@@ -120,7 +120,7 @@ def remarks(report: ConversionReport) -> list[str]:
 
 def unsaid(assumed: str) -> str:
   """The line that says what is assumed of a model."""
-  return f'the file does not say it: {assumed} (--heads names other heads)'
+  return f'the file does not say it: {assumed}'
 
 
 def warnings(report: ConversionReport) -> list[str]:

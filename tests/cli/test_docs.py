@@ -29,6 +29,7 @@ CURRENT = [page for page in PAGES if page.name != 'CHANGELOG.md']
 
 _LINK = re.compile(r'!?\[[^]]*\]\(([^)\s]+)\)')
 _BLOCK = re.compile(r'^ *```(?:bash|sh)?\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
+_OTHER_BLOCK = re.compile(r'^ *```(?!bash|sh)\w+\n.*?^ *```$', re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r'`([^`\n]+)`')
 # A file of the user's, or a placeholder: anything that is not in the clone.
 _CONFIG = re.compile(r'configs/(\w+)\.py(?::([\w,.-]+))?')
@@ -48,7 +49,7 @@ def anchors(page: pathlib.Path) -> set[str]:
 
 def commands(page: pathlib.Path) -> list[str]:
   """Lines of code blocks, and inline code, that call `painformer`."""
-  text = page.read_text()
+  text = _OTHER_BLOCK.sub('', page.read_text())
   lines = []
   for block in _BLOCK.findall(text):
     for line in re.sub(r'\\\n\s*', ' ', block).splitlines():

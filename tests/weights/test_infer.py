@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+import painformer_jax as pj
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PRESETS, PainFormerConfig
@@ -12,8 +13,10 @@ from painformer_jax.models.registry import make_config
 from painformer_jax.weights import key_map, model_record
 from painformer_jax.weights.convert import ConversionError, convert
 from painformer_jax.weights.infer import infer
+from painformer_jax.weights.load import read_weights
 from painformer_jax.weights.model_record import ModelRecord
 from painformer_jax.weights.torch.read import TorchCheckpoint
+from painformer_jax.weights.torch.write import write_pth
 
 TINY = dict(
   image_size=16, stem_width=4, widths=(8, 12), mixers=('sa', 'aas'), mlp_ratios=(3, 2), heads=(2, 3)
@@ -52,6 +55,26 @@ def test_every_preset_in_its_real_size(name):
   record = model_record.from_json(content, tensors=len(tensors))
   found = infer(tensors, record=record)
   assert (found.config, found.model, found.head, found.assumed) == (config, name, 'pain', '')
+
+
+def test_the_encoder_in_a_file_of_tiny_biomoe(tmp_path, capsys):
+  model = pj.create('tiny_biomoe')
+  inside = {f'enc1.{name}': a for name, a in pj.to_torch_names(model).items()}
+  beside = {
+    'enc2.patch_embed.0.c.weight': np.ones((24, 3, 3, 3), np.float32),
+    'enc2.blocks1.0.dw0.m.bn.num_batches_tracked': np.asarray(3),
+    'ln_img.weight': np.ones((3, 224, 224), np.float32),
+    'ln_out.bias': np.ones(192, np.float32),
+    'fcn.1.weight': np.ones((96, 96), np.float32),
+  }
+  write_pth(tmp_path / 'w.pth', inside | beside)
+  loaded = pj.load(tmp_path / 'w.pth')
+  assert loaded.config == model.config
+  assert 'ln_img' in capsys.readouterr().err
+  assert set(read_weights(tmp_path / 'w.pth').source.left_out) == set(beside)
+  expected = functional.variables(model)
+  for path, array in functional.variables(loaded).items():
+    np.testing.assert_array_equal(array, expected[path], path)
 
 
 @pytest.mark.parametrize(
