@@ -138,6 +138,9 @@ class Match:
     return LAYOUTS[self.rule.layout]
 
 
+_NUMBER = re.compile('[0-9]+')
+
+
 @functools.cache
 def _pattern(template: str) -> re.Pattern:
   pattern = re.escape(template)
@@ -146,9 +149,21 @@ def _pattern(template: str) -> re.Pattern:
   return re.compile(pattern)
 
 
+@functools.cache
+def _by_skeleton(rules: tuple[Rule, ...]) -> dict[str, list[Rule]]:
+  """The rules by their released names, all numbers replaced by '#'."""
+  result: dict[str, list[Rule]] = {}
+  for rule in rules:
+    name = rule.torch.replace('{n}', '0').replace('{i}', '0')
+    result.setdefault(_NUMBER.sub('#', name), []).append(rule)
+  return result
+
+
 def matches(key: str) -> list[Match]:
   """Every rule that fits a released name: one or none, unless the table has a mistake."""
-  found = ((rule, _pattern(rule.torch).fullmatch(key)) for rule in RULES)
+  # Files may hold many names, and the table is long.
+  rules = _by_skeleton(RULES).get(_NUMBER.sub('#', key), ())
+  found = ((rule, _pattern(rule.torch).fullmatch(key)) for rule in rules)
   return [Match(rule.ours.format(**m.groupdict()), rule, m.groupdict()) for rule, m in found if m]
 
 

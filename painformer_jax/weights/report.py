@@ -1,6 +1,7 @@
 """What a conversion did, and the lines that say so."""
 
 import dataclasses
+from collections.abc import Collection
 
 from painformer_jax.core.errors import InputError, listed, printable
 from painformer_jax.weights.torch.state_dicts import TorchCheckpoint
@@ -128,7 +129,7 @@ def warnings(report: ConversionReport) -> list[str]:
   return [*values_warnings(report.non_finite, report.zeros), *initial_warnings(report.initialised)]
 
 
-def values_warnings(non_finite: list[str], zeros: list[str]) -> list[str]:
+def values_warnings(non_finite: Collection[str], zeros: Collection[str]) -> list[str]:
   lines = []
   if non_finite:
     lines.append(f'holds NaN or infinity in {listed(non_finite)}')
@@ -137,7 +138,7 @@ def values_warnings(non_finite: list[str], zeros: list[str]) -> list[str]:
   return lines
 
 
-def initial_warnings(initialised: list[str]) -> list[str]:
+def initial_warnings(initialised: Collection[str]) -> list[str]:
   if not initialised:
     return []
   return [f'not in the file, initial values instead: {listed(initialised)}']

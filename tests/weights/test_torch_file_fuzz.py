@@ -10,6 +10,7 @@ import forge
 import ml_dtypes
 import numpy as np
 import pytest
+import test_weights_folders as folders
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.weights.safetensors_file import write_safetensors
@@ -30,6 +31,13 @@ TENSORS = {
 # A program with the memo, extras, views and a shared storage.
 BODY = forge.dict_(
   epoch=forge.number(300),
+  history=forge.name('collections', 'defaultdict')
+  + forge.tuple_(forge.name('builtins', 'list'))
+  + b'R',
+  kind=forge.name('builtins', 'getattr')
+  + forge.tuple_(forge.name('mine.config', 'Kind'), forge.text('FAST'))
+  + b'R',
+  start=forge.name('datetime', 'datetime') + forge.tuple_(b'C\x03abc') + b'R',
   args=forge.name('argparse', 'Namespace')
   + b')\x81'
   + forge.dict_(lr=b'G' + b'\x3f\xf0' + b'\0' * 6)
@@ -43,6 +51,22 @@ BODY = forge.dict_(
   + b'u'
   + forge.dict_(_metadata=b'h\1')
   + b'b',
+)
+# A module that was pickled whole.
+MODULE = forge.instance(
+  'mine.models',
+  'Network',
+  forge.dict_(
+    _parameters=forge.dict_(a=forge.tensor([2, 3])),
+    _buffers=forge.ORDERED_DICT,
+    _modules=forge.dict_(
+      inner=forge.instance(
+        'torch.nn.modules.linear',
+        'Linear',
+        forge.dict_(_parameters=forge.dict_(b=forge.tensor([6]))),
+      )
+    ),
+  ),
 )
 STORAGE = forge.floats(1, 2, 3, 4, 5, 6)
 
@@ -86,6 +110,10 @@ def mutated_program(rng: random.Random, program: bytes) -> bytes:
   foreign = [bytes([code]) for code in range(256)] + [
     forge.name('os', 'system'),
     forge.name('builtins', 'eval'),
+    forge.name('builtins', 'getattr'),
+    forge.name('torch._utils', '_rebuild_qtensor'),
+    forge.name('torch._tensor', '_rebuild_from_type_v2'),
+    forge.name('mine', 'Class'),
     forge.name('torch', 'FloatStorage'),
     forge.text('storage'),
     b'h\1',
@@ -126,13 +154,16 @@ def mutants(kind: str, folder):
   for index in range(MUTANTS):
     if kind == 'bytes':
       yield mutated_bytes(rng, wholes[index % 2])
+    elif kind == 'modules':
+      program = forge.program(MODULE)
+      yield forge.archive_of(mutated_program(rng, program), [STORAGE])
     elif kind == 'opcodes':
       yield forge.archive_of(mutated_program(rng, forge.program(BODY)), [STORAGE])
     else:
       yield mutated_bytes(rng, safetensors.read_bytes())
 
 
-@pytest.mark.parametrize('kind', ['bytes', 'opcodes', 'safetensors'])
+@pytest.mark.parametrize('kind', ['bytes', 'opcodes', 'modules', 'safetensors'])
 def test_damaged_files(tmp_path, kind):
   path = tmp_path / 'damaged'
   refused = read_whole = 0
@@ -163,3 +194,33 @@ def test_damaged_files(tmp_path, kind):
   assert refused + read_whole == MUTANTS
   assert refused > MUTANTS / 4
   assert read_whole > MUTANTS / 100
+
+
+def test_damaged_folders(tmp_path):
+  """The metadata and the data of a distributed checkpoint, and the index of several files."""
+  rng = random.Random('folders')
+  folder = folders.dcp(
+    tmp_path / 'dcp', {'a': np.ones((4, 3), np.float32), 'b': np.ones(2, np.float32)}
+  )
+  parts = folders.index(tmp_path / 'parts', ending='bin')
+  files = [folder / '.metadata', folder / '__0_0.distcp', parts]
+  refused = 0
+  for number in range(MUTANTS):
+    file = files[number % 3]
+    whole = file.read_bytes()
+    if number % 6 == 0:
+      file.write_bytes(mutated_program(rng, whole))
+    else:
+      file.write_bytes(mutated_bytes(rng, whole))
+    modules = set(sys.modules)
+    began = time.perf_counter()
+    try:
+      read(parts.parent if file == parts else folder)
+    except InputError as error:
+      refused += 1
+      assert str(error).isprintable() and len(str(error)) < 900 + len(str(tmp_path)), number
+    finally:
+      file.write_bytes(whole)
+    assert time.perf_counter() - began < SECONDS, number
+    assert all(name.startswith('encodings.') for name in set(sys.modules) - modules)
+  assert refused > MUTANTS / 4

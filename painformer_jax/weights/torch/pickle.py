@@ -33,10 +33,10 @@ from painformer_jax.weights.torch.records import (
 # state 200 kB; a list of a million figures takes a million steps. The limits bound the time to
 # seconds, and the memory to some hundred MB, as Python objects take up to a hundred bytes a step.
 MAX_PROGRAM_BYTES = 16 << 20
-MAX_STEPS = 2_000_000
+MAX_STEPS = 1_500_000
 
 # Tensors of a file, in whatever format. A PainFormer has 375, its optimizer twice as many.
-MAX_TENSORS = 20_000
+MAX_TENSORS = 10_000
 
 ALONE = 'save the weights alone with PyTorch: torch.save(model.state_dict(), OUT)'
 

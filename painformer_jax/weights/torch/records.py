@@ -5,6 +5,7 @@ scripts save beside the weights become `Inert`; `names` says which may be there.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from painformer_jax.core.errors import InputError, printable
@@ -235,6 +236,7 @@ def _subclass(function, kind, arguments, state) -> object:
   return call.meaning(*arguments)
 
 
+@functools.lru_cache(maxsize=4096)
 def unreadable(name: str) -> Unreadable | None:
   """What a call of `name` makes, if that is a tensor of a kind that is not read."""
   for part, why in UNREADABLE.items():

@@ -44,6 +44,7 @@ _TENSORS = (TensorRecord, Unreadable, Pieces, np.ndarray)
 # How deep state dicts are looked for, and in how many dicts and lists.
 _DEPTH = 8
 _NODES = 100_000
+_LONGEST = 10_000  # Characters of a name.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,15 +106,13 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
     options: of the user.
 
   Raises:
-    InputError: there is none, several would do and none is an average, or an option does
-      not fit; or a tensor cannot be read. The message begins with a verb.
+    InputError: there is none or too large a one, several would do and none is an average, or
+      an option does not fit; or a tensor cannot be read. The message begins with a verb.
   """
   found = find(opened.root)
   if not found:
     raise _nothing(opened.root)
   chosen, alternatives = choose(found, options.key)
-  if len(chosen.tensors) > MAX_TENSORS:
-    raise InputError(f'holds more than {MAX_TENSORS:,} tensors, which no PainFormer has')
   naming = prefixes.find(list(chosen.tensors), options)
   unread = {n: chosen.tensors[n].why for n in naming.names if _is_unread(chosen.tensors[n])}
   if unread:
@@ -145,15 +144,17 @@ def find(root: object) -> list[StateDict]:
   found = []
   for key, node in _nodes(root):
     content = _modules(node) if isinstance(node, Inert) else _items(node)
-    tensors = {n: v for n, v in content if isinstance(n, str) and isinstance(v, _TENSORS)}
+    tensors = {n: v for n, v in content if _is_name(n) and isinstance(v, _TENSORS)}
+    if len(tensors) > MAX_TENSORS:
+      raise InputError(f'holds more than {MAX_TENSORS:,} tensors, which no PainFormer has')
     if tensors:
       others = tuple(_name(n) for n, v in _items(node) if not isinstance(v, _TENSORS))
       found.append(_state_dict(key, tensors, others=others if key else ()))
   if not any(state.fitting for state in found) and isinstance(root, dict):
     # Dicts within dicts, one a module, whose names are the paths.
-    tensors = {key: leaf for key, leaf in _leaves(root) if isinstance(leaf, _TENSORS)}
+    tensors = {n: v for n, v in _leaves(root) if _is_name(n) and isinstance(v, _TENSORS)}
     nested = _state_dict('', tensors, others=())
-    if nested.fitting:
+    if 0 < nested.fitting and len(tensors) <= MAX_TENSORS:
       found.insert(0, nested)
   return found
 
@@ -199,12 +200,11 @@ def _rank(state: StateDict) -> int:
 
 def _state_dict(key: str, tensors: Mapping, *, others: tuple[str, ...]) -> StateDict:
   averaged = 'n_averaged' in tensors or any(part in AVERAGES for part in key.split('.'))
-  few = len(tensors) <= MAX_TENSORS
   return StateDict(
     key=key,
     tensors=tensors,
     others=others,
-    fitting=sum(prefixes.own_prefix(name) is not None for name in tensors) if few else 0,
+    fitting=sum(prefixes.own_prefix(name) is not None for name in tensors),
     averaged=averaged,
   )
 
@@ -241,12 +241,17 @@ def _items(node: object) -> Iterator[tuple[object, object]]:
 
 
 def _leaves(root: dict) -> Iterator[tuple[str, object]]:
-  stack = [('', root, 0)]
+  """What is no dict in dicts within dicts, under the paths of names."""
+  stack, count = [('', root, 0)], 0
   while stack:
     prefix, node, depth = stack.pop()
     for name, value in node.items():
+      # A dict may stand at many places; all of them together are bounded.
+      count += 1
+      if count > _NODES:
+        return
       if isinstance(value, dict) and depth < _DEPTH:
-        stack.append((f'{prefix}{_name(name)}.', value, depth + 1))
+        stack.append((f'{prefix}{_name(name)[:_LONGEST]}.', value, depth + 1))
       else:
         yield f'{prefix}{_name(name)}', value
 
@@ -277,10 +282,10 @@ def _beside(root: object, chosen: StateDict) -> list[str]:
   """The top-level keys that hold none of the chosen state dict."""
   if not isinstance(root, dict):
     return []
-  used = {chosen.key.split('.')[0]} if chosen.key else {*chosen.tensors}
+  used = {model_record.KEY, *([chosen.key.split('.')[0]] if chosen.key else chosen.tensors)}
   if not chosen.key:  # Of nested dicts, the first part of the names.
     used |= {name.split('.')[0] for name in chosen.tensors if name not in root}
-  return [_name(key) for key in root if _name(key) not in {*used, model_record.KEY}]
+  return [_name(key) for key in root if _name(key) not in used]
 
 
 def _record(stored: object, tensors: int) -> ModelRecord | None:
@@ -294,6 +299,10 @@ def _record(stored: object, tensors: int) -> ModelRecord | None:
       f'has a damaged record of its model, {model_record.KEY} ({printable(str(error))}); '
       'export it again'
     ) from error
+
+
+def _is_name(name: object) -> bool:
+  return isinstance(name, str) and len(name) <= _LONGEST
 
 
 def is_tensor(value: object) -> bool:
