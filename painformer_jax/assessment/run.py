@@ -33,7 +33,7 @@ from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.core.progress import Log
 from painformer_jax.training.workdir import open_workdir
 from painformer_jax.weights.folder import Weights
-from painformer_jax.weights.load import read_weights, tell_assumed
+from painformer_jax.weights.load import read_weights, tell
 
 CLAIM = (
   'This project claims no accuracy on BioVid or AI4Pain: figures of those are what a '
@@ -81,7 +81,7 @@ def assess(
 
   # What there is, and what it will take.
   weights = read_weights(config.weights)
-  tell_assumed(weights, config.weights, log)
+  tell(weights, config.weights, log)
   study = open_study(config, workdir)
   findings = _stop_at_findings(config, study, log=log)
   if config.names('duplicate'):
@@ -165,7 +165,7 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) ->
   """
   check_names(config.job_names)
   weights = read_weights(config.weights)
-  tell_assumed(weights, config.weights, log)
+  tell(weights, config.weights, log)
   study = open_study(config, workdir)
   findings = check_study(config, study, whole=True, log=log)
   for finding in findings:

@@ -87,7 +87,7 @@ def _values(name: str, a: np.ndarray, b: np.ndarray, tolerance: float) -> Tensor
   wide = np.complex128 if 'c' in (a.dtype.kind, b.dtype.kind) else np.float64
   a, b = a.astype(wide), b.astype(wide)
   with np.errstate(invalid='ignore', over='ignore', divide='ignore'):
-    apart = np.abs(a - b)
+    apart = np.array(np.abs(a - b))  # Of scalars too an array.
     # Infinity minus itself is no number, and nor is NaN.
     apart[(a == b) | (np.isnan(a) & np.isnan(b))] = 0
     apart[np.isnan(apart)] = np.inf

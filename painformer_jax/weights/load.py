@@ -121,6 +121,17 @@ def tell_assumed(
     log(f'{path}: {report.unsaid(stored.assumed)}')
 
 
+def tell(
+  stored: Weights, path: str | os.PathLike[str], log: Callable[[str], None] = progress.log
+) -> None:
+  """Says what weights do not say, what was taken of several, and why they may be useless."""
+  tell_assumed(stored, path, log)
+  for line in stored.choices:
+    log(f'{path}: {line}')
+  for line in warnings_of(stored):
+    log(f'WARNING: {path}: {line}')
+
+
 def _check_head(
   path: str | os.PathLike[str], stored: Weights, num_classes: int | None, *, new_head: bool
 ) -> None:
@@ -157,7 +168,7 @@ def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> di
       of another shape.
   """
   stored = read_weights(path)
-  tell_assumed(stored, path)
+  tell(stored, path)
   free = ('num_classes', 'image_size', 'mean', 'std', *ARITHMETIC)
   differing = [
     f'{field.name}: {getattr(stored.config, field.name)} there, {getattr(config, field.name)} here'
