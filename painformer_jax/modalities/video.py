@@ -59,39 +59,44 @@ def frames(
     InputError: no frame can be decoded; or, after the frames there are, some could not be
       decoded or the file ends well before its stated length.
   """
-  make = video_pixels.grey if grey else video_pixels.rgb
+  some = {'every': every, 'numbers': numbers, 'grey': grey, 'square_pixels': square_pixels}
   for strict in (True, False):
     with VideoFile(path, strict=strict) as file:
-      aspect = file.pixel_aspect if square_pixels else 1.0
-      for each in file.decoded():
-        if each.number % every if numbers is None else each.number not in numbers:
-          continue
-        try:
-          image = make(each.frame, pixel_aspect=aspect)
-        except (av.error.FFmpegError, ValueError):  # Of a size or format that nothing converts.
-          file.lose()
-          continue
-        yield Frame(number=each.number, time=each.time, image=image)
-      if file.shown:
-        break
-  if not file.shown:
-    raise InputError(f'{path} holds no frame that can be decoded')
-  faults = []
-  if file.cut:
-    faults.append(f'it ends after {file.shown + file.lost} of {file.stated} frames')
-  if file.lost:
-    faults.append(f'{file.lost} of its frames could not be decoded and are left out')
+      yield from _images(file, **some)
+      shown, lost, faults = file.shown, file.lost, file.faults()
+      repeat = not shown and file.may_be_lenient
+    if not repeat:
+      break
+  if not shown:
+    why = f'; {lost} are damaged, or depend on one that is' if lost else ''
+    raise InputError(f'{path} holds no frame that can be decoded{why}')
   if faults:
     raise InputError(f'{path} is damaged: {"; ".join(faults)}')
+
+
+def _images(
+  file: VideoFile, *, every: int, numbers: Container[int] | None, grey: bool, square_pixels: bool
+) -> Iterator[Frame]:
+  make = video_pixels.grey if grey else video_pixels.rgb
+  aspect = file.pixel_aspect if square_pixels else 1.0
+  for each in file.decoded():
+    if each.number % every if numbers is None else each.number not in numbers:
+      continue
+    try:
+      image = make(each.frame, pixel_aspect=aspect)
+    except (av.error.FFmpegError, ValueError):  # Of a size or format that nothing converts.
+      file.lose()
+      continue
+    yield Frame(number=each.number, time=each.time, image=image)
 
 
 def is_video(path: str | os.PathLike) -> bool:
   """Whether a file is a video by its content."""
   try:
-    VideoFile(path).__exit__()
+    with VideoFile(path):
+      return True
   except InputError:
     return False
-  return True
 
 
 def stated_frames(path: str | os.PathLike) -> int:

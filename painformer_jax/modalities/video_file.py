@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import dataclasses
 import math
@@ -13,7 +12,9 @@ import av
 import av.container
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.modalities.video_account import Account
 from painformer_jax.modalities.video_pixels import Deinterlacer
+from painformer_jax.modalities.video_watch import Watch
 
 # What FFmpeg also opens: pictures, which Pillow reads, and texts.
 _NO_VIDEOS = frozenset(
@@ -21,9 +22,15 @@ _NO_VIDEOS = frozenset(
    'idf', 'alias_pix', 'brender_pix', 'hls', 'concat', 'lavfi', 'sdp', 'rtsp', 'rtp', 'vobsub'}
 )  # fmt: skip
 
-# Containers round their frame counts and lengths. A file is cut if it holds fewer frames than
-# this share of both.
+# Lengths are rounded, and estimated by some formats. A file is cut if it holds fewer frames than
+# this share of them, and lasts less long.
 _WHOLE = 0.95
+# These count their frames in an index or a header,
+_COUNTED = frozenset({'mov', 'avi'})
+# and these state their length at the beginning.
+_LASTING = frozenset({'matroska', 'flv', 'asf'})
+# A rate above this is the container's clock.
+_FASTEST = 1000.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +62,6 @@ class VideoFile:
   def __init__(self, path: str | os.PathLike, *, strict: bool = True):
     if not os.path.isfile(path):
       raise InputError(f'{path} is not a file')
-    self._path = path
     try:
       # With the protocol's name, a colon in the file's name is part of it.
       self._file = av.open(f'file:{os.fspath(path)}', options={'protocol_whitelist': 'file'})
@@ -67,14 +73,14 @@ class VideoFile:
     except InputError:
       self._file.close()
       raise
-    if strict and self._stream.codec_context.name == 'mjpeg':
-      # Otherwise a damaged frame is half grey, and nothing says so.
-      self._stream.codec_context.options = {'err_detect': 'explode'}
+    _prepare(self._stream.codec_context, strict=strict)
     self.pixel_aspect = _number(self._stream.sample_aspect_ratio) or 1.0
-    self._account = _Account(self._stream)
+    self._form = self._file.format.name.split(',')[0]
+    self._account, self._watch = Account(self._stream), Watch(path, self._form, self._stream)
     # When the first packet's frame begins and the last one's ends, by the file's clock.
     self._begin, self._end = math.inf, -math.inf
     self._first = math.nan  # When the first frame is shown, likewise.
+    self._read = 0  # Packets, those included that only repeat a frame.
     self._read_length()
 
   def __enter__(self) -> VideoFile:
@@ -85,7 +91,8 @@ class VideoFile:
 
   def _read_length(self) -> None:
     stream, file = self._stream, self._file
-    self._rate = _number(stream.average_rate) or _number(stream.guessed_rate)
+    rates = (_number(stream.average_rate), _number(stream.guessed_rate))
+    self._rate = next((rate for rate in rates if 0 < rate <= _FASTEST), 0.0)
     # The length of this stream, else of all: then all of them count for the end.
     self._own = stream.duration is not None
     if self._own:
@@ -94,44 +101,80 @@ class VideoFile:
       self.seconds = file.duration / 1e6 if file.duration else math.nan
       start = (file.start_time or 0) / 1e6
       # A part of a recording that keeps its clock: Matroska counts from the clock's zero.
-      if 'matroska' in file.format.name and 0 < start < self.seconds:
+      if self._form == 'matroska' and 0 < start < self.seconds:
         self.seconds -= start
     self.stated = stream.frames
-    if 'mov' in file.format.name and len(stream.index_entries):
+    if self._form == 'mov' and len(stream.index_entries):
       self.stated = sum(1 for entry in stream.index_entries if not entry.is_discard)
+    self._exact = self.stated > 0 and self._form in _COUNTED
     if self.stated <= 0 and self._rate and self.seconds > 0:
       self.stated = int(self.seconds * self._rate + 0.5)
 
-  @property
-  def cut(self) -> bool:
-    """Whether the file ended well before its stated length, once all of it was decoded."""
-    if self.shown + self.lost >= _WHOLE * self.stated - 1 or not self.stated:
-      return False
-    if not math.isfinite(self.seconds):
-      return True
-    # A container without a count states its length times a guessed rate, which is above the
-    # true one where rates vary: a file that lasts as long as stated is whole.
-    apart = 1 / self._rate if self._rate else 0.0
-    return not self._end - self._begin >= _WHOLE * self.seconds - apart
+  def faults(self) -> list[str]:
+    """What is wrong with the file, in words, once all of it was decoded."""
+    found, held = [], self.shown + self.lost
+    structure = self._watch.structure
+    if self._exact:
+      if (missing := self.stated - self._read - self._watch.skipped) > 0:
+        found.append(f'it ends after {self.stated - missing} of {self.stated} frames')
+    elif structure.cut:
+      # Where the length is stated, what is missing may be an index or the end of the sound.
+      if self._form not in _LASTING or not self._reaches(1.0, frames=1.5):
+        found.append(self._ends() or 'its end is missing')
+    elif self.stated and held < _WHOLE * self.stated - 1:
+      # A container without a count states its length times a guessed rate, which is above the
+      # true one where rates vary: a file that lasts as long as stated is whole.
+      if not self._reaches(_WHOLE, frames=1.0):
+        found.append(self._ends() or f'it ends after {held} of about {self.stated} frames')
+    if self.lost:
+      found.append(f'{self.lost} of its frames could not be decoded and are left out')
+    elif structure.tears and not found:
+      found.append('a part of it is broken, and what it held is left out')
+    return found
 
-  def decoded(self) -> Iterator[Decoded]:
-    """The frames, one by one; one that is damaged or missing is counted in `lost`."""
-    self._account, whole = _Account(self._stream), Deinterlacer(self._stream.time_base)
-    for packet in self._packets():
+  def _reaches(self, share: float, *, frames: float) -> bool:
+    """Whether it lasts for a share of the stated seconds, but for some frames."""
+    apart = frames / self._rate if self._rate else 0.0
+    return self._end - self._begin >= share * self.seconds - apart
+
+  def _ends(self) -> str:
+    lasts = self._end - self._begin
+    return f'it ends after {lasts:.2f} of {self.seconds:.2f} s' if 0 <= lasts < self.seconds else ''
+
+  def decoded(self, *, watched: bool = True) -> Iterator[Decoded]:
+    """The frames, one by one; one that is damaged or missing is counted in `lost`.
+
+    Args:
+      watched: whether to look for parts of the container that are missing.
+    """
+    entries = self._stream.index_entries
+    keyed = self._exact and len(entries) > 0 and entries[0].is_keyframe
+    account, whole = Account(self._stream, keyed=keyed), Deinterlacer(self._stream.time_base)
+    self._account, order = account, -1
+    for order, packet in enumerate(self._packets()):
+      packet.opaque = order
+      if watched:
+        self._watch.check(packet, order, account)
       try:
         found = self._stream.decode(packet)
       except (av.error.FFmpegError, ValueError):  # ValueError: no decoder.
-        self._account.failed(packet)
+        account.failed(packet, order)
         continue
-      self._account.sent(packet)
+      account.sent(packet)
       for frame in found:
-        yield from self._placed(whole, frame)
+        yield from self._placed(whole, frame, order)
     with contextlib.suppress(av.error.FFmpegError, ValueError):
       for frame in self._stream.decode(None):
-        yield from self._placed(whole, frame)
+        yield from self._placed(whole, frame, order)
+    account.finish()
     with contextlib.suppress(av.error.FFmpegError):
       for frame, (number, time) in whole.flush():
         yield Decoded(number=number, time=time, frame=frame)
+
+  @property
+  def may_be_lenient(self) -> bool:
+    """Whether more frames may be shown without `strict`."""
+    return self._stream.codec_context.name == 'mjpeg'
 
   @property
   def shown(self) -> int:
@@ -155,7 +198,7 @@ class VideoFile:
   def glimpses(self, count: int) -> Iterator[av.VideoFrame]:
     """The first frames, then those at key frames all over the file; `count` of each at most."""
     begun = 0
-    for each in self.decoded():
+    for each in self.decoded(watched=False):
       yield each.frame
       begun += 1
       if begun == count:
@@ -166,7 +209,7 @@ class VideoFile:
     for part in range(1, count):
       try:
         self._file.seek(start + int(self.seconds * part / count / base), stream=self._stream)
-        yield next(each.frame for each in self.decoded())
+        yield next(each.frame for each in self.decoded(watched=False))
       except (av.error.FFmpegError, StopIteration, OverflowError):
         continue
 
@@ -182,14 +225,16 @@ class VideoFile:
         tick = float(packet.time_base)
         self._begin = min(self._begin, packet.pts * tick)
         self._end = max(self._end, (packet.pts + (packet.duration or 0)) * tick)
+      if packet.stream_index != self._stream.index:
+        continue
+      self._read += not packet.is_discard and (packet.size > 0 or packet.dts is not None)
       # An empty packet repeats a frame; to the decoder it would be the end.
-      if packet.stream_index == self._stream.index and packet.size:
+      if packet.size:
         yield packet
 
-  def _placed(self, whole: Deinterlacer, frame: av.VideoFrame) -> Iterator[Decoded]:
+  def _placed(self, whole: Deinterlacer, frame: av.VideoFrame, order: int) -> Iterator[Decoded]:
     """The frames that are ready, with their numbers and times."""
-    if frame.is_corrupt:
-      self._account.damaged(frame)
+    if not self._account.good(frame, order if frame.opaque is None else frame.opaque):
       return
     number = self._account.number(frame)
     try:
@@ -212,66 +257,6 @@ class VideoFile:
     return time - self._first
 
 
-class _Account:
-  """Counts frames in the order in which they are shown, with those that are missing."""
-
-  def __init__(self, stream):
-    self.shown = self.lost = 0
-    # Packets of these give frames that are never shown.
-    self._hides = stream.codec_context.name.startswith(('vp', 'libvpx', 'av1', 'libdav1d'))
-    self._keyed = False
-    self._missing: list[int] = []  # Time stamps of lost frames, in order,
-    self._due: list[int] = []  # and of packets that have not given a frame yet.
-    self._last, self._gap = None, math.inf  # Of shown frames; the gap is the smallest one.
-
-  def sent(self, packet: av.Packet) -> None:
-    self._keyed = self._keyed or packet.is_keyframe
-    if not (self._hides or packet.pts is None or packet.is_discard):
-      bisect.insort(self._due, packet.pts)
-
-  def failed(self, packet: av.Packet) -> None:
-    """Counts a packet that cannot be decoded."""
-    self._keyed = self._keyed or packet.is_keyframe
-    # Before its first key frame, a file that was cut from another shows nothing.
-    if self._keyed:
-      self._lose(packet.pts)
-
-  def damaged(self, frame: av.VideoFrame) -> None:
-    """Counts a frame of which a part could not be decoded."""
-    if frame.pts in self._due:
-      self._due.remove(frame.pts)
-    self._lose(frame.pts)
-
-  def number(self, frame: av.VideoFrame) -> int:
-    """The number of a frame to show; counts those before it that never came."""
-    stamp = frame.pts
-    if stamp is None:
-      number = self.shown + self.lost
-    else:
-      due = bisect.bisect_left(self._due, stamp)
-      earlier, self._due = self._due[:due], self._due[due:]
-      if self._due and self._due[0] == stamp:
-        del self._due[0]
-      gap = math.inf if self._last is None else stamp - self._last
-      # Where a packet holds one field of two, half of them give no frame, and no gap.
-      if self._last is not None and gap >= 1.5 * self._gap:
-        for each in earlier:
-          if each > self._last:
-            self._lose(each)
-      if gap > 0:
-        self._gap = min(self._gap, gap)
-      self._last = stamp
-      unknown = self.lost - len(self._missing)
-      number = self.shown + unknown + bisect.bisect_left(self._missing, stamp)
-    self.shown += 1
-    return number
-
-  def _lose(self, stamp: int | None) -> None:
-    self.lost += 1
-    if stamp is not None:
-      bisect.insort(self._missing, stamp)
-
-
 def _choose(file: av.container.InputContainer, path: str | os.PathLike):
   """The stream of the video; a cover picture is none."""
   name = file.format.name
@@ -290,6 +275,20 @@ def _choose(file: av.container.InputContainer, path: str | os.PathLike):
       f'{path} is not a readable video (its index is missing, or nothing here decodes it)'
     )
   return stream
+
+
+def _prepare(decoder, *, strict: bool) -> None:
+  """Makes the decoder tell of damage."""
+  name = decoder.name
+  decoder.copy_opaque = True  # So that a frame is known by its packet.
+  if name in ('h264', 'mpeg1video', 'mpeg2video'):
+    # With several threads for the slices of a frame, FFmpeg does not mark a damaged one.
+    decoder.thread_count = 1
+  if name == 'mjpeg' and strict:
+    # Otherwise a damaged frame is half grey, and nothing says so.
+    decoder.options = {'err_detect': 'explode'}
+  elif name.startswith(('msmpeg4', 'wmv')):
+    decoder.options = {'err_detect': 'bitstream+buffer'}  # They pass over it otherwise.
 
 
 def _number(ratio) -> float:
