@@ -86,9 +86,7 @@ def run(args: argparse.Namespace) -> int:
   }
   if args.out:
     read = [each.path for each in recordings.values()]
-    check_file_target(
-      args.out, mark=curve.MARKS[kind], inputs=[*read, *filter(None, [args.weights])]
-    )
+    check_file_target(args.out, curve.KINDS[kind], inputs=[*read, *filter(None, [args.weights])])
   log(loaded.notice)
   levels = clip.assess_clip(
     loaded, recordings, step=args.step, weights=args.weights, batch_size=args.batch_size, log=log

@@ -126,17 +126,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   from painformer_jax.core.errors import InputError
   from painformer_jax.core.files import write_json
-  from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD, check_file_target
+  from painformer_jax.core.targets import check_file_target, json_fields, json_kind
   from painformer_jax.training.run import environment
 
   if args.json:
-    check_file_target(args.json, mark=JSON_MARK)
+    check_file_target(args.json, json_kind('benchmark'))
   if args.rounds < 1 or (args.batch is not None and args.batch < 1):
     raise InputError('--batch and --rounds must be at least 1')
   where = environment()
   figures = _RUN[args.what](args, where)
   if args.json:
-    write_json(args.json, {**VERSION_FIELD, 'environment': where, **figures})
+    write_json(args.json, {**json_fields('benchmark'), 'environment': where, **figures})
 
 
 def _model(args, where) -> dict:

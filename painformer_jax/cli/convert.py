@@ -20,7 +20,7 @@ def add_arguments(parser):
 
 
 def run(args):
-  from painformer_jax.core.targets import JSON_MARK, check_file_target
+  from painformer_jax.core.targets import check_file_target, check_lies_apart, json_kind
   from painformer_jax.weights import folder as weights
   from painformer_jax.weights.convert import ConversionError, convert
   from painformer_jax.weights.load import source_of
@@ -28,7 +28,8 @@ def run(args):
 
   weights.check_target(args.out, inputs=(args.src,))
   if args.report:
-    check_file_target(args.report, mark=JSON_MARK, inputs=(args.src,))
+    check_lies_apart(args.report, args.out)
+    check_file_target(args.report, json_kind('conversion'), inputs=(args.src,))
   options = file_options.options_of(args)
   checkpoint = torch_file.read(args.src, options)
   try:
@@ -50,10 +51,10 @@ def run(args):
 
 def _write_report(path, report, *, converted: bool):
   from painformer_jax.core.files import write_json
-  from painformer_jax.core.targets import VERSION_FIELD
+  from painformer_jax.core.targets import json_fields
 
   if path:
-    write_json(path, {**VERSION_FIELD, 'done': converted, **dataclasses.asdict(report)})
+    write_json(path, {**json_fields('conversion'), 'done': converted, **dataclasses.asdict(report)})
 
 
 def _summary(report, out: str) -> str:

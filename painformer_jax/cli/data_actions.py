@@ -24,6 +24,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def prepare(args: argparse.Namespace) -> None:
   import os
+  import pathlib
   import shlex
 
   from painformer_jax.core.errors import InputError
@@ -40,6 +41,12 @@ def prepare(args: argparse.Namespace) -> None:
   source = args.source
   if os.path.exists(source):
     log(f'{args.name}: lists {source}')
+    written, read = (
+      pathlib.Path(os.path.realpath(path))
+      for path in (os.path.join(args.data_dir, args.name), source)
+    )
+    if written.is_relative_to(read) or read.is_relative_to(written):
+      raise InputError(f'{written} would be written into what is read: name another --data-dir')
     # Workers of Beam may be in another folder.
     source = source if args.beam is None else os.path.abspath(source)
   with waiting(f'{args.name}: lists {source}', log):

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.core.errors import InputError, import_extra
   from painformer_jax.core.files import write_atomically, write_json
   from painformer_jax.core.progress import log
-  from painformer_jax.core.targets import JSON_MARK, NAME, VERSION_FIELD, check_file_target
+  from painformer_jax.core.targets import check_file_target, json_fields, json_kind
   from painformer_jax.data.corpus import PUBLISHED_SAMPLES
   from painformer_jax.parallel.topology import check_compiler, parse_topology
   from painformer_jax.planning import picture, text
@@ -77,12 +77,10 @@ def run(args: argparse.Namespace) -> int:
   from painformer_jax.planning.result import Plan
 
   if args.json:
-    check_file_target(args.json, mark=JSON_MARK)
+    check_file_target(args.json, json_kind('plan'))
   if args.plot:
     import_extra('matplotlib', extra='demo')
-    if pathlib.Path(args.plot).suffix not in ('.png', '.pdf', '.svg'):
-      raise InputError(f'--plot {args.plot}: name a .png, .pdf or .svg')
-    check_file_target(args.plot, mark=NAME.encode())
+    check_file_target(args.plot, picture.KIND)
   if args.epochs <= 0 or (args.samples is not None and args.samples < 1):
     raise InputError('--epochs and --samples are above 0')
   points = _points(args.sweep)
@@ -116,10 +114,10 @@ def run(args: argparse.Namespace) -> int:
     raise InputError(failures[0])
   print(text.table(plans) if args.sweep else text.describe(plans[0]))
   if args.json:
-    records = [{**VERSION_FIELD, **plan.record()} for plan in plans]
+    records = [{**json_fields('plan'), **plan.record()} for plan in plans]
     write_json(args.json, records if args.sweep else records[0])
   if args.plot:
-    kind = pathlib.Path(args.plot).suffix[1:]
+    kind = pathlib.Path(args.plot).suffix[1:].lower()
     write_atomically(args.plot, lambda file: picture.draw(plans, file, kind=kind))
   if failures:
     raise InputError(f'{len(failures)} of {len(points)} did not compile; {failures[0]}')

@@ -103,11 +103,10 @@ def embed_files(
       the files that are read, or exists and was not written by this program.
   """
   reader = reader or PictureReader()
-  check_targets(out, sheet, inputs=inputs)
-  embedded = writer.EmbeddingWriter(out, reader.columns)
   found = find_files(inputs, suffixes=reader.suffixes)
   files, problems = found.files, found.problems
-  check_targets(out, sheet, inputs=files)
+  check_targets(out, sheet, inputs=[*inputs, *files])
+  embedded = writer.EmbeddingWriter(out, reader.columns)
   for problem in problems:
     log(problem)
   if total := reader.total(files):

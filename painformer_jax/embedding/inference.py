@@ -11,7 +11,7 @@ from painformer_jax.core.errors import ArgumentError
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.painformer import PainFormer
-from painformer_jax.models.preprocess import levels
+from painformer_jax.models.preprocess import check_count, levels
 from painformer_jax.models.resizing import resize_images
 
 
@@ -37,8 +37,7 @@ def embed(model: PainFormer, images: Any, *, batch_size: int = 32) -> np.ndarray
       f'embed takes a model first, not {_briefly(model)}: pj.embed(pj.load(PATH), images)'
     )
   images = levels(images, model.config.image_size)
-  if batch_size < 1:
-    raise ArgumentError(f'batch_size is {batch_size}, below 1')
+  check_count('batch_size', batch_size)
   power = 1 << max(len(images) - 1, 0).bit_length()
   embedder = Embedder(model, batch_size=min(batch_size, power))
   # Resized before the compiled program, one serves images of every size.

@@ -2,12 +2,25 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from painformer_jax.core.files import write_atomically
-from painformer_jax.core.targets import NAME, VERSION_FIELD, check_file_target, check_suffix
+from painformer_jax.core.targets import NAME, VERSION_FIELD, FileKind, check_file_target
 from painformer_jax.embedding.reader import LocatedImage
+
+# Facts about all embeddings.
+_FACTS = ('weights', 'modality', 'settings', 'stand_in')
+
+
+def _is_own(file: BinaryIO) -> bool:
+  """Nothing more and nothing less than what `EmbeddingWriter` writes."""
+  with np.load(file) as arrays:
+    return arrays.files == [NAME, 'columns', *arrays['columns'].tolist(), *_FACTS]
+
+
+KIND = FileKind(suffixes=('.npz',), is_own=_is_own)
 
 
 def check_path(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] = ()) -> None:
@@ -21,8 +34,7 @@ def check_path(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] =
     InputError: it does not end in .npz; it is read, or exists and was not written by this
       class; its folder does not exist or cannot be written to.
   """
-  check_suffix(path, ('.npz',))
-  check_file_target(path, mark=f'{NAME}.npy'.encode(), inputs=inputs)
+  check_file_target(path, KIND, inputs=inputs)
 
 
 class EmbeddingWriter:
@@ -38,12 +50,9 @@ class EmbeddingWriter:
     rows: how many embeddings were added.
     non_finite: how many of them hold NaN or infinity.
 
-  Raises:
-    InputError: as `check_path` says.
   """
 
   def __init__(self, path: str | os.PathLike, columns: Mapping[str, type]):
-    check_path(path)
     self._path, self._dtypes = path, {'source': str, **columns}
     self._columns: dict[str, list] = {name: [] for name in self._dtypes}
     self._embeddings: list[np.ndarray] = []
@@ -64,17 +73,19 @@ class EmbeddingWriter:
     self.rows += len(images)
     self.non_finite += int((~np.isfinite(embeddings).all(axis=1)).sum())
 
-  def write(self, **facts: str) -> None:
+  def write(self, *, weights: str, modality: str, settings: str, stand_in: str) -> None:
     """Writes the file: `embedding` [n, width] float32, each column [n], and the facts.
 
-    Its first array, `painformer_jax`, is the version of this package.
+    Its first array, `painformer_jax`, is the version of this package; its second, `columns`,
+    names those of a row for each embedding.
 
     Raises:
-      InputError: the disk is full or the file cannot be written.
+      InputError: as `check_path` says; the disk is full or the file cannot be written.
     """
-    columns = {name: np.array(self._columns[name], self._dtypes[name]) for name in self._dtypes}
-    embedding = np.concatenate(self._embeddings)
+    check_path(self._path)
+    rows = {'embedding': np.concatenate(self._embeddings)}
+    rows |= {name: np.array(self._columns[name], self._dtypes[name]) for name in self._dtypes}
+    facts = dict(zip(_FACTS, (weights, modality, settings, stand_in), strict=True))
     write_atomically(
-      self._path,
-      lambda file: np.savez(file, **VERSION_FIELD, embedding=embedding, **columns, **facts),
+      self._path, lambda file: np.savez(file, **VERSION_FIELD, columns=list(rows), **rows, **facts)
     )

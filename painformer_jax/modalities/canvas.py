@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -11,13 +12,20 @@ from PIL import Image, PngImagePlugin
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
-from painformer_jax.core.targets import NAME, check_file_target, check_suffix
+from painformer_jax.core.targets import NAME, FileKind, check_file_target
 
-SUFFIXES = ('.png', '.jpg', '.jpeg')
 PAPER, INK, FAINT, LINE = (250, 250, 248), (30, 30, 34), (115, 115, 122), (205, 205, 208)
 PLAIN, HEAVY = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
 # JPEG files are at most so many pixels high.
 _JPEG_HEIGHT = 65_535
+
+
+def _is_own(file: BinaryIO) -> bool:
+  with Image.open(file, formats=('PNG', 'JPEG')) as image:
+    return NAME in (image.info.get('Software'), image.info.get('comment', b'').decode())
+
+
+KIND = FileKind(suffixes=('.png', '.jpg', '.jpeg'), is_own=_is_own)
 
 
 def blank(height: int, width: int) -> np.ndarray:
@@ -79,11 +87,10 @@ def check_path(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] =
     inputs: files that are read; none may be the path.
 
   Raises:
-    InputError: another suffix than `SUFFIXES`, a folder that is not there, a picture that
+    InputError: another suffix than those of `KIND`, a folder that is not there, a picture that
       `save` did not write.
   """
-  check_suffix(path, SUFFIXES)
-  check_file_target(path, mark=NAME.encode(), inputs=inputs)
+  check_file_target(path, KIND, inputs=inputs)
 
 
 def save(path: str | os.PathLike, page: np.ndarray) -> None:

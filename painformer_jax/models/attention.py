@@ -34,9 +34,10 @@ class Attention(nnx.Module):
     """
     batch, tokens, width = x.shape
     head = width // self.heads
-    q = self.q(x[:, :queries]).reshape(batch, -1, self.heads, head)
+    asking = x[:, :queries]
+    q = self.q(asking).reshape(batch, asking.shape[1], self.heads, head)
     kv = self.kv(x).reshape(batch, tokens, 2, self.heads, head)
     scores = jnp.einsum('bqhd,bkhd->bhqk', q, kv[:, :, 0], preferred_element_type=jnp.float32)
     attention = jax.nn.softmax(scores * head**-0.5, axis=-1)
     y = jnp.einsum('bhqk,bkhd->bqhd', attention.astype(x.dtype), kv[:, :, 1])
-    return self.proj(y.reshape(batch, -1, width)), attention
+    return self.proj(y.reshape(batch, asking.shape[1], width)), attention

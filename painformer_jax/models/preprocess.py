@@ -1,6 +1,7 @@
 """Images to what the model takes, and words for what the model does not take."""
 
 import contextlib
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from painformer_jax.models.config import PainFormerConfig
 from painformer_jax.models.resizing import resize_images
 
 _LEVELS = 'a uint8 array [batch, height, width, 3]'
+_ONE = 'a uint8 array [height, width, 3]'
 # What levels 0 and 255 become by the presets' statistics, over the channels, and some room.
 _LOWEST, _HIGHEST = -2.6, 3.1
 # Noise of unit variance, as in trials of the network, is not warned about.
@@ -35,10 +37,10 @@ def preprocess(
 
   Args:
     images: [batch, height, width, 3] uint8 RGB, of any height and width: an array of JAX or
-      NumPy, or what converts to one, such as a tensor of PyTorch. Or a Pillow image, or a
-      list of them, of any modes and sizes, which are turned as their EXIF tags say. Blue and
-      red the wrong way round (BGR, as OpenCV reads) cannot be noticed: the embeddings are
-      wrong then.
+      NumPy, or what converts to one, such as a tensor of PyTorch. Or a Pillow image, of any
+      mode, which is turned as its EXIF tag says. Or a list of Pillow images and of arrays
+      [height, width, 3] uint8, of any sizes. Blue and red the wrong way round (BGR, as
+      OpenCV reads) cannot be noticed: the embeddings are wrong then.
     image_size: side of the result; images are resized to it without cropping, so that their
       aspect ratio is lost.
     mean, std: of each channel, for values in [0, 1]; VGGFace2's by default.
@@ -51,8 +53,7 @@ def preprocess(
   Raises:
     ArgumentError: another shape or dtype, or a size below 1; it is a ValueError.
   """
-  if image_size < 1:
-    raise ArgumentError(f'image_size is {image_size}, below 1')
+  check_count('image_size', image_size)
   images = levels(images, image_size)
   x = jnp.asarray(resize_images(images, image_size)).astype(jnp.float32)
   normalised: jax.Array = (x / 255 - jnp.asarray(mean)) / jnp.asarray(std)
@@ -64,7 +65,7 @@ def levels(images: Any, image_size: int) -> np.ndarray | jax.Array:
 
   Args:
     images: see `preprocess`.
-    image_size: side in pixels to which Pillow images of several sizes are resized.
+    image_size: side in pixels to which listed images of several sizes are resized.
 
   Returns:
     [batch, height, width, 3] uint8.
@@ -72,7 +73,9 @@ def levels(images: Any, image_size: int) -> np.ndarray | jax.Array:
   Raises:
     ArgumentError: they are anything else; says what it may be and what would do.
   """
-  array = as_array(_pillow_as_array(images, image_size), wanted=_LEVELS)
+  if isinstance(images, list | tuple | Image.Image):
+    images = _stacked(images, image_size)
+  array = as_array(images, wanted=_LEVELS)
   shape = list(array.shape)
   fault = f'images are {array.dtype} {shape}, not {_LEVELS}'
   if (hint := _shape_hint(array.shape)) or len(shape) != 4 or shape[-1] != 3:
@@ -118,18 +121,18 @@ def warn_of_range(images: np.ndarray | jax.Array, warned: set[str]) -> None:
     warned: what was warned about before, which is not said again; added to.
   """
   low, high = _range(images)
-  if 0 <= low < high <= 1:
-    found = 'lie between 0 and 1'
-  elif -1 <= low and high <= 1 and high - low > 1.7:
-    # Normalised images of little contrast lie there too, but spread less.
-    found = 'lie between -1 and 1'
+  # Normalised images of little contrast lie between these too, but spread less. Resizing
+  # with bicubic weights goes a little beyond.
+  if 0 <= low < high <= 1 or (-0.1 <= low and high <= 1.1 and high - low > 0.8):
+    kind, found = '0 to 1', 'lie between 0 and 1'
+  elif -1.1 <= low and high <= 1.1 and high - low > 1.7:
+    kind, found = '-1 to 1', 'lie between -1 and 1'
   elif low < -_FAR or high > _FAR:
-    found = f'lie between {low:.4g} and {high:.4g}'
+    kind, found = 'beyond', f'lie between {low:.4g} and {high:.4g}'
   elif np.isnan(low):
-    found = 'hold NaN'
+    kind, found = 'NaN', 'hold NaN'
   else:
     return
-  kind = found if 'and' not in found or found.endswith('1') else 'beyond'
   if kind not in warned:
     warned.add(kind)
     warnings.warn(
@@ -139,12 +142,13 @@ def warn_of_range(images: np.ndarray | jax.Array, warned: set[str]) -> None:
     )
 
 
-def as_array(images: Any, *, wanted: str) -> np.ndarray | jax.Array:
+def as_array(images: Any, *, wanted: str, name: str = 'images') -> np.ndarray | jax.Array:
   """An array of what may be one, without importing the library that it is of.
 
   Args:
     images: an array of NumPy or JAX, or anything with `__array__` or `__dlpack__`.
     wanted: ends the message, after 'not' or a semicolon.
+    name: of the argument.
 
   Raises:
     ArgumentError: it is no array.
@@ -152,11 +156,11 @@ def as_array(images: Any, *, wanted: str) -> np.ndarray | jax.Array:
   if isinstance(images, np.ndarray | jax.Array):
     return images
   kind, hint = type(images).__name__, ''
-  if isinstance(images, list | tuple):
-    hint = '; numpy.stack makes one of several of one size'
+  if isinstance(images, list | tuple) and name == 'images':
+    hint = '; model.preprocess(images) takes lists of images'
   elif isinstance(images, Image.Image):
     kind, hint = 'Pillow image', '; model.preprocess(image) makes one'
-  elif isinstance(images, str):
+  elif isinstance(images, str | os.PathLike):
     hint = '; files are embedded by: painformer embed'
   elif hasattr(images, '__array__') or hasattr(images, '__dlpack__'):
     # Tensors of PyTorch may carry gradients or lie on a device.
@@ -170,18 +174,46 @@ def as_array(images: Any, *, wanted: str) -> np.ndarray | jax.Array:
       return jnp.from_dlpack(images)
     hint = '; it cannot be converted'
   separator = ', not ' if wanted.startswith('a ') else '; '
-  raise ArgumentError(f'images are a {kind}{separator}{wanted}{hint}')
+  verb = 'are' if name == 'images' else 'is'
+  raise ArgumentError(f'{name} {verb} a {kind}{separator}{wanted}{hint}')
 
 
-def _pillow_as_array(images: Any, size: int) -> Any:
-  """Pillow images as one array, resized where they differ in size; anything else as it is."""
-  several = list(images) if isinstance(images, list | tuple) else [images]
-  if not several or not all(isinstance(image, Image.Image) for image in several):
-    return images
-  several = [to_rgb(image) for image in several]
-  if len({image.size for image in several}) > 1:
-    return np.stack([resize_to_square(image, size) for image in several])
-  return np.stack([np.asarray(image) for image in several])
+def check_count(name: str, value: Any) -> None:
+  """Asserts that an argument is a whole number of at least 1.
+
+  Raises:
+    ArgumentError: it is anything else.
+  """
+  if not isinstance(value, int | np.integer) or isinstance(value, bool):
+    raise ArgumentError(f'{name} is {value!r}, no whole number')
+  if value < 1:
+    raise ArgumentError(f'{name} is {value}, below 1')
+
+
+def _stacked(images: Any, size: int) -> np.ndarray:
+  """A Pillow image, or a list of images, as one array; resized where they differ in size.
+
+  Returns:
+    [images, height, width, 3] uint8.
+  """
+  if not isinstance(images, list | tuple):
+    return np.asarray(to_rgb(images))[None]
+  if not images:
+    raise ArgumentError(f'images are an empty list, not {_LEVELS}, or images in a list')
+  several = []
+  for number, image in enumerate(images):
+    if isinstance(image, Image.Image):
+      several.append(np.asarray(to_rgb(image)))
+      continue
+    where = f'images[{number}]'
+    array = as_array(image, wanted=_ONE, name=where)
+    if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8 or not array.size:
+      hint = '' if array.dtype == np.uint8 else _dtype_hint(array)
+      raise ArgumentError(f'{where} is {array.dtype} {list(array.shape)}, not {_ONE}{hint}')
+    several.append(np.asarray(array))
+  if len({image.shape for image in several}) > 1:
+    several = [resize_to_square(image, size) for image in several]
+  return np.stack(several)
 
 
 def _shape_hint(shape: Sequence[int]) -> str:
@@ -198,9 +230,17 @@ def _shape_hint(shape: Sequence[int]) -> str:
 
 def _dtype_hint(images: np.ndarray | jax.Array) -> str:
   """What to do with values that are not uint8."""
-  if not jnp.issubdtype(images.dtype, jnp.floating):
-    return '; levels 0 to 255 become images by images.astype(numpy.uint8)'
+  if images.dtype == bool:
+    return '; True and False become levels by images * numpy.uint8(255)'
+  if not jnp.issubdtype(images.dtype, jnp.number):
+    return ''
   low, high = _range(images)
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    if 0 <= low and high <= 255:
+      return '; levels 0 to 255 become images by images.astype(numpy.uint8)'
+    if images.dtype == np.uint16:
+      return '; levels of 16 bits become images by (images >> 8).astype(numpy.uint8)'
+    return f'; values {low:.6g} to {high:.6g} are no levels: bring them to 0 to 255 first'
   if 0 <= low and high <= 1:
     return '; values in 0 to 1 become levels by (images * 255).round().astype(numpy.uint8)'
   if -1 <= low and high <= 1:
@@ -222,6 +262,4 @@ def _range(images: np.ndarray | jax.Array) -> tuple[float, float]:
     # Of an array that a function under `jax.jit` has from outside, the values are there.
     with jax.ensure_compile_time_eval():
       return float(jnp.min(images)), float(jnp.max(images))
-  if images.ndim == 4:
-    images = images[:, ::4, ::4]  # Enough to tell ranges, in a fraction of the time.
   return float(np.min(images)), float(np.max(images))

@@ -4,9 +4,26 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from painformer_jax.core.errors import import_extra
-from painformer_jax.core.targets import NAME
+from painformer_jax.core.targets import NAME, FileKind
 from painformer_jax.planning.result import Plan
 from painformer_jax.planning.roofline import PARTS
+
+# Of metadata, by the kind of picture.
+FIELD = {'png': 'Software', 'pdf': 'Creator', 'svg': 'Creator'}
+# What matplotlib makes of it; a PDF has it at its end.
+_FORMS = {
+  b'\x89PNG': f'tEXtSoftware\0{NAME}',
+  b'%PDF-': f'/Creator ({NAME})',
+  b'<?xml': f'<dc:creator>\n     <cc:Agent>\n      <dc:title>{NAME}</dc:title>',
+}
+
+
+def _is_own(file: BinaryIO) -> bool:
+  content = file.read()
+  return any(content.startswith(k) and form.encode() in content for k, form in _FORMS.items())
+
+
+KIND = FileKind(suffixes=('.png', '.pdf', '.svg'), is_own=_is_own)
 
 
 def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
@@ -57,6 +74,4 @@ def draw(plans: Sequence[Plan], file: BinaryIO, *, kind: str) -> None:
   )
   memory.set(xlabel='peak memory of a chip in GB (compiled); line: what there is')
   figure.suptitle(plans[0].program.model.split(' at ')[0])
-  # By which such a picture is known again.
-  field = {'png': 'Software', 'pdf': 'Creator', 'svg': 'Creator'}[kind]
-  figure.savefig(file, format=kind, dpi=120, metadata={field: NAME})
+  figure.savefig(file, format=kind, dpi=120, metadata={FIELD[kind]: NAME})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from painformer_jax.core.errors import import_extra
 from painformer_jax.core.files import write_atomically, write_json
 from painformer_jax.core.progress import Log
-from painformer_jax.core.targets import NAME, check_file_target
+from painformer_jax.core.targets import NAME, FileKind, begins, check_file_target
 from painformer_jax.report import figures
 from painformer_jax.report.embeddings import FOLDER, embed_tasks
 from painformer_jax.report.page import html_page
@@ -16,6 +16,14 @@ from painformer_jax.report.run_folder import REPORT, TrainedRun, open_run, read_
 from painformer_jax.report.terminal import text_page
 
 PAGE = 'report.html'
+# As templates/page.html begins.
+KIND = FileKind(
+  suffixes=('.html', '.htm'),
+  is_own=begins(
+    rb'<!DOCTYPE html>\s*<html lang="en">\s*<head>\s*<meta charset="utf-8">\s*'
+    rb'<meta name="generator" content="' + NAME.encode() + rb'">'
+  ),
+)
 
 
 def make_report(
@@ -49,7 +57,7 @@ def make_report(
   run = open_run(folder, data_dir=data_dir)
   page = pathlib.Path(output) if output else run.folder / PAGE
   if output:  # The run's own page is this program's.
-    check_file_target(page, mark=NAME.encode())
+    check_file_target(page, KIND)
 
   embedded = embed_tasks(run, log=log)
   results = measure(run, embedded, log=log)

@@ -16,6 +16,7 @@ import numpy as np
 from painformer_jax.checkpoints.arrays import read_arrays, write_arrays
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import new_folder
+from painformer_jax.core.targets import WEIGHTS as DESCRIPTION
 from painformer_jax.core.targets import check_folder_target
 from painformer_jax.models import functional
 from painformer_jax.models.config import PainFormerConfig
@@ -23,10 +24,7 @@ from painformer_jax.weights import trained_on
 from painformer_jax.weights.model_record import UnknownFieldsError, config_from_fields
 from painformer_jax.weights.trained_on import TrainedOn
 
-DESCRIPTION = 'painformer.json'
 _ARRAYS = 'arrays'
-# What a weights folder may hold; the last was written by fine-tuning in older releases.
-_OWN = (DESCRIPTION, _ARRAYS, trained_on.MEMBER)
 _FORMAT = 'painformer weights'
 _VERSION = 1
 
@@ -119,6 +117,9 @@ def save_weights(
   try:
     with new_folder(target) as partial:
       write_arrays(partial / _ARRAYS, arrays)
+      # By which the folder is known again, with nothing else in it, when it is replaced.
+      written = [p for p in partial.rglob('*') if p.is_file()]
+      description['files'] = sorted(str(p.relative_to(partial)) for p in written)
       (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + '\n')
   except OSError as error:
     raise InputError(
@@ -138,7 +139,16 @@ def check_target(
   Raises:
     InputError: something other than weights is there, or it cannot be written.
   """
-  return check_folder_target(folder, own=_OWN if is_weights(folder) else (), inputs=inputs)
+  return check_folder_target(folder, own=_own_files(folder), inputs=inputs)
+
+
+def _own_files(folder: str | os.PathLike) -> set[str]:
+  """The files of a weights folder, by its description; empty for any other folder."""
+  try:
+    description = json.loads(pathlib.Path(folder, DESCRIPTION).read_bytes())
+    return {DESCRIPTION, *description['files']} if description['format'] == _FORMAT else set()
+  except (OSError, ValueError, KeyError, TypeError):
+    return set()
 
 
 def load_weights(folder: str | os.PathLike) -> Weights:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from painformer_jax.core.errors import InputError, printable
 from painformer_jax.core.files import write_atomically
-from painformer_jax.core.targets import NAME, VERSION_FIELD, check_file_target
+from painformer_jax.core.targets import NAME, VERSION_FIELD, FileKind, check_file_target
 from painformer_jax.weights import trained_on
 from painformer_jax.weights.model_record import KEY
 from painformer_jax.weights.trained_on import TrainedOn
@@ -28,9 +28,6 @@ _MAX_HEADER_BYTES = 100_000_000
 _MAX_READ_HEADER = 4 << 20
 
 _MAX_DIMENSIONS = 32
-
-# By which our files are known: the first of their metadata, written without spaces.
-_MARK = f'"{NAME}":"'.encode()
 
 _DTYPES = {
   'F64': np.float64,
@@ -139,13 +136,22 @@ def _little_endian(dtype: np.dtype) -> np.dtype:
   return np.dtype('<c8' if dtype.kind == 'c' else f'<u{dtype.itemsize}')
 
 
+def _is_own(file: BinaryIO) -> bool:
+  length = int.from_bytes(file.read(8), 'little')
+  header = file.read(length) if length <= _MAX_READ_HEADER else b'{}'
+  return NAME in json.loads(header).get('__metadata__', {})
+
+
+KIND = FileKind(suffixes=('.safetensors',), is_own=_is_own)
+
+
 def check_target(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike] = ()) -> None:
   """Refuses a path that `write_safetensors` would refuse, or that is read.
 
   Raises:
     InputError: see `check_file_target`.
   """
-  check_file_target(path, mark=_MARK, inputs=inputs)
+  check_file_target(path, KIND, inputs=inputs)
 
 
 def write_safetensors(

@@ -110,7 +110,7 @@ def test_images_are_squashed_not_cropped():
 )
 def test_wrong_input_is_named(model, images):
   for call in pj.preprocess, lambda x: pj.embed(model, x):
-    with pytest.raises(ValueError, match=r'not a uint8 array \[batch, height, width, 3\]'):
+    with pytest.raises(ValueError, match=r'not a uint8 array \[(batch, )?height, width, 3\]'):
       call(images)
 
 
@@ -214,9 +214,51 @@ def test_what_is_no_model_is_named(model, other):
       pj.load(other)
 
 
-def test_a_list_of_images_is_called_one(model):
-  with pytest.raises(ValueError, match='images are a list, not a uint8 array.*numpy.stack'):
-    pj.embed(model, list(noise(2)))
+def test_lists_of_images_are_taken(model):
+  """Arrays and Pillow images, of one size or of several."""
+  images = noise(3)
+  mixed = [images[0], Image.fromarray(images[1]), images[2]]
+  np.testing.assert_array_equal(pj.preprocess(mixed), pj.preprocess(images))
+  other = np.asarray(Image.fromarray(images[0]).resize((20, 40)))
+  x = model.preprocess([other, Image.fromarray(images[1])])
+  np.testing.assert_array_equal(x[:1], model.preprocess(other[None]))
+  np.testing.assert_array_equal(x[1:], model.preprocess(images[1:2]))
+
+
+@pytest.mark.parametrize(
+  'images, words',
+  [
+    ([], 'empty list'),
+    (['a.png'], r'images\[0\] is a str, not .*painformer embed'),
+    ([noise(1)[0], noise(1)], r'images\[1\] is uint8 \[1, '),
+    ([noise(1)[0], noise(1)[0] / 255], r'images\[1\] is float64 .*0 to 1'),
+  ],
+)
+def test_what_cannot_be_in_a_list_is_named(model, images, words):
+  with pytest.raises(ValueError, match=words):
+    pj.embed(model, images)
+
+
+@pytest.mark.parametrize(
+  'images, words',
+  [
+    (np.full((1, 8, 8, 3), 300, np.uint16), '>> 8'),
+    (np.full((1, 8, 8, 3), 200, np.uint16), r'astype\(numpy.uint8'),
+    (np.full((1, 8, 8, 3), -5, np.int64), 'values -5 to -5 are no levels'),
+    (np.full((1, 8, 8, 3), 'x', object), r'are object \[1, 8, 8, 3\], not a uint8 array .*3\]$'),
+  ],
+)
+def test_no_advice_loses_levels(images, words):
+  with pytest.raises(ValueError, match=words):
+    pj.preprocess(images)
+
+
+@pytest.mark.parametrize('count', ['2', 2.0, True, None])
+def test_counts_are_whole_numbers(model, count):
+  with pytest.raises(ValueError, match='batch_size is .* no whole number'):
+    pj.embed(model, noise(1), batch_size=count)
+  with pytest.raises(ValueError, match='image_size is .* no whole number'):
+    pj.preprocess(noise(1), image_size=count)
 
 
 @pytest.mark.parametrize('shape', [(1, 0, 8, 3), (1, 8, 0, 3), (0, 0, 8, 3)])

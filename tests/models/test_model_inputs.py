@@ -34,6 +34,8 @@ def said(call, *inputs):
     (FLOATS / 255, 'lie between 0 and 1,'),
     (FLOATS / 127.5 - 1, 'lie between -1 and 1,'),
     (jnp.asarray(FLOATS / 255, jnp.bfloat16), 'lie between 0 and 1,'),
+    (FLOATS / 250 - 0.01, 'lie between 0 and 1,'),
+    (np.where(np.arange(FLOATS.size).reshape(FLOATS.shape) == 97, np.nan, 0), 'hold NaN'),
   ],
 )
 def test_another_range_is_warned_about_once(model, images, words):

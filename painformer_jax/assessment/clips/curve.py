@@ -8,12 +8,19 @@ import json
 import numpy as np
 
 from painformer_jax.assessment.clips.assessor import Assessor
-from painformer_jax.core.targets import JSON_MARK, VERSION_FIELD
+from painformer_jax.core.targets import FileKind, begins, json_fields, json_kind
 from painformer_jax.modalities import depth
 
-# By which files of `as_text` are known.
 _COLUMNS = ('start', 'stop', 'level')
-MARKS = {'csv': ','.join(_COLUMNS).encode(), 'json': JSON_MARK}
+# Of files with the texts of `as_text`.
+KINDS = {
+  'csv': FileKind(
+    suffixes=('.csv',),
+    # The notice, and the columns after it.
+    is_own=begins(rb'#[^\n]+\n(#[^\n]*\n)*start,stop,level,p [^\n]*,abstained\n'),
+  ),
+  'json': json_kind('assessment'),
+}
 
 RELATIVE = (
   'levels are relative to this recording: its own windows give the mean and the spread '
@@ -70,7 +77,7 @@ def as_text(curve: Curve, assessor: Assessor) -> dict[str, str]:
       (f'{start:.3f}', f'{stop:.3f}', level, *('' if why else f'{p:.4f}' for p in probability), why)
     )
   record = {
-    **VERSION_FIELD,
+    **json_fields('assessment'),
     'notice': assessor.notice,
     'task': assessor.task,
     'classes': list(curve.classes),

@@ -39,6 +39,8 @@ VERSION = '1.1.0'
 IMAGES_PER_SHARD = 16_384
 
 Progress = Log
+# Of a task, in its folder.
+_LOCK = '.lock'
 
 
 def store(
@@ -148,6 +150,7 @@ def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *, p
   final, work = home / VERSION, home / UNFINISHED
   with written(home):
     home.mkdir(parents=True, exist_ok=True)
+    _check_home(home)
   with _only_writer(home, task.name, progress):
     if final.exists():
       _check_unchanged(task, shards, open_task(data_dir, task.name))
@@ -164,6 +167,15 @@ def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *, p
     if work.exists():
       with written(home):
         os.replace(work, final)
+
+
+def _check_home(home: Path) -> None:
+  """Refuses a folder that holds what no preparation wrote."""
+  own = re.compile(rf'\d+\.\d+\.\d+|{re.escape(UNFINISHED)}|{re.escape(_LOCK)}')
+  if others := sorted(p.name for p in home.iterdir() if not own.fullmatch(p.name)):
+    raise InputError(
+      f'{home} holds {others[0]!r}, which is no prepared task: name another --data-dir'
+    )
 
 
 def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path, progress: Progress) -> None:
@@ -360,7 +372,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 def _only_writer(home: Path, name: str, progress: Progress):
   """Holds the task's lock; the system releases it even if this process is killed."""
   with written(home):
-    file = open(home / '.lock', 'w')
+    file = open(home / _LOCK, 'w')
   with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.files import write_atomically
-from painformer_jax.core.targets import NAME, check_file_target
+from painformer_jax.core.targets import NAME, FileKind, begins, check_file_target
 from painformer_jax.weights import trained_on
 from painformer_jax.weights.model_record import KEY
 from painformer_jax.weights.torch.records import STORAGES
@@ -20,6 +20,9 @@ from painformer_jax.weights.trained_on import TrainedOn
 
 # The folder in the archive, any name to PyTorch, is also the mark of our files.
 _FOLDER = NAME
+KIND = FileKind(
+  suffixes=('.pth', '.pt'), is_own=begins(rb'PK\x03\x04.{26}' + f'{_FOLDER}/'.encode())
+)
 
 # PyTorch pads each member so that its data begins at a multiple of this.
 _ALIGNMENT = 64
@@ -36,7 +39,7 @@ def check_target(path: str | os.PathLike, *, inputs: Iterable[str | os.PathLike]
   Raises:
     InputError: see `check_file_target`.
   """
-  check_file_target(path, mark=f'{_FOLDER}/'.encode(), inputs=inputs)
+  check_file_target(path, KIND, inputs=inputs)
 
 
 def write_pth(
