@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--batch-size', type=int, default=16, metavar='N', help='images at once (default: %(default)s)'
   )
   parser.add_argument(
-    '--out', metavar='FILE', help='.csv or .json file to write (default: print CSV)'
+    '--out',
+    metavar='FILE',
+    help='.csv or .json file to write, an older result is replaced (default: print CSV)',
   )
 
 

@@ -17,7 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='model: forward passes and training steps; data: reading, decoding and augmenting '
     'images; folds: training all folds at once, compared with PyTorch (default: model)',
   )
-  parser.add_argument('--json', metavar='FILE', help='also write the figures to this file')
+  parser.add_argument(
+    '--json',
+    metavar='FILE.json',
+    help='also write the figures to this file; older figures are replaced',
+  )
   parser.add_argument(
     '--rounds',
     type=int,

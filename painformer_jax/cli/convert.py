@@ -9,12 +9,14 @@ EXAMPLE = 'painformer convert painformer.pth weights --report report.json'
 
 def add_arguments(parser):
   parser.add_argument('src', metavar='SRC', help='.pth or .safetensors file, or a folder of them')
-  parser.add_argument('out', metavar='OUT', help='weights folder to write')
+  parser.add_argument(
+    'out', metavar='OUT', help='weights folder to write; older weights are replaced'
+  )
   parser.add_argument(
     '--report',
     metavar='FILE.json',
     help='also write a report: names, counts, parameters and the SHA-256 of SRC; it is written '
-    'even if the conversion fails because names do not match',
+    'even if the conversion fails because names do not match; an older report is replaced',
   )
   file_options.add_arguments(parser)
 

@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--out',
     default='preview.png',
     metavar='FILE.png',
-    help='.png or .jpg file to write (default: %(default)s)',
+    help='.png or .jpg file to write, an older sheet is replaced (default: %(default)s)',
   )
   _add_data_dir(preview)
 

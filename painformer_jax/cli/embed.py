@@ -29,7 +29,8 @@ arrays in FILE.npz, one row an image:
                 detections; with --faceless also held, other (other faces only), none
   person        with --face all: the person's number in the file, from 1
   start, stop, channel, representation, quality    of signals; start and stop in seconds
-One value for all rows: weights, modality, settings (JSON), stand_in."""
+One value for all rows: weights, modality, settings (JSON), stand_in. `columns` names
+the arrays of rows, `painformer_jax` is the version that wrote the file."""
 
 # Option -> the modalities that it is for; every other option is for all.
 _MODALITIES_OF = {
@@ -60,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='.pth or .safetensors file, weights folder or run folder',
   )
   parser.add_argument(
-    '--out', required=True, metavar='FILE.npz', help='file to write; its arrays are listed below'
+    '--out',
+    required=True,
+    metavar='FILE.npz',
+    help='file to write; its arrays are listed below, an older result is replaced',
   )
   parser.add_argument(
     '--batch-size', type=int, default=16, metavar='N', help='images at once (default: %(default)s)'
@@ -83,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--sheet',
     metavar='FILE.png',
-    help='also draw a sheet of the first images, as the model sees them',
+    help='also draw a sheet of the first images, as the model sees them; an older one is replaced',
   )
   parser.add_argument(
     '--sheet-images', type=int, metavar='N', help='images on the sheet (default: 48)'

@@ -17,7 +17,7 @@ def add_arguments(parser):
     'out',
     metavar='OUT',
     help='file to write; its ending, .pth, .pt or .safetensors, chooses the format; the config of '
-    'the model is written with it',
+    'the model is written with it; an older export is replaced',
   )
   parser.add_argument(
     '--head',

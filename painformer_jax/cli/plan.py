@@ -58,9 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='compile every combination of these values, minutes each; KEY is topology, per-chip '
     'or a key of the config, such as model.gate, remat or sharding.state',
   )
-  parser.add_argument('--json', metavar='FILE', help='also write all figures to this file')
   parser.add_argument(
-    '--plot', metavar='FILE', help='also draw time and memory as .png, .pdf or .svg (extra demo)'
+    '--json',
+    metavar='FILE.json',
+    help='also write all figures to this file; older figures are replaced',
+  )
+  parser.add_argument(
+    '--plot',
+    metavar='FILE',
+    help='also draw time and memory as .png, .pdf or .svg (extra demo); an older plot is replaced',
   )
   parser.set_defaults(takes_overrides=True)
 

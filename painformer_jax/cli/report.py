@@ -8,7 +8,10 @@ EXAMPLE = 'painformer report runs/demo'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('run_folder', metavar='RUN', help='--workdir of `painformer pretrain`')
   parser.add_argument(
-    '-o', '--output', metavar='FILE.html', help='page to write (default: RUN/report.html)'
+    '-o',
+    '--output',
+    metavar='FILE.html',
+    help='page to write, an older page is replaced (default: RUN/report.html)',
   )
   parser.add_argument(
     '--data-dir',
