@@ -73,7 +73,9 @@ class EmbeddingWriter:
     self.rows += len(images)
     self.non_finite += int((~np.isfinite(embeddings).all(axis=1)).sum())
 
-  def write(self, *, weights: str, modality: str, settings: str, stand_in: str) -> None:
+  def write(
+    self, *, weights: str = '', modality: str = '', settings: str = '', stand_in: str = ''
+  ) -> None:
     """Writes the file: `embedding` [n, width] float32, each column [n], and the facts.
 
     Its first array, `painformer_jax`, is the version of this package; its second, `columns`,

@@ -143,7 +143,7 @@ def test_text_stays_within_the_margin(data_dir, monkeypatch):
   assert 100 < end < 284 and (part != canvas.PAPER).any()
 
 
-@pytest.mark.parametrize('suffix', canvas.SUFFIXES)
+@pytest.mark.parametrize('suffix', canvas.KIND.suffixes)
 def test_files(data_dir, tmp_path, suffix):
   path = tmp_path / f'sheet{suffix.upper()}'
   preview.write_contact_sheet(

@@ -40,15 +40,18 @@ def test_everything_comes_back(tmp_path):
   for start in range(0, 900, 100):
     add(writer, 100, start)
   assert writer.rows == 900 and not list(tmp_path.iterdir())
-  writer.write(note='from è')
+  writer.write(weights='from è')
   with np.load(tmp_path / 'a.npz', allow_pickle=False) as file:
-    assert sorted(file.files) == ['embedding', 'name', 'note', 'number', 'painformer_jax', 'source']
+    rows = ['embedding', 'source', 'number', 'name']
+    facts = ['weights', 'modality', 'settings', 'stand_in']
+    assert file.files == ['painformer_jax', 'columns', *rows, *facts]
+    assert list(file['columns']) == rows
     np.testing.assert_array_equal(file['embedding'], np.outer(np.arange(900), np.ones(3)))
     np.testing.assert_array_equal(file['number'], np.arange(900))
     assert list(file['source'][:4]) == ['file 0 é'] * 3 + ['file 1 é']
     assert list(file['name'][6:8]) == ['name 6', 'name 0']
     assert file['embedding'].dtype == np.float32 and file['number'].dtype == np.int64
-    assert file['note'].shape == () and str(file['note']) == 'from è'
+    assert file['weights'].shape == () and str(file['weights']) == 'from è'
   assert [p.name for p in tmp_path.iterdir()] == ['a.npz']
 
 
@@ -73,13 +76,14 @@ def test_an_hour_of_video_takes_little_memory(tmp_path):
 
 
 def test_target_that_cannot_be(tmp_path):
+  (tmp_path / 'folder.npz').mkdir()
   with pytest.raises(InputError, match='is a folder'):
-    EmbeddingWriter(tmp_path, COLUMNS)
+    EmbeddingWriter(tmp_path / 'folder.npz', COLUMNS).write()
   with pytest.raises(InputError, match='absent/a.npz cannot be written'):
-    EmbeddingWriter(tmp_path / 'absent' / 'a.npz', COLUMNS)
+    EmbeddingWriter(tmp_path / 'absent' / 'a.npz', COLUMNS).write()
   with pytest.raises(InputError, match='File name too long'):
-    EmbeddingWriter(tmp_path / f'{"a" * 300}.npz', COLUMNS)
-  assert not list(tmp_path.iterdir())
+    EmbeddingWriter(tmp_path / f'{"a" * 300}.npz', COLUMNS).write()
+  assert [p.name for p in tmp_path.rglob('*')] == ['folder.npz']
 
 
 def test_a_link_is_followed(tmp_path):
@@ -121,7 +125,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     'except InputError as error: print(error)\n'
   )
   target = tmp_path / 'a.npz'
-  np.savez(target, painformer_jax='0')
+  writer = EmbeddingWriter(target, COLUMNS)
+  add(writer, 5)
+  writer.write()
   older = target.read_bytes()
   done = subprocess.run(
     [sys.executable, '-c', script, str(target)],

@@ -74,9 +74,9 @@ def test_big_endian_arrays_are_stored_as_numbers(tmp_path):
 
 def test_same_input_same_bytes(tmp_path):
   tensors = {name: np.ones(3, np.float32) for name in 'zyxa'}
-  for name in ('one', 'two'):
+  for name in ('one.safetensors', 'two.safetensors'):
     write_safetensors(tmp_path / name, tensors)
-  assert (tmp_path / 'one').read_bytes() == (tmp_path / 'two').read_bytes()
+  assert (tmp_path / 'one.safetensors').read_bytes() == (tmp_path / 'two.safetensors').read_bytes()
 
 
 ENTRY = {'dtype': 'F32', 'shape': [1], 'data_offsets': [0, 4]}
