@@ -22,6 +22,8 @@ from painformer_jax.core import progress
 from painformer_jax.embedding.files import embed_files
 from painformer_jax.embedding.find import find_files
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
+from painformer_jax.embedding.reader import LocatedImage
+from painformer_jax.embedding.writer import EmbeddingWriter
 from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights import folder as weights
@@ -175,7 +177,10 @@ def test_pillow_does_not_warn_of_large_images(painformer, stored, tmp_path):
 )
 def test_an_interrupt_leaves_nothing(stored, tmp_path, number, status, word):
   write_video(tmp_path / 'long.mp4', 6_000, size=(320, 240))
-  np.savez(tmp_path / 'out.npz', painformer_jax='0.1.0')
+  earlier = EmbeddingWriter(tmp_path / 'out.npz', {})
+  image = LocatedImage(image=np.zeros((2, 2, 3), np.uint8), source='a', location={})
+  earlier.add(np.zeros((1, 3), np.float32), [image])
+  earlier.write()
   older = (tmp_path / 'out.npz').read_bytes()
   # Where tests run in the background, the signal is ignored unless asked for.
   code = (

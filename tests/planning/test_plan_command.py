@@ -165,7 +165,7 @@ def test_rows_that_do_not_split_are_refused_by_the_compiling_process():
 
 
 def test_a_compiler_that_dies_is_reported(monkeypatch):
-  monkeypatch.setattr(topology, 'environment', lambda _: {'JAX_PLATFORMS': 'nonesuch'})
+  monkeypatch.setattr(plan, 'compiler_environment', lambda _: {'JAX_PLATFORMS': 'nonesuch'})
   with pytest.raises(InputError, match='ended with status 1 and no result: .*nonesuch'):
     plan.run_apart(small_request('cpu:2'))
 
