@@ -215,6 +215,25 @@ def test_a_face_that_turns_up_while_another_is_hidden_is_somebody_else():
   assert {f.person for f in found if f.box == other} == {2}
 
 
+@pytest.mark.parametrize('choose', ['largest', 'all'])
+@pytest.mark.parametrize('every', [1, 2])
+def test_a_face_that_passes_before_another_is_not_taken_for_it(choose, every):
+  """A man walks past a woman, whose face is not found where his is before it."""
+  woman, passing = box(100, side=30), [box(10 + 4.5 * k, side=24) for k in range(41)]
+  hides = [abs(man.centre[0] - 100) < 25 for man in passing]
+  shown = [[man] if hidden else [man, woman] for man, hidden in zip(passing, hides)]
+  found = track(shown, rate=25.0, choose=choose, detect_every=every)
+  hers = [face for face in found if face.person == 1]
+  seen = {face.frame.number for face in hers}
+  assert all(face.box.overlap(woman) > 0.99 for face in hers)
+  searched = range(0, len(shown), every)
+  # She is behind him.
+  assert not seen & {k for k in searched if abs(passing[k].centre[0] - 100) < 15}
+  assert seen >= {k for k in searched if not hides[k]}
+  if choose == 'largest':
+    assert all(f.state == 'other' for f in found if f.frame.number not in seen and every == 1)
+
+
 def test_whoever_is_elsewhere_after_a_long_gap_is_another_person():
   # 0.35 s at 10 frames a second: three frames from the last detection.
   other = box(150)

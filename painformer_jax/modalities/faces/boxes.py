@@ -30,11 +30,19 @@ class FaceBox:
 
   def overlap(self, other: 'FaceBox') -> float:
     """Area of the intersection over that of the union (IoU), in [0, 1]."""
-    wide = min(self.left + self.width, other.left + other.width) - max(self.left, other.left)
-    high = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
-    both = max(wide, 0.0) * max(high, 0.0)
+    both = self._shared(other)
     union = self.area + other.area - both
     return both / union if union > 0 else 0.0
+
+  def covers(self, other: 'FaceBox') -> float:
+    """Area of the intersection over that of the smaller box, in [0, 1]."""
+    smaller = min(self.area, other.area)
+    return self._shared(other) / smaller if smaller > 0 else 0.0
+
+  def _shared(self, other: 'FaceBox') -> float:
+    wide = min(self.left + self.width, other.left + other.width) - max(self.left, other.left)
+    high = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
+    return max(wide, 0.0) * max(high, 0.0)
 
   def distance(self, other: 'FaceBox') -> float:
     """Between the centres, in pixels."""

@@ -20,7 +20,7 @@ from painformer_jax.modalities.faces.tracks import Look, may_go_on, tracks
 from painformer_jax.modalities.video import Frame
 
 # Raised where the same clip and settings give other faces than before; caches keep it.
-VERSION = 2
+VERSION = 3
 
 # Frames without a time are assumed to be 1/25 s apart.
 _RATE = 25.0
@@ -35,8 +35,8 @@ class Face:
   Attributes:
     frame: as it was decoded.
     state: 'detected' in this frame; 'tracked' between two detections; 'held' near one, where
-      the person is not found before or after; 'other' where only other faces are found;
-      'none'.
+      the person is not found before or after; 'other' where only other faces are found, or
+      one of them is where the person's would be; 'none'.
     box: None where the state is 'other' or 'none'.
     person: number from 1, the largest face first; 1 if only one person is taken; 0 where
       there is no box.

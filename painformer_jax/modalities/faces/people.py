@@ -17,6 +17,9 @@ State = Literal['detected', 'tracked', 'held', 'other', 'none']
 # Who is detected in fewer frames than this share of those of the person seen most comes after
 # all others: somebody who passes by close to the camera, or what is no face.
 _OFTEN = 0.5
+# A box in which no face was detected is not the person's if a detected face, which is another's,
+# covers it, or is covered by it, by this share.
+_HIDDEN = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +65,8 @@ def places(person: Track, looks: Sequence[Look], config: FaceConfig) -> dict[int
 
   In frames between two detections that are at most `max_gap` apart, in one scene, the box
   moves in a straight line. In other frames of a detection's scene, at most `max_gap` after or
-  before it, the box is held where it was.
+  before it, the box is held where it was. Where another's face was detected at that place, the
+  person is hidden, and the frame shows none.
 
   Args:
     person: from `tracks`.
@@ -80,6 +84,8 @@ def places(person: Track, looks: Sequence[Look], config: FaceConfig) -> dict[int
     boxes |= _held(person, first, range(first - 1, done, -1), looks, config.max_gap)
     steady = _Steady(config.smoothing)
     for number in sorted(boxes):
+      if _hidden(number, boxes, person, looks):
+        continue
       inside = 'tracked' if first < number < last else 'held'
       found[number] = Place(
         state='detected' if number in person else inside,
@@ -87,6 +93,21 @@ def places(person: Track, looks: Sequence[Look], config: FaceConfig) -> dict[int
       )
     done = max(boxes)
   return found
+
+
+def _hidden(number: int, boxes: Track, person: Track, looks: Sequence[Look]) -> bool:
+  """Whether another's face is where the person's, which was not detected, would be.
+
+  A frame that was not searched is judged by the searched ones beside it.
+  """
+  for step in (-1, 1):
+    near = number
+    while 0 <= near < len(looks) and looks[near].boxes is None:
+      near += step
+    if near in boxes and near not in person:
+      if any(boxes[near].covers(other) > _HIDDEN for other in looks[near].boxes or ()):
+        return True
+  return False
 
 
 def _runs(numbers: Sequence[int], looks: Sequence[Look], max_gap: float) -> list[list[int]]:
