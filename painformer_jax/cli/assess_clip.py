@@ -41,6 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='columns of the file that are the channels, by name or number from 0',
   )
   parser.add_argument(
+    '--time',
+    action='append',
+    default=[],
+    metavar='[SOURCE=]NAME',
+    help='column of times, by name or number from 0 (default: found by its name); none to go by '
+    '--rate alone',
+  )
+  parser.add_argument(
     '--step',
     type=float,
     default=1.0,
@@ -62,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
   from painformer_jax.assessment.clips import assessor, clip, curve
   from painformer_jax.assessment.clips.recording import Recording
-  from painformer_jax.core.errors import InputError
+  from painformer_jax.core.errors import InputError, counted
   from painformer_jax.core.files import write_text
   from painformer_jax.core.progress import log
   from painformer_jax.core.targets import check_file_target
@@ -76,14 +84,20 @@ def run(args: argparse.Namespace) -> int:
     source: tuple(text.split(','))
     for source, text in _by_source(args.column, sources, what='--column').items()
   }
-  rates = _rates(
-    args.rate,
-    sorted(
-      {each.source for name, each in loaded.settings.items() if loaded.sources[name].channels}
-    ),
+  signals = sorted(
+    {each.source for name, each in loaded.settings.items() if loaded.sources[name].channels}
   )
+  rates = _rates(args.rate, signals)
+  if args.time and not signals:
+    raise InputError(f'--time {args.time[0]}: this assessor takes no signals')
+  times = _by_source(args.time, signals, what='--time')
   recordings = {
-    source: Recording(path=path, rate=rates.get(source, 0.0), columns=columns.get(source, ()))
+    source: Recording(
+      path=path,
+      rate=rates.get(source, 0.0),
+      columns=columns.get(source, ()),
+      time=times.get(source, ''),
+    )
     for source, path in _by_source(args.recordings, sources, what='recording').items()
   }
   if args.out:
@@ -97,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
   if args.out:
     write_text(args.out, text)
     abstained = sum(map(bool, levels.reason))
-    print(f'{args.out}: {len(levels.start)} windows, {abstained} abstained from')
+    print(f'{args.out}: {counted(len(levels.start), "window")}, {abstained} abstained from')
   else:
     print(text, end='')
   return 0

@@ -130,10 +130,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   signals.add_argument(
     '--column',
     type=_names,
+    action='extend',
     metavar='A,B',
     help='columns that are the channels, by name or number from 0 (default: the one that '
     'holds no times); of .snirf files channels by name, or hbo or hbr for all of that kind '
-    '(default: all)',
+    '(default: all); may be given several times',
   )
   signals.add_argument(
     '--key',
@@ -167,6 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   signals.add_argument(
     '--representation',
     type=_names,
+    action='extend',
     metavar='A,B',
     help='of waveform, angle, phase, psd (default: all; of fnirs waveform)',
   )
@@ -207,7 +209,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
-  from painformer_jax.core.errors import InputError, listed
+  from painformer_jax.core.errors import InputError, counted, listed
   from painformer_jax.core.progress import log
   from painformer_jax.embedding.files import Sheet, check_targets, embed_files
   from painformer_jax.embedding.pictures import PictureReader
@@ -267,16 +269,20 @@ def _embed(args: argparse.Namespace) -> int:
   )
   remarks = f'; {summary.remarks}' if summary.remarks else ''
   files = f'{summary.used} of ' if summary.used < summary.files else ''
-  print(f'{args.out}: {summary.rows} embeddings from {files}{summary.files} files{remarks}')
+  print(
+    f'{args.out}: {counted(summary.rows, "embedding")} from {files}'
+    f'{counted(summary.files, "file")}{remarks}'
+  )
   faults = []
   if summary.problems:
     faults.append(
-      f'{len(summary.problems)} input(s) could not be read whole, named above; '
+      f'{counted(len(summary.problems), "input")} could not be read whole, named above; '
       f'the rest is in {args.out}'
     )
   if summary.non_finite:
     faults.append(
-      f'{summary.non_finite} of {summary.rows} embeddings in {args.out} hold NaN or infinity'
+      f'{summary.non_finite:,} of {counted(summary.rows, "embedding")} in {args.out} hold NaN or '
+      'infinity'
     )
   if faults:
     raise InputError('; '.join(faults))

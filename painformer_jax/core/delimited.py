@@ -6,11 +6,18 @@ cells where the caller does not. `number_table` reads columns of numbers by the 
 
 import csv
 import dataclasses
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.text_format import TextFormat, text_format
+from painformer_jax.core.text_format import (
+  DAMAGED,
+  TextFormat,
+  is_workbook,
+  open_binary,
+  text_format,
+)
 
 SUFFIXES = ('.csv', '.tsv', '.parquet')
 
@@ -88,6 +95,8 @@ def read_rows(
   """
   path = Path(path)
   suffix = path.suffix.lower()
+  if is_workbook(path):
+    raise InputError(f'{path} is a workbook: save its sheet as CSV')
   if suffix not in SUFFIXES:
     raise InputError(f'{path} is no table, only {", ".join(SUFFIXES)} files are read')
   if not path.is_file():
@@ -139,11 +148,18 @@ def text_rows(
   """
   delimiter = layout.likely_delimiter
   try:
-    with open(path, newline='', encoding=layout.encoding, errors=encoding_errors) as file:
-      reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
+    with io.TextIOWrapper(
+      open_binary(path), newline='', encoding=layout.encoding, errors=encoding_errors
+    ) as file:
+      if delimiter == ' ':
+        reader = (line.split() for line in file)
+      else:
+        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != '\t')
       for number, fields in enumerate(reader, start=1):
         if number > 1 or fields[:1] not in (['sep='], [f'sep={delimiter}']):
           yield number, fields
+  except DAMAGED as error:
+    raise InputError(f'{path} is damaged: {error}') from error
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror}') from error
   except (UnicodeError, csv.Error) as error:

@@ -39,6 +39,13 @@ def listed(names: Collection[object], *, most: int = 10) -> str:
   return f'{shown} and {rest:,} more' if rest > 0 else shown
 
 
+def counted(count: int, noun: str) -> str:
+  """'1 image', '2 images', '1,000 identities'."""
+  if count != 1:
+    noun = f'{noun[:-1]}ies' if noun.endswith('y') else f'{noun}s'
+  return f'{count:,} {noun}'
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
   """'; did you mean NAME?' with the known name that is most like an unknown one; or ''."""
   near = difflib.get_close_matches(str(name), list(known), n=1)

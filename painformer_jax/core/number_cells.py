@@ -1,5 +1,6 @@
-"""Cells of tables as numbers or as moments; Arrow columns in, Arrow columns out."""
+"""Cells of tables as numbers or as moments."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -9,35 +10,70 @@ NO_NUMBER = (
   *('', 'NA', 'N/A', 'n/a', '#N/A', '#N/A N/A', '#NA', 'NULL', 'null', 'NaN', 'nan', '-NaN'),
   *('-nan', '1.#IND', '-1.#IND', '1.#QNAN', '-1.#QNAN'),
 )
-# A column has decimal points or decimal commas.
-DECIMALS = '.,'
+_NUMBER = re.compile(
+  r'[+-]?(?:(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?|inf|infinity|nan'
+  r'|\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d{1,3}(?:\.\d{3})+(?:,\d*)?)',
+  re.IGNORECASE | re.ASCII,
+)
 _CLOCK = re.compile(r'\d{1,2}:\d\d(:\d\d([.,]\d+)?)?')
 _DATE = re.compile(r'\d{4}-\d\d-\d\d.*')
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+  """How numbers are written: their decimal mark, and what separates thousands ('' for nothing)."""
+
+  decimal: str = '.'
+  groups: str = ''
+
+
 def is_number(cell: str) -> bool:
-  """Whether a cell holds a number, with a decimal point or comma, or stands for none."""
+  """Whether a cell holds a number, with one mark or another, or stands for none."""
   cell = cell.strip()
-  try:
-    return cell in NO_NUMBER or float(cell if '.' in cell else cell.replace(',', '.')) is not None
-  except ValueError:
-    return False
+  return cell in NO_NUMBER or bool(_NUMBER.fullmatch(cell))
 
 
-def numbers(column) -> np.ndarray:
-  """An Arrow column as float64, NaN where no number is written.
+def is_moment(cell: str) -> bool:
+  """Whether a cell holds a date or a time of day."""
+  return bool(_CLOCK.fullmatch(cell) or _DATE.fullmatch(cell))
 
-  Raises:
-    pyarrow.ArrowException: a cell is not a number, or the column has decimal points and
-      decimal commas.
+
+def as_text(column):
+  """An Arrow column of text or bytes as stripped text, null where no number is written.
+
+  Returns:
+    An Arrow column; None for columns of another type, and for bytes that are no text.
   """
   import pyarrow
   from pyarrow import compute
 
-  if pyarrow.types.is_binary(column.type) or pyarrow.types.is_string(column.type):
-    column = compute.utf8_ltrim(_text(column), '+')
-    if not compute.any(compute.match_substring(column, '.')).as_py():
-      column = compute.replace_substring(column, ',', '.')
+  if not (pyarrow.types.is_binary(column.type) or _is_text(column.type)):
+    return None
+  try:
+    text = compute.utf8_trim_whitespace(column.cast(pyarrow.string()))
+  except pyarrow.ArrowException:
+    return None
+  empty = compute.is_in(text, value_set=pyarrow.array(NO_NUMBER))
+  return compute.if_else(empty, pyarrow.scalar(None, pyarrow.string()), text)
+
+
+def numbers(column, marks: Marks = Marks()) -> np.ndarray:
+  """An Arrow column as float64, NaN where no number is written.
+
+  Raises:
+    pyarrow.ArrowException: a cell is not a number with these marks.
+  """
+  import pyarrow
+  from pyarrow import compute
+
+  text = as_text(column)
+  if text is not None:
+    text = compute.utf8_ltrim(text, '+')
+    if marks.groups:
+      text = compute.replace_substring(text, marks.groups, '')
+    if marks.decimal != '.':
+      text = compute.replace_substring(text, marks.decimal, '.')
+    column = text
   return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
 
 
@@ -52,8 +88,9 @@ def seconds(column) -> np.ndarray | None:
   from pyarrow import compute
 
   try:
-    if pyarrow.types.is_binary(column.type) or pyarrow.types.is_string(column.type):
-      column = _moments(_text(column))
+    text = as_text(column)
+    if text is not None:
+      column = _moments(text)
     elif not pyarrow.types.is_timestamp(column.type):
       return None
     ticks = column.cast(pyarrow.timestamp('ns'), safe=False).cast(pyarrow.int64())
@@ -64,14 +101,10 @@ def seconds(column) -> np.ndarray | None:
     return None
 
 
-def _text(column):
-  """A column as stripped text, null where no number is written."""
+def _is_text(kind) -> bool:
   import pyarrow
-  from pyarrow import compute
 
-  text = compute.utf8_trim_whitespace(column.cast(pyarrow.string()))
-  empty = compute.is_in(text, value_set=pyarrow.array(NO_NUMBER))
-  return compute.if_else(empty, pyarrow.scalar(None, pyarrow.string()), text)
+  return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
 
 
 def _moments(text):

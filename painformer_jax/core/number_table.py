@@ -1,11 +1,13 @@
 """Reads columns of numbers from tables: delimited text and Parquet.
 
-Numbers in text have a decimal point or a decimal comma, each column one of them. Nothing is
-guessed: a cell that can be read in two ways, or in none, is an error that names its line.
+`number_marks` says which decimal marks numbers in text have, `number_head` what may stand above
+them. Nothing is guessed: a cell that can be read in two ways, or in none, is an error that names
+its line.
 """
 
 import dataclasses
 import functools
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +18,21 @@ import numpy as np
 from painformer_jax.core import number_cells
 from painformer_jax.core.delimited import text_rows
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.number_cells import DECIMALS, NO_NUMBER, is_number
-from painformer_jax.core.text_format import TextFormat, text_format
+from painformer_jax.core.number_cells import NO_NUMBER, Marks, is_moment, is_number
+from painformer_jax.core.number_head import Head, read_head
+from painformer_jax.core.number_marks import MARKS, Unclear, marks_of
+from painformer_jax.core.text_format import (
+  COMMENTS,
+  TextFormat,
+  dividing,
+  is_compressed,
+  read_bytes,
+  text_format,
+)
 
-_GROUPED = re.compile(r'[+-]?[1-9]\d{0,2}(,\d{3})+')
+
+class UnclearError(InputError):
+  """A column of numbers that can be read in two ways."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,7 +45,7 @@ class NumberTable:
     named: whether the file names them.
     columns: the columns as Arrow arrays, of float64 or of text not yet converted.
     layout: of text; None for Parquet.
-    first_row: number of the line that holds the first row.
+    head: what stands above the numbers.
   """
 
   path: str
@@ -40,7 +53,7 @@ class NumberTable:
   named: bool
   columns: Sequence[Any]
   layout: TextFormat | None
-  first_row: int
+  head: Head
 
   def __len__(self) -> int:
     return len(self.columns[0])
@@ -50,13 +63,16 @@ class NumberTable:
 
     Args:
       column: its name, in any case and with or without a unit in brackets where no other
-        column is meant; or its number.
+        column is meant; the sensor by OpenSignals' header; or its number.
 
     Raises:
       InputError: there is no such column, or there are several.
     """
-    for same in (str, str.casefold, _without_unit):
-      found = [n for n, name in enumerate(self.names) if same(name) == same(column)]
+    names = self.names
+    for same in (str, str.casefold, _without_unit, None):
+      if same is None:
+        names, same = self.head.sensors, str.casefold
+      found = [n for n, name in enumerate(names) if same(name) == same(column)]
       if len(found) > 1:
         raise InputError(
           f"{self.path} has {len(found)} columns '{column}' (numbers "
@@ -81,16 +97,29 @@ class NumberTable:
       float64 [rows]; empty cells are NaN.
 
     Raises:
+      UnclearError: a number of the column can be read in two ways.
       InputError: a cell of these rows is not a number; names its line.
     """
     import pyarrow
 
+    marks = self._marks[number]
+    if isinstance(marks, Unclear):
+      what = 'decimal point' if marks.mark == '.' else 'decimal comma'
+      line = self._line_of(number, marks.cell)
+      raise UnclearError(
+        f"{self.path}{line}, column '{self.names[number]}': {marks.cell!r} may have a {what} or "
+        'separate thousands; write numbers without a separator of thousands'
+      )
     try:
-      return number_cells.numbers(self.columns[number][start:stop])
+      return number_cells.numbers(self.columns[number][start:stop], marks or Marks())
     except pyarrow.ArrowException:
       what = f"{self.path}: column '{self.names[number]}' is not all numbers"
       fault = self._first_text(number, start)
       raise InputError(f'{what} ({fault})' if fault else what) from None
+
+  @functools.cached_property
+  def _marks(self) -> list[Marks | Unclear | None]:
+    return marks_of(self.columns)
 
   def seconds(self, number: int) -> np.ndarray | None:
     """A column of dates with times, or of times of day, in seconds; None for anything else.
@@ -105,8 +134,10 @@ class NumberTable:
     if self.layout is None:
       return row + 1
     lines = text_rows(self.path, self.layout, encoding_errors='replace')
-    filled = (number for number, fields in lines if fields and number >= self.first_row)
-    return next((line for count, line in enumerate(filled) if count == row), self.first_row + row)
+    filled = (number for number, fields in lines if fields and number >= self.head.first_row)
+    return next(
+      (line for count, line in enumerate(filled) if count == row), self.head.first_row + row
+    )
 
   @functools.cached_property
   def array(self) -> np.ndarray:
@@ -117,9 +148,11 @@ class NumberTable:
     """
     try:
       values = np.stack([self.column(n) for n in range(len(self.names))], axis=1)
+    except UnclearError:
+      raise
     except InputError as error:
       fault = self.layout and _first_fault(
-        self.path, self.layout, len(self.names), self.first_row, numbers=True
+        self.path, self.layout, len(self.names), self.head.first_row, numbers=True
       )
       raise fault or error from None
     values.flags.writeable = False
@@ -131,7 +164,7 @@ class NumberTable:
       return ''
     row, decimal = -1, ''
     for line, fields in text_rows(self.path, self.layout, encoding_errors='replace'):
-      if line < self.first_row or not fields:
+      if line < self.head.first_row or not fields:
         continue
       row += 1
       if row < start or number >= len(fields):
@@ -139,10 +172,19 @@ class NumberTable:
       cell = fields[number].strip()
       if not is_number(cell):
         return f'line {line}: {cell[:40]!r}'
-      used = next((d for d in DECIMALS if d in cell), decimal)
+      used = max((mark for mark in MARKS if mark in cell), key=cell.rfind, default=decimal)
       if decimal and used != decimal:
         return f'line {line}: {cell[:40]!r} after numbers with {decimal!r}'
       decimal = used
+    return ''
+
+  def _line_of(self, number: int, text: str) -> str:
+    """', line 3' of the first cell of a column that ends so; '' for none."""
+    rows = text_rows(self.path, self.layout, encoding_errors='replace') if self.layout else ()
+    for line, fields in rows:
+      if line >= self.head.first_row and number < len(fields):
+        if fields[number].strip().lstrip('+-') == text:
+          return f', line {line}'
     return ''
 
 
@@ -151,21 +193,20 @@ def read_numbers(
 ) -> NumberTable:
   """Reads a table whose columns hold numbers, or some of them.
 
-  Lines at the top that begin with '#' are comments; the last of them names the columns
-  where it has as many cells as the rows and no other line does. A last column without a
-  name and without values is left out.
+  Lines at the top that begin with '#' or '%' are comments; the last of them names the columns
+  where it has as many cells as the rows and no other line does. Above the names may stand
+  notes, below them units. A last column without a name and without values is left out.
 
   Args:
     path: .parquet, or any text; see `text_format`.
     delimiter: between the cells of text; None to find it out.
-    header: whether the first line of text surely names the columns; otherwise it does
-      unless all its cells are numbers or empty.
+    header: whether the first line of text surely names the columns, even if it holds numbers.
     only_numbers: whether text in any column is an error already here.
 
   Raises:
     OSError: the file cannot be opened.
-    InputError: it is empty or damaged, a line has too many or too few cells (names it), or
-      commas may be decimal or separate numbers.
+    InputError: it is empty or damaged, a line has too many or too few cells (names it),
+      several lines may name the columns, or commas may be decimal or separate numbers.
   """
   # Slow to import; tensorflow-datasets installs it.
   import pyarrow
@@ -177,158 +218,140 @@ def read_numbers(
       table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
       raise InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error
-    names, named, layout, first_row = table.column_names, True, None, 1
+    layout, head = None, Head(names=tuple(table.column_names), named=True, first_row=1)
   else:
     layout = _layout(path, delimiter)
-    names, named, first_row = _head(path, layout, header)
+    head = read_head(path, layout, header=header)
     try:
-      table = _text_columns(path, layout, count=len(names), skip=first_row - 1)
+      table = _text_columns(path, layout, count=len(head.names), skip=head.first_row - 1)
     except UnicodeError as error:  # Not wrapped by pyarrow.
       raise InputError(f'{path} is no table of text: {error}') from error
     except pyarrow.ArrowException as error:
       rows = text_rows(path, layout, encoding_errors='replace')
-      if not any(fields for number, fields in rows if number >= first_row):
+      if not any(fields for number, fields in rows if number >= head.first_row):
         raise InputError(f'{path} has no rows below its line of names') from error
-      fault = _first_fault(path, layout, len(names), first_row, numbers=False)
+      fault = _first_fault(path, layout, len(head.names), head.first_row, numbers=False)
       raise fault or InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error
   if not len(table):
     raise InputError(f'{path} has no rows below its line of names')
-  columns = table.columns
-  while len(columns) > 1 and not (named and names[-1].strip()) and _is_empty(columns[-1]):
+  columns, names = table.columns, head.names
+  while len(columns) > 1 and not (head.named and names[-1].strip()) and _is_empty(columns[-1]):
     names, columns = names[:-1], columns[:-1]
   result = NumberTable(
     path=path,
     names=tuple(name.strip() for name in names),
-    named=named,
+    named=head.named,
     columns=columns,
     layout=layout,
-    first_row=first_row,
+    head=head,
   )
   if only_numbers:
     result.array  # noqa: B018, converts all columns.
   return result
 
 
+def holds_numbers(path: str | Path) -> bool:
+  """Whether a text has a number in each of its last lines, as far as its beginning is read."""
+  try:
+    layout = _layout(str(path), None)
+  except (InputError, OSError):
+    return False
+  lines = [line for line in layout.head if not line.lstrip().startswith(COMMENTS)]
+  mark = None if layout.likely_delimiter == ' ' else layout.likely_delimiter
+  cells = [line.strip().split(mark) for line in lines[len(lines) // 2 :]]
+  return bool(cells) and all(any(c.strip() and is_number(c) for c in line) for line in cells)
+
+
 def _layout(path: str, delimiter: str | None) -> TextFormat:
   """The format of a text; where its lines have one cell each, commas are decimal."""
   layout = text_format(path, delimiter=delimiter, any_encoding=True)
-  if not layout.first:
+  if not layout.head:
     raise InputError(f'{path} is empty')
-  if layout.delimiter or any(d in layout.first for d in ',;\t'):
+  if delimiter:
     return layout
-  if len(layout.first.split()) > 1 and all(map(is_number, layout.first.split())):
-    raise InputError(f'{path}: separate its columns by tabs, semicolons or commas, not by spaces')
+  lines = [line for line in layout.head if not line.lstrip().startswith(COMMENTS)][:100]
+  if _by_spaces(lines):
+    return dataclasses.replace(layout, delimiter=' ')
+  if layout.delimiter:
+    return layout
+  # Lines of names and numbers below notes.
+  for start in range(1, len(lines) - 1):
+    divided = dividing(lines[start:])
+    if divided and not all(map(is_number, lines[start].split(divided))):
+      return dataclasses.replace(layout, delimiter=divided)
+  if any(mark in layout.first for mark in ',;\t|'):
+    return layout
   return dataclasses.replace(layout, delimiter=';')
 
 
-def _text_columns(path: str, layout: TextFormat, *, count: int, skip: int):
-  """The columns as float64 where all cells are numbers, else as bytes."""
-  import pyarrow
-  import pyarrow.csv
-
-  names = [str(number) for number in range(count)]
-  tries = [(pyarrow.float64(), decimal) for decimal in DECIMALS] + [(pyarrow.binary(), '.')]
-  for kind, decimal in tries:
-    try:
-      table = pyarrow.csv.read_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(
-          column_names=names,
-          skip_rows=skip,
-          encoding='utf8' if layout.encoding == 'utf-8-sig' else layout.encoding,
-        ),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=layout.likely_delimiter),
-        convert_options=pyarrow.csv.ConvertOptions(
-          column_types=dict.fromkeys(names, kind), null_values=NO_NUMBER, decimal_point=decimal
-        ),
-      )
-    except pyarrow.ArrowInvalid:
-      if kind == pyarrow.binary():
-        raise
-    else:
-      if decimal == ',' and layout.likely_delimiter == ',':
-        _refuse_grouped(path, layout, first_row=skip + 1)
-      return table
+def _by_spaces(lines: Sequence[str]) -> bool:
+  """Whether spaces separate numbers, below lines of another kind."""
+  if any(mark in line for line in lines for mark in '\t;|'):
+    return False
+  counts = [len(line.split()) if _are_spaced(line.split()) else 0 for line in lines]
+  begin = next((n for n, count in enumerate(counts) if count), len(counts))
+  below = set(counts[begin:])
+  return begin <= len(lines) // 2 and len(below) == 1 and 0 not in below
 
 
-def _refuse_grouped(path: str, layout: TextFormat, *, first_row: int) -> None:
-  """Among separating commas, "1,234" in quotes is more often a thousand than a decimal."""
-  for line, fields in text_rows(path, layout, encoding_errors='replace'):
-    if line >= first_row:
-      cells = [cell.strip() for cell in fields if ',' in cell]
-      if any(not _GROUPED.fullmatch(cell) for cell in cells):
-        return
-      if cells:
-        grouped = cells[0]
-        break
-  raise InputError(
-    f'{path}, line {line}: {grouped!r} may have a decimal comma or separate thousands; '
-    'write it without a comma'
+def _are_spaced(cells: Sequence[str]) -> bool:
+  """Whether cells are two or more numbers, dates or times, without commas between them."""
+  return len(cells) > 1 and all(
+    is_moment(cell) or (is_number(cell) and cell.strip(',') == cell) for cell in cells
   )
 
 
-def _head(path: str, layout: TextFormat, header: bool) -> tuple[list[str], bool, int]:
-  """Names of the columns, whether the file names them, and the line of the first row."""
-  lines: list[tuple[int, list[str]]] = []
-  comment: list[str] = []
-  blank: tuple[int, list[str]] | None = None
-  for number, fields in text_rows(path, layout, encoding_errors='replace'):
-    fields = [field.strip() for field in fields]
-    if not fields:
+def _text_columns(path: str, layout: TextFormat, *, count: int, skip: int):
+  """The columns as float64 where that reads them in the one way they can be, else as bytes."""
+  import pyarrow
+  from pyarrow import compute
+
+  for decimal in MARKS:
+    try:
+      table = _read_columns(path, layout, pyarrow.float64(), count=count, skip=skip, mark=decimal)
+    except pyarrow.ArrowInvalid:
       continue
-    if not lines and fields[0].startswith('#') and fields[0] not in NO_NUMBER:
-      comment, after = [fields[0].lstrip('# '), *fields[1:]], number + 1
-    elif lines or any(fields):
-      lines.append((number, fields))
-    else:
-      blank = blank or (number, fields)
-    if len(lines) == 3:
-      break
-  # Empty cells above names are layout, above numbers they are missing values.
-  if blank and (not lines or not (header or _names_columns(*_first_two(lines)))):
-    lines.insert(0, blank)
-  if not lines:
-    if comment:
-      return comment, True, after
-    raise InputError(f'{path} is empty')
-  number, (first, second) = lines[0][0], _first_two(lines)
-  if comment and len(comment) == len(first) and all(map(is_number, first)):
-    return comment, True, number
-  if header or _names_columns(first, second):
-    # Rows may end with a delimiter though the line of names does not.
-    extra = [''] if len(second) == len(first) + 1 and not second[-1] else []
-    return first + extra, True, number + 1
-  if layout.likely_delimiter == ',':
-    _refuse_decimal_commas(path, [fields for _, fields in lines])
-  return [f'f{n}' for n in range(len(first))], False, number
+    if any(_is_surely_decimal(column.to_numpy()) for column in table.columns):
+      return table
+    text = _read_columns(path, layout, pyarrow.binary(), count=count, skip=skip)
+    with_mark = [compute.any(compute.match_substring(c, decimal)).as_py() for c in text.columns]
+    if any(with_mark) and marks_of(text.columns) != [Marks(decimal=decimal)] * count:
+      return text
+    return table
+  return _read_columns(path, layout, pyarrow.binary(), count=count, skip=skip)
 
 
-def _first_two(lines: Sequence[tuple[int, list[str]]]) -> tuple[list[str], list[str]]:
-  return lines[0][1], lines[1][1] if len(lines) > 1 else []
+def _is_surely_decimal(values: np.ndarray) -> bool:
+  """Whether a mark that these values were read with cannot separate thousands."""
+  parts = values[np.isfinite(values) & (values != np.rint(values))]
+  size = np.abs(parts)
+  thousandths = size * 1000
+  off = np.abs(thousandths - np.rint(thousandths)) > 1e-6 * thousandths
+  return bool(((size < 1) | (size >= 1000) | off).any())
 
 
-def _names_columns(first: Sequence[str], second: Sequence[str]) -> bool:
-  """Whether a line names the columns of the next; names may be numbers that count."""
-  if not all(map(is_number, first)):
-    return True
-  counted = [str(n) for n in range(len(first))]
-  if len(first) > 1 and list(first) == ['', *counted[:-1]]:
-    return True
-  whole = all(cell.lstrip('-').isdecimal() for cell in second)
-  return len(first) > 2 and list(first) == counted and not whole
+def _read_columns(path: str, layout: TextFormat, kind, *, count: int, skip: int, mark: str = '.'):
+  """All columns as one type."""
+  import pyarrow.csv
 
-
-def _refuse_decimal_commas(path: str, rows: Sequence[Sequence[str]]) -> None:
-  """Refuses '0,05' in lines without names: one number with a decimal comma, or two."""
-  cells = [cell for row in rows for cell in row]
-  if len(rows[0]) % 2 or not all(cell.lstrip('+-').isdecimal() for cell in cells):
-    return
-  decimals = [cell for row in rows for cell in row[1::2]]
-  if path.lower().endswith('.tsv') or any(len(c) > 1 and c.startswith('0') for c in decimals):
-    raise InputError(
-      f'{path}: its commas may be decimal commas or separate numbers; separate columns by '
-      'semicolons or tabs'
-    )
+  names = [str(number) for number in range(count)]
+  source: Any = path
+  encoding = 'utf8' if layout.encoding == 'utf-8-sig' else layout.encoding
+  delimiter = layout.likely_delimiter
+  if is_compressed(path):
+    source = io.BytesIO(read_bytes(path))
+  if delimiter == ' ':
+    lines = text_rows(path, layout, encoding_errors='replace')
+    text = '\n'.join('\t'.join(fields) for number, fields in lines if number > skip)
+    source, encoding, delimiter, skip = io.BytesIO(text.encode()), 'utf8', '\t', 0
+  return pyarrow.csv.read_csv(
+    source,
+    read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=skip, encoding=encoding),
+    parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+    convert_options=pyarrow.csv.ConvertOptions(
+      column_types=dict.fromkeys(names, kind), null_values=NO_NUMBER, decimal_point=mark
+    ),
+  )
 
 
 def _first_fault(

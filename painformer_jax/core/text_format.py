@@ -2,23 +2,33 @@
 
 Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32. Where a caller allows
 it, other text is taken as Windows-1252, which contains Latin-1. The separator is the first
-of tab, semicolon and comma by which all of the first lines have equally many cells, two or
-more, and commas stand in cells only where they are decimal. A first line such as sep=; says it.
+of tab, semicolon, comma and vertical bar by which all of the first lines have equally many
+cells, two or more, and commas stand in cells only where they are part of a number. A first line
+such as sep=; says it. Text may be compressed by gzip.
 """
 
 import codecs
 import csv
 import dataclasses
+import gzip
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.number_cells import is_number
 
-DELIMITERS = '\t;,'
+DELIMITERS = '\t;,|'
+# At the beginning of a line that is a comment.
+COMMENTS = ('#', '%')
+# What reading of compressed files raises.
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 _HEAD_BYTES = 1 << 16
 _HEAD_LINES = 100
+# Compressed text is read up to this length, in bytes.
+MOST_BYTES = 1 << 31
 # UTF-32's mark begins with UTF-16's.
 _MARKS = {
   codecs.BOM_UTF8: 'utf-8-sig',
@@ -30,6 +40,9 @@ _MARKS = {
 # Control characters that text may contain: tab, line ends, page break, old end of file.
 _TEXT_CONTROLS = b'\t\n\r\x0b\x0c\x1a'
 _NO_TEXT = bytes(n for n in range(32) if n not in _TEXT_CONTROLS)
+# How workbooks of Excel and OpenDocument begin.
+_WORKBOOKS = (b'PK\x03\x04', b'\xd0\xcf\x11\xe0')
+_WORKBOOK_SUFFIXES = ('.xlsx', '.xls', '.xlsm', '.xlsb', '.ods')
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +51,61 @@ class TextFormat:
 
   Attributes:
     encoding: name of a Python codec.
-    delimiter: between the cells; '' where the first lines have one cell each, or not equally
-      many by any delimiter.
-    first: the first line that is not empty, without its end; '' for none.
+    delimiter: between the cells, ' ' for any number of spaces; '' where the first lines have
+      one cell each, or not equally many by any delimiter.
+    head: the first lines that are not empty, without their ends.
   """
 
   encoding: str
   delimiter: str
-  first: str
+  head: tuple[str, ...]
+
+  @property
+  def first(self) -> str:
+    """The first line that is not empty; '' for none."""
+    return self.head[0] if self.head else ''
 
   @property
   def likely_delimiter(self) -> str:
     """The delimiter, or the one that occurs most often in the first line."""
-    return self.delimiter or max(',;\t', key=self.first.count)
+    return self.delimiter or max(',;\t|', key=self.first.count)
+
+
+def is_workbook(path: str | Path) -> bool:
+  """Whether a file is named as a workbook of Excel or OpenDocument is."""
+  return str(path).lower().endswith(_WORKBOOK_SUFFIXES)
+
+
+def open_binary(path: str | Path) -> BinaryIO:
+  """Opens a file, decompressed where it was compressed by gzip.
+
+  Raises:
+    OSError: the file cannot be opened.
+  """
+  return gzip.open(path, 'rb') if is_compressed(path) else open(path, 'rb')  # type: ignore
+
+
+def is_compressed(path: str | Path) -> bool:
+  """Whether a file was compressed by gzip, by its first bytes."""
+  with open(path, 'rb') as file:
+    return file.read(2) == b'\x1f\x8b'
+
+
+def read_bytes(path: str | Path) -> bytes:
+  """All bytes of a file, decompressed.
+
+  Raises:
+    OSError: the file cannot be opened.
+    InputError: it is damaged, or longer than `MOST_BYTES`.
+  """
+  try:
+    with open_binary(path) as file:
+      content = file.read(MOST_BYTES + 1)
+  except DAMAGED as error:
+    raise InputError(f'{path} is damaged: {error}') from error
+  if len(content) > MOST_BYTES:
+    raise InputError(f'{path} has more than {MOST_BYTES >> 20:,} MiB of text: decompress it first')
+  return content
 
 
 def text_format(
@@ -67,25 +122,29 @@ def text_format(
     OSError: the file cannot be opened.
     InputError: it is no text.
   """
-  with open(path, 'rb') as file:
-    head = file.read(_HEAD_BYTES)
-    whole = not file.read(1)
+  try:
+    with open_binary(path) as file:
+      head = file.read(_HEAD_BYTES)
+      whole = not file.read(1)
+  except DAMAGED as error:
+    raise InputError(f'{path} is damaged: {error}') from error
   encoding = _encoding(path, head, any_encoding)
   lines = head.decode(encoding, errors='replace').splitlines()
   # A line cut in the middle has too few cells.
   lines = [line for line in (lines if whole else lines[:-1]) if line.strip()]
   first = lines[0] if lines else ''
   # What Excel reads and writes as a first line.
-  excel = re.fullmatch(r'"?sep=([,;\t])"?', first.strip('\r\n'), re.IGNORECASE)
+  excel = re.fullmatch(r'"?sep=([,;\t|])"?', first.strip('\r\n'), re.IGNORECASE)
   if delimiter is None and excel:
     delimiter = excel[1]
   if delimiter is None:
-    cells = [line for line in lines if not line.lstrip().startswith('#')][:_HEAD_LINES] or lines
+    cells = [line for line in lines if not line.lstrip().startswith(COMMENTS)][:_HEAD_LINES]
+    cells = cells or lines
     # Tabs separate the cells of .tsv files, even where rows differ in length.
-    is_tsv = str(path).lower().endswith('.tsv')
+    is_tsv = str(path).lower().removesuffix('.gz').endswith('.tsv')
     has_tab = any('\t' in line for line in cells[:1])
-    delimiter = '\t' if is_tsv and has_tab else _delimiter(cells) or '\t' * is_tsv
-  return TextFormat(encoding=encoding, delimiter=delimiter, first=first)
+    delimiter = '\t' if is_tsv and has_tab else dividing(cells) or '\t' * is_tsv
+  return TextFormat(encoding=encoding, delimiter=delimiter, head=tuple(lines))
 
 
 def _encoding(path: str | Path, head: bytes, any_encoding: bool) -> str:
@@ -97,6 +156,8 @@ def _encoding(path: str | Path, head: bytes, any_encoding: bool) -> str:
     low, high = head[1::2].count(0), head[::2].count(0)
     if max(low, high) > 0.3 * len(head) and min(low, high) < 0.1 * zeros:
       return 'utf-16-le' if low > high else 'utf-16-be'
+  if any_encoding and head.startswith(_WORKBOOKS):
+    raise InputError(f'{path} is a workbook or an archive, no text: save its sheet as CSV')
   if any_encoding and head.translate(None, _NO_TEXT) != head:
     raise InputError(f'{path} is no table of text: it holds control characters')
   if not any_encoding:
@@ -112,7 +173,7 @@ def _encoding(path: str | Path, head: bytes, any_encoding: bool) -> str:
       return 'latin-1'
 
 
-def _delimiter(lines: Sequence[str]) -> str:
+def dividing(lines: Sequence[str]) -> str:
   """The delimiter by which all lines have equally many cells; '' for none."""
   cells_by: dict[str, int] = {}
   for delimiter in DELIMITERS:

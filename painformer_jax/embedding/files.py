@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.core.progress import Log, Meter
 from painformer_jax.core.read_ahead import read_ahead
 from painformer_jax.embedding import writer
@@ -138,8 +138,7 @@ def embed_files(
   if not embedded.rows:
     first = f' ({problems[0]})' if len(problems) == 1 else ''
     raise InputError(
-      f'nothing to embed: none of the {len(files)} files could be read{first}; {out} was not '
-      'written'
+      f'nothing to embed: {_none_of(len(files))} could be read{first}; {out} was not written'
     )
   if sheet:
     made_of = f'; stand-in: {reader.stand_in}' if reader.stand_in else ''
@@ -163,6 +162,10 @@ def embed_files(
     remarks='; '.join(filter(None, (reader.remarks(), found.remark))),
     non_finite=embedded.non_finite,
   )
+
+
+def _none_of(files: int) -> str:
+  return f'none of {counted(files, "file")}' if files > 1 else 'no file'
 
 
 def check_targets(

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from painformer_jax.core.folders import left_out_line, list_folder
+from painformer_jax.core.number_table import holds_numbers
 from painformer_jax.embedding.pictures import PictureReader
 from painformer_jax.modalities import images
 
@@ -42,7 +43,8 @@ def find_files(
 
   Args:
     inputs: files of any name, and folders; of these, all files with the suffixes at any
-      depth, sorted by path, also in linked folders, without hidden ones.
+      depth, sorted by path, also in linked folders, without hidden ones, and of .txt files
+      those that hold a table of numbers.
     suffixes: lower-case, with the dot; images and videos by default.
   """
   found = FoundFiles()
@@ -65,6 +67,10 @@ def _add_folder(name: str, suffixes: frozenset[str], found: FoundFiles) -> None:
   missing = images.suffixes_without_package() & suffixes
   listing = list_folder(name, suffixes=suffixes)
   files = [str(pathlib.Path(name, path)) for path in listing.files]
+  texts = [f for f in files if f.lower().endswith(('.txt', '.txt.gz')) and not holds_numbers(f)]
+  if texts:
+    listing.left_out['.txt without numbers'] += len(texts)
+    files = [file for file in files if file not in texts]
   readable = [file for file in files if pathlib.Path(file).suffix.lower() not in missing]
   problems = [_problem(error) for error in listing.errors]
   if len(readable) < len(files):

@@ -11,6 +11,7 @@ import numpy as np
 from painformer_jax.core.config_fields import read_settings
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Log
+from painformer_jax.core.text_format import is_workbook
 from painformer_jax.embedding.reader import LocatedImage
 from painformer_jax.modalities import cleaning, signal_files, snirf
 from painformer_jax.modalities.names import SIGNALS, modality_of
@@ -33,7 +34,7 @@ class Channel:
 
 
 class SignalReader:
-  """A `Reader` of .csv, .tsv, .npy, .npz, .parquet and (fNIRS) .snirf files.
+  """A `Reader` of .csv, .tsv, .txt, .npy, .npz, .parquet and (fNIRS) .snirf files.
 
   One file's channels are in memory at a time.
 
@@ -87,6 +88,9 @@ class SignalReader:
       # A missing package or too low a rate is found before any file is read.
       cleaning.clean(np.zeros(int(10 * (rate or 1000)) + 100), rate or 1000, modality=modality)
     _check_window(config, rate)
+    twice = [column for n, column in enumerate(columns) if column in columns[:n]]
+    if twice:
+      raise InputError(f"--column names '{twice[0]}' twice")
     self.modality, self._config = modality, config
     self._rate, self._columns, self._key, self._time = rate, tuple(columns), key, time
     self.suffixes = frozenset(signal_files.SUFFIXES) | (
@@ -205,6 +209,8 @@ class SignalReader:
     if name.lower().endswith('.snirf'):
       yield from self._snirf_channels(name, log)
       return
+    if is_workbook(name):
+      raise InputError(f'{name} is a workbook: save its sheet as CSV')
     if not name.lower().endswith(signal_files.SUFFIXES):
       raise InputError(f'{name} is no file of signals ({", ".join(sorted(self.suffixes))})')
     try:
@@ -221,17 +227,24 @@ class SignalReader:
       span = signal_files.SignalSpan(
         file=name, rate=found.hertz, key=self._key, column=column, time=self._time
       )
-      yield Channel(name=column, values=signal_files.read_span('', span), rate=found.hertz)
+      values = signal_files.read_span('', span)
+      label = signal_files.channel_name(name, column=column, key=self._key, time=self._time)
+      yield Channel(name=label, values=values, rate=found.hertz)
 
   def _snirf_channels(self, name: str, log: Log | None) -> Iterator[Channel]:
     if self.modality != 'fnirs':
       raise InputError(f'{name} holds fNIRS, not {self.modality}')
-    recording = snirf.read_snirf(name, pathlength_factor=self._config.pathlength_factor)
+    recording = snirf.read_snirf(
+      name,
+      pathlength_factor=self._config.pathlength_factor,
+      rate=self._rate if self._time == signal_files.NO_TIMES else 0.0,
+    )
     for remark in recording.remarks if log else ():
       log(f'{name}: {remark}')
     if self._rate and abs(recording.rate / self._rate - 1) > TOLERANCE:
       raise InputError(
-        f'{name} was recorded at {recording.rate:.6g} Hz, the stated rate is {self._rate:g} Hz'
+        f'{name} was recorded at {recording.rate:.6g} Hz, the stated rate is {self._rate:g} Hz; '
+        '--time none goes by --rate alone'
       )
     known = {*recording.channels, 'hbo', 'hbr'}
     for column in self._columns:
@@ -245,9 +258,11 @@ class SignalReader:
 
 
 def _check_window(config: SignalConfig, rate: float) -> None:
-  """Refuses windows that are too short to be drawn at a rate; 0 Hz is not known yet."""
+  """Refuses windows and steps that are too short at a rate; 0 Hz is not known yet."""
   if not (rate and config.window):
     return
+  if 0 < config.step * rate < 1:
+    raise InputError(f'a step of {config.step:g} s is shorter than a sample at {rate:g} Hz')
   samples, segment = round(config.window * rate), config.images.spectrogram.segment
   what = f'windows of {config.window:g} s at {rate:g} Hz have {samples} samples'
   if samples < 2:

@@ -44,6 +44,10 @@ PLAUSIBLE = {
 TOLERANCE = 0.005
 # Fewer values are not taken for times by their course alone.
 _MIN_ROWS = 32
+# Where so many steps are zero, samples share times: those of a packet, or of a whole second.
+_SHARED = 0.45
+# So many different times at least tell the rate where samples share them.
+_MIN_TICKS = 4
 
 
 class TimesError(InputError):
@@ -126,7 +130,7 @@ def rises(values: np.ndarray) -> bool:
 
 def rises_evenly(values: np.ndarray) -> bool:
   """Whether values rise as times do that have no fault; never for a few values."""
-  if len(values) < _MIN_ROWS:
+  if len(values) < _MIN_ROWS or np.mean(np.diff(values) == 0) > _SHARED:
     return False
   try:
     regular_steps(values, where=lambda row: '')
@@ -139,7 +143,9 @@ def regular_steps(times: np.ndarray, *, where: Callable[[int], str]) -> Regular:
   """The step of even times.
 
   Steps may differ from their median by half of it, and by as much as the times are rounded,
-  as long as no samples are missing and the step does not change on the way by over 2 %.
+  as long as no samples are missing and the step does not change on the way by over 2 %. Samples
+  may share times, as those of a packet or of a whole second do: what counts then are the first
+  samples at each time.
 
   Args:
     times: float64 [rows].
@@ -159,32 +165,92 @@ def regular_steps(times: np.ndarray, *, where: Callable[[int], str]) -> Regular:
   if len(back):
     before, after = times[back[0]], times[back[0] + 1]
     raise TimesError(f'{where(back[0] + 1)}: time runs backwards, from {before:g} to {after:g}')
-  reach = max(1, min(len(times) // 4, 1000))
-  step = float(np.median(times[reach:] - times[:-reach])) / reach
-  if step <= 0:
+  if times[-1] <= times[0]:
     raise TimesError(f'{where(1)}: time stands still at {times[0]:g}')
   # Times that are written with so many figures are rounded more at the end.
   spread = times[np.linspace(0, len(times) - 1, min(len(times), 200)).astype(int)]
   rounding = max(_rounding(spread), _rounding(times[-100:]))
+  reach = max(1, min(len(times) // 4, 1000))
+  step = float(np.median(times[reach:] - times[:-reach])) / reach
+  if np.mean(steps == 0) > _SHARED:
+    ticks = steps[steps > 0]
+    is_rounded = rounding > 0 and np.median(ticks) < 1.5 * rounding
+    if not is_rounded or reach * step < 100 * rounding:
+      return _shared_steps(times, where)
+  if step <= 0:
+    raise TimesError(f'{where(1)}: time stands still at {times[0]:g}')
   jump = _jump(times, steps, step, rounding)
   if jump is not None:
-    before, after = times[jump], times[jump + 1]
-    raise TimesError(
-      f'{where(jump + 1)}: time jumps from {before:.9g} to {after:.9g}; its steps are {step:.6g}'
-    )
+    raise TimesError(_jump_in_words(times, jump, step, where))
   edges = np.linspace(0, len(times) - 1, min(50, max(1, len(times) // 20)) + 1).astype(int)
   lengths = np.diff(edges)
   means = np.diff(times[edges]) / lengths
   uneven = np.flatnonzero(np.abs(means - step) > 0.02 * step + 2 * rounding / lengths)
   if len(uneven):
     change = int(np.argmax(np.abs(np.diff(means)))) if len(means) > 1 else -1
-    raise TimesError(
-      f'{where(edges[change + 1])}: times are uneven: steps of {means[change + 1]:.6g} from about '
-      f'here on, {means[max(change, 0)]:.6g} before'
-    )
+    raise TimesError(_uneven_in_words(means, change, where(edges[change + 1])))
   span = float(times[-1] - times[0])
   equal = float(np.ptp(steps)) < 1e-6 * step
   return Regular(step=span / (len(times) - 1), uncertainty=0.0 if equal else rounding / span)
+
+
+def _jump_in_words(times: np.ndarray, row: int, step: float, where: Callable[[int], str]) -> str:
+  before, after = times[row], times[row + 1]
+  if before == after:
+    return f'{where(row + 1)}: the same time twice, {after:.9g}; its steps are {step:.6g}'
+  return f'{where(row + 1)}: time jumps from {before:.9g} to {after:.9g}; its steps are {step:.6g}'
+
+
+def _shared_steps(times: np.ndarray, where: Callable[[int], str]) -> Regular:
+  """The step of times that many samples share.
+
+  The first samples at each time are placed evenly, but for the jitter of half the time between
+  them. Rows before the second time and after the last one tell nothing: they may be cut.
+  """
+  first = np.flatnonzero(np.diff(times) > 0) + 1
+  ticks, rows = np.diff(times[first]), np.diff(first)
+  if len(first) < _MIN_TICKS:
+    # That many rows, give or take what the first and the last time may lack.
+    span = float(times[-1] - times[0])
+    return Regular(step=span / (len(times) - 1), uncertainty=1.0)
+  reach = max(1, min(len(first) // 4, 200))
+  tick = float(np.median(ticks))
+  apart = times[first[reach:]] - times[first[:-reach]]
+  step = float(np.median(apart / (first[reach:] - first[:-reach])))
+  # Where times should be if all steps were the median, and how much they jitter about that.
+  drift = times[first] - step * first
+  noise = 1.5 * float(np.median(np.abs(np.diff(drift))))
+  shifts = np.array([_shift(drift, n) for n in range(1, len(drift))])
+  far = np.abs(shifts) > 0.25 * tick + 2 * noise + step
+  if far.any():
+    at = int(np.argmax(np.abs(np.diff(drift)) * far))
+    row = int(first[at + 1]) - 1
+    if ticks[at] > 1.5 * tick:
+      raise TimesError(_jump_in_words(times, row, step, where))
+    raise TimesError(
+      f'{where(row + 1)}: times are uneven: {rows[at]} samples at {times[row]:.9g}, mostly '
+      f'{float(np.median(rows)):.0f}'
+    )
+  edges = np.linspace(0, len(first) - 1, min(20, max(1, len(first) // 5)) + 1).astype(int)
+  lengths = np.diff(first[edges])
+  means = np.diff(times[first[edges]]) / lengths
+  if (np.abs(means - step) > 0.02 * step + 2 * (noise + step) / lengths).any():
+    change = int(np.argmax(np.abs(np.diff(means)))) if len(means) > 1 else -1
+    raise TimesError(_uneven_in_words(means, change, where(int(first[edges[change + 1]]))))
+  span, count = float(times[first[-1]] - times[first[0]]), int(first[-1] - first[0])
+  return Regular(step=span / count, uncertainty=(step + noise) / span)
+
+
+def _shift(drift: np.ndarray, place: int) -> float:
+  """By how much values differ before and after a place, but for jitter."""
+  return float(np.median(drift[place : place + 5]) - np.median(drift[max(0, place - 5) : place]))
+
+
+def _uneven_in_words(means: np.ndarray, change: int, place: str) -> str:
+  return (
+    f'{place}: times are uneven: steps of {means[change + 1]:.6g} from about '
+    f'here on, {means[max(change, 0)]:.6g} before'
+  )
 
 
 def _jump(times: np.ndarray, steps: np.ndarray, step: float, rounding: float) -> int | None:
@@ -254,6 +320,8 @@ def sampling_rate(
     rates = {unit: 1 / (found.step * unit) for unit in units}
     if rate:
       tolerance = TOLERANCE + 2 * found.uncertainty
+      if found.uncertainty >= 1:
+        remarks.append(f"the times in column '{column.name}' are rounded too much to tell the rate")
       if not any(abs(each / rate - 1) <= tolerance for each in rates.values()):
         said = ', '.join(_in_words(hertz, unit) for unit, hertz in list(rates.items())[:3])
         raise TimesError(f'{where(column, 0)}: the times say {said}; {by} is {rate:g} Hz')

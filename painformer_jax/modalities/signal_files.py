@@ -8,10 +8,13 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.file_cache import FileCache
-from painformer_jax.core.number_table import NumberTable, read_numbers
+from painformer_jax.core.number_table import NumberTable, UnclearError, read_numbers
+from painformer_jax.modalities import signal_arrays
 from painformer_jax.modalities.sample_times import (
+  TOLERANCE,
   SamplingRate,
   TimeColumn,
+  TimesError,
   is_counter,
   rises,
   rises_evenly,
@@ -19,12 +22,11 @@ from painformer_jax.modalities.sample_times import (
   unit_of,
 )
 
-SUFFIXES = ('.csv', '.tsv', '.npy', '.npz', '.parquet')
+_TEXT = ('.csv', '.tsv', '.txt')
+SUFFIXES = (*_TEXT, *(f'{suffix}.gz' for suffix in _TEXT), '.npy', '.npz', '.parquet')
 # Text files are parsed whole; so many stay in memory for the next span. A file
 # of a long recording can take some hundred MB.
 FILES_KEPT = 4
-# Arrays of .npz files that hold the rate.
-_RATES = ('fs', 'sfreq', 'rate', 'srate', 'sr', 'sampling_rate', 'sample_rate', 'hz')
 # In place of the name of a column of times: there is none, or it is not to be believed.
 NO_TIMES = 'none'
 
@@ -91,7 +93,7 @@ def read_span(root: str, span: SignalSpan) -> np.ndarray:
   end = None if span.stop is None else round(span.stop * span.rate)
   try:
     if isinstance(content, NumberTable) and span.row is None:
-      column, length = _column_number(content, span), len(content)
+      column, length = _column_number(content, span.column, span.time), len(content)
     else:
       array = _array(content, span)
       column, length = None, len(array)
@@ -110,7 +112,7 @@ def read_span(root: str, span: SignalSpan) -> np.ndarray:
 def recorded_rate(
   path: str, *, stated: float = 0.0, modality: str = '', key: str = '', time: str = ''
 ) -> SamplingRate:
-  """The sampling rate of a file, by its columns of times and by what its user states.
+  """The sampling rate of a file, by its times, its first lines and what its user states.
 
   Times are columns (of an .npz file also arrays) that are named so, or a first column that
   rises evenly. Columns that number the rows say nothing.
@@ -125,9 +127,30 @@ def recorded_rate(
   Raises:
     InputError: as `sample_times.sampling_rate` says, or the file cannot be read.
   """
-  if time == NO_TIMES and stated:
-    return SamplingRate(hertz=stated)
   return _rates(path, stated=stated, modality=modality, key=key, time=time)
+
+
+def channel_name(path: str, *, column: str = '', key: str = '', time: str = '') -> str:
+  """The name of the channel that a span of this file, column, key and time holds.
+
+  Returns:
+    The column as it was asked for, else its name or number; of an .npz file the array's
+    name; '' where the file has one column without a name.
+
+  Raises:
+    InputError: as `read_span` does.
+  """
+  content = _files(path)
+  try:
+    if column:
+      return column
+    if isinstance(content, NumberTable):
+      number = _column_number(content, '', time)
+      unnamed = '' if len(content.names) == 1 else str(number)
+      return content.names[number] if content.named else unnamed
+    return signal_arrays.member_name(content, key) if isinstance(content, dict) else ''
+  except ValueError as error:
+    raise InputError(f'{path}: {error}') from None
 
 
 def _rate_of(path: str, *, stated: float, modality: str, key: str, time: str) -> SamplingRate:
@@ -144,8 +167,17 @@ def _rate_of(path: str, *, stated: float, modality: str, key: str, time: str) ->
       place = f', row {row}'
     return f"{path}{place}, column '{column.name}'"
 
+  head = content.head if isinstance(content, NumberTable) else None
+  if head and head.rate and time != NO_TIMES:
+    if stated and abs(stated / head.rate - 1) > TOLERANCE:
+      raise TimesError(
+        f'{path}: its first lines say {head.rate:g} Hz; the stated rate is {stated:g} Hz'
+      )
+    stated = stated or head.rate
   try:
-    return sampling_rate(columns, stated=stated, modality=modality, where=where)
+    found = sampling_rate(columns, stated=stated, modality=modality, where=where)
+    remarks = [*(head.remarks if head else ()), found.remark]
+    return SamplingRate(hertz=found.hertz, remark='; '.join(filter(None, remarks)))
   except InputError as error:
     _raise_if_no_numbers(content)
     text = str(error)
@@ -194,17 +226,18 @@ _files = FileCache(_read, kept=FILES_KEPT)
 # What follows raises ValueError, whose text the caller puts behind the file's name.
 
 
-def _column_number(table: NumberTable, span: SignalSpan) -> int:
+def _column_number(table: NumberTable, column: str, time: str) -> int:
   courses = list(_courses(table.path))
-  if span.time not in ('', NO_TIMES):
-    courses[table.index(span.time)] = 'times'
-  if span.column:
-    number = table.index(span.column)
+  if time not in ('', NO_TIMES):
+    courses[table.index(time)] = 'times'
+  if column:
+    number = table.index(column)
     if courses[number] != 'signal':
       raise ValueError(f"column '{table.names[number]}' holds times or numbers the rows")
     return number
   if courses.count('signal') != 1:
-    there = f' (there: {", ".join(table.names[:20])})' if table.named else ''
+    signals = [name for name, course in zip(table.names, courses) if course == 'signal']
+    there = f' (there: {", ".join(signals[:20])})' if table.named and signals else ''
     raise ValueError(f"the file has {len(table.names)} columns: name the 'column' to read{there}")
   return courses.index('signal')
 
@@ -222,7 +255,7 @@ _courses = FileCache(_courses_of, kept=64)
 
 def _course(table: NumberTable, number: int) -> Course:
   """What a column is, by its name and its values."""
-  name = table.names[number] if table.named else ''
+  name = _label(table, number)
   unit = unit_of(name)
   moments = table.seconds(number)
   if moments is not None and not rises(moments) and unit is None:
@@ -250,30 +283,15 @@ def _time_columns(content: Content, key: str, time: str) -> list[TimeColumn]:
     else:
       numbers = [n for n, course in enumerate(_courses(content.path)) if course == 'times']
     return [_table_times(content, n) for n in numbers]
-  array = _member(content, key) if isinstance(content, dict) else content
-  if isinstance(content, dict):
-    stated = {n: a for n, a in content.items() if n.casefold() in _RATES and a.size == 1}
-    rates = {n: a.item() for n, a in stated.items() if a.dtype.kind in 'fiu' and a.item() > 0}
-    if rates and not time:
-      return [
-        TimeColumn(name=n, times=np.arange(64) / hertz, unit=1.0) for n, hertz in rates.items()
-      ]
-    beside = {n: a for n, a in content.items() if a is not array and a.shape == array.shape[:1]}
-    named = [n for n in beside if (n == time if time else unit_of(n) is not None)]
-    if named:
-      return [
-        TimeColumn(name=n, times=np.asarray(beside[n], np.float64), unit=unit_of(n) or 0.0)
-        for n in named
-        if beside[n].dtype.kind in 'fiu'
-      ]
-  if time and not (array.ndim == 2 and time.isdecimal() and int(time) < array.shape[1]):
-    raise ValueError(f"the file has no column of times '{time}'")
-  if array.ndim != 2 or array.dtype.kind not in 'fiu' or array.shape[1] < 2:
-    return []
-  times = np.asarray(array[:, int(time or 0)], np.float64)
-  if not time and (not rises_evenly(times) or (np.diff(times) == 1).all()):
-    return []
-  return [TimeColumn(name=time or '0', times=times, unit=0.0)]
+  return signal_arrays.time_columns(content, key=key, time=time)
+
+
+def _label(table: NumberTable, number: int) -> str:
+  """The name of a column, with its unit where a line of its own states it; '' for no names."""
+  if not table.named:
+    return ''
+  name, units = table.names[number], table.head.units
+  return f'{name} [{units[number]}]' if units and units[number] and name else name
 
 
 def _table_times(table: NumberTable, number: int) -> TimeColumn:
@@ -282,52 +300,21 @@ def _table_times(table: NumberTable, number: int) -> TimeColumn:
     return TimeColumn(name=name, times=times, unit=1.0)
   try:
     times = table.column(number)
+  except UnclearError:
+    raise
   except InputError:
     times = None
-  return TimeColumn(name=name, times=times, unit=(unit_of(name) or 0.0) if table.named else 0.0)
+  return TimeColumn(name=name, times=times, unit=unit_of(_label(table, number)) or 0.0)
 
 
 def _array(content: Content, span: SignalSpan) -> np.ndarray:
   """The signal in an array, or in a row of a table."""
   if isinstance(content, NumberTable):
-    return _row(content.array, span.row)
-  array = _member(content, span.key) if isinstance(content, dict) else content
-  if array.dtype.kind not in 'fiub':
-    raise ValueError(f'the array is of type {array.dtype}, not of real numbers')
-  if isinstance(content, dict) and len(content) > 1 and unit_of(span.key) is not None:
-    if array.ndim == 1 and rises(np.asarray(array, np.float64)):
-      raise ValueError(f"array '{span.key}' holds times")
-  if array.ndim == 1 and span.row is None and span.column in ('', '0'):
-    return array
-  if array.ndim != 2:
-    raise ValueError(
-      f'the array has shape {list(array.shape)}; a signal is one-dimensional, '
-      'or a row or column of a two-dimensional one'
-    )
-  if span.row is not None:
-    return _row(array, span.row)
-  if array.shape[1] == 1 and not span.column:
-    return array[:, 0]
-  if not span.column.isdecimal() or int(span.column) >= array.shape[1]:
-    raise ValueError(f"the array has {array.shape[1]} columns, none of number '{span.column}'")
-  values = array[:, int(span.column)]
-  is_first = span.column == '0' and array.shape[1] > 1
-  if is_first and rises_evenly(np.asarray(values, np.float64)):
-    raise ValueError("column '0' holds times or numbers the rows")
-  return values
-
-
-def _row(rows: np.ndarray, number: int) -> np.ndarray:
-  if number >= len(rows):
-    raise ValueError(f'the file has {len(rows)} rows, none of number {number}')
-  return rows[number]
-
-
-def _member(arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
-  if key in arrays:
-    return arrays[key]
-  # Times and single numbers, such as a rate, are no signals.
-  signals = {n: a for n, a in arrays.items() if a.size > 1 and unit_of(n) is None}
-  if not key and len(signals or arrays) == 1:
-    return next(iter((signals or arrays).values()))
-  raise ValueError(f"the file has no array '{key}' (there: {', '.join(list(arrays)[:20])})")
+    return signal_arrays.numbered_row(content.array, span.row or 0)
+  return signal_arrays.signal_array(
+    content,
+    key=span.key,
+    column=span.column,
+    row=span.row,
+    time='' if span.time == NO_TIMES else span.time,
+  )

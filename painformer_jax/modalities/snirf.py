@@ -10,7 +10,7 @@ import numpy as np
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.modalities.fnirs import scalp_coupling
 from painformer_jax.modalities.resampling import fill_gaps
-from painformer_jax.modalities.sample_times import TimesError, regular_steps
+from painformer_jax.modalities.sample_times import PLAUSIBLE, TimesError, regular_steps
 
 # Below it a channel's optodes touch the scalp badly (Pollonini et al. 2014).
 LEAST_COUPLING = 0.75
@@ -43,7 +43,9 @@ class FnirsRecording:
   remarks: tuple[str, ...] = ()
 
 
-def read_snirf(path: str | os.PathLike, *, pathlength_factor: float = 6.0) -> FnirsRecording:
+def read_snirf(
+  path: str | os.PathLike, *, pathlength_factor: float = 6.0, rate: float = 0.0
+) -> FnirsRecording:
   """Reads a SNIRF file, and turns light into haemoglobin, by MNE-Python.
 
   Light intensity goes through optical density and the modified Beer-Lambert law;
@@ -53,10 +55,12 @@ def read_snirf(path: str | os.PathLike, *, pathlength_factor: float = 6.0) -> Fn
 
   Args:
     pathlength_factor: see `fnirs.haemoglobin`.
+    rate: in Hz, in place of the file's times; 0 to go by these.
 
   Raises:
     InputError: the package mne is not installed; the file is not readable, holds no
-      continuous-wave fNIRS, or its times run backwards or are missing.
+      continuous-wave fNIRS, or its times run backwards, are missing, too few or too many, or
+      give a rate that no recorder has.
   """
   mne = import_extra('mne', extra='fnirs')
   if not os.path.isfile(path):
@@ -88,13 +92,19 @@ def read_snirf(path: str | os.PathLike, *, pathlength_factor: float = 6.0) -> Fn
   channels = tuple(raw.ch_names[n] for n in wanted)
   for label, values in zip(channels, signals):
     values[dark.get(_pair(label), np.zeros(len(values), bool))] = np.nan
-  rate = float(raw.info['sfreq'])
-  if len(times) == signals.shape[1] > 2:
-    rate, places = _even(times, path, remarks)
+  samples, places = signals.shape[1], None
+  if not rate:
+    rate = float(raw.info['sfreq'])
+    if len(times) not in (2, samples):
+      raise InputError(f'{path} has {len(times)} times for {samples} samples')
+    if len(times) == samples > 2:
+      rate, places = _even(times, path, remarks)
+    _check_rate(rate, samples, path)
+  if places is not None:
     signals = _at(signals, times, places)
   if density is not None:
     values = density.get_data()
-    if len(times) == values.shape[1] > 2:
+    if places is not None:
       values = _at(values, times, places)
     remarks += _coupling(values, density.ch_names, rate)
   remarks += _warned(caught)
@@ -143,6 +153,16 @@ def _times(path: str | os.PathLike) -> np.ndarray:
     text = np.array(unit).reshape(-1)[0] if unit is not None else 's'
   text = text.decode() if isinstance(text, bytes) else str(text)
   return times * _UNITS.get(text, 1.0)
+
+
+def _check_rate(rate: float, samples: int, path: str | os.PathLike) -> None:
+  """Refuses rates that no recorder of fNIRS has: the times have another unit than they say."""
+  low, high = PLAUSIBLE['fnirs']
+  if not low <= rate <= high:
+    raise InputError(
+      f'{path}: times of {samples / rate:.6g} s for {samples} samples give a rate of '
+      f'{rate:.6g} Hz; their unit (TimeUnit) may be wrong'
+    )
 
 
 def _even(

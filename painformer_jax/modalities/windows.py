@@ -11,6 +11,22 @@ from painformer_jax.modalities import cleaning
 from painformer_jax.modalities.biosignal import REPRESENTATIONS, BiosignalConfig, biosignal_images
 from painformer_jax.modalities.quality import QualityRules, SignalQuality, examine, fitted
 
+# Steps are at least this share of a window.
+_LEAST_STEP = 1e-3
+
+
+def check_step(step: float, window: float) -> None:
+  """Refuses steps that would draw nearly the same window over and over; 0 is no step.
+
+  Raises:
+    InputError: the step is below a thousandth of the window, both in seconds.
+  """
+  if 0 < step < _LEAST_STEP * window:
+    raise InputError(
+      f'a step of {step:g} s is too short for windows of {window:g} s: take '
+      f'{_LEAST_STEP * window:g} s or more'
+    )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignalConfig:
@@ -18,7 +34,8 @@ class SignalConfig:
 
   Attributes:
     window: length of a window in seconds; 0 takes a recording as one window.
-    step: from one window's start to the next one's, in seconds; 0 for `window`.
+    step: from one window's start to the next one's, in seconds; 0 for `window`. At least a
+      thousandth of the window, and a sample.
     representations: of each window, among `biosignal.REPRESENTATIONS`; none for
       the paper's: all four, of fNIRS the waveform.
     clean: whether to filter ECG, EMG and GSR first (`cleaning`).
@@ -42,6 +59,7 @@ class SignalConfig:
       )
     if self.step and not self.window:
       raise InputError('a step needs a window')
+    check_step(self.step, self.window)
     unknown = [r for r in self.representations if r not in REPRESENTATIONS]
     if unknown:
       raise InputError(f'representations are {", ".join(REPRESENTATIONS)}, not {unknown[0]!r}')

@@ -109,7 +109,7 @@ def test_json_says_how_well_it_did(finished, recording, tmp_path):
   'arguments, words',
   [
     (('--rate', 512, '--column', 'pulse'), 'pulse'),
-    (('--rate', 512, '--column', 'skin,time'), 'takes 1 channels, 2 columns'),
+    (('--rate', 512, '--column', 'skin,time'), 'takes 1 channel, not 2 columns'),
     (('--rate', 512, '--column', 'skin', '--step', 0), 'above 0 s'),
     (('--rate', 'eda=512'), "there is no signal 'eda'; this assessor takes gsr"),
     (('--rate', 'gsr=fast'), "'fast' is no number of samples a second above 0"),
@@ -172,6 +172,7 @@ def test_each_signal_has_a_rate_of_its_own(finished, recording, monkeypatch, giv
 
   def assess(loaded, recordings, **_):
     assert tuple(recordings[name].rate for name in ('ecg', 'gsr')) == rates
+    assert (recordings['ecg'].time, recordings['gsr'].time) == ('none', '')
     raise Enough
 
   monkeypatch.setattr(clip, 'assess_clip', assess)
@@ -183,6 +184,8 @@ def test_each_signal_has_a_rate_of_its_own(finished, recording, monkeypatch, giv
       '--assessor',
       finished[0] / 'assessors' / 'both-BL1-PA4',
       *(part for each in given for part in ('--rate', each)),
+      '--time',
+      'ecg=none',
     )
 
 
@@ -259,6 +262,22 @@ def test_a_window_with_300_samples_is_abstained_from(of_skin, recording, tmp_pat
   )
   assert curve.level == [''] and 'gsr: ' in curve.reason[0] and 'gaps' in curve.reason[0]
   assert np.isnan(curve.probability).all()
+
+
+def test_times_are_said_or_ignored_on_request(of_skin, recording, tmp_path):
+  given, said = skin(recording, tmp_path / 'a.csv', rows=2816)['gsr'], []
+  given = dataclasses.replace(given, rate=0.0)
+  clip.assess_clip(of_skin, {'gsr': given}, log=said.append)
+  assert any("512 Hz by column 'time', taken as seconds" in line for line in said)
+  wrong = dataclasses.replace(given, rate=500.0)
+  with pytest.raises(InputError, match='the stated rate is 500 Hz; --time none goes by --rate'):
+    clip.assess_clip(of_skin, {'gsr': wrong})
+  curve = clip.assess_clip(of_skin, {'gsr': dataclasses.replace(wrong, time='none')})
+  assert len(curve.start) == 1
+  with pytest.raises(InputError, match='gsr without times needs a sampling rate'):
+    clip.assess_clip(of_skin, {'gsr': dataclasses.replace(given, time='none')})
+  with pytest.raises(InputError, match='step of 1e-09 s is too short for windows of 5.5 s'):
+    clip.assess_clip(of_skin, {'gsr': given}, step=1e-9)
 
 
 def test_a_recording_at_a_much_lower_rate_is_refused(of_skin, recording, tmp_path):

@@ -110,7 +110,7 @@ def test_bad_inputs_are_named_and_the_rest_is_written(stored, inputs):
   lines = [line for line in done.stderr.splitlines() if 'images/s' not in line]
   for name in [*bad, 'gone.png']:
     assert len([line for line in lines if str(inputs / name) in line]) == 1, name
-  assert lines[-1].startswith('painformer: 5 input(s) could not be read whole')
+  assert lines[-1].startswith('painformer: 5 inputs could not be read whole')
   assert lines[0] == f'reads {stored}'
   assert [line for line in lines if 'images to embed' in line]
   assert len(lines) == 8, 'nobody else speaks'

@@ -112,7 +112,10 @@ def test_malformed_tables(tmp_path, content, message):
 def test_tables_of_other_types(tmp_path):
   (tmp_path / 'x.xlsx').write_bytes(b'PK')
   (tmp_path / 'x.parquet').write_bytes(b'PAR1 and no more')
+  (tmp_path / 'x.doc').write_bytes(b'x')
   with pytest.raises(InputError, match='is no table, only .csv, .tsv, .parquet'):
+    list(read_rows(tmp_path / 'x.doc'))
+  with pytest.raises(InputError, match='save its sheet as CSV'):
     list(read_rows(tmp_path / 'x.xlsx'))
   with pytest.raises(InputError, match='x.parquet is damaged'):
     list(read_rows(tmp_path / 'x.parquet'))

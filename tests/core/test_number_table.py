@@ -1,12 +1,16 @@
 """Columns of numbers from text: gaps, text among them, lines that are named."""
 
+import gzip
+import json
 import math
+import re
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from painformer_jax.core import text_format
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.number_table import read_numbers
 
@@ -57,7 +61,9 @@ def test_a_table_gives_the_same_numbers_however_it_is_written(
     table = read_numbers(path, header=False)
     found = np.stack([table.column(0), table.column(1)], axis=1)
   except InputError as error:
-    assert separator == decimal == ',' and 'separate thousands' in str(error)
+    marked = [cell.strip('"') for row in cells for cell in row if decimal in cell]
+    assert all(re.fullmatch(r'-?[1-9]\d{0,2}[.,]\d{3}', cell) for cell in marked)
+    assert 'separate thousands' in str(error)
   else:
     np.testing.assert_array_equal(found, np.array(rows))
     assert table.names == (('Zeit', 'EDA [\xb5S]') if named else ('f0', 'f1'))
@@ -71,12 +77,14 @@ def test_a_table_gives_the_same_numbers_however_it_is_written(
     ('a.csv', '0,05\n0,12\n', 'decimal commas'),
     ('a.tsv', '10,5\n11,2\n', 'decimal commas'),
     ('a.csv', 'time,ecg\n0,001,0,53\n', 'line 2: .*if commas are decimal'),
-    ('a.csv', 'a,b\n"1,234","2,345"\n', "line 2: '1,234' may have a decimal comma"),
+    ('a.csv', 'a,b\n"1,234","2,345"\n', "line 2, column 'a': '1,234' may have a decimal comma"),
     ('a.csv', 'a;b\n0,5;1,5\n0,5;1.5\n', "line 3: '1.5' after numbers with ','"),
-    ('a.csv', 'a;b\n1.234,5;1\n', "line 2: '1.234,5'"),
-    ('a.csv', 's;mV\nab;cd\n1;2\n', "line 2: 'ab'"),
-    ('a.csv', '0.1 0.2\n0.3 0.4\n', 'spaces'),
-    ('a.csv', b'PK\x03\x04\x14,1\n', 'control characters'),
+    ('a.csv', 'a;b\n0,5;1.234,5\n0,5;1,234.5\n', "line 3: '1,234.5' after numbers with ','"),
+    ('a.csv', 's;t\nab;cd\n1;2\n', 'lines 1 and 2 may both name the columns'),
+    ('a.csv', 'Subject: 1\necg\n1\n2\n', 'lines 1 and 2 may both name the columns'),
+    ('a.csv', 'a,b\nx,1.5\n2,2.5\n3,3.5\n4,4.5\n', "line 2: 'x'"),
+    ('a.csv', b'PK\x03\x04\x14,1\n', 'workbook .* save its sheet as CSV'),
+    ('a.csv', b'\x1f\x8b\x08garbage', 'is damaged'),
     ('a.csv', b'\xd0\xcf\x00\x00\x01a\n', 'control characters'),
   ],
 )
@@ -111,6 +119,130 @@ def test_lines_above_the_numbers(tmp_path, content, names, first):
   table = read_numbers(tmp_path / 'a.csv', header=False)
   assert table.names == names
   np.testing.assert_array_equal(table.array[0], first)
+
+
+@pytest.mark.parametrize(
+  'content, values',
+  [
+    # Both marks in one cell, or a mark twice, settle what the others mean.
+    ('t;a\n0.5;999.25\n1.5;1,001.25\n', [[0.5, 999.25], [1.5, 1001.25]]),
+    ('t;a\n0,5;999,25\n1,5;1.001,25\n', [[0.5, 999.25], [1.5, 1001.25]]),
+    ('t;a\n1;1,001\n2;1,234,567\n', [[1, 1001], [2, 1234567]]),
+    ('t;a\n1;1.001\n2;1.234.567\n', [[1, 1001], [2, 1234567]]),
+    ('a,b\n"1,234.5","1,001"\n', [[1234.5, 1001]]),
+    # Numbers below a thousand have no mark, and marks of the other kind are decimal.
+    ('t;a\n0.001;999\n0.002;1,001\n', [[0.001, 999], [0.002, 1001]]),
+    ('t\ta\n0.001\t-999\n0.002\t-1,001\n', [[0.001, -999], [0.002, -1001]]),
+    ('t;a\n0,001;999\n0,002;1.001\n', [[0.001, 999], [0.002, 1001]]),
+    # The same mark is surely decimal elsewhere.
+    ('t;a\n0,001;1,001\n', [[0.001, 1.001]]),
+    ('t;a\n0.001;999\n0.002;1.001\n', [[0.001, 999], [0.002, 1.001]]),
+    ('t;a\n0,5;1.5\n', [[0.5, 1.5]]),
+    # Points are decimal where nothing speaks against it.
+    ('t;a\n1;1.001\n2;5.125\n', [[1, 1.001], [2, 5.125]]),
+    ('t;a\n1;1000\n2;1.001\n', [[1, 1000], [2, 1.001]]),
+  ],
+)
+def test_one_meaning_of_points_and_commas_in_a_table(tmp_path, content, values):
+  (tmp_path / 'a.csv').write_text(content)
+  np.testing.assert_array_equal(read_numbers(tmp_path / 'a.csv', header=False).array, values)
+
+
+@pytest.mark.parametrize(
+  'content, cell',
+  [
+    ('t;a\n1;999\n2;1,001\n', '1,001'),
+    ('t;a\n1;999\n2;1.001\n', '1.001'),
+    ('t;a\n0.001;1,001\n0.002;1,002\n', '1,001'),
+    ('t;a\n0,001;1.001\n0,002;1.002\n', '1.001'),
+    ('a,b\n"1,5","2.5"\n"2,5","1,001"\n"1","2.5"\n', '1,001'),
+    ('t;a\n0.001;1234\n0.002;1,001\n', '1,001'),
+    ('a\n1,001\n1.001\n', '1.001'),
+    ('a\n0,5\n1.501\n', '1.501'),
+  ],
+)
+def test_numbers_that_may_have_thousands_are_refused(tmp_path, content, cell):
+  (tmp_path / 'a.csv').write_text(content)
+  table = read_numbers(tmp_path / 'a.csv', header=False)
+  with pytest.raises(InputError, match=f"line ., column '.': '{cell}' may have a decimal"):
+    table.array  # noqa: B018
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    'Device: X\nDate: 2024\n\ntime,ecg\n0,1.5\n1,2.5\n',
+    'Subject,12\nDate,2024\ntime,ecg\n0,1.5\n1,2.5\n',
+    'time,ecg\ns,mV\n0,1.5\n1,2.5\n',
+    'X,X\ntime,ecg\nCAL,CAL\n[s],(mV)\n0,1.5\n1,2.5\n',
+    '% device\ntime,ecg\n% more\n0,1.5\n1,2.5\n',
+    'time|ecg\n0|1.5\n1|2.5\n',
+    'time ecg\n0 1.5\n1 2.5\n',
+    '  time    ecg\n\n  0      1.5\n  1      2.5\n',
+    '# time ecg\n0 1.5\n1  2.5\n',
+    'sep=|\ntime|ecg\n0|1.5\n1|2.5\n',
+  ],
+)
+def test_names_below_notes_above_units_by_any_separator(tmp_path, content):
+  (tmp_path / 'a.csv').write_text(content)
+  for header in False, True:
+    table = read_numbers(tmp_path / 'a.csv', header=header)
+    assert table.names == ('time', 'ecg')
+    np.testing.assert_array_equal(table.array, [[0, 1.5], [1, 2.5]])
+    notes = content.startswith(('Device', 'Subject', 'time,ecg', 'X'))
+    assert bool(table.head.remarks) == notes
+
+
+def test_names_with_spaces_between_columns_of_spaces(tmp_path):
+  (tmp_path / 'a.txt').write_text('Time (s)   ECG raw\n0   1.5\n1   2.5\n')
+  assert read_numbers(tmp_path / 'a.txt').names == ('Time (s)', 'ECG raw')
+
+
+@pytest.mark.parametrize('trailing', ['', '\t'])
+def test_the_header_of_open_signals(tmp_path, trailing):
+  device = {'column': ['nSeq', 'I1', 'A1'], 'label': ['A1'], 'sensor': ['ECG']}
+  text = json.dumps({'00:07': device | {'sampling rate': 1000}})
+  rows = ''.join(f'{n}\t0\t{n + 500}{trailing}\n' for n in range(3))
+  (tmp_path / 'a.txt').write_text(
+    f'# OpenSignals Text File Format\n# {text}\n# EndOfHeader\n{rows}'
+  )
+  table = read_numbers(tmp_path / 'a.txt', header=False)
+  assert table.names == ('nSeq', 'I1', 'A1') and table.head.rate == 1000
+  assert table.index('ecg') == table.index('A1') == 2 and table.line(0) == 4
+  np.testing.assert_array_equal(table.column(2), [500, 501, 502])
+
+
+@pytest.mark.parametrize('columns', [1, 3])
+def test_the_first_lines_of_an_e4(tmp_path, columns):
+  lines = [[1704100000.0], [4.0], [0.5], [0.25], [0.125]]
+  text = '\n'.join(', '.join(f'{v:f}' for v in line * columns) for line in lines)
+  (tmp_path / 'EDA.csv').write_text(text + '\n')
+  table = read_numbers(tmp_path / 'EDA.csv', header=False)
+  assert (table.head.rate, len(table), table.line(0)) == (4.0, 3, 3)
+  np.testing.assert_array_equal(table.array[:, columns - 1], [0.5, 0.25, 0.125])
+  assert 'Unix time 1704100000' in table.head.remarks[0]
+  # Times in a column are none of it, nor is another first number.
+  for other in ('1704100000\n1704100001\n1704100002\n1704100003\n', '5\n4\n0.5\n0.25\n'):
+    (tmp_path / 'a.csv').write_text(other)
+    table = read_numbers(tmp_path / 'a.csv', header=False)
+    assert (table.head.rate, len(table)) == (0, 4)
+
+
+@pytest.mark.parametrize('name', ['a.csv.gz', 'a.TSV.GZ', 'a.csv'])
+def test_compressed_text(tmp_path, name, monkeypatch):
+  delimiter = '\t' if 'TSV' in name else ','
+  text = 'a,b\n1,2.5\n3,4.5\n'.replace(',', delimiter)
+  (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+  table = read_numbers(tmp_path / name)
+  assert table.names == ('a', 'b')
+  np.testing.assert_array_equal(table.array, [[1, 2.5], [3, 4.5]])
+  monkeypatch.setattr(text_format, 'MOST_BYTES', 10)
+  with pytest.raises(InputError, match='MiB of text: decompress it'):
+    read_numbers(tmp_path / name)
+  (tmp_path / name).write_bytes(gzip.compress(text.encode() * 99)[:-9])
+  monkeypatch.undo()
+  with pytest.raises(InputError, match='is damaged'):
+    read_numbers(tmp_path / name)
 
 
 def test_columns_by_name_and_number(tmp_path):

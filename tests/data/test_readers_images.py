@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_tasks import encode
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.data.builders import image_files, shards
 from painformer_jax.data.builders.image_files import (
   CropBox,
@@ -16,7 +16,6 @@ from painformer_jax.data.builders.image_files import (
   ImageReader,
   Missing,
   StoredAs,
-  counted,
   find_child,
   hold_out,
   list_files,

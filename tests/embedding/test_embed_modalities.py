@@ -53,7 +53,7 @@ def test_signals_to_embeddings_and_a_sheet(stored, tmp_path):
     f'reads {stored}',
     '8 images to embed; compiles the model first',
     f'{folder / "b.csv"}: 1 of 1 windows left out (1 flat)',
-    f'painformer: 1 input(s) could not be read whole, named above; the rest is in '
+    f'painformer: 1 input could not be read whole, named above; the rest is in '
     f'{tmp_path / "out.npz"}',
   ]
   assert done.stdout == (

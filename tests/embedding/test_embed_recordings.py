@@ -1,6 +1,8 @@
 """Rates, times and formats of recordings, as `painformer embed` takes them."""
 
+import gzip
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from test_cli_embed import read
 from test_signal_windows import beats
 
 from painformer_jax.core.errors import InputError
+from painformer_jax.embedding.find import find_files
 from painformer_jax.embedding.signals import SignalReader
 from painformer_jax.modalities import waveform
 from painformer_jax.modalities.waveform import WaveformConfig
@@ -150,8 +153,8 @@ def test_times_are_no_signal(tmp_path, column, name):
   )
 
 
-def save(folder):
-  np.save(folder / 'plain.npy', ECG)
+def save(folder, values=ECG):
+  np.save(folder / 'plain.npy', values)
   return folder / 'plain.npy'
 
 
@@ -159,7 +162,8 @@ def test_times_in_arrays(tmp_path):
   np.savez(tmp_path / 'a.npz', time=TIMES, ecg=ECG, subject=np.array(3))
   np.save(tmp_path / 'a.npy', np.stack([TIMES, ECG], axis=1))
   assert windows_of(tmp_path / 'a.npz')[0] == [(0, 5.5), (5.5, 11)]
-  assert windows_of(tmp_path / 'a.npy', columns=('1',))[0] == [(0, 5.5), (5.5, 11)]
+  for options in {}, {'columns': ('1',)}, {'time': '0'}:
+    assert windows_of(tmp_path / 'a.npy', **options)[0] == [(0, 5.5), (5.5, 11)]
   for name, options in (('a.npz', {}), ('a.npy', {'columns': ('1',)})):
     with pytest.raises(InputError, match=f'{name}, row 0, .*512 Hz .*256 Hz'):
       windows_of(tmp_path / name, rate=256.0, **options)
@@ -197,21 +201,118 @@ def test_tables_as_other_programs_write_them(tmp_path, name, separator, decimal,
   np.testing.assert_array_equal(rows[0].image, wanted)
 
 
+def lines_of(separator=',', times=TIMES):
+  return ''.join(f'{t:.6f}{separator}{v:.5f}\n' for t, v in zip(times, ECG))
+
+
+def first_image(path, **options):
+  rows, said = rows_of(reader(**options), path)
+  assert [row.location['stop'] for row in rows] == [5.5, 11]
+  return rows[0], said
+
+
 @pytest.mark.parametrize(
-  'lines, words',
+  'head, separator, words',
   [
-    ('Device: X\nDate: 2024\n\ntime,ecg\n0,1\n', "line 2: 'Date: 2024'"),
-    ('time,ecg\ns,mV\n0,1\n', "line 2: 'mV'"),
-    ('time ecg\n0.0 1.5\n', "line 2: '0.0 1.5'"),
-    ('time|ecg\n0.0|1.5\n', "line 2: '0.0|1.5'"),
+    ('Device: X\nDate: 2024\n\ntime,ecg\n', ',', 'lines 1 to 2 above the columns'),
+    ('time,ecg\ns,mV\n', ',', 'line 2 taken as units (s, mV)'),
+    ('% made by X\ntime,ecg\n', ',', ''),
+    ('time ecg\n', ' ', ''),
+    ('time|ecg\n', '|', ''),
   ],
 )
-@pytest.mark.parametrize('rate', [None, 512.0])
-def test_what_is_no_table_of_numbers_names_its_line(tmp_path, lines, words, rate):
-  (tmp_path / 'a.csv').write_text(lines)
-  with pytest.raises(InputError) as caught:
-    windows_of(tmp_path / 'a.csv', rate=rate)
-  assert words in str(caught.value) and str(tmp_path / 'a.csv') in str(caught.value)
+def test_what_stands_above_the_numbers(tmp_path, head, separator, words):
+  (tmp_path / 'a.txt').write_text(head + lines_of(separator))
+  row, said = first_image(tmp_path / 'a.txt')
+  assert row.location['channel'] == 'ecg'
+  plain, _ = first_image(save(tmp_path, np.round(ECG, 5)), rate=512.0)
+  np.testing.assert_array_equal(row.image, plain.image)
+  assert words in said[0] and ('taken as seconds' in said[0]) == ('mV' not in head)
+
+
+def test_thousands_are_not_decimals(tmp_path):
+  """999;1,001 beside times with points came back as 999 and 1.001."""
+  values = np.rint(1000 + 100 * ECG)
+  plain, _ = first_image(save(tmp_path, values), rate=512.0)
+  cells = [(f'{t:.6f}', f'{v:,.0f}') for t, v in zip(TIMES, values)]
+  (tmp_path / 'a.csv').write_text('time;ecg\n' + ''.join(f'{t};{v}\n' for t, v in cells))
+  np.testing.assert_array_equal(first_image(tmp_path / 'a.csv')[0].image, plain.image)
+  (tmp_path / 'b.csv').write_text('ecg\n' + ''.join(f'"{v}"\n' for _, v in cells))
+  with pytest.raises(InputError, match=r"b.csv, line \d+, column 'ecg': '1,\d\d\d' may have a dec"):
+    rows_of(reader(rate=512.0), tmp_path / 'b.csv')
+
+
+@pytest.mark.parametrize('name', ['a.csv.gz', 'a.TXT.GZ', 'a.csv'])
+def test_compressed_tables(tmp_path, name):
+  (tmp_path / name).write_bytes(gzip.compress(('time,ecg\n' + lines_of()).encode()))
+  assert windows_of(tmp_path / name)[0] == [(0, 5.5), (5.5, 11)]
+
+
+def test_workbooks_are_to_be_saved_as_csv(tmp_path):
+  for name in 'a.xlsx', 'a.csv':
+    (tmp_path / name).write_bytes(b'PK\x03\x04' + bytes(99))
+    with pytest.raises(InputError, match=f'{name} is a workbook.* as CSV'):
+      windows_of(tmp_path / name)
+
+
+def test_the_rate_in_the_first_lines(tmp_path):
+  start, rows = f'{1.7e9:f}\n4.000000\n', beats(4, 120)
+  (tmp_path / 'EDA.csv').write_text(start + ''.join(f'{v:.4f}\n' for v in rows))
+  found, said = windows_of(tmp_path / 'EDA.csv', 'gsr', window=64.0)
+  assert found == [(0, 64)] and "4 Hz by line 2, as in Empatica's files" in said[0]
+  assert windows_of(tmp_path / 'EDA.csv', 'gsr', rate=4.0, window=64.0)[0] == found
+  with pytest.raises(InputError, match='its first lines say 4 Hz; the stated rate is 8 Hz'):
+    windows_of(tmp_path / 'EDA.csv', 'gsr', rate=8.0, window=64.0)
+  assert windows_of(tmp_path / 'EDA.csv', 'gsr', rate=8.0, time='none', window=15.0)[0]
+  device = {'column': ['nSeq', 'I1', 'A1'], 'label': ['A1'], 'sensor': ['ECG']}
+  header = json.dumps({'00:07': device | {'sampling rate': 512}})
+  (tmp_path / 'a.txt').write_text(
+    f'# OpenSignals Text File Format\n# {header}\n# EndOfHeader\n'
+    + ''.join(f'{n % 16}\t0\t{v:.4f}\t\n' for n, v in enumerate(ECG))
+  )
+  found, said = windows_of(tmp_path / 'a.txt', columns=('ECG',))
+  assert found == [(0, 5.5), (5.5, 11)] and '512 Hz by the header of OpenSignals' in said[0]
+  with pytest.raises(InputError, match='say 512 Hz; the stated rate is 1000 Hz'):
+    windows_of(tmp_path / 'a.txt', columns=('A1',), rate=1000.0)
+
+
+def test_texts_without_numbers_are_left_out_of_folders(tmp_path):
+  (tmp_path / 'a.txt').write_text('time,ecg\n' + lines_of())
+  (tmp_path / 'readme.txt').write_text('Made in 2024.\nBy a device, of which more.\n')
+  found = find_files([tmp_path], suffixes=reader().suffixes)
+  assert [os.path.basename(f) for f in found.files] == ['a.txt'] and not found.problems
+  assert found.remark == 'left out of the folders: 1 .txt without numbers'
+
+
+@pytest.mark.parametrize('options', [{}, {'rate': 512.0}])
+def test_samples_of_a_second_share_its_time(tmp_path, options):
+  (tmp_path / 'a.csv').write_text('time,ecg\n' + lines_of(times=np.floor(TIMES)))
+  assert windows_of(tmp_path / 'a.csv', **options)[0] == [(0, 5.5), (5.5, 11)]
+  clock = [f'10:00:{int(t):02d},{v:.4f}\n' for t, v in zip(TIMES, ECG)]
+  (tmp_path / 'b.csv').write_text('time,ecg\n' + ''.join(clock))
+  assert windows_of(tmp_path / 'b.csv', **options)[0] == [(0, 5.5), (5.5, 11)]
+
+
+@pytest.mark.parametrize('step', [1e-9, 1e-3])
+def test_steps_of_less_than_a_sample_are_refused(tmp_path, step):
+  with pytest.raises(InputError, match='step of .* is too short for windows of 5.5 s'):
+    windows_of(save(tmp_path), rate=512.0, step=step)
+  with pytest.raises(InputError, match='shorter than a sample at 100 Hz'):
+    windows_of(save(tmp_path), rate=100.0, step=0.008)
+
+
+def test_columns_in_several_options(stored, tmp_path):
+  path = table(tmp_path / 'a.csv', time=TIMES, one=ECG, two=ECG[::-1])
+  command = ('embed', path, '--modality', 'ecg', '--weights', stored, '--window', 'whole')
+  waves = ('--representation', 'waveform', '--representation', 'angle')
+  columns = ('--column', 'one', '--column', 'two')
+  done = run_command(*command, *waves, *columns, '--out', tmp_path / 'out.npz')
+  assert done.returncode == 0 and '4 embeddings from 1 file' in done.stdout, done.stderr
+  arrays = read(tmp_path / 'out.npz')
+  assert arrays['channel'].tolist() == ['one', 'one', 'two', 'two']
+  assert arrays['representation'].tolist() == ['waveform', 'angle'] * 2
+  done = run_command(*command, '--column', 'one,one', '--out', tmp_path / 'out.npz')
+  assert_refused(done, "names 'one' twice")
 
 
 def test_columns_of_one_name_are_refused(tmp_path):

@@ -52,7 +52,7 @@ def test_windows_channels_and_representations(tmp_path):
   assert rows[8].caption == 'two waveform 4-7 s'
 
 
-@pytest.mark.parametrize('suffix', ['.csv', '.tsv', '.npy', '.npz'])
+@pytest.mark.parametrize('suffix', ['.csv', '.tsv', '.txt', '.npy', '.npz'])
 def test_every_kind_of_file(tmp_path, suffix):
   values, path = beats(100, 4), tmp_path / f'a{suffix}'
   if suffix == '.npy':
@@ -66,7 +66,7 @@ def test_every_kind_of_file(tmp_path, suffix):
   assert row.location == {
     'start': 0,
     'stop': 4,
-    'channel': '',
+    'channel': '' if suffix == '.npy' else 'x',
     'representation': 'waveform',
     'quality': '',
   }

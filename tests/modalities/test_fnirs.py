@@ -132,6 +132,24 @@ def test_times_that_run_backwards_are_refused(tmp_path):
 
 
 @needs_mne
+@pytest.mark.parametrize(
+  'times, words',
+  [
+    (np.arange(599) / RATE, '599 times for 600 samples'),
+    (np.arange(601) / RATE, '601 times for 600 samples'),
+    (np.arange(600) * 100.0, 'times of 60000 s for 600 samples give a rate of 0.01 Hz; .*TimeUnit'),
+    (np.array([0.0, 100.0]), 'give a rate of 0.01 Hz'),
+  ],
+)
+def test_times_that_do_not_fit_the_samples_are_refused(tmp_path, times, words):
+  path = write_snirf(tmp_path / 'a.snirf', tone(np.arange(600) / RATE), times=times)
+  with pytest.raises(InputError, match=words):
+    snirf.read_snirf(path)
+  found = snirf.read_snirf(path, rate=RATE)
+  assert found.rate == RATE and found.signals.shape == (4, 600)
+
+
+@needs_mne
 def test_light_that_is_not_positive_is_missing_and_counted(tmp_path):
   values = tone(np.arange(600) / RATE)
   sound = snirf.read_snirf(write_snirf(tmp_path / 'b.snirf', values))

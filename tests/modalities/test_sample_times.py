@@ -108,6 +108,59 @@ def test_faults_name_their_row(kind, row, words, stated):
   assert abs(int(str(caught.value).split()[1].strip(':')) - row) <= (60 if kind == 'uneven' else 0)
 
 
+LONG = np.arange(30 * 512) / 512
+PACKET = 16 / 512
+
+
+def shared(kind):
+  """Half a minute at 512 Hz whose samples share times."""
+  packets = np.repeat(LONG[::16], 16)
+  jitter = np.random.default_rng(0).uniform(-0.3, 0.3, len(packets) // 16) * PACKET
+  return {
+    'whole seconds': np.floor(LONG),
+    'whole seconds, later': np.floor(LONG + 1.7e9 + 0.4),
+    'tenths': np.round(LONG, 1),
+    'packets': packets,
+    'packets with jitter': packets + np.repeat(jitter, 16),
+    'pairs': np.repeat(LONG[::2], 2),
+  }[kind]
+
+
+@pytest.mark.parametrize(
+  'kind',
+  ['whole seconds', 'whole seconds, later', 'tenths', 'packets', 'packets with jitter', 'pairs'],
+)
+def test_samples_that_share_times(kind):
+  found = regular_steps(shared(kind), where=str)
+  assert found.step * 512 == pytest.approx(1, abs=2 * found.uncertainty + 1e-9)
+  assert found.uncertainty < 1e-3
+  assert rate(column(shared(kind)), stated=512.0).hertz == 512
+  with pytest.raises(TimesError, match='the stated rate is 500 Hz'):
+    rate(column(shared(kind)), stated=500.0)
+  assert not rises_evenly(shared(kind)) or kind == 'tenths'
+
+
+@pytest.mark.parametrize(
+  'times, row, words',
+  [
+    (np.floor(LONG) + 2 * (LONG > 15), 7681, 'time jumps from 15 to 17'),
+    (np.floor(np.delete(LONG, np.r_[8000:8300])), 8192, 'times are uneven: '),
+    (np.floor(np.r_[LONG[:7680], 15 + np.arange(6000) / 400]), 7680, 'times are uneven: '),
+    (np.repeat(np.delete(LONG[::16], 500), 16), 8000, 'time jumps from 15.59375 to 15.65625'),
+    (np.where(np.arange(len(LONG)) == 900, LONG[899], LONG), 900, 'the same time twice'),
+  ],
+)
+def test_faults_of_times_that_are_shared(times, row, words):
+  with pytest.raises(TimesError, match=words) as caught:
+    rate(column(times), stated=512.0)
+  assert abs(int(str(caught.value).split()[1].strip(':')) - row) <= 1100
+
+
+def test_times_of_a_few_ticks_tell_nothing():
+  found = rate(column(np.floor(TIMES[:1500])), stated=512.0)
+  assert found.hertz == 512 and 'rounded too much to tell' in found.remark
+
+
 def test_noisy_clocks_are_even():
   noise = np.random.default_rng(0).normal(0, 0.05 / 512, len(TIMES))
   assert rate(column(TIMES + noise)).hertz == pytest.approx(512, rel=1e-4)
@@ -145,7 +198,7 @@ def test_units_by_name_or_by_the_one_that_can_be(name, scale, modality, hertz, u
     ([column(ROWS * 1.0)], 512, 'ecg', '1000 Hz .as milliseconds.*512 Hz'),
     ([column(TIMES, 'time_ms')], 512, 'ecg', '512000 Hz .*512 Hz'),
     ([column(), column(ROWS / 500, 't_s')], 0, 'ecg', "time 0: .*that of column 't_s' is 500 Hz"),
-    ([column(np.floor(TIMES))], 0, 'ecg', 'rounded too much'),
+    ([column(np.floor(TIMES[:1500]))], 0, 'ecg', 'rounded too much'),
     ([column(None)], 0, 'ecg', "column 'time' are not understood"),
     ([], 0, 'ecg', r'not known; give it \(--rate\)'),
     ([column(TIMES[:1])], 0, 'ecg', 'the only one'),

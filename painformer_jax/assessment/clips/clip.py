@@ -17,9 +17,10 @@ from painformer_jax.assessment.clips.recording import Recording
 from painformer_jax.assessment.clips.signals import RecordedSignals
 from painformer_jax.assessment.clips.videos import RecordedVideo
 from painformer_jax.assessment.embedding.record import arrays_sha256
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.core.progress import Log
 from painformer_jax.embedding.inference import Embedder
+from painformer_jax.modalities.windows import check_step
 from painformer_jax.models import functional
 from painformer_jax.weights.load import read_weights
 
@@ -46,7 +47,7 @@ def assess_clip(
     assessor: from `assessor.load`.
     recordings: source, such as 'video' or 'gsr' -> its file; exactly those that the
       assessor needs. All start at the same moment.
-    step: seconds from one window's start to the next one's.
+    step: seconds from one window's start to the next one's; at least a thousandth of the window.
     weights: path of the backbone's weights, which must be those of training; None for
       the path in training.
     batch_size: images that are embedded at once.
@@ -66,8 +67,9 @@ def assess_clip(
     raise InputError(f'the step must be above 0 s, not {step:g}')
   if batch_size < 1:
     raise InputError(f'the batch size must be at least 1, not {batch_size}')
-  embedder, size = _embedder(assessor, weights, batch_size)
   window = max(source.seconds for source in assessor.sources.values())
+  check_step(step, window)
+  embedder, size = _embedder(assessor, weights, batch_size)
   parts = {}
   for name, settings in assessor.settings.items():
     trained = assessor.sources[name]
@@ -75,6 +77,8 @@ def assess_clip(
     parts[name] = kind(
       settings, trained, recordings[settings.source], embedder=embedder, image_size=size
     )
+  for remark in dict.fromkeys(part.remark for part in parts.values() if part.remark):
+    log(remark)
   length = min(part.seconds for part in parts.values())
   if length < _WHOLE * window:
     raise InputError(
@@ -82,7 +86,7 @@ def assess_clip(
     )
   # A window may reach a sample or a frame beyond the end, as those of training may.
   starts = np.arange(max(1, int((length - window) / step + 1.001))) * step
-  log(f'{len(starts)} windows of {window:.2f} s')
+  log(f'{counted(len(starts), "window")} of {window:.2f} s')
   if assessor.is_relative:
     log(RELATIVE)
   found = {name: part.windows(starts, log=log) for name, part in parts.items()}
@@ -92,7 +96,7 @@ def assess_clip(
   judged = [number for number, reason in enumerate(reasons) if not reason]
   if assessor.is_relative and 0 < len(judged) < _OWN_WINDOWS:
     raise InputError(
-      f'{len(judged)} windows can be judged; this assessor needs {_OWN_WINDOWS} to '
+      f'{counted(len(judged), "window")} can be judged; this assessor needs {_OWN_WINDOWS} to '
       "standardise a person's recording by: give a longer one, or a shorter step"
     )
   probability = np.full((len(starts), len(assessor.classes)), np.nan)

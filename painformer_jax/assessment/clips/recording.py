@@ -14,14 +14,17 @@ class Recording:
 
   Attributes:
     path: a video, whose frames count by their time stamps, or signals in .csv, .tsv,
-      .npy, .npz or .parquet.
+      .txt, .npy, .npz or .parquet.
     columns: of signals: names or numbers of the columns; none where there is one.
     rate: of signals, samples a second, Hz; 0 to find it by the file's times.
+    time: of signals, name or number of the column of times; '' to find it, 'none' to go by
+      `rate` alone.
   """
 
   path: str
   columns: tuple[str, ...] = ()
   rate: float = 0.0
+  time: str = ''
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,11 +10,13 @@ from painformer_jax.assessment.embedding.sample_images import (
   SampleReader,
 )
 from painformer_jax.assessment.embedding.sample_shape import SampleShape
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.core.progress import Log
+from painformer_jax.core.text_format import is_workbook
 from painformer_jax.embedding.inference import Embedder
 from painformer_jax.modalities.resampling import resample
-from painformer_jax.modalities.signal_files import SignalSpan, read_span, recorded_rate
+from painformer_jax.modalities.sample_times import TimesError
+from painformer_jax.modalities.signal_files import NO_TIMES, SignalSpan, read_span, recorded_rate
 
 # Signals at another rate are resampled to that of training, down to this share of it. Below,
 # spectrograms lack frequencies that they showed in training, and waveforms detail.
@@ -32,6 +34,9 @@ class RecordedSignals:
     embedder: computes embeddings.
     image_size: side of the images, pixels.
 
+  Attributes:
+    remark: what was assumed to read the file, in words; '' for nothing.
+
   Raises:
     InputError: the rate is not known, contradicts the file's times or is too far below that
       of training, columns and channels differ in number, or the file cannot be read.
@@ -46,14 +51,26 @@ class RecordedSignals:
     embedder: Embedder,
     image_size: int,
   ):
-    rate = recorded_rate(
-      recording.path, stated=recording.rate, modality=CLEANING.get(settings.source, settings.source)
-    ).hertz
+    if is_workbook(recording.path):
+      raise InputError(f'{recording.path} is a workbook: save its sheet as CSV')
+    if recording.time == NO_TIMES and not recording.rate:
+      raise InputError(f'{settings.source} without times needs a sampling rate (--rate)')
+    try:
+      found = recorded_rate(
+        recording.path,
+        stated=recording.rate,
+        modality=CLEANING.get(settings.source, settings.source),
+        time=recording.time,
+      )
+    except TimesError as error:
+      raise InputError(f'{error}; --time none goes by --rate alone') from error
+    rate = found.hertz
+    self.remark = f'{recording.path}: {found.remark}' if found.remark else ''
     columns = recording.columns or ('',)
     if len(columns) != len(trained.channels):
       raise InputError(
-        f'{recording.path}: this assessor takes {len(trained.channels)} channels, '
-        f'{len(columns)} columns are named (--column)'
+        f'{recording.path}: this assessor takes {counted(len(trained.channels), "channel")}, '
+        f'not {counted(len(columns), "column")} (--column)'
       )
     least = max(_LEAST_RATE[kind] for kind in settings.signal.of(settings.source))
     if trained.rate and rate < least * trained.rate:
@@ -66,7 +83,9 @@ class RecordedSignals:
     self._reader = SampleReader(settings, channels=trained.channels, image_size=image_size)
     self._signals = np.stack(
       [
-        read_span('', SignalSpan(file=recording.path, rate=rate, column=column))
+        read_span(
+          '', SignalSpan(file=recording.path, rate=rate, column=column, time=recording.time)
+        )
         for column in columns
       ]
     )
@@ -100,7 +119,7 @@ class RecordedSignals:
       reasons.append(
         '' if count >= PRESENT * tokens else f'{self._name}: {"; ".join(remarks) or "missing"}'
       )
-    log(f'{self._name}: {len(embeddings)} images')
+    log(f'{self._name}: {counted(len(embeddings), "image")}')
     numbers = np.arange(len(starts) * tokens).reshape(len(starts), tokens)
     return WindowEmbeddings(tokens=embeddings.tokens(numbers), reasons=tuple(reasons))
 

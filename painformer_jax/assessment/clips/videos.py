@@ -30,10 +30,15 @@ class RecordedVideo:
     embedder: computes embeddings.
     image_size: side of the images, pixels.
 
+  Attributes:
+    remark: what was assumed to read the file: '', as nothing is.
+
   Raises:
     InputError: the video cannot be read or does not say the times of its frames, or the
       frame rate in training is not known.
   """
+
+  remark = ''
 
   def __init__(
     self,

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from painformer_jax.core.delimited import TableRow, read_rows
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.data.builders.image_files import (
   ANY_SUFFIX,
   MAX_MISSING,
@@ -30,7 +30,6 @@ from painformer_jax.data.builders.image_files import (
   Report,
   StoredAs,
   check_fraction,
-  counted,
   find_child,
   key_of,
   require_folder,

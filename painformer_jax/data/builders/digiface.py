@@ -10,12 +10,11 @@ has no split; a share of each identity's images is held out (reconstructed).
 import os
 from pathlib import Path
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.data.builders.image_files import (
   Report,
   StoredAs,
   check_fraction,
-  counted,
   list_files,
   named,
   require_folder,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.core.folders import left_out_line
 from painformer_jax.data.builders.image_files import (
   SUFFIXES,
@@ -13,7 +13,6 @@ from painformer_jax.data.builders.image_files import (
   Report,
   StoredAs,
   check_fraction,
-  counted,
   find_child,
   key_of,
   list_files,

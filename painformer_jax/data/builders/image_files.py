@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.core.folders import list_folder
 from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.core.progress import Log
@@ -247,13 +247,6 @@ def named(names: Sequence[str], count: int | None = None) -> str:
   count = len(names) if count is None else count
   shown = ', '.join(str(n) for n in names[:NAMED])
   return f'{shown} and {count - NAMED:,} more' if count > NAMED else shown
-
-
-def counted(count: int, noun: str) -> str:
-  """'1 image', '2 images', '1,000 identities'."""
-  if count != 1:
-    noun = f'{noun[:-1]}ies' if noun.endswith('y') else f'{noun}s'
-  return f'{count:,} {noun}'
 
 
 def hold_out(units: Iterable[str], *, fraction: float, seed: int) -> frozenset[str]:

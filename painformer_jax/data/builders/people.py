@@ -4,14 +4,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from painformer_jax.data.builders.image_files import (
-  ImageReader,
-  Report,
-  StoredAs,
-  counted,
-  key_of,
-  split_by,
-)
+from painformer_jax.core.errors import counted
+from painformer_jax.data.builders.image_files import ImageReader, Report, StoredAs, key_of, split_by
 from painformer_jax.data.task_source import Item, TaskSource
 
 

@@ -19,13 +19,12 @@ import re
 from pathlib import Path
 from typing import Literal, get_args
 
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.data.builders.image_files import (
   ImageReader,
   Report,
   StoredAs,
   check_fraction,
-  counted,
   find_child,
   list_files,
   list_folders,

@@ -13,12 +13,11 @@ import re
 from pathlib import Path
 
 from painformer_jax.core.delimited import read_rows
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.data.builders.image_files import (
   Report,
   StoredAs,
   check_fraction,
-  counted,
   find_child,
   list_files,
   list_folders,
