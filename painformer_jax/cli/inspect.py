@@ -64,10 +64,12 @@ def _page(found) -> list[str]:
     zero = [tensor.name for tensor in found.tensors if tensor.all_zero and tensor.shape]
     lines.append(f'NaN or infinity: {listed(bad) or "none"}')
     lines.append(f'nothing but 0: {listed(zero) or "none"}')
-  if found.model:
+  if found.config:
     config = found.config
+    model = f'nearest preset: {found.model}' if found.model else 'a model that is no preset'
     head = f'a head of {config["num_classes"]:,} classes' if config['num_classes'] else 'no head'
-    lines.append(f'nearest preset: {found.model}, {config["image_size"]} pixels, {head}')
+    attention = ','.join(map(str, (*config['heads'], config['post_heads'])))
+    lines.append(f'{model}, {config["image_size"]} pixels, {head}, attention heads {attention}')
   if found.source:
     return lines + found.remarks
   lines.append(f'painformer convert: {"takes it" if found.converts else "refuses it"}')
