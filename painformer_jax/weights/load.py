@@ -157,8 +157,8 @@ def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> di
 
   Args:
     path: as for `load`.
-    config: of the model, without a head; its input size may differ from that
-      of the weights.
+    config: of the model, without a head; its input size may differ from that of the weights,
+      and its attention heads are those of a file that does not say them.
 
   Returns:
     path of the variable -> array.
@@ -168,8 +168,10 @@ def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> di
       of another shape.
   """
   stored = read_weights(path)
-  tell(stored, path)
+  tell(dataclasses.replace(stored, assumed=''), path)
   free = ('num_classes', 'image_size', 'mean', 'std', *ARITHMETIC)
+  if stored.assumed:  # What the weights do not say, the config does.
+    free += ('heads', 'post_heads')
   differing = [
     f'{field.name}: {getattr(stored.config, field.name)} there, {getattr(config, field.name)} here'
     for field in dataclasses.fields(config)

@@ -20,7 +20,7 @@ from painformer_jax.weights import folder as weights
 from painformer_jax.weights import pretrain_run
 from painformer_jax.weights import save as save_module
 from painformer_jax.weights.convert import export
-from painformer_jax.weights.load import read_weights
+from painformer_jax.weights.load import load_arrays, read_weights
 from painformer_jax.weights.safetensors_file import write_safetensors
 from painformer_jax.weights.torch.read import read
 from painformer_jax.weights.torch.write import write_pth
@@ -150,6 +150,17 @@ def test_what_shapes_do_not_say(tmp_path, capsys):
     assert (named.config.heads, named.config.post_heads) == ((1, 1, 1, 1), 1)
   assert np.abs(output(guessed) - expected).max() > 1e-3
   assert_equal_arrays(named, pj.load(tmp_path / 'w.pth', num_classes=0))
+
+
+def test_a_run_says_the_heads_of_the_file_that_it_starts_from(tmp_path):
+  config = make_config('painformer_nano', heads=(1, 1, 1, 1), post_heads=1)
+  model = random_model(config)
+  without_config(model, tmp_path / 'bare.pth')
+  pj.save(model, tmp_path / 'w.pth')
+  for file in 'bare.pth', 'w.pth':
+    assert load_arrays(tmp_path / file, config=config).keys() == arrays(model).keys()
+  with pytest.raises(InputError, match='another shape .heads: .1, 1, 1, 1. there'):
+    load_arrays(tmp_path / 'w.pth', config=make_config('painformer_nano'))
 
 
 def test_commands_say_what_a_file_does_not(tmp_path):
