@@ -276,8 +276,8 @@ def _refuse_faults(report: ConversionReport, allowed: Callable[[str], bool], *, 
   named = f', names without {printable(report.prefix)}' if report.prefix else ''
   raise ConversionError(
     f'{report.source} does not hold the weights of {_model(report)}{named}; '
-    f'{"; ".join(found)}{hint} (--allow-missing REGEX lets pass what it names, '
-    '--rename REGEX=NAME changes names)',
+    f'{"; ".join(found)}{hint} (--allow-missing REGEX of convert and embed lets pass '
+    'what it names, --rename REGEX=NAME changes names)',
     report,
   )
 

@@ -13,7 +13,7 @@ from painformer_jax.weights import report as reports
 from painformer_jax.weights.convert import ConversionError, convert, export
 from painformer_jax.weights.options import DEFAULTS, FileOptions
 from painformer_jax.weights.sources import Source, open_source
-from painformer_jax.weights.torch import state_dicts
+from painformer_jax.weights.torch import state_dicts, tree
 
 _NO_PARAMETERS = ('running_mean', 'running_var', 'num_batches_tracked')
 
@@ -120,7 +120,7 @@ def inspect(path: str | os.PathLike[str], options: FileOptions = DEFAULTS) -> In
     keys=[
       str(key)
       for key, value in itertools.islice(_items(opened.root), 1000)
-      if not state_dicts.is_tensor(value)
+      if not tree.is_tensor(value)
     ],
     state_dicts=[
       FoundStateDict(

@@ -100,6 +100,24 @@ def test_an_average_by_its_counter(tmp_path):
   assert_holds(found, AVERAGE)
 
 
+@pytest.mark.parametrize(
+  'raw,beside',
+  [
+    ('current_model_state', {'averaging_state': {'n_averaged': np.zeros((), np.int64)}}),
+    ('ema_state_dict', {'meta': {'mmengine_version': '0.10.7'}}),
+  ],
+)
+def test_trainers_that_save_the_average_as_the_state_dict(tmp_path, raw, beside):
+  """Lightning's WeightAveraging, and mmengine's EMAHook, which swaps the two."""
+  tensors = {'steps': np.zeros((), np.int64), **prefixed('module.')} if 'ema' in raw else RAW
+  found = taken(tmp_path, {'state_dict': AVERAGE, raw: tensors, **beside})
+  assert (found.container, found.averaged, found.alternatives) == ('state_dict', True, [raw])
+  assert_holds(found, AVERAGE)
+  found = taken(tmp_path, {'state_dict': AVERAGE, raw: tensors, **beside}, key=raw)
+  assert not found.averaged
+  assert_holds(found)
+
+
 def test_dicts_within_dicts_are_one_state_dict(tmp_path):
   tree = {}
   for name, array in RAW.items():

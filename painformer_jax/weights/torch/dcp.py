@@ -14,7 +14,7 @@ import numpy as np
 
 from painformer_jax.core.errors import InputError, printable
 from painformer_jax.weights.torch import pickle as torch_pickle
-from painformer_jax.weights.torch.opened import MAX_FILE_BYTES, OpenedFile, content_of
+from painformer_jax.weights.torch.opened import MAX_FILE_BYTES, MAX_TENSORS, OpenedFile, content_of
 from painformer_jax.weights.torch.records import MAX_DIMENSIONS, Inert, TensorRecord, Unreadable
 from painformer_jax.weights.torch.storages import Storages
 from painformer_jax.weights.torch.zip import TorchArchive
@@ -60,8 +60,8 @@ def open_folder(folder: pathlib.Path) -> OpenedFile:
     others = [n for n in _dict(metadata.get('state_dict_metadata')) if n not in root]
   except InputError as error:
     raise InputError(f'{folder / METADATA} {error}') from error
-  if len(root) > torch_pickle.MAX_TENSORS:
-    raise InputError(f'{folder} holds more than {torch_pickle.MAX_TENSORS:,} tensors')
+  if len(root) > MAX_TENSORS:
+    raise InputError(f'{folder} holds more than {MAX_TENSORS:,} tensors')
   files = _Files(folder)
   names = sorted({piece.file for tensor in root.values() for piece in tensor.pieces})
   sha256 = hashlib.sha256(program)
@@ -148,7 +148,7 @@ def _joined(name: str, tensor: Pieces, pieces: list[np.ndarray]) -> np.ndarray:
   )
 
 
-def _places(storage_data: object) -> dict[tuple, tuple[str, int, int]]:
+def _places(storage_data: object) -> dict[tuple[object, tuple[int, ...]], tuple[str, int, int]]:
   """(name, offsets of the piece) -> file, start, length."""
   places = {}
   for index, info in _dict(storage_data).items():
@@ -162,7 +162,8 @@ def _places(storage_data: object) -> dict[tuple, tuple[str, int, int]]:
       )
     offset = index.get('offset')
     offsets = () if offset is None else _sizes(offset)
-    places[index.get('fqn'), offsets] = (file, *_sizes((info.get('offset'), info.get('length'))))
+    start, length = _sizes((info.get('offset'), info.get('length')))
+    places[index.get('fqn'), offsets] = file, start, length
   return places
 
 
@@ -197,10 +198,10 @@ def _dict(node: object) -> dict:
 
 
 def _sizes(values: object) -> tuple[int, ...]:
-  fine = isinstance(values, tuple) and len(values) <= MAX_DIMENSIONS
-  if not fine or not all(type(v) is int and 0 <= v < 1 << 63 for v in values):
-    raise InputError('is damaged: a shape or place in it is no row of whole numbers')
-  return values
+  if isinstance(values, tuple) and len(values) <= MAX_DIMENSIONS:
+    if all(type(value) is int and 0 <= value < 1 << 63 for value in values):
+      return values
+  raise InputError('is damaged: a shape or place in it is no row of whole numbers')
 
 
 def is_plain_name(name: str) -> bool:

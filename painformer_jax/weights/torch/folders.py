@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from painformer_jax.core.errors import InputError, listed, printable
 from painformer_jax.weights.torch import dcp, state_dicts
-from painformer_jax.weights.torch.opened import MAX_FILE_BYTES, OpenedFile, content_of
-from painformer_jax.weights.torch.pickle import MAX_TENSORS
+from painformer_jax.weights.torch.opened import MAX_FILE_BYTES, MAX_TENSORS, OpenedFile, content_of
 from painformer_jax.weights.torch.records import Unreadable
 
 _INDEX = '.index.json'
@@ -17,6 +16,8 @@ _MAX_INDEX_BYTES = 8 << 20
 _MAX_SHARDS = 1000
 # The weights in folders that accelerate, transformers and Lightning write, in order of preference.
 _SINGLE = ('model.safetensors', 'pytorch_model.bin', 'pytorch_model.pth')
+# The folder in those of accelerate where sharded weights are.
+_FSDP = 'pytorch_model_fsdp_0'
 # Where DeepSpeed writes the name of the newest folder, and the weights in it.
 _LATEST, _DEEPSPEED = 'latest', 'mp_rank_00_model_states.pt'
 
@@ -56,8 +57,9 @@ def _member(folder: pathlib.Path) -> pathlib.Path | None:
   except OSError:
     return None
   indices = [name for name in names if name.endswith(('.safetensors' + _INDEX, '.bin' + _INDEX))]
-  if dcp.METADATA in names:
-    return folder / dcp.METADATA
+  for parent in (folder, folder / _FSDP):
+    if (parent / dcp.METADATA).is_file():
+      return parent / dcp.METADATA
   # Of weights in both formats, those in safetensors.
   for name in (*sorted(indices, reverse=True), *_SINGLE, _DEEPSPEED):
     if name in names:

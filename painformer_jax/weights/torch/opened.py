@@ -14,6 +14,9 @@ from painformer_jax.weights.trained_on import TrainedOn
 # The released file has 75 MB; a training state of any preset has under 1 GB.
 MAX_FILE_BYTES = 4 << 30
 
+# Tensors of a file, in whatever format. A PainFormer has 375, its optimizer twice as many.
+MAX_TENSORS = 10_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OpenedFile:

@@ -12,8 +12,8 @@ from painformer_jax.weights.options import FileOptions
 # What DataParallel, torch.compile, FSDP and activation checkpoints put into names, at any place.
 _WRAPPERS = {'module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'}
 
-# Counters of averages, which are no weights.
-_COUNTERS = ('n_averaged',)
+# Counters of averages (PyTorch, mmengine), which are no weights.
+_COUNTERS = ('n_averaged', 'steps')
 
 # Names that only a PainFormer has; others, such as norm1.weight, stand in any model.
 _OWN = re.compile(r'(?:^|(?<=\.))(?:patch_embed[0-9]+|block[0-9]+\.[0-9]+|post_network\.[0-9]+)\.')
@@ -60,7 +60,7 @@ def find(names: Sequence[str], options: FileOptions) -> Naming:
       there are several models under different prefixes. The message begins with a verb.
   """
   renamed = options.renamed()
-  counters = [name for name in names if _unwrapped(name).rpartition('.')[2] in _COUNTERS]
+  counters = [name for name in names if _unwrapped(name) in _COUNTERS]
   plain = {name: renamed(_unwrapped(name)) for name in names if name not in set(counters)}
   prefix, averaged = options.prefix, False
   if prefix == '.':
@@ -87,7 +87,7 @@ def find(names: Sequence[str], options: FileOptions) -> Naming:
     prefix=prefix,
     left_out=[name for name in plain if name not in result],
     counters=counters,
-    averaged=averaged or bool(counters),
+    averaged=averaged,
   )
 
 

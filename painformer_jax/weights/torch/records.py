@@ -12,8 +12,8 @@ from painformer_jax.core.errors import InputError, printable
 from painformer_jax.weights.torch import names
 
 MAX_DIMENSIONS = 32
-# Element type of a storage that is not read.
-UNREAD = 'unread'
+# Begins the element type of a storage that is not read.
+UNREAD = 'unread '
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +170,9 @@ def storage(identifier: object) -> StorageRecord:
   if name not in STORAGES and not unread:
     raise damaged('a storage has no class')
   return StorageRecord(
-    key=key, dtype=UNREAD if unread else STORAGES[name], count=_count(count, 'a storage size')
+    key=key,
+    dtype=UNREAD + name if unread else STORAGES[name],
+    count=_count(count, 'a storage size'),
   )
 
 
@@ -181,8 +183,10 @@ def _tensor(
   del requires_grad, hooks
   if not isinstance(storage, StorageRecord) or storage.dtype is None:
     raise damaged('a tensor without a typed storage')
-  if storage.dtype == UNREAD:
-    return Unreadable(_QUANTISED)
+  if storage.dtype.startswith(UNREAD):
+    return Unreadable(
+      f'is complex with 16 bits; {_FLOAT}' if 'Half' in storage.dtype else _QUANTISED
+    )
   return _record(storage, storage.dtype, offset, shape, strides, metadata)
 
 

@@ -6,7 +6,7 @@ off is part of the result, so that it can be said.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,11 +14,9 @@ from painformer_jax.core.errors import InputError, listed, printable
 from painformer_jax.weights import model_record
 from painformer_jax.weights.model_record import ModelRecord
 from painformer_jax.weights.options import FileOptions
-from painformer_jax.weights.torch import prefixes
-from painformer_jax.weights.torch.dcp import Pieces
-from painformer_jax.weights.torch.opened import OpenedFile
-from painformer_jax.weights.torch.pickle import MAX_TENSORS
-from painformer_jax.weights.torch.records import Inert, TensorRecord, Unreadable
+from painformer_jax.weights.torch import prefixes, tree
+from painformer_jax.weights.torch.opened import MAX_TENSORS, OpenedFile
+from painformer_jax.weights.torch.records import Inert, Unreadable
 from painformer_jax.weights.trained_on import TrainedOn
 
 # Keys of averaged weights and of the others, in order of preference. The averages come first,
@@ -37,14 +35,10 @@ AVERAGES = (
   'swa_state_dict',
   'swa_model',
   'swa',
+  'shadow',
 )
 CONTAINERS = ('model_state_dict', 'state_dict', 'model_state', 'model', 'module')
-
-_TENSORS = (TensorRecord, Unreadable, Pieces, np.ndarray)
-# How deep state dicts are looked for, and in how many dicts and lists.
-_DEPTH = 8
-_NODES = 100_000
-_LONGEST = 10_000  # Characters of a name.
+_UNKNOWN = len(AVERAGES) + len(CONTAINERS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +51,7 @@ class StateDict:
     others: names of what is no tensor in it.
     fitting: how many of its names a PainFormer has, whatever is before them.
     averaged: whether its key or content says that it is an average of weights.
+    rank: place in the order of preference; `_UNKNOWN` if its key says nothing.
   """
 
   key: str
@@ -64,6 +59,7 @@ class StateDict:
   others: tuple[str, ...]
   fitting: int
   averaged: bool
+  rank: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +110,11 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
     raise _nothing(opened.root)
   chosen, alternatives = choose(found, options.key)
   naming = prefixes.find(list(chosen.tensors), options)
-  unread = {n: chosen.tensors[n].why for n in naming.names if _is_unread(chosen.tensors[n])}
+  unread = {
+    name: tensor.why
+    for name in naming.names
+    if isinstance(tensor := chosen.tensors[name], Unreadable)
+  }
   if unread:
     first = next(iter(unread))
     rest = f'; so are {len(unread) - 1} others' if len(unread) > 1 else ''
@@ -141,19 +141,19 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
 
 def find(root: object) -> list[StateDict]:
   """Every state dict in what a file holds, from the top down."""
-  found = []
-  for key, node in _nodes(root):
-    content = _modules(node) if isinstance(node, Inert) else _items(node)
-    tensors = {n: v for n, v in content if _is_name(n) and isinstance(v, _TENSORS)}
+  found, swapped = [], _swapped(root)
+  for key, node in tree.nodes(root):
+    content = tree.modules(node) if isinstance(node, Inert) else tree.items(node)
+    tensors = {n: v for n, v in content if tree.is_name(n) and tree.is_tensor(v)}
     if len(tensors) > MAX_TENSORS:
       raise InputError(f'holds more than {MAX_TENSORS:,} tensors, which no PainFormer has')
     if tensors:
-      others = tuple(_name(n) for n, v in _items(node) if not isinstance(v, _TENSORS))
-      found.append(_state_dict(key, tensors, others=others if key else ()))
+      others = tuple(tree.key_name(n) for n, v in tree.items(node) if not tree.is_tensor(v))
+      found.append(_state_dict(key, tensors, others=others if key else (), swapped=swapped))
   if not any(state.fitting for state in found) and isinstance(root, dict):
     # Dicts within dicts, one a module, whose names are the paths.
-    tensors = {n: v for n, v in _leaves(root) if _is_name(n) and isinstance(v, _TENSORS)}
-    nested = _state_dict('', tensors, others=())
+    tensors = {n: v for n, v in tree.leaves(root) if tree.is_name(n) and tree.is_tensor(v)}
+    nested = _state_dict('', tensors)
     if 0 < nested.fitting and len(tensors) <= MAX_TENSORS:
       found.insert(0, nested)
   return found
@@ -179,10 +179,11 @@ def choose(found: list[StateDict], key: str | None) -> tuple[StateDict, list[Sta
         f'{listed([state.key or "the top (no --key)" for state in found])}'
       )
     return named[0], [state for state in fitting if state.key != key]
-  ranked = sorted(fitting, key=_rank)  # Stable: of equals, the one nearer to the top.
+  ranked = sorted(
+    fitting, key=lambda state: state.rank
+  )  # Stable: of equals, the one nearer to the top.
   first, *rest = ranked
-  unknown = len(AVERAGES) + len(CONTAINERS)
-  if most and rest and _rank(first) >= unknown and first.key:
+  if most and rest and first.rank >= _UNKNOWN and first.key:
     raise InputError(
       f'holds {len(ranked)} state dicts of a PainFormer; name one: '
       + ' or '.join(f'--key {printable(state.key)}' for state in ranked[:10])
@@ -190,92 +191,39 @@ def choose(found: list[StateDict], key: str | None) -> tuple[StateDict, list[Sta
   return first, rest if most else []
 
 
-def _rank(state: StateDict) -> int:
-  parts = state.key.split('.')
+def _state_dict(
+  key: str, tensors: Mapping, *, others: tuple[str, ...] = (), swapped: str = ''
+) -> StateDict:
+  parts = key.split('.')
   ranks = [i for i, name in enumerate((*AVERAGES, *CONTAINERS)) if name in parts]
-  if state.averaged and not ranks:
-    return len(AVERAGES) - 1
-  return min(ranks, default=len(AVERAGES) + len(CONTAINERS))
-
-
-def _state_dict(key: str, tensors: Mapping, *, others: tuple[str, ...]) -> StateDict:
-  averaged = 'n_averaged' in tensors or any(part in AVERAGES for part in key.split('.'))
+  averaged = 'n_averaged' in tensors or any(part in AVERAGES for part in parts)
+  rank = min(ranks, default=len(AVERAGES) - 1 if averaged else _UNKNOWN)
+  if swapped in parts:
+    averaged, rank = False, _UNKNOWN - 1
+  elif swapped and key == 'state_dict':
+    averaged, rank = True, 0
   return StateDict(
     key=key,
     tensors=tensors,
     others=others,
     fitting=sum(prefixes.own_prefix(name) is not None for name in tensors),
     averaged=averaged,
+    rank=rank,
   )
 
 
-def _nodes(root: object) -> Iterator[tuple[str, object]]:
-  """Dicts, lists, tuples and objects from the top down, each once, with their keys."""
-  level, seen, count = [('', root)], set(), 0
-  for _ in range(_DEPTH):
-    below = []
-    for key, node in level:
-      if id(node) in seen:
-        continue
-      seen.add(id(node))
-      yield key, node
-      for name, value in _items(node):
-        if isinstance(value, dict | list | tuple | Inert):
-          below.append((f'{key}.{_name(name)}' if key else _name(name), value))
-          count += 1
-          if count > _NODES:
-            return
-    level = below
+def _swapped(root: object) -> str:
+  """The key of the weights that are no average, where state_dict holds the average.
 
-
-def _items(node: object) -> Iterator[tuple[object, object]]:
-  if isinstance(node, dict):
-    yield from node.items()
-  elif isinstance(node, list | tuple):
-    # Lists of figures are long, lists of state dicts are not.
-    yield from enumerate(node[:100])
-  elif isinstance(node, Inert):
-    yield from (node.items or {}).items()
-    if isinstance(node.state, dict):
-      yield from node.state.items()
-
-
-def _leaves(root: dict) -> Iterator[tuple[str, object]]:
-  """What is no dict in dicts within dicts, under the paths of names."""
-  stack, count = [('', root, 0)], 0
-  while stack:
-    prefix, node, depth = stack.pop()
-    for name, value in node.items():
-      # A dict may stand at many places; all of them together are bounded.
-      count += 1
-      if count > _NODES:
-        return
-      if isinstance(value, dict) and depth < _DEPTH:
-        stack.append((f'{prefix}{_name(name)[:_LONGEST]}.', value, depth + 1))
-      else:
-        yield f'{prefix}{_name(name)}', value
-
-
-def _modules(module: Inert) -> Iterator[tuple[str, object]]:
-  """The state dict of a module that was pickled whole; of other objects, their tensors."""
-  if not isinstance(module.state, dict) or '_modules' not in module.state:
-    yield from _items(module)
-    return
-  stack, seen = [('', module)], set()
-  while stack:
-    prefix, module = stack.pop()
-    state = module.state if isinstance(module, Inert) else None
-    if not isinstance(state, dict) or id(module) in seen:
-      continue
-    seen.add(id(module))
-    for kind in ('_parameters', '_buffers'):
-      tensors = state.get(kind)
-      for name, value in tensors.items() if isinstance(tensors, dict) else ():
-        if isinstance(value, _TENSORS):
-          yield f'{prefix}{_name(name)}', value
-    children = state.get('_modules')
-    for name, child in reversed(children.items()) if isinstance(children, dict) else ():
-      stack.append((f'{prefix}{_name(name)}.', child))
+  Lightning's WeightAveraging and mmengine's EMAHook save so.
+  """
+  if not isinstance(root, dict) or 'state_dict' not in root:
+    return ''
+  if 'current_model_state' in root:
+    return 'current_model_state'
+  meta = root.get('meta')
+  is_mmengine = isinstance(meta, dict) and 'mmengine_version' in meta
+  return 'ema_state_dict' if is_mmengine and 'ema_state_dict' in root else ''
 
 
 def _beside(root: object, chosen: StateDict) -> list[str]:
@@ -285,7 +233,7 @@ def _beside(root: object, chosen: StateDict) -> list[str]:
   used = {model_record.KEY, *([chosen.key.split('.')[0]] if chosen.key else chosen.tensors)}
   if not chosen.key:  # Of nested dicts, the first part of the names.
     used |= {name.split('.')[0] for name in chosen.tensors if name not in root}
-  return [_name(key) for key in root if _name(key) not in used]
+  return [tree.key_name(key) for key in root if tree.key_name(key) not in used]
 
 
 def _record(stored: object, tensors: int) -> ModelRecord | None:
@@ -301,19 +249,6 @@ def _record(stored: object, tensors: int) -> ModelRecord | None:
     ) from error
 
 
-def _is_name(name: object) -> bool:
-  return isinstance(name, str) and len(name) <= _LONGEST
-
-
-def is_tensor(value: object) -> bool:
-  """Whether a value of a state dict is a tensor, or a record of one."""
-  return isinstance(value, _TENSORS)
-
-
-def _is_unread(tensor: object) -> bool:
-  return isinstance(tensor, Unreadable)
-
-
 def _nothing(root: object) -> InputError:
   if not isinstance(root, dict):
     return InputError(
@@ -321,11 +256,5 @@ def _nothing(root: object) -> InputError:
       'torch.save(model.state_dict(), OUT)'
     )
   return InputError(
-    f'holds no state dict; found only: {listed([_name(key) for key in root]) or "nothing"}'
+    f'holds no state dict; found only: {listed([tree.key_name(key) for key in root]) or "nothing"}'
   )
-
-
-def _name(key: object) -> str:
-  if isinstance(key, str):
-    return key
-  return key.name if isinstance(key, Inert) else printable(repr(key))
