@@ -160,7 +160,6 @@ def test_embeddings_are_those_of_the_checkpoint(place):
   _, arrays = restore_arrays(place / 'run/checkpoints')
   backbone = {**group(arrays['params'], BACKBONE), **arrays['stats']}
   network = jax.jit(lambda images: functional.from_variables(config, backbone)(images))
-  preset = registry.preset('painformer_nano')
   for task, split, row in (('bright', 'train', 7), ('coin', 'test', 59)):
     record = open_task(place / 'data', task).records(split)[row]
     with np.load(place / f'run/embeddings/{task}.npz') as file:
@@ -169,7 +168,7 @@ def test_embeddings_are_those_of_the_checkpoint(place):
       assert file['label'][index] == record['label']
       found, untrained = file['embedding'], file['untrained']
     image = np.asarray(Image.open(io.BytesIO(record['image'])), np.float32) / 255
-    image = (image - np.float32(preset.mean)) / np.float32(preset.std)
+    image = (image - np.float32(config.mean)) / np.float32(config.std)
     expected = np.asarray(network(image[None]).embedding[0])
     assert found.dtype == np.float32 and found.shape[1] == config.embedding_width
     assert np.abs(found[index] - expected).max() < 1e-4
