@@ -19,9 +19,9 @@ from painformer_jax.core.files import (
   write_json,
   write_text,
 )
-from painformer_jax.core.targets import check_file_target
+from painformer_jax.core.targets import FileKind, begins, check_file_target
 
-MARK = b'our mark'
+KIND = FileKind(suffixes=('',), is_own=begins(b'our mark|old'))
 
 
 def write(path, content=b'new'):
@@ -31,7 +31,7 @@ def write(path, content=b'new'):
 def refusal(path) -> str:
   """What both functions say of a path that cannot be."""
   with pytest.raises(InputError) as checked:
-    check_file_target(path, mark=MARK)
+    check_file_target(path, KIND)
   with pytest.raises(InputError) as written:
     write(path)
   for error in checked, written:
@@ -45,7 +45,7 @@ def test_a_file_is_replaced_and_links_are_followed(tmp_path):
   (tmp_path / 'link').symlink_to('file')
   (tmp_path / 'dangling').symlink_to('absent')
   for name in ('link', 'dangling'):
-    check_file_target(tmp_path / name, mark=b'old')
+    check_file_target(tmp_path / name, KIND)
     write(tmp_path / name)
     assert (tmp_path / name).is_symlink()
   assert (tmp_path / 'file').read_bytes() == (tmp_path / 'absent').read_bytes() == b'new'
@@ -86,7 +86,7 @@ def test_a_pipe_stays_a_pipe(tmp_path):
   os.mkfifo(pipe)
   reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
   reader.start()
-  check_file_target(pipe, mark=MARK)
+  check_file_target(pipe, KIND)
   write(pipe, b'x' * 300_000)
   reader.join(20)
   assert found == [b'x' * 300_000]
@@ -102,7 +102,7 @@ def test_a_device_stays_a_device(tmp_path, minor, message):
     device.open('rb').close()
   except OSError:
     pytest.skip('devices cannot be made here')
-  check_file_target(device, mark=MARK)
+  check_file_target(device, KIND)
   if message:
     with pytest.raises(InputError, match=message):
       write(device)
