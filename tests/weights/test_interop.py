@@ -128,6 +128,51 @@ def test_lightning(tmp_path):
   assert found.left_out == ['loss.weight', 'loss.bias']
 
 
+def test_lightning_weight_averaging(tmp_path):
+  """It saves the average as the state dict, and the weights beside it."""
+  lightning = pytest.importorskip('lightning', reason='needs the extra interop')
+  callbacks = pytest.importorskip('lightning.pytorch.callbacks.weight_averaging')
+
+  class Task(lightning.LightningModule):
+    def __init__(self):
+      super().__init__()
+      self.model = network()
+      del self.model.forward  # It could not be copied.
+
+    def training_step(self, batch, index):
+      return sum(p.sum() for p in self.model.parameters()) * batch.sum()
+
+    def configure_optimizers(self):
+      return torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+  kept = {}
+
+  class Keeps(callbacks.WeightAveraging):
+    def on_save_checkpoint(self, trainer, module, checkpoint):
+      super().on_save_checkpoint(trainer, module, checkpoint)
+      kept['average'] = {
+        n.removeprefix('module.model.'): t.clone()
+        for n, t in self._average_model.state_dict().items()
+      }
+      kept['raw'] = {n: t.clone() for n, t in module.model.state_dict().items()}
+
+  trainer = lightning.Trainer(
+    max_steps=3,
+    accelerator='cpu',
+    logger=False,
+    default_root_dir=tmp_path,
+    enable_progress_bar=False,
+    callbacks=[Keeps(), lightning.pytorch.callbacks.ModelCheckpoint(dirpath=tmp_path)],
+  )
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    trainer.fit(Task(), torch.utils.data.DataLoader(torch.ones(6, 1)))
+  (path,) = tmp_path.glob('*.ckpt')
+  found = assert_converts(path, kept['average'], container='state_dict', averaged=True)
+  assert found.alternatives == ['current_model_state']
+  assert not torch.equal(kept['raw']['norm4.bias'], kept['average']['norm4.bias'])
+
+
 def test_swa_and_averaged_models(tmp_path):
   module, _ = trained(network())
   average = torch.optim.swa_utils.AveragedModel(module)

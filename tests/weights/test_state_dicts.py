@@ -89,6 +89,7 @@ def test_of_two_averages_the_one_that_timm_takes(tmp_path):
 def test_a_state_dict_anywhere_is_found(tmp_path, tree, container):
   found = taken(tmp_path, tree)
   assert found.container == container
+  assert found.averaged == ('n_averaged' in tree or 'ema' in tree)
   assert_holds(found)
 
 

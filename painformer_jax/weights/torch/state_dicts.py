@@ -198,7 +198,7 @@ def _state_dict(
   ranks = [i for i, name in enumerate((*AVERAGES, *CONTAINERS)) if name in parts]
   averaged = 'n_averaged' in tensors or any(part in AVERAGES for part in parts)
   rank = min(ranks, default=len(AVERAGES) - 1 if averaged else _UNKNOWN)
-  if swapped in parts:
+  if swapped and swapped in parts:
     averaged, rank = False, _UNKNOWN - 1
   elif swapped and key == 'state_dict':
     averaged, rank = True, 0
