@@ -10,8 +10,12 @@ NO_NUMBER = (
   *('', 'NA', 'N/A', 'n/a', '#N/A', '#N/A N/A', '#NA', 'NULL', 'null', 'NaN', 'nan', '-NaN'),
   *('-nan', '1.#IND', '-1.#IND', '1.#QNAN', '-1.#QNAN'),
 )
+# What separates thousands beside points and commas: apostrophes and spaces; and a minus sign.
+_SPACES = "'\u2019 \u00a0\u2009\u202f"
+_MINUS = '\u2212'
+_SPACED = f'[1-9][0-9]{{0,2}}(?:[{_SPACES}][0-9]{{3}})+'
 _NUMBER = re.compile(
-  r'[+-]?(?:(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?|inf|infinity|nan'
+  rf'[+{_MINUS}-]?(?:(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?|inf|infinity|nan|{_SPACED}(?:[.,]\d*)?'
   r'|\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d{1,3}(?:\.\d{3})+(?:,\d*)?)',
   re.IGNORECASE | re.ASCII,
 )
@@ -41,6 +45,8 @@ def is_moment(cell: str) -> bool:
 def as_text(column):
   """An Arrow column of text or bytes as stripped text, null where no number is written.
 
+  Apostrophes and spaces between the thousands of a number are left out.
+
   Returns:
     An Arrow column; None for columns of another type, and for bytes that are no text.
   """
@@ -53,6 +59,10 @@ def as_text(column):
     text = compute.utf8_trim_whitespace(column.cast(pyarrow.string()))
   except pyarrow.ArrowException:
     return None
+  text = compute.replace_substring(text, _MINUS, '-')
+  spaced = compute.match_substring_regex(text, f'^[+-]?{_SPACED}(?:[.,][0-9]*)?$')
+  if compute.any(spaced).as_py():
+    text = compute.if_else(spaced, compute.replace_substring_regex(text, f'[{_SPACES}]', ''), text)
   empty = compute.is_in(text, value_set=pyarrow.array(NO_NUMBER))
   return compute.if_else(empty, pyarrow.scalar(None, pyarrow.string()), text)
 

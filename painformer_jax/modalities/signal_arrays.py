@@ -93,7 +93,7 @@ def _column(array: np.ndarray, column: str, time: str) -> int:
     return signals[0]
   lying = '; signals are columns: transpose it' if len(array) < columns else ''
   if not column:
-    raise ValueError(f"the array has {columns} columns: give the number of one, 'column'{lying}")
+    raise ValueError(f'the array has {columns} columns: give the number of one (--column){lying}')
   if not column.isdecimal() or int(column) >= columns:
     raise ValueError(f"the array has {columns} columns, none of number '{column}'{lying}")
   if int(column) in others:
@@ -122,7 +122,7 @@ def member_name(arrays: dict[str, np.ndarray], key: str) -> str:
   if not key and len(signals) == 1:
     return signals[0]
   if not key:
-    raise ValueError(f"the file has several arrays: name one, 'key' (there: {_listed(signals)})")
+    raise ValueError(f'the file has several arrays: name one (--key; there: {_listed(signals)})')
   raise ValueError(f"the file has no array '{key}' (there: {_listed(list(arrays))})")
 
 

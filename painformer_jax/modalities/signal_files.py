@@ -238,7 +238,9 @@ def _column_number(table: NumberTable, column: str, time: str) -> int:
   if courses.count('signal') != 1:
     signals = [name for name, course in zip(table.names, courses) if course == 'signal']
     there = f' (there: {", ".join(signals[:20])})' if table.named and signals else ''
-    raise ValueError(f"the file has {len(table.names)} columns: name the 'column' to read{there}")
+    raise ValueError(
+      f"the file has {len(table.names)} columns: name the 'column' to read (--column){there}"
+    )
   return courses.index('signal')
 
 

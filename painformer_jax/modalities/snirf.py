@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from painformer_jax.core.errors import InputError, import_extra
+from painformer_jax.core.errors import InputError, counted, import_extra
 from painformer_jax.modalities.fnirs import scalp_coupling
 from painformer_jax.modalities.resampling import fill_gaps
 from painformer_jax.modalities.sample_times import PLAUSIBLE, TimesError, regular_steps
@@ -69,6 +69,9 @@ def read_snirf(
   try:
     with mne.use_log_level('WARNING'), warnings.catch_warnings(record=True) as caught:
       warnings.simplefilter('always')
+      times = _times(path)
+      if not rate and len(times) > 2 and times[-1] < times[0]:
+        raise InputError(f'{path}: time runs backwards, from {times[0]:g} to {times[-1]:g}')
       raw = mne.io.read_raw_snirf(path, preload=True)
       kinds = set(raw.get_channel_types())
       dark = _dark(raw, remarks)
@@ -79,7 +82,8 @@ def read_snirf(
         raw = mne.preprocessing.nirs.beer_lambert_law(raw, ppf=pathlength_factor)
       wanted = [n for n, kind in enumerate(raw.get_channel_types()) if kind in ('hbo', 'hbr')]
       signals = raw.get_data()[wanted] * 1e6
-      times = _times(path)
+  except InputError:
+    raise
   # MNE and h5py raise errors of many kinds for damaged files.
   except Exception as error:
     raise InputError(
@@ -138,7 +142,8 @@ def _dark(raw, remarks: list[str]) -> dict[str, np.ndarray]:
       values[:] = fill_gaps(values)
   if dark:
     remarks.append(
-      f'{count} samples of light in {len(dark)} channels are not positive, and are taken as missing'
+      f'{counted(count, "sample")} of light in {counted(len(dark), "channel")} not positive, '
+      'taken as missing'
     )
   return dark
 
@@ -185,7 +190,7 @@ def _even(
     places = np.arange(times[0], times[-1] + step / 2, step)
     remarks.append(
       f'times are uneven ({error}): resampled to {1 / step:.6g} Hz, {times[-1] - times[0]:.4g} s'
-      + (f', with {pauses} gaps' if pauses else '')
+      + (f', with {counted(pauses, "gap")}' if pauses else '')
     )
     return 1 / step, places
 
@@ -223,7 +228,7 @@ def _coupling(density: np.ndarray, labels: Sequence[str], rate: float) -> Iterat
     named = ', '.join(f'{pair} {value:.2f}' for pair, value in list(low.items())[:3])
     more = f' and {len(low) - 3} more' if len(low) > 3 else ''
     yield (
-      f'{len(low)} of {len(whole)} channels have a scalp coupling index below '
+      f'{len(low)} of {counted(len(whole), "channel")} with a scalp coupling index below '
       f'{LEAST_COUPLING}: {named}{more}'
     )
 

@@ -130,6 +130,10 @@ def test_lines_above_the_numbers(tmp_path, content, names, first):
     ('t;a\n1;1,001\n2;1,234,567\n', [[1, 1001], [2, 1234567]]),
     ('t;a\n1;1.001\n2;1.234.567\n', [[1, 1001], [2, 1234567]]),
     ('a,b\n"1,234.5","1,001"\n', [[1234.5, 1001]]),
+    # Apostrophes and spaces separate nothing else.
+    ("t;a\n1;1'001\n2;1'234'567.5\n", [[1, 1001], [2, 1234567.5]]),
+    ('t;a\n1;1\xa0001\n2;-1\u202f234,567\n', [[1, 1001], [2, -1234.567]]),
+    ('t;a\n1;1 001,5\n2;\u22122,25\n', [[1, 1001.5], [2, -2.25]]),
     # Numbers below a thousand have no mark, and marks of the other kind are decimal.
     ('t;a\n0.001;999\n0.002;1,001\n', [[0.001, 999], [0.002, 1001]]),
     ('t\ta\n0.001\t-999\n0.002\t-1,001\n', [[0.001, -999], [0.002, -1001]]),
@@ -144,7 +148,7 @@ def test_lines_above_the_numbers(tmp_path, content, names, first):
   ],
 )
 def test_one_meaning_of_points_and_commas_in_a_table(tmp_path, content, values):
-  (tmp_path / 'a.csv').write_text(content)
+  (tmp_path / 'a.csv').write_text(content, encoding='utf-8')
   np.testing.assert_array_equal(read_numbers(tmp_path / 'a.csv', header=False).array, values)
 
 

@@ -183,7 +183,7 @@ def test_fnirs_without_light_or_channel(tmp_path):
   reader = SignalReader('fnirs', SignalConfig())
   rows, said = rows_of(reader, write_snirf(tmp_path / 'a.snirf', values))
   assert [r.location['channel'] for r in rows] == ['S2_D2 hbo', 'S2_D2 hbr']
-  assert '400 samples of light in 1 channels are not positive' in said[0]
+  assert '400 samples of light in 1 channel not positive' in said[0]
   assert any('2 of 4 windows left out (2 empty)' in line for line in said)
   with pytest.raises(InputError, match="no channel 'S9_D9 hbo'"):
     rows_of(SignalReader('fnirs', columns=('S9_D9 hbo',)), tmp_path / 'a.snirf')
