@@ -366,13 +366,18 @@ def test_check_opens_videos_and_counts_frames(folder, tmp_path):
 def test_clips_that_would_mislead_are_findings_and_left_out(folder, tmp_path):
   root = shutil.copytree(folder / 'data', tmp_path / 'data')
   study = biovid.open_study(root, modalities=('video',))
-  first, second, third, fourth, *_ = (s for s in study.samples if s.name != video_study.FACELESS)
+  first, second, third, fourth, fifth, sixth, *_ = (
+    s for s in study.samples if s.name != video_study.FACELESS
+  )
   rng = np.random.default_rng(0)
   seen = [rng.integers(0, 255, (64, 64, 3)).astype(float) for _ in range(8)]
   video_study._write(first.data['video'].path, [frame * 0.03 for frame in seen])
   video_study._write(second.data['video'].path, seen, rate=50.0)
-  # Black at the beginning alone.
-  video_study._write(third.data['video'].path, [np.zeros_like(seen[0])] * 7 + seen[:1])
+  # Black at the beginning, for long and for short; a picture that stands still.
+  black = np.zeros_like(seen[0])
+  video_study._write(third.data['video'].path, [black] * 7 + seen[:1])
+  video_study._write(fifth.data['video'].path, [black] + seen[:7])
+  video_study._write(sixth.data['video'].path, [seen[0]] * 6 + seen[1:3])
   shutil.copy(study.samples[-1].data['video'].path, fourth.data['video'].path)
   found = [
     f for f in image_sources.findings(study, ['video'], whole=True) if 'BL1-001' not in f.where
@@ -381,13 +386,16 @@ def test_clips_that_would_mislead_are_findings_and_left_out(folder, tmp_path):
   assert kinds == {
     (first.name,): ('flat', True),
     (second.name,): ('time', True),
+    (third.name,): ('flat', True),
+    (fifth.name,): ('flat', False),
+    (sixth.name,): ('flat', True),
     (fourth.name, study.samples[-1].name): ('duplicate', False),
   }
   assert '50 frames a second, not 25' in {f.what for f in found}
   reader = SampleReader(
     EmbeddingSettings(source='video', image_type='rgb'), channels=(), image_size=32
   )
-  assert len(list(reader.images(third, log=print))) == 8
+  assert len(list(reader.images(fifth, log=print))) == 8
   # Where the study fixes no rate, clips are compared with one another, and are used.
   free = dataclasses.replace(
     study,
@@ -399,7 +407,12 @@ def test_clips_that_would_mislead_are_findings_and_left_out(folder, tmp_path):
   found = [f for f in image_sources.findings(free, ['video'], whole=True) if f.kind == 'time']
   assert [(f.where, f.unusable) for f in found] == [(str(second.data['video'].path), False)]
   assert 'where the median is 25' in found[0].what
-  for sample, words in ((first, 'all 8 frames show nothing'), (second, 'not 25')):
+  for sample, words in (
+    (first, 'all 8 frames show nothing'),
+    (second, 'not 25'),
+    (third, '7 of its 8 frames show nothing'),
+    (sixth, 'frozen for 75%'),
+  ):
     with pytest.raises(InputError, match=words):
       list(reader.images(sample, log=print))
 

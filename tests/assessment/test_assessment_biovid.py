@@ -278,7 +278,9 @@ class TestCheck:
     found = biovid.check(biovid.open_study(folder, modalities=('gsr', 'ecg')), whole=True, **SMALL)
     assert [f.kind for f in found] == ['duplicate'] * 2
     assert {f.samples for f in found} == {(rows[0][5], rows[7][5]), (rows[1][5], rows[3][5])}
-    assert {c.source for f in found for c in f.copies if rows[7][5] in c.samples} == {'gsr', 'ecg'}
+    assert {
+      source for f in found for c in f.copies for name, source in c.recordings if name == rows[7][5]
+    } == {'gsr', 'ecg'}
 
   def test_coarse_digits_are_not_clipping(self, folder):
     rows = biovid_rows()

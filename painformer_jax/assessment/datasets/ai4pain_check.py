@@ -167,8 +167,10 @@ def _signal_findings(
       yield Finding(what=str(error), kind='damaged')
       continue
     lengths[modality][sample.level][channels.shape[1]] += 1
-    copies.add_signal(sample, modality, channels)
     place = sample.data[modality]
+    table = read_table(place)
+    copies.add_table(sample, modality, table, table.names.index(place.columns[0]))
+    copies.add_signal(sample, modality, channels)
     if place.rows and is_short(channels.shape[1], place.rows):
       what = f'{", ".join(place.columns)}: {channels.shape[1]} rows, not {place.rows}'
       yield Finding(where=str(path), what=what, kind='length', samples=(sample.name,))

@@ -135,8 +135,8 @@ def findings(
   for source in sources:
     counts: dict[Path, int] = {}
     rates: dict[Path, float] = {}  # Where the study itself fixes none.
-    copies = CopyFinder()
-    for number, sample in enumerate(study.samples, 1):
+    copies, clips = CopyFinder(), []
+    for sample in study.samples:
       place = sample.data.get(source)
       if place is None or place.columns:
         continue
@@ -149,17 +149,19 @@ def findings(
         counts[path] = count_images(path)
         copies.add_file(sample, source, path)
         if counts[path] and is_clip(path):
-          try:
-            state = clip_check.read_state(path)
-          except InputError as error:
-            yield Finding(what=str(error), kind='damaged')
-            continue
-          for finding in clip_check.clip_faults(place, state):
-            yield dataclasses.replace(finding, samples=(sample.name,))
-          if state.rate and not place.rate:
-            rates[path] = state.rate
-        if number % 500 == 0:
-          log(f'{source}: {number:,} of {len(study.samples):,} samples opened')
+          clips.append((sample, place))
+    states = clip_check.read_states([place.path for _, place in clips])
+    for number, ((sample, place), state) in enumerate(zip(clips, states), 1):
+      if number % 100 == 0:
+        log(f'{source}: {number:,} of {len(clips):,} videos read')
+      if isinstance(state, InputError):
+        yield Finding(what=str(state), kind='damaged')
+        continue
+      for finding in clip_check.clip_faults(place, state):
+        yield dataclasses.replace(finding, samples=(sample.name,))
+      if state.rate and not place.rate:
+        rates[place.path] = state.rate
+      copies.add_clip(sample, source, state.thumbnails)
     usual = statistics.median(counts.values()) if counts else 0
     for path, count in counts.items():
       if not count:
@@ -186,7 +188,7 @@ def findings(
           where=str(path),
           what=what,
           kind='duplicate',
-          copies=(Copies(source=source, samples=same),),
+          copies=(Copies(recordings=tuple((name, source) for name in same)),),
         )
     yield from copies_of(copies.copies(), study.samples)
 

@@ -94,10 +94,9 @@ FINDING_KINDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Copies:
-  """Samples whose recording of one modality is the same."""
+  """Recordings that are the same: (name of the sample, modality) of each."""
 
-  source: str
-  samples: tuple[str, ...]
+  recordings: tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,9 @@ def table_findings(
   yield from table_faults(table, place, rows=len(table))
   for name in place.columns:
     if name in table.names:
-      signal = values[None, :, table.names.index(name)]
+      column = table.names.index(name)
+      signal = values[None, :, column]
+      copies.add_table(sample, name, table, column)
       copies.add_signal(sample, name, signal)
       if abs(len(table) - place.rows) <= place.tolerance:
         signal = fitted(signal, place.rows)

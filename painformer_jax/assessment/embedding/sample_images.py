@@ -183,7 +183,8 @@ class SampleReader:
     every, path = self._settings.frames.every, video_path(sample, self._settings.source)
     if numbers is None and is_clip(path):
       for finding in clip_faults(sample.data[self._settings.source], read_state(path)):
-        raise UnusableError(finding)
+        if finding.unusable:
+          raise UnusableError(finding)
     if path.is_dir():
       yield from self._folder(image_files(path), log)
       return

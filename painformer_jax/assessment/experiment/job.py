@@ -111,10 +111,14 @@ def check_copies(config: AssessConfig, jobs: Sequence[Job], findings: Sequence[F
     sources = {config.modalities[name].source for name in job.fusion.modalities}
     places = {name: n for n, name in enumerate(job.samples.tolist())}
     groups = [
-      np.array([places[name] for name in copies.samples if name in places], int)
+      np.array(
+        [
+          places[name] for name, source in copies.recordings if name in places and source in sources
+        ],
+        int,
+      )
       for finding in findings
       for copies in finding.copies
-      if copies.source in sources
     ]
     for fold in job.folds if groups else ():
       for group in groups:

@@ -12,7 +12,7 @@ from painformer_jax.assessment.datasets import (
   biovid,
   image_sources,
 )
-from painformer_jax.assessment.datasets.recordings import Finding, Study
+from painformer_jax.assessment.datasets.recordings import Finding, Study, named
 from painformer_jax.assessment.embedding.sample_images import SampleReader
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Log
@@ -70,11 +70,13 @@ def without_copies(study: Study, findings: Iterable[Finding]) -> Study:
   """The study without any recording that is there twice: which copy is true is not known."""
   reasons: dict[str, dict[str, str]] = collections.defaultdict(dict)
   for copies in (copies for finding in findings for copies in finding.copies):
-    for name in copies.samples:
-      others = ', '.join(other for other in copies.samples if other != name)
-      reasons[name][copies.source] = (
-        f'its {copies.source} is the same recording as that of {others}'
-      )
+    for name, source in copies.recordings:
+      others = [
+        own if other == name else f'that of {other}' if own == source else f'the {own} of {other}'
+        for other, own in copies.recordings
+        if (other, own) != (name, source)
+      ]
+      reasons[name][source] = f'its {source} is the same recording as {named(others)}'
   return dataclasses.replace(
     study,
     samples=tuple(
