@@ -19,6 +19,7 @@ from painformer_jax.core.text_format import COMMENTS, TextFormat
 
 # Lines that are looked at.
 _LINES = 100
+_NO_UNIT = re.compile(r'raw|counts?|adc|no.?units?|unitless|none|-|%', re.IGNORECASE)
 _UNIT = re.compile(
   r'(?:[numkM\u00b5\u03bc]|micro|milli)?'
   r'(?:V|volts?|S|siemens|s|secs?|seconds?|Hz|A|M|mol(?:ar|/l)?|g|Pa|Ohms?|\u03a9|\u2126|l|m)'
@@ -100,7 +101,7 @@ def read_head(path: str, layout: TextFormat, *, header: bool) -> Head:
   if known:
     return dataclasses.replace(known, first_row=_after(lines, filled, begin))
   if above:
-    return _head_of(path, layout, lines, filled, begin)
+    return _head_of(path, layout, lines, filled, begin, header=header)
   # Empty cells above names are layout, above numbers they are missing values.
   first = next(line for line in lines if not line.is_comment)
   names = tuple(f'f{n}' for n in range(width))
@@ -156,7 +157,13 @@ def _is_numbered(lines: Sequence[_Line]) -> bool:
 
 
 def _head_of(
-  path: str, layout: TextFormat, lines: Sequence[_Line], filled: Sequence[_Line], begin: int
+  path: str,
+  layout: TextFormat,
+  lines: Sequence[_Line],
+  filled: Sequence[_Line],
+  begin: int,
+  *,
+  header: bool,
 ) -> Head:
   """What the lines above the numbers say."""
   above = [_respaced(line, layout, filled[begin:]) for line in filled[:begin]]
@@ -175,9 +182,15 @@ def _head_of(
     )
   names = able[0] if able else above[-1]
   below = [line for line in above if line.number > names.number]
-  if any(is_number(cell) for line in below for cell in line.cells if cell):
+  faulty = [line for line in below if not (units and _may_be_below(line, width))]
+  if faulty:
     # Numbers with a fault among them, which are no notes.
-    begin, above, units = filled.index(below[0]), above[: above.index(below[0])], ()
+    begin, above, units = filled.index(faulty[0]), above[: above.index(faulty[0])], ()
+  if not able and not header and _may_be_numbers(names):
+    raise InputError(
+      f'{path}, line {names.number}: {_shown(names)} may be names or numbers; mend it, or name the '
+      'columns in a line above'
+    )
   cells = list(names.cells)
   if len(cells) == width + 1 and not cells[-1]:
     cells = cells[:-1]
@@ -189,7 +202,7 @@ def _head_of(
   if notes:
     plural = 's' if len(notes) > 1 else ''
     place = notes[0] + (f' to {notes[-1]}' if plural else '')
-    remarks.append(f"line{plural} {place} above the columns' names taken as notes")
+    remarks.append(f'line{plural} {place} taken as notes')
   if units:
     remarks.append(f'line {last.number} taken as units ({", ".join(filter(None, units))})')
   return Head(
@@ -221,7 +234,8 @@ def _respaced(line: _Line, layout: TextFormat, numbers: Sequence[_Line]) -> _Lin
 
 def _are_units(line: _Line, width: int) -> bool:
   cells = [cell.strip('[]() ') for cell in line.cells if cell]
-  return len(line.filled) <= width and bool(cells) and all(map(_UNIT.fullmatch, cells))
+  units = [cell for cell in cells if not _NO_UNIT.fullmatch(cell)]
+  return len(line.filled) <= width and bool(units) and all(map(_UNIT.fullmatch, units))
 
 
 def _can_name(line: _Line, widths: set[int]) -> bool:
@@ -233,6 +247,20 @@ def _can_name(line: _Line, widths: set[int]) -> bool:
     and len(names) >= len(cells) - 1
     and len({*names}) == len(names)
     and not any(map(is_number, names))
+  )
+
+
+def _may_be_below(line: _Line, width: int) -> bool:
+  """Whether a line may stand between names and numbers without being numbers with a fault."""
+  return len(line.filled) <= width and not re.search(r'\d', ''.join(line.cells)) and width > 1
+
+
+def _may_be_numbers(line: _Line) -> bool:
+  """Whether a line holds a number with a decimal mark, which is no name that pandas made."""
+  return any(
+    is_number(cell) and re.search('[.,]', cell) and cell.split('.')[0] not in line.cells
+    for cell in line.cells
+    if cell
   )
 
 

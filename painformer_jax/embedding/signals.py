@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from painformer_jax.core.config_fields import read_settings
-from painformer_jax.core.errors import InputError
+from painformer_jax.core.errors import InputError, counted
 from painformer_jax.core.progress import Log
 from painformer_jax.core.text_format import is_workbook
 from painformer_jax.embedding.reader import LocatedImage
@@ -264,7 +264,7 @@ def _check_window(config: SignalConfig, rate: float) -> None:
   if 0 < config.step * rate < 1:
     raise InputError(f'a step of {config.step:g} s is shorter than a sample at {rate:g} Hz')
   samples, segment = round(config.window * rate), config.images.spectrogram.segment
-  what = f'windows of {config.window:g} s at {rate:g} Hz have {samples} samples'
+  what = f'windows of {config.window:g} s at {rate:g} Hz have {counted(samples, "sample")}'
   if samples < 2:
     raise InputError(f'{what}: take longer windows (--window)')
   if set(config.representations) - {'waveform'} and samples < segment:

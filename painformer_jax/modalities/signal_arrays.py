@@ -82,6 +82,14 @@ def signal_array(
   return array[:, _column(array, column, time)]
 
 
+def channel_name(content: np.ndarray | dict[str, np.ndarray], *, key: str, time: str) -> str:
+  """The name of the signal that is read where no column is named: the array's, or a number."""
+  array = member(content, key)
+  number = str(_column(array, '', time)) if array.ndim == 2 and array.shape[1] > 1 else ''
+  name = member_name(content, key) if isinstance(content, dict) else ''
+  return ' '.join(filter(None, (name, number)))
+
+
 def _column(array: np.ndarray, column: str, time: str) -> int:
   """Number of the column that is the signal."""
   columns = array.shape[1]

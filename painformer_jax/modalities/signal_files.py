@@ -134,7 +134,7 @@ def channel_name(path: str, *, column: str = '', key: str = '', time: str = '') 
   """The name of the channel that a span of this file, column, key and time holds.
 
   Returns:
-    The column as it was asked for, else its name or number; of an .npz file the array's
+    The column as it was asked for, else its name or number, of an .npz file after the array's
     name; '' where the file has one column without a name.
 
   Raises:
@@ -148,7 +148,7 @@ def channel_name(path: str, *, column: str = '', key: str = '', time: str = '') 
       number = _column_number(content, '', time)
       unnamed = '' if len(content.names) == 1 else str(number)
       return content.names[number] if content.named else unnamed
-    return signal_arrays.member_name(content, key) if isinstance(content, dict) else ''
+    return signal_arrays.channel_name(content, key=key, time='' if time == NO_TIMES else time)
   except ValueError as error:
     raise InputError(f'{path}: {error}') from None
 

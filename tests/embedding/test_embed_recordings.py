@@ -164,6 +164,8 @@ def test_times_in_arrays(tmp_path):
   assert windows_of(tmp_path / 'a.npz')[0] == [(0, 5.5), (5.5, 11)]
   for options in {}, {'columns': ('1',)}, {'time': '0'}:
     assert windows_of(tmp_path / 'a.npy', **options)[0] == [(0, 5.5), (5.5, 11)]
+  [row, *_], _ = rows_of(reader(), tmp_path / 'a.npy')
+  assert row.location['channel'] == '1'
   for name, options in (('a.npz', {}), ('a.npy', {'columns': ('1',)})):
     with pytest.raises(InputError, match=f'{name}, row 0, .*512 Hz .*256 Hz'):
       windows_of(tmp_path / name, rate=256.0, **options)
@@ -214,7 +216,7 @@ def first_image(path, **options):
 @pytest.mark.parametrize(
   'head, separator, words',
   [
-    ('Device: X\nDate: 2024\n\ntime,ecg\n', ',', 'lines 1 to 2 above the columns'),
+    ('Device: X\nDate: 2024\n\ntime,ecg\n', ',', 'lines 1 to 2 taken as notes'),
     ('time,ecg\ns,mV\n', ',', 'line 2 taken as units (s, mV)'),
     ('% made by X\ntime,ecg\n', ',', ''),
     ('time ecg\n', ' ', ''),
