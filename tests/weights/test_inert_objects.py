@@ -87,6 +87,7 @@ HARMLESS = {
   'range': [range(3), slice(1, 2)],
   'bytes': [b'abc', bytearray(b'abc')],
   'history': [float(i) for i in range(200_000)],
+  'exceptions': [ValueError('x'), KeyError],
   'recursive': None,
 }
 HARMLESS['recursive'] = loop = [1]
@@ -196,6 +197,13 @@ def test_calls_of_functions_are_refused(tmp_path, module, attribute, way):
   with pytest.raises(InputError, match='refuses .*nothing of it was executed'):
     read(path)
   assert imported_since(modules) == set()
+
+
+def test_arrays_of_numpy_are_no_state_dict(tmp_path):
+  content = pickle.dumps({'model': {'a': np.ones(3)}}, 2)
+  (tmp_path / 'w.pth').write_bytes(forge.archive(content[2:-1]))
+  with pytest.raises(InputError, match='holds arrays of NumPy, not tensors; save tensors'):
+    read(tmp_path / 'w.pth')
 
 
 @pytest.mark.parametrize('attribute', ['__class__', '_run', '__subclasses__'])

@@ -6,6 +6,7 @@ data does not need, such as functions of the standard library, are the mark of a
 such a file is refused as a whole.
 """
 
+import builtins
 import sys
 
 from painformer_jax.core.errors import InputError, printable
@@ -15,9 +16,16 @@ _BUILTIN_TYPES = (
   'tuple type unicode xrange'
 ).split()
 
+_EXCEPTIONS = [
+  name
+  for name, value in vars(builtins).items()
+  if isinstance(value, type) and issubclass(value, BaseException)
+]
+
 # Classes and functions of the standard library by which it pickles data.
 _STANDARD = {
   *(f'{module}.{name}' for module in ('builtins', '__builtin__') for name in _BUILTIN_TYPES),
+  *(f'{module}.{name}' for module in ('builtins', 'exceptions') for name in _EXCEPTIONS),
   *(f'pathlib{inner}.{name}' for inner in ('', '._local') for name in (
     'Path', 'PosixPath', 'PurePath', 'PurePosixPath', 'PureWindowsPath', 'WindowsPath')),
   *(f'datetime.{name}' for name in ('date', 'datetime', 'time', 'timedelta', 'timezone')),

@@ -117,7 +117,7 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
   }
   if unread:
     first = next(iter(unread))
-    rest = f'; so are {len(unread) - 1} others' if len(unread) > 1 else ''
+    rest = f' ({len(unread) - 1:,} more are not read either)' if len(unread) > 1 else ''
     raise InputError(f"holds a tensor, '{printable(first)}', that {unread[first]}{rest}")
   arrays = opened.arrays({name: chosen.tensors[name] for name in naming.names})
   inside = f'{chosen.key}.' if chosen.key else ''
@@ -148,7 +148,9 @@ def find(root: object) -> list[StateDict]:
     if len(tensors) > MAX_TENSORS:
       raise InputError(f'holds more than {MAX_TENSORS:,} tensors, which no PainFormer has')
     if tensors:
-      others = tuple(tree.key_name(n) for n, v in tree.items(node) if not tree.is_tensor(v))
+      # An object has attributes besides its tensors.
+      beside = () if isinstance(node, Inert) else tree.items(node)
+      others = tuple(tree.key_name(n) for n, v in beside if not tree.is_tensor(v))
       found.append(_state_dict(key, tensors, others=others if key else (), swapped=swapped))
   if not any(state.fitting for state in found) and isinstance(root, dict):
     # Dicts within dicts, one a module, whose names are the paths.
@@ -254,6 +256,17 @@ def _nothing(root: object) -> InputError:
     return InputError(
       'holds no state dict but a single object; save one with PyTorch: '
       'torch.save(model.state_dict(), OUT)'
+    )
+  if any(
+    isinstance(v, Inert)
+    and v.name.startswith('numpy.')
+    and v.name.endswith(('_reconstruct', '_frombuffer'))
+    for _, node in tree.nodes(root)
+    for _, v in tree.items(node)
+  ):
+    return InputError(
+      'holds arrays of NumPy, not tensors; save tensors: '
+      'torch.save({name: torch.from_numpy(array) for name, array in weights.items()}, OUT)'
     )
   return InputError(
     f'holds no state dict; found only: {listed([tree.key_name(key) for key in root]) or "nothing"}'
