@@ -273,6 +273,8 @@ def _refuse_faults(report: ConversionReport, allowed: Callable[[str], bool], *, 
     raise ConversionError(f'{report.source} {other}', report)
   quantised = {'int8', 'uint8'} & report.dtypes.keys()
   hint = '; quantised weights are not read: give those from before' if quantised else ''
+  if any(fault.startswith('shape [0] ') for fault in report.misshapen.values()):
+    hint += "; empty tensors are DeepSpeed's (ZeRO-3): run the zero_to_fp32.py in its folder first"
   named = f', names without {printable(report.prefix)}' if report.prefix else ''
   raise ConversionError(
     f'{report.source} does not hold the weights of {_model(report)}{named}; '

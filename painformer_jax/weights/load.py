@@ -169,7 +169,7 @@ def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> di
   """
   stored = read_weights(path)
   tell(dataclasses.replace(stored, assumed=''), path)
-  free = ('num_classes', 'image_size', 'mean', 'std', *ARITHMETIC)
+  free: tuple[str, ...] = ('num_classes', 'image_size', 'mean', 'std', *ARITHMETIC)
   if stored.assumed:  # What the weights do not say, the config does.
     free += ('heads', 'post_heads')
   differing = [

@@ -273,6 +273,13 @@ def test_int8_weights_of_a_quantised_model_say_so(tmp_path):
     convert(checkpoint, source='w')
 
 
+def test_empty_tensors_of_deepspeed_say_so(tmp_path):
+  empty = {n: a[:0].ravel() if a.ndim else a for n, a in RAW.items()}
+  checkpoint = taken(tmp_path, {'module': empty, 'ds_version': '0.1'})
+  with pytest.raises(InputError, match='run the zero_to_fp32.py'):
+    convert(checkpoint, source='w')
+
+
 def test_the_commands_say_what_was_taken(tmp_path):
   path, folder = tmp_path / 'w.pth', tmp_path / 'w'
   tree = {'state_dict': RAW, 'state_dict_ema': prefixed('model.', AVERAGE)}
