@@ -170,8 +170,6 @@ def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> di
   stored = read_weights(path)
   tell(dataclasses.replace(stored, assumed=''), path)
   free: tuple[str, ...] = ('num_classes', 'image_size', 'mean', 'std', *ARITHMETIC)
-  if stored.assumed:  # What the weights do not say, the config does.
-    free += ('heads', 'post_heads')
   differing = [
     f'{field.name}: {getattr(stored.config, field.name)} there, {getattr(config, field.name)} here'
     for field in dataclasses.fields(config)
