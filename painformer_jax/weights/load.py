@@ -169,7 +169,9 @@ def load_arrays(path: str | os.PathLike[str], *, config: PainFormerConfig) -> di
   """
   stored = read_weights(path)
   tell(dataclasses.replace(stored, assumed=''), path)
-  free: tuple[str, ...] = ('num_classes', 'image_size', 'mean', 'std', *ARITHMETIC)
+  # What the weights do not say, the config does.
+  unsaid = ('heads', 'post_heads') if stored.assumed else ()
+  free = {'num_classes', 'image_size', 'mean', 'std', *ARITHMETIC, *unsaid}
   differing = [
     f'{field.name}: {getattr(stored.config, field.name)} there, {getattr(config, field.name)} here'
     for field in dataclasses.fields(config)
