@@ -4,7 +4,9 @@
 |---|---|---|
 | padding | NaN or infinite samples at the ends | cut off before windows are made |
 | gaps | other NaN or infinite samples | interpolated; left out above `max_missing` |
-| clipped | runs at the extreme that begin or end abruptly | kept; left out above `max_clipped` |
+| held | a value that is held for far longer than others | kept; left out above `max_missing` |
+| spike | single values far beyond all others, such as -9999 | left out: the rest is drawn flat |
+| clipped | many samples at the extreme, see `_clipped` | kept; left out above `max_clipped` |
 | flat | all finite samples are equal, see `is_flat` | left out, or kept within `flat_between` |
 | short | fewer samples than asked for | kept; left out below `min_length` |
 
@@ -24,6 +26,19 @@ _FILLED = 0.02
 _FLOAT32 = 4 * float(np.finfo(np.float32).eps)
 # So many neighbouring values at most are flicker, if the signal turns round this often.
 _FLICKER, _REVERSALS = 3, 8
+# A slow signal moves the means of so many parts by more than noise does, so many times.
+_PARTS, _BEYOND_NOISE = 16, 2.5
+# A value is held if it stays for so many samples, this share of all, and so many times as
+# long as the signal's values usually do; these are so many samples at most, or the value is
+# reached by a step so many times the usual one.
+_HELD, _HELD_SHARE, _HELD_TIMES, _USUALLY, _JUMP = 64, 0.05, 16, 4, 8
+# A value is a spike if it lies so many times the range of the others away from them; these
+# stand for missing values and need this distance only.
+_SPIKE = 30.0
+_SENTINELS, _SENTINEL = (-99999.0, -9999.0, -999.0, 999.0, 9999.0, 99999.0), 5.0
+# An extreme is a limit if this share of a signal has it, in so many places at least, and so
+# many times as many samples as the values next to it.
+_AT_LIMIT, _LIMIT_RUNS, _LIMIT_TIMES = 0.01, 8, 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,15 +80,19 @@ class SignalQuality:
     samples: how many there are.
     wanted: how many there should be.
     missing: share that is NaN or infinite.
+    held: share that is held at one value, see `held_share`.
+    spikes: how many values lie far beyond all others.
     clipped: share that lies in clipped runs.
     flat: nothing was recorded, see `is_flat`; or there is no finite sample.
-    troubles: 'empty', 'flat', 'short', 'gaps', 'clipped', as they apply.
+    troubles: 'empty', 'flat', 'short', 'gaps', 'held', 'spike', 'clipped', as they apply.
     fatal: those because of which the window is left out.
   """
 
   samples: int
   wanted: int
   missing: float
+  held: float
+  spikes: int
   clipped: float
   flat: bool
   troubles: tuple[str, ...]
@@ -105,13 +124,19 @@ def examine(
     and rules.flat_between
     and rules.flat_between[0] <= np.median(kept) <= rules.flat_between[1]
   )
-  clipped = 0.0 if flat else _clipped(values, rules.clipped_run) / samples
+  spikes = 0 if flat else count_spikes(kept)
+  held = 0.0 if flat or spikes else held_share(values, honest=rules.flat_between)
+  clipped = 0.0 if flat or spikes else _clipped(values, rules.clipped_run) / samples
+  if held:  # A single run at an extreme is that, and no limit of the converter.
+    clipped = max(clipped - held, 0.0)
   # Trouble -> whether it is there, and whether it is too much.
   judged = {
     'empty': (len(kept) == 0, len(kept) == 0),
     'flat': (flat and len(kept) > 0, flat and len(kept) > 0 and not steady),
     'short': (samples < wanted, samples < rules.min_length * wanted),
     'gaps': (missing > 0 and len(kept) > 0, missing > rules.max_missing),
+    'held': (held > 0, held > rules.max_missing),
+    'spike': (spikes > 0, spikes > 0),
     'clipped': (clipped > 0, clipped > rules.max_clipped),
   }
   troubles = tuple(name for name, (there, _) in judged.items() if there)
@@ -119,6 +144,8 @@ def examine(
     samples=samples,
     wanted=wanted,
     missing=missing,
+    held=held,
+    spikes=spikes,
     clipped=clipped,
     flat=flat,
     troubles=troubles,
@@ -131,7 +158,8 @@ def is_flat(values: np.ndarray) -> bool:
 
   Apart from one sample in a hundred, the values are equal, or differ by less than float32
   can tell, or flicker between up to three neighbouring values of the converter. A signal
-  that rises or falls through so few values is not flat.
+  that moves slowly through so few values is not flat, nor is one around zero, such as a weak
+  EMG, which has no offset.
 
   Args:
     values: real [n], finite, n at least 1.
@@ -155,13 +183,90 @@ def is_flat(values: np.ndarray) -> bool:
   if usual[-1] - usual[0] > (_FLICKER - 0.5) * step:
     return False
   inside = values[(values >= usual[0]) & (values <= usual[-1])]
+  if -usual[0] == usual[-1]:
+    return False
   quarter = max(len(inside) // 4, 1)
   # Flicker turns round all the time and leads nowhere; a slow signal does neither.
   turns = np.diff(inside)
   turns = np.sign(turns[turns != 0])
   reversals = np.count_nonzero(np.diff(turns))
   drift = abs(inside[-quarter:].mean() - inside[:quarter].mean())
-  return bool(drift < 0.5 * step and reversals >= _REVERSALS)
+  return bool(drift < 0.5 * step and reversals >= _REVERSALS and not is_slow(inside))
+
+
+def is_slow(values: np.ndarray) -> bool:
+  """Whether a signal moves slowly by more than noise from sample to sample would move it.
+
+  Args:
+    values: real [n], finite.
+  """
+  if len(values) < 4 * _PARTS:
+    return False
+  parts = np.array([part.mean() for part in np.array_split(values, _PARTS)])
+  expected = np.diff(values).std() / np.sqrt(2 * len(values) / _PARTS)
+  return bool(parts.std() > _BEYOND_NOISE * expected)
+
+
+def held_share(values: np.ndarray, *, honest: tuple[float, ...] = ()) -> float:
+  """The share of a signal that is held at one value, as where blanks were filled up.
+
+  A coarsely digitised slow signal also has long runs of one value; but all of its runs are
+  long, and it gets there in small steps.
+
+  Args:
+    values: real [n].
+    honest: (lowest, highest) value that may be held; () for none.
+  """
+  starts = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
+  lengths = np.diff(np.append(starts, len(values)))
+  inside = np.isfinite(values[starts])
+  starts, lengths = starts[inside], lengths[inside]
+  if len(starts) < 3:
+    return 0.0
+  usual = float(np.quantile(lengths, 0.9))
+  steps = np.abs(np.diff(values[starts]))
+  step = float(np.quantile(steps, 0.9))
+  held, limits = 0, (np.nanmin(values[starts]), np.nanmax(values[starts]))
+  for number in np.flatnonzero(
+    lengths > max(_HELD, _HELD_SHARE * len(values), _HELD_TIMES * usual)
+  ):
+    value = values[starts[number]]
+    if honest and honest[0] <= value <= honest[1]:
+      continue
+    # A limit of the converter is reached and left, perhaps again and again.
+    ends = number in (0, len(starts) - 1)
+    if value in limits and (
+      np.count_nonzero(values[starts] == value) > 2 or value != 0 and not ends
+    ):
+      continue
+    beside = steps[max(number - 1, 0) : number + 1]
+    if usual <= _USUALLY or beside.max() > _JUMP * step:
+      held += int(lengths[number])
+  return held / len(values)
+
+
+def count_spikes(values: np.ndarray) -> int:
+  """How many values lie so far beyond all others that these would be drawn as a line.
+
+  Args:
+    values: real [n], finite.
+  """
+  marks = np.isin(values, _SENTINELS)
+  for mask, times in ((marks, _SENTINEL), (_far(values), _SPIKE)):
+    others = values[~mask]
+    if not mask.any() or len(others) < 8:
+      continue
+    low, high = others.min(), others.max()
+    away = np.maximum(values[mask] - high, low - values[mask])
+    if (away > times * (high - low)).all() and (mask is not marks or high > low):
+      return int(np.count_nonzero(mask))
+  return 0
+
+
+def _far(values: np.ndarray) -> np.ndarray:
+  """bool [n], the values far beyond the middle 99 %."""
+  low, middle, high = np.percentile(values, (0.5, 50, 99.5))
+  return np.abs(values - middle) > _SPIKE * max(high - low, 1e-12 * abs(middle))
 
 
 def trim(signal: np.ndarray) -> tuple[np.ndarray, int]:
@@ -242,16 +347,29 @@ def _listed(counter: collections.Counter) -> str:
 
 
 def _clipped(values: np.ndarray, run: int) -> int:
-  """How many samples lie in clipped runs.
+  """How many samples lie at the limits of a converter.
 
-  A signal that changes slowly also stays at its peak for some samples, but it reaches and
-  leaves the peak in its smallest steps; a clipped signal does so in larger steps.
+  A fast signal touches its limits in many places, far more often than the values beside
+  them. A slow one stays there for runs of samples. A signal that changes slowly also stays
+  at its peak for some samples, but it reaches and leaves the peak in its smallest steps; a
+  clipped signal does so in larger steps.
   """
   steps = np.abs(np.diff(values))
   real = steps[np.isfinite(steps) & (steps > 0)]
   if not len(real):
     return 0
   smallest = real.min()
+  finite = values[np.isfinite(values)]
+  levels, counts = np.unique(finite, return_counts=True)
+  at_limits = 0
+  for limit, at, beside in (
+    (levels[0], counts[0], counts[1:4]),
+    (levels[-1], counts[-1], counts[-4:-1]),
+  ):
+    runs = np.count_nonzero(np.diff(np.concatenate([[False], values == limit])) == 1)
+    often = len(levels) > 8 and at > _LIMIT_TIMES * beside.max()
+    if often and at >= _AT_LIMIT * len(values) and runs >= 2 * _LIMIT_RUNS:
+      at_limits += int(at)
   count = 0
   for limit in (np.nanmin(values[np.isfinite(values)]), np.nanmax(values[np.isfinite(values)])):
     held = np.concatenate([[False], values == limit, [False]])
@@ -261,4 +379,4 @@ def _clipped(values: np.ndarray, run: int) -> int:
       beside = beside[np.isfinite(beside)]
       if stop - start >= run and len(beside) and beside.max() > 1.5 * smallest:
         count += int(stop - start)
-  return count
+  return max(count, at_limits)

@@ -17,7 +17,7 @@ from repository import ROOT
 
 N = 2816
 COLUMNS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
-PEOPLE = tuple(f'{number:06d}_w_{number}' for number in range(1, 9))
+PEOPLE = tuple(f'{number:06d}_w_{number}' for number in range(1, 11))
 
 
 def with_holes(part: slice) -> dict[str, np.ndarray]:
@@ -46,6 +46,14 @@ TABLES = {
   'an electrode off': dict(replace={'ecg': np.full(N, 1.5) + 1e-3 * (np.arange(N) % 2)}),
   'one odd value': dict(replace={'ecg': np.where(np.arange(N) == 1000, 9.0, 3.0)}),
   'a constant': dict(replace={'ecg': np.full(N, 1.5)}),
+  'held at the end': dict(replace={'ecg': np.where(SECONDS > 1, 0.7, biovid_signal('h', 'ecg'))}),
+  'zeros for half': dict(replace={'ecg': np.where(SECONDS > 2.7, 0, biovid_signal('z', 'ecg'))}),
+  'a spike': dict(replace={'ecg': np.where(np.arange(N) == 9, 1e6, biovid_signal('s', 'ecg'))}),
+  'blanks as -9999': dict(replace={'ecg': np.where(SECONDS < 1, -9999, biovid_signal('n', 'ecg'))}),
+  'clipped fast': dict(replace={'ecg': np.clip(biovid_signal('f', 'ecg'), -0.5, 0.8)}),
+  'two columns alike': dict(
+    replace=dict.fromkeys(('ecg', 'emg_trapezius'), biovid_signal('w', 'ecg'))
+  ),
   'no column': dict(columns=('gsr', *COLUMNS[2:])),
   'clipped': dict(
     replace={'ecg': np.clip(np.random.default_rng(0).normal(size=N).cumsum(), -9, 9)}
@@ -79,13 +87,25 @@ def listed(stored, tmp_path_factory):
   for fault, options in SOUND.items():
     sample(fault)
     write_biovid_table(paths[fault], fault, **options)
-  for fault in ('missing', 'empty', 'text', 'no table', 'original', 'copy', 'double', 'class'):
+  for fault in (
+    'missing',
+    'empty',
+    'text',
+    'no table',
+    'original',
+    'copy',
+    'copy in another unit',
+    'double',
+    'class',
+  ):
     sample(fault)
   paths['missing'].unlink()
   paths['empty'].write_bytes(b'')
   paths['text'].write_text(paths['text'].read_text().replace('\n1953\t', '\nnow\t', 1))
   paths['no table'].write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(100))
   shutil.copy(paths['original'], paths['copy'])
+  changed = {c: -1000 * biovid_signal(having['original'], c) + 3 for c in COLUMNS}
+  write_biovid_table(paths['copy in another unit'], 'x', replace=changed)
   (paths['original'].parent / 'stranger_bio.csv').write_text('gsr\n1\n')
   lines = [list(row) for row in rows]
   lines.append(next(row for row in lines if row[5] == having['double']))

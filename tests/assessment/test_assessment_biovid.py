@@ -206,7 +206,7 @@ class TestCheck:
       replace={
         'gsr': np.full(n, 3.25),
         'ecg': holes,
-        'emg_trapezius': np.clip(biovid_signal('a', 'x').cumsum(), -10, 10),
+        'emg_trapezius': np.clip(3 * biovid_signal('a', 'x'), -3, 3),
         'emg_corrugator': np.full(n, np.nan),
       },
     )

@@ -79,6 +79,31 @@ def test_few_values_alone_are_not_flat(signal):
   assert not examine(signal).flat
 
 
+NOISE = np.random.default_rng(3).normal(size=2816)
+SECONDS = np.arange(2816) / 512
+
+
+@pytest.mark.parametrize(
+  'signal, troubles, fatal',
+  [
+    (np.where(SECONDS < 0.5, NOISE, NOISE[256]), ('held',), True),
+    (np.where(SECONDS < 2.7, NOISE, 0.0), ('held',), True),
+    (np.where((SECONDS > 1) & (SECONDS < 1.5), 0.0, NOISE), ('held',), False),
+    (np.where(np.arange(2816) == 1000, 1e6, NOISE), ('spike',), True),
+    (np.where(np.arange(2816) == 1000, -9999.0, 50 * NOISE), ('spike',), True),
+    (np.where((SECONDS > 1) & (SECONDS < 3), -9999.0, NOISE), ('spike',), True),
+    (np.clip(3 * NOISE, -2.5, 2.5), ('clipped',), False),
+    (np.round(NOISE * 0.4), (), False),  # An EMG at the last bit.
+    (np.round((3.1 + 0.004 * np.sin(0.7 * SECONDS) + 0.001 * NOISE) / 0.0061) * 0.0061, (), False),
+    (np.round(5 + 0.3 * np.maximum(SECONDS - 5, 0), 2), (), False),  # A slow one that waits.
+    (np.where(SECONDS % 1 < 0.03, 20.0, 1.0) * NOISE, (), False),  # Bursts.
+  ],
+)
+def test_held_values_spikes_and_limits(signal, troubles, fatal):
+  quality = examine(signal)
+  assert quality.troubles == troubles and bool(quality.fatal) == fatal
+
+
 def test_a_flat_saturation_is_kept_and_a_sensor_that_fell_off_is_not():
   rules = QualityRules(flat_between=(50.0, 100.0))
   for value, kept in ((97.0, True), (50.0, True), (100.0, True), (0.0, False), (127.0, False)):

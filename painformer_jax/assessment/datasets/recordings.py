@@ -85,6 +85,7 @@ FINDING_KINDS = {
   'time': 'times that contradict the sampling rate or frame rate',
   'blank': 'values that are no number',
   'flat': 'a signal or a video in which nothing was recorded',
+  'spike': 'single values of a signal far beyond all others',
   'clipped': 'a signal at the limits of its converter',
   'duplicate': 'the same recording twice',
   'leak': 'something beside the signal that gives the level away',

@@ -37,6 +37,13 @@ def troubles(signal: np.ndarray, rules: QualityRules, *, where: str, name: str) 
   result = []
   if 'flat' in found.fatal:
     result.append(finding('flat', 'flat', 'flat'))
+  if found.spikes:
+    what = '1 value lies' if found.spikes == 1 else f'{found.spikes} values lie'
+    odd = signal[np.argmax(np.abs(np.nan_to_num(signal - np.nanmedian(signal))))]
+    result.append(finding('spike', f'{what} far beyond all others, such as {odd:g}', 'spike'))
+  if found.held:
+    what = f'held at one value for {found.held:.0%} of it'
+    result.append(finding('flat', what, 'held'))
   if found.missing:
     count = round(found.missing * found.samples)
     what = f'{count} of {found.samples} values are no number'

@@ -62,7 +62,7 @@ def findings_that_stop(config: AssessConfig, findings: Iterable[Finding]) -> lis
   Those that `config.findings` accepts are not among them, nor those of signals that are odd
   but usable, which `--check` alone lists.
   """
-  odd = ('blank', 'flat', 'clipped', 'length', 'time')
+  odd = ('blank', 'flat', 'spike', 'clipped', 'length', 'time')
   return [f for f in findings if not config.accepts(f.kind) and (f.unusable or f.kind not in odd)]
 
 
