@@ -13,6 +13,8 @@ from painformer_jax.modalities import images, maps, video
 
 # Pages of a stack that are looked at before it is decided whether it is grey.
 _GLIMPSES = 8
+# Below this contrast, in levels of 255, nothing is seen of a frame.
+_CONTRAST = 16
 # Suffixes of most images, whose number of pages need not be looked up to tell the progress.
 _ONE_PAGE = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.pgm', '.ppm'})
 
@@ -31,6 +33,8 @@ class PictureFrames:
     kind: of the file, see `maps.kind_of`; None until frames were read, or where nothing is
       measured.
     blank: how many frames of the last reading held no measurement and were left out.
+    flat: how many frames of the last reading have more than 8 bits, of which the 8 that are
+      taken show next to nothing.
   """
 
   def __init__(self, name: str, *, measured: str, every: int, square_pixels: bool):
@@ -38,7 +42,7 @@ class PictureFrames:
     self._every, self._square = every, square_pixels
     self._is_video = is_video(name)
     self.kind: maps.Kind | None = None
-    self.blank = 0
+    self.blank = self.flat = 0
 
   def read(
     self, *, numbers: Container[int] | None = None, most: int | None = None
@@ -54,7 +58,7 @@ class PictureFrames:
     """
     some = {'every': self._every, 'numbers': numbers}
     if not self._measured:
-      frames = self._open(some)
+      frames = self._seen(self._open(some))
     elif self._is_video or images.count_pages(self._name) > 1:
       self.kind = self.kind or maps.kind_of(self._glimpses())
       frames = self._drawn(self._open(some))
@@ -74,6 +78,22 @@ class PictureFrames:
       video.Frame(number=page.number, time=page.time, image=page.content)
       for page in images.pages(self._name, use, **some)
     )
+
+  def _seen(self, frames: Iterator[video.Frame]) -> Iterator[video.Frame]:
+    """The frames as they are; those of many bits that show nothing are counted."""
+    deep, self.flat = None, 0
+    for frame in frames:
+      sample = frame.image[::4, ::4]
+      if np.ptp(np.percentile(sample, (1, 99))) < _CONTRAST:
+        deep = self._is_deep() if deep is None else deep
+        self.flat += deep
+      yield frame
+
+  def _is_deep(self) -> bool:
+    """Whether the file has one channel of more than 8 bits."""
+    if self._is_video:
+      return video.is_deep_grey(self._name)
+    return images.read(self._name, lambda image: image.mode.startswith('I;16'))
 
   def _glimpses(self) -> list[np.ndarray]:
     if self._is_video:
@@ -103,11 +123,12 @@ class PictureFrames:
 
 
 def is_video(name: str) -> bool:
-  """By suffix; a file of another suffix by its content."""
-  suffix = pathlib.Path(name).suffix.lower()
-  if suffix in images.SUFFIXES | video.SUFFIXES:
-    return suffix in video.SUFFIXES
-  return not images.is_image(name)
+  """By its content; what is neither image nor video by its suffix."""
+  suffix, image = pathlib.Path(name).suffix.lower(), images.is_image(name)
+  if suffix in images.SUFFIXES:
+    return not image and video.is_video(name)
+  # A video of JPEG images begins as an image does.
+  return not image or suffix in video.SUFFIXES and video.is_video(name)
 
 
 def count_quickly(name: str) -> int:

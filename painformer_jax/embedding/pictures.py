@@ -42,6 +42,9 @@ _LEFT_OUT = {
 }
 
 
+_FLAT = 'frames of more than 8 bits that are nearly of one brightness in 8'
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PictureConfig:
   """How frames become images.
@@ -136,7 +139,7 @@ class PictureReader:
     if self._all_faces:
       self.columns['person'] = np.int64
     self._counts: Counter[str] = Counter()
-    self._blank = self._coloured = 0
+    self._blank = self._coloured = self._flat = 0
 
   @classmethod
   def from_settings(
@@ -210,6 +213,8 @@ class PictureReader:
     said = [self._remarks(self._counts)]
     if self._blank:
       said.append(f'frames without a measurement left out: {self._blank}')
+    if self._flat:
+      said.append(f'{_FLAT}: {self._flat}')
     if self._coloured:
       said.append(
         f'files in colour, not by a palette, taken as {self.modality} frames: {self._coloured}'
@@ -242,6 +247,12 @@ class PictureReader:
     self._blank += frames.blank
     if frames.blank:
       log(f'{name}: frames that hold no measurement and are left out: {frames.blank}')
+    self._flat += frames.flat
+    if frames.flat and (self._flat == frames.flat or is_video(name)):
+      log(
+        f'{name}: {_FLAT}: {frames.flat}; --modality thermal or depth scales them between their '
+        'own extremes'
+      )
     if frames.kind == 'colour':
       self._coloured += 1
       if self._coloured == 1 or is_video(name):  # Folders of images hold thousands.

@@ -153,12 +153,12 @@ def suffixes_without_package() -> frozenset[str]:
 def is_image(path: str | os.PathLike) -> bool:
   """Whether a file is an image by its content."""
   try:
-    open_image(path).close()
+    with open_image(path) as image:
+      return image.format != 'MPEG'  # A video, of which Pillow knows the name alone.
   except InputError:
     return True  # It needs a package that is missing.
   except Exception:
     return False
-  return True
 
 
 def _places(image: Image.Image) -> list[int]:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from painformer_jax.core.pictures import to_rgb
+from painformer_jax.modalities import palettes
 from painformer_jax.modalities.colormap import colour, stretch
 
 PALETTE = {'thermal': 'inferno', 'depth': 'viridis'}
@@ -22,14 +23,13 @@ PALETTE = {'thermal': 'inferno', 'depth': 'viridis'}
 Kind = Literal['grey', 'palette', 'colour']
 
 # Levels by which the channels of a grey frame may differ: encoders store colour apart from
-# brightness, and both are rounded. A logo or a cross in colour may cover the rest.
-_GREY, _GREY_SHARE = 8, 95
-# Below this contrast, in levels, a frame says nothing about its file.
+# brightness, and both are rounded. In a dark frame the colours of things differ by little more,
+# so there it is less, down to the second value. A logo or a cross in colour may cover the rest.
+_GREY, _GREY_DARK, _GREY_SHARE = 8.0, 3.0, 95
+# Frames whose brightest pixels are below this are dark.
+_DARK = 128
+# Below this contrast, in levels, a frame says little about its file.
 _CONTRAST = 16
-# The two colour differences (Cb, Cr) of a palette follow from the brightness: what is left
-# of their variance is this share at most, and the variance itself is large. Palettes that
-# have several colours of one brightness, such as rainbows, have a very large one.
-_LEFT, _LARGE, _VERY_LARGE = 0.1, 250.0, 2500.0
 
 
 def kind_of(frames: Iterable[np.ndarray]) -> Kind:
@@ -42,10 +42,11 @@ def kind_of(frames: Iterable[np.ndarray]) -> Kind:
   Returns:
     'grey' if they hold one value a pixel, though it be stored in three channels that
     differ by a few levels; 'palette' if they seem to be coloured by a palette; 'colour' for
-    what a camera for visible light sees. The majority counts, of those with any contrast;
-    'grey' where there are none.
+    what a camera for visible light sees. The majority counts, of those with any contrast, or
+    of all where there are none; 'grey' where there are no frames.
   """
-  kinds = [kind for frame in frames if (kind := _kind_of_one(frame))]
+  found = [_kind_of_one(frame) for frame in frames]
+  kinds = [kind for kind, contrast in found if contrast] or [kind for kind, _ in found]
   return max(('grey', 'palette', 'colour'), key=kinds.count)
 
 
@@ -101,24 +102,16 @@ def _single(frame: np.ndarray) -> np.ndarray:
   return frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
 
-def _kind_of_one(frame: np.ndarray) -> Kind | None:
-  """None for a frame without contrast."""
+def _kind_of_one(frame: np.ndarray) -> tuple[Kind, bool]:
+  """The kind of a frame, and whether it has any contrast."""
   if frame.ndim == 2:
-    return 'grey'
+    return 'grey', True
   # Single pixels, since a mean of several has a colour that none of them has.
   rows, columns = (np.linspace(0, n - 1, min(n, 160)).astype(int) for n in frame.shape[:2])
   pixels = np.ascontiguousarray(frame[rows[:, None], columns])
-  if np.ptp(np.percentile(pixels, (1, 99))) < _CONTRAST:
-    return None
-  if np.percentile(np.ptp(pixels, axis=-1), _GREY_SHARE) <= _GREY:
-    return 'grey'
-  brightness, *differences = cv2.cvtColor(pixels, cv2.COLOR_RGB2YCrCb).reshape(-1, 3).T
-  total = sum(float(d.var()) for d in differences)
-  bins = brightness // 8
-  counts = np.bincount(bins)
-  left = 0.0
-  for each in differences:
-    mean = np.bincount(bins, each) / np.maximum(counts, 1)
-    left += float(((each - mean[bins]) ** 2).mean())
-  by_palette = (left <= _LEFT * total and total >= _LARGE) or total >= _VERY_LARGE
-  return 'palette' if by_palette else 'colour'
+  low, high = np.percentile(pixels, (1, 99))
+  apart = max(_GREY_DARK, _GREY * min(1.0, high / _DARK))
+  if np.percentile(np.ptp(pixels, axis=-1), _GREY_SHARE) <= apart:
+    return 'grey', bool(high - low >= _CONTRAST)
+  kind: Kind = 'palette' if palettes.is_coloured(pixels) else 'colour'
+  return kind, bool(high - low >= _CONTRAST)

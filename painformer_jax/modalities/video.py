@@ -99,6 +99,15 @@ def is_video(path: str | os.PathLike) -> bool:
     return False
 
 
+def is_deep_grey(path: str | os.PathLike) -> bool:
+  """Whether a video has one channel of more than 8 bits, as thermal cameras write."""
+  try:
+    with VideoFile(path) as file:
+      return file.deep_grey
+  except InputError:
+    return False
+
+
 def stated_frames(path: str | os.PathLike) -> int:
   """The number of frames that the file states; 0 if it states none or is no video.
 

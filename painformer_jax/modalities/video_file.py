@@ -107,8 +107,17 @@ class VideoFile:
     if self._form == 'mov' and len(stream.index_entries):
       self.stated = sum(1 for entry in stream.index_entries if not entry.is_discard)
     self._exact = self.stated > 0 and self._form in _COUNTED
+    counted = str(stream.metadata.get('NUMBER_OF_FRAMES', ''))  # By programs of Matroska.
+    if self.stated <= 0 and counted.isdigit():
+      self.stated = int(counted)
     if self.stated <= 0 and self._rate and self.seconds > 0:
       self.stated = int(self.seconds * self._rate + 0.5)
+
+  @property
+  def deep_grey(self) -> bool:
+    """Whether it has one channel of more than 8 bits."""
+    form = self._stream.codec_context.format
+    return form is not None and len(form.components) == 1 and form.components[0].bits > 8
 
   def faults(self) -> list[str]:
     """What is wrong with the file, in words, once all of it was decoded."""

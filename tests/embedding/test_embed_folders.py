@@ -10,6 +10,7 @@ from command_line import run_command
 from PIL import Image
 from test_cli_embed import read
 
+from painformer_jax.core.errors import InputError
 from painformer_jax.core.pictures import resize_to_square
 from painformer_jax.embedding.find import find_files
 from painformer_jax.embedding.pictures import PictureConfig, PictureReader
@@ -225,3 +226,45 @@ def test_frames_without_a_measurement_are_left_out(tmp_path):
   assert [r.location['frame'] for r in rows] == [0, 1, 3]
   assert 'no measurement' in said[0] and said[0].endswith(': 1')
   assert reader.remarks() == 'frames without a measurement left out: 1'
+
+
+def test_a_16_bit_clip_of_narrow_range_is_told_where_8_bits_are_taken(tmp_path):
+  levels = [28000 + 4 * scene(k).astype(np.uint16) for k in range(3)]
+  narrow = write_clip(
+    tmp_path / 'a.mkv', levels, codec='ffv1', kept_as='gray16le', given_as='gray16le'
+  )
+  rows, said = rows_of(reader := PictureReader(), narrow)
+  assert len(rows) == 3 and 'a.mkv: frames of more than 8 bits' in said[0] and ': 3;' in said[0]
+  assert reader.remarks().endswith('in 8: 3')
+  wide = [257 * scene(k).astype(np.uint16) for k in range(3)]
+  path = write_clip(tmp_path / 'b.mkv', wide, codec='ffv1', kept_as='gray16le', given_as='gray16le')
+  assert rows_of(PictureReader(), path)[1] == []
+  black = [np.zeros((48, 64, 3), np.uint8)] * 2  # Of 8 bits: nothing is lost.
+  assert rows_of(PictureReader(), write_clip(tmp_path / 'c.mp4', black))[1] == []
+  Image.fromarray(levels[0]).save(tmp_path / 'd.png')
+  assert '8 bits' in rows_of(PictureReader(), tmp_path / 'd.png')[1][0]
+  assert rows_of(PictureReader('thermal'), narrow)[1] == []
+
+
+# --- suffixes --------------------------------------------------------------------
+
+
+def test_a_file_is_what_its_content_is(tmp_path):
+  frames = [np.dstack([scene(k)] * 3) for k in range(3)]
+  first, *others = map(Image.fromarray, frames)
+  first.save(tmp_path / 'anim.mp4', format='GIF', save_all=True, append_images=others)
+  first.save(tmp_path / 'wrong.mp4', format='PNG')
+  clip = write_clip(tmp_path / 'a.mp4', frames)
+  (tmp_path / 'wrong.jpg').write_bytes(clip.read_bytes())
+  raw = write_clip(tmp_path / 'a.mjpeg', frames, codec='mjpeg', kept_as='yuvj420p', format='mjpeg')
+  plain = write_clip(tmp_path / 'a.m2v', frames, codec='mpeg2video', format='mpeg2video')
+  (tmp_path / 'no_suffix').write_bytes(plain.read_bytes())
+  for name, count in (
+    ('anim.mp4', 3), ('wrong.mp4', 1), ('wrong.jpg', 3), (raw, 3), (plain, 3), ('no_suffix', 3),
+  ):  # fmt: skip
+    rows, said = rows_of(reader := PictureReader(), tmp_path / name)
+    assert (len(rows), said) == (count, []), name
+    assert reader.total([str(tmp_path / name)]) <= count
+  (tmp_path / 'text.jpg').write_text('no picture\n' * 9)
+  with pytest.raises(InputError, match='text.jpg is not a readable image'):
+    rows_of(PictureReader(), tmp_path / 'text.jpg')

@@ -145,3 +145,10 @@ def test_what_is_lost_in_the_middle_of_a_container_is_counted(tmp_path, clips, n
   assert frames[-1].number == NUMBER - 1
   for frame in frames:
     np.testing.assert_array_equal(frame.image, whole[frame.number].image)
+
+
+def test_the_clock_of_a_container_is_no_rate(tmp_path):
+  """FFmpeg says 60,000 frames a second of DV."""
+  frames = [np.full((576, 720, 3), 9 * k, np.uint8) for k in range(3)]
+  path = write_clip(tmp_path / 'a.dv', frames, codec='dvvideo', format='dv')
+  assert video.stated_frames(path) == 3 and len(read(path)[0]) == 3
