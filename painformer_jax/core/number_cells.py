@@ -59,12 +59,22 @@ def as_text(column):
     text = compute.utf8_trim_whitespace(column.cast(pyarrow.string()))
   except pyarrow.ArrowException:
     return None
-  text = compute.replace_substring(text, _MINUS, '-')
-  spaced = compute.match_substring_regex(text, f'^[+-]?{_SPACED}(?:[.,][0-9]*)?$')
-  if compute.any(spaced).as_py():
-    text = compute.if_else(spaced, compute.replace_substring_regex(text, f'[{_SPACES}]', ''), text)
+  is_ascii = compute.all(compute.string_is_ascii(text), min_count=0).as_py()
+  if not is_ascii:
+    text = compute.replace_substring(text, _MINUS, '-')
+  if not is_ascii or any(holds(text, mark) for mark in "' "):
+    spaced = compute.match_substring_regex(text, f'^[+-]?{_SPACED}(?:[.,][0-9]*)?$')
+    bare = compute.replace_substring_regex(text, f'[{_SPACES}]', '')
+    text = compute.if_else(spaced, bare, text)
   empty = compute.is_in(text, value_set=pyarrow.array(NO_NUMBER))
   return compute.if_else(empty, pyarrow.scalar(None, pyarrow.string()), text)
+
+
+def holds(text, mark: str) -> bool:
+  """Whether any cell of an Arrow column holds a mark."""
+  from pyarrow import compute
+
+  return bool(compute.any(compute.match_substring(text, mark)).as_py())
 
 
 def numbers(column, marks: Marks = Marks()) -> np.ndarray:
@@ -74,17 +84,24 @@ def numbers(column, marks: Marks = Marks()) -> np.ndarray:
     pyarrow.ArrowException: a cell is not a number with these marks.
   """
   import pyarrow
-  from pyarrow import compute
 
   text = as_text(column)
   if text is not None:
-    text = compute.utf8_ltrim(text, '+')
-    if marks.groups:
-      text = compute.replace_substring(text, marks.groups, '')
-    if marks.decimal != '.':
-      text = compute.replace_substring(text, marks.decimal, '.')
-    column = text
+    return numbers_of(text, marks)
   return column.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+
+
+def numbers_of(text, marks: Marks) -> np.ndarray:
+  """What `as_text` gives as float64; ArrowException as for `numbers`."""
+  import pyarrow
+  from pyarrow import compute
+
+  text = compute.utf8_ltrim(text, '+')
+  if marks.groups:
+    text = compute.replace_substring(text, marks.groups, '')
+  if marks.decimal != '.':
+    text = compute.replace_substring(text, marks.decimal, '.')
+  return text.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
 
 
 def seconds(column) -> np.ndarray | None:

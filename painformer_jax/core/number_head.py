@@ -19,6 +19,8 @@ from painformer_jax.core.text_format import COMMENTS, TextFormat
 
 # Lines that are looked at.
 _LINES = 100
+# What Excel writes where it could not compute, such as #REF!.
+_EXCEL = re.compile(r'#[A-Z/0-9]+[!?]')
 _NO_UNIT = re.compile(r'raw|counts?|adc|no.?units?|unitless|none|-|%', re.IGNORECASE)
 _UNIT = re.compile(
   r'(?:[numkM\u00b5\u03bc]|micro|milli)?'
@@ -62,7 +64,8 @@ class _Line:
 
   @property
   def is_comment(self) -> bool:
-    return self.cells[0].startswith(COMMENTS) and self.cells[0] not in NO_NUMBER
+    first = self.cells[0]
+    return first.startswith(COMMENTS) and first not in NO_NUMBER and not _EXCEL.fullmatch(first)
 
   @property
   def filled(self) -> list[str]:
@@ -106,7 +109,7 @@ def read_head(path: str, layout: TextFormat, *, header: bool) -> Head:
   first = next(line for line in lines if not line.is_comment)
   names = tuple(f'f{n}' for n in range(width))
   if layout.likely_delimiter == ',':
-    _refuse_decimal_commas(path, [line.cells for line in filled[:3]])
+    _refuse_decimal_commas(path, layout, filled)
   return _empatica(filled, names) or Head(names=names, named=False, first_row=first.number)
 
 
@@ -186,7 +189,7 @@ def _head_of(
   if faulty:
     # Numbers with a fault among them, which are no notes.
     begin, above, units = filled.index(faulty[0]), above[: above.index(faulty[0])], ()
-  if not able and not header and _may_be_numbers(names):
+  if not header and (_are_digits(names) if able else _may_be_numbers(names)):
     raise InputError(
       f'{path}, line {names.number}: {_shown(names)} may be names or numbers; mend it, or name the '
       'columns in a line above'
@@ -256,12 +259,18 @@ def _may_be_below(line: _Line, width: int) -> bool:
 
 
 def _may_be_numbers(line: _Line) -> bool:
-  """Whether a line holds a number with a decimal mark, which is no name that pandas made."""
+  """Whether a line holds what begins as a number and is neither a count nor a name of pandas."""
   return any(
-    is_number(cell) and re.search('[.,]', cell) and cell.split('.')[0] not in line.cells
+    re.match(r'[+-]?[.,]?\d', cell)
+    and not cell.isdecimal()
+    and not ('.' in cell and cell.split('.')[0] in line.cells)
     for cell in line.cells
-    if cell
   )
+
+
+def _are_digits(line: _Line) -> bool:
+  """Whether a cell holds several numbers, as where a separator or a quote is wrong."""
+  return any(re.fullmatch(r'[\d\s.,;|+-]*\d[\d\s.,;|+-]*', cell) for cell in line.cells)
 
 
 def _shown(line: _Line) -> str:
@@ -347,14 +356,23 @@ def _number(cell: str) -> float:
     return float('nan')
 
 
-def _refuse_decimal_commas(path: str, rows: Sequence[Sequence[str]]) -> None:
+def _refuse_decimal_commas(path: str, layout: TextFormat, lines: Sequence[_Line]) -> None:
   """Refuses '0,05' in lines without names: one number with a decimal comma, or two."""
-  cells = [cell for row in rows for cell in row]
-  if len(rows[0]) % 2 or not all(cell.lstrip('+-').isdecimal() for cell in cells):
+  rows = [line.cells for line in lines]
+  cells = [cell for row in rows for cell in row if cell]
+  quoted = any('"' in line or ', ' in line or line.strip() == ',' for line in layout.head)
+  if quoted or len(rows[0]) % 2 or not all(cell.lstrip('+-').isdecimal() for cell in cells):
     return
   decimals = [cell for row in rows for cell in row[1::2]]
-  if path.lower().endswith('.tsv') or any(len(c) > 1 and c.startswith('0') for c in decimals):
+  if not all(map(str.isdecimal, decimals)):
+    return
+  zeros = any(len(cell) > 1 and cell.startswith('0') for cell in decimals)
+  counts = [int(row[0]) for row in rows if row[0]]
+  steps = {after - before for before, after in itertools.pairwise(counts)}
+  # Two columns, of which the first counts, cannot be one of numbers with decimals.
+  counting = len(steps) == 1 and steps != {0}
+  if zeros or path.lower().endswith('.tsv') or (len(rows[0]) == 2 and not counting):
     raise InputError(
       f'{path}: its commas may be decimal commas or separate numbers; separate columns by '
-      'semicolons or tabs'
+      'semicolons or tabs, or name them in the first line'
     )

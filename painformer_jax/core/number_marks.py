@@ -9,9 +9,13 @@ column. Points are decimal where nothing speaks against it.
 import dataclasses
 from collections.abc import Sequence
 
-from painformer_jax.core.number_cells import Marks, as_text
+import numpy as np
+
+from painformer_jax.core.number_cells import Marks, as_text, holds, is_number, numbers_of
 
 MARKS = '.,'
+# So many cells of a column tell quickly whether it holds text.
+_SAMPLE = 100
 _EXPONENT = r'(?:[eE][+-]?\d+)?'
 
 
@@ -38,13 +42,15 @@ class _Evidence:
     unclear: mark -> first cell in which it may be either.
     ungrouped: whether numbers of four digits and more stand without a mark.
     short: whether numbers of one to three digits stand without a mark.
+    is_sound: whether all cells are numbers; others tell nothing of other columns.
   """
 
-  decimal: frozenset[str]
-  groups: frozenset[str]
-  unclear: dict[str, str]
-  ungrouped: bool
-  short: bool
+  decimal: frozenset[str] = frozenset()
+  groups: frozenset[str] = frozenset()
+  unclear: dict[str, str] = dataclasses.field(default_factory=dict)
+  ungrouped: bool = False
+  short: bool = False
+  is_sound: bool = True
 
 
 def marks_of(columns: Sequence) -> list[Marks | Unclear | None]:
@@ -54,13 +60,22 @@ def marks_of(columns: Sequence) -> list[Marks | Unclear | None]:
     columns: Arrow columns of text, or of bytes that are text; others hold no marks.
 
   Returns:
-    For each column its marks, `Unclear`, or None where it holds what is no number or marks
-    that contradict one another.
+    For each column its marks, `Unclear`, or None where it begins with what is no number or
+    holds marks that contradict one another. Other cells that are no numbers tell nothing.
   """
   found = [_evidence(column) for column in columns]
-  decimal = frozenset().union(*(each.decimal for each in found if each))
-  groups = frozenset().union(*(each.groups for each in found if each))
+  decimal = frozenset().union(*(each.decimal for each in found if each and each.is_sound))
+  groups = frozenset().union(*(each.groups for each in found if each and each.is_sound))
   return [each and _resolved(each, decimal, groups) for each in found]
+
+
+def surely_decimal(values: np.ndarray) -> bool:
+  """Whether the mark that float64 values were read with cannot separate thousands."""
+  parts = values[np.isfinite(values) & (values != np.rint(values))]
+  size = np.abs(parts)
+  thousandths = size * 1000
+  off = np.abs(thousandths - np.rint(thousandths)) > 1e-6 * thousandths
+  return bool(((size < 1) | (size >= 1000) | off).any())
 
 
 def _resolved(
@@ -103,9 +118,21 @@ def _evidence(column) -> _Evidence | None:
   import pyarrow
   from pyarrow import compute
 
+  sample = as_text(column.slice(0, _SAMPLE))
+  cells = sample.drop_null().to_pylist() if sample is not None else ()
+  if sample is None or (cells and not any(map(is_number, cells))):
+    return None
   text = as_text(column)
   if text is None:
     return None
+  # Most tables need no more.
+  for mark in MARKS:
+    try:
+      values = numbers_of(text, Marks(decimal=mark))
+    except pyarrow.ArrowException:
+      continue
+    if surely_decimal(values) and not holds(text, _other(mark)):
+      return _Evidence(decimal=frozenset(mark))
   text = compute.utf8_ltrim(text.unique().drop_null(), '+-')
   left, decimal, groups, unclear = text, set(), set(), {}
 
@@ -129,8 +156,6 @@ def _evidence(column) -> _Evidence | None:
       decimal.add(_other(mark))
     if len(taken(rf'(?:\d+[{mark}]\d*|[{mark}]\d+){_EXPONENT}')):
       decimal.add(mark)
-  if len(left):
-    return None
   lengths = compute.utf8_length(whole)
   is_short = compute.less(lengths, pyarrow.scalar(4, lengths.type))
   return _Evidence(
@@ -139,4 +164,5 @@ def _evidence(column) -> _Evidence | None:
     unclear=unclear,
     ungrouped=not compute.all(is_short, min_count=0).as_py(),
     short=bool(compute.any(is_short).as_py()),
+    is_sound=not len(left),
   )

@@ -18,17 +18,11 @@ import numpy as np
 from painformer_jax.core import number_cells
 from painformer_jax.core.delimited import text_rows
 from painformer_jax.core.errors import InputError
-from painformer_jax.core.number_cells import NO_NUMBER, Marks, is_moment, is_number
+from painformer_jax.core.number_cells import NO_NUMBER, Marks, holds, is_number
 from painformer_jax.core.number_head import Head, read_head
-from painformer_jax.core.number_marks import MARKS, Unclear, marks_of
-from painformer_jax.core.text_format import (
-  COMMENTS,
-  TextFormat,
-  dividing,
-  is_compressed,
-  read_bytes,
-  text_format,
-)
+from painformer_jax.core.number_layout import number_layout
+from painformer_jax.core.number_marks import MARKS, Unclear, marks_of, surely_decimal
+from painformer_jax.core.text_format import TextFormat, is_compressed, read_bytes
 
 
 class UnclearError(InputError):
@@ -220,7 +214,7 @@ def read_numbers(
       raise InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error
     layout, head = None, Head(names=tuple(table.column_names), named=True, first_row=1)
   else:
-    layout = _layout(path, delimiter)
+    layout = number_layout(path, delimiter)
     head = read_head(path, layout, header=header)
     try:
       table = _text_columns(path, layout, count=len(head.names), skip=head.first_row - 1)
@@ -234,6 +228,8 @@ def read_numbers(
       raise fault or InputError(f'{path} is damaged: {str(error).splitlines()[0]}') from error
   if not len(table):
     raise InputError(f'{path} has no rows below its line of names')
+  if layout and len(head.names) == 1:
+    _refuse_blank_lines(path, layout, head.first_row, rows=len(table))
   columns, names = table.columns, head.names
   while len(columns) > 1 and not (head.named and names[-1].strip()) and _is_empty(columns[-1]):
     names, columns = names[:-1], columns[:-1]
@@ -250,88 +246,56 @@ def read_numbers(
   return result
 
 
-def holds_numbers(path: str | Path) -> bool:
-  """Whether a text has a number in each of its last lines, as far as its beginning is read."""
-  try:
-    layout = _layout(str(path), None)
-  except (InputError, OSError):
-    return False
-  lines = [line for line in layout.head if not line.lstrip().startswith(COMMENTS)]
-  mark = None if layout.likely_delimiter == ' ' else layout.likely_delimiter
-  cells = [line.strip().split(mark) for line in lines[len(lines) // 2 :]]
-  return bool(cells) and all(any(c.strip() and is_number(c) for c in line) for line in cells)
-
-
-def _layout(path: str, delimiter: str | None) -> TextFormat:
-  """The format of a text; where its lines have one cell each, commas are decimal."""
-  layout = text_format(path, delimiter=delimiter, any_encoding=True)
-  if not layout.head:
-    raise InputError(f'{path} is empty')
-  if delimiter:
-    return layout
-  lines = [line for line in layout.head if not line.lstrip().startswith(COMMENTS)][:100]
-  if _by_spaces(lines):
-    return dataclasses.replace(layout, delimiter=' ')
-  if layout.delimiter:
-    return layout
-  # Lines of names and numbers below notes.
-  for start in range(1, len(lines) - 1):
-    divided = dividing(lines[start:])
-    if divided and not all(map(is_number, lines[start].split(divided))):
-      return dataclasses.replace(layout, delimiter=divided)
-  if any(mark in layout.first for mark in ',;\t|'):
-    return layout
-  return dataclasses.replace(layout, delimiter=';')
-
-
-def _by_spaces(lines: Sequence[str]) -> bool:
-  """Whether spaces separate numbers, below lines of another kind."""
-  if any(mark in line for line in lines for mark in '\t;|'):
-    return False
-  counts = [len(line.split()) if _are_spaced(line.split()) else 0 for line in lines]
-  begin = next((n for n, count in enumerate(counts) if count), len(counts))
-  below = set(counts[begin:])
-  return begin <= len(lines) // 2 and len(below) == 1 and 0 not in below
-
-
-def _are_spaced(cells: Sequence[str]) -> bool:
-  """Whether cells are two or more numbers, dates or times, without commas between them."""
-  return len(cells) > 1 and all(
-    is_moment(cell) or (is_number(cell) and cell.strip(',') == cell) for cell in cells
-  )
-
-
 def _text_columns(path: str, layout: TextFormat, *, count: int, skip: int):
   """The columns as float64 where that reads them in the one way they can be, else as bytes."""
   import pyarrow
-  from pyarrow import compute
 
   for decimal in MARKS:
     try:
       table = _read_columns(path, layout, pyarrow.float64(), count=count, skip=skip, mark=decimal)
     except pyarrow.ArrowInvalid:
       continue
-    if any(_is_surely_decimal(column.to_numpy()) for column in table.columns):
+    if any(surely_decimal(column.to_numpy()) for column in table.columns):
       return table
     text = _read_columns(path, layout, pyarrow.binary(), count=count, skip=skip)
-    with_mark = [compute.any(compute.match_substring(c, decimal)).as_py() for c in text.columns]
-    if any(with_mark) and marks_of(text.columns) != [Marks(decimal=decimal)] * count:
+    with_mark = any(holds(column, decimal) for column in text.columns)
+    if with_mark and marks_of(text.columns) != [Marks(decimal=decimal)] * count:
       return text
     return table
   return _read_columns(path, layout, pyarrow.binary(), count=count, skip=skip)
 
 
-def _is_surely_decimal(values: np.ndarray) -> bool:
-  """Whether a mark that these values were read with cannot separate thousands."""
-  parts = values[np.isfinite(values) & (values != np.rint(values))]
-  size = np.abs(parts)
-  thousandths = size * 1000
-  off = np.abs(thousandths - np.rint(thousandths)) > 1e-6 * thousandths
-  return bool(((size < 1) | (size >= 1000) | off).any())
+def _refuse_blank_lines(path: str, layout: TextFormat, first_row: int, *, rows: int) -> None:
+  """Refuses a blank line among the numbers of one column: a missing value, or nothing."""
+  import pyarrow
+  from pyarrow import compute
+
+  [cells] = _read_columns(
+    path, layout, pyarrow.binary(), count=1, skip=first_row - 1, blanks=True
+  ).columns
+  filled = np.flatnonzero(compute.binary_length(cells).to_numpy())
+  end = filled[-1] + 1 if len(filled) else 0
+  # A quoted cell without text is a row, and lines may be blank by turns.
+  blank = int(end) - rows
+  if 0 < blank < rows - 1:
+    first = int(np.argmax(compute.binary_length(cells).to_numpy() == 0))
+    raise InputError(
+      f'{path}, line {first_row + first} is blank: write nan where a value is missing, else '
+      'delete the line'
+    )
 
 
-def _read_columns(path: str, layout: TextFormat, kind, *, count: int, skip: int, mark: str = '.'):
-  """All columns as one type."""
+def _read_columns(
+  path: str,
+  layout: TextFormat,
+  kind,
+  *,
+  count: int,
+  skip: int,
+  mark: str = '.',
+  blanks: bool = False,
+):
+  """All columns as one type; with rows for lines that are blank on request."""
   import pyarrow.csv
 
   names = [str(number) for number in range(count)]
@@ -347,7 +311,7 @@ def _read_columns(path: str, layout: TextFormat, kind, *, count: int, skip: int,
   return pyarrow.csv.read_csv(
     source,
     read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=skip, encoding=encoding),
-    parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+    parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=not blanks),
     convert_options=pyarrow.csv.ConvertOptions(
       column_types=dict.fromkeys(names, kind), null_values=NO_NUMBER, decimal_point=mark
     ),

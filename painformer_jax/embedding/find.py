@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from painformer_jax.core.folders import left_out_line, list_folder
-from painformer_jax.core.number_table import holds_numbers
+from painformer_jax.core.number_layout import holds_numbers
 from painformer_jax.embedding.pictures import PictureReader
 from painformer_jax.modalities import images
 

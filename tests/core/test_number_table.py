@@ -87,6 +87,13 @@ def test_a_table_gives_the_same_numbers_however_it_is_written(
     ('a.csv', 'a\n-\n2\n3\n4\n5\n', 'lines 1 and 2 may both name'),
     ('a.csv', 'a,b\nerr,err\n2,2.5\n3,3.5\n4,4.5\n', "line 2: 'err'"),
     ('a.csv', '1.5x,1.5\n2,2.5\n3,3.5\n4,4.5\n', 'line 1: .* may be names or numbers'),
+    ('a.csv', '5,12\n5,34\n5,66\n', 'decimal commas or separate numbers'),
+    ('a.csv', 'a\n1\n2\n\n3\n4\n5\n', 'line 4 is blank: write nan'),
+    ('a.csv', 'a,b\n#REF!,1.5\n2,2.5\n3,3.5\n', "line 2: '#REF!'"),
+    ('a.csv', 'a;b\n1,5;2\n"1;3\n2;4\n2;4\n', 'line '),
+    ('a.csv', 'time\ns\n1,07220;9\n-1,23\n2,50\n', 'lines 1 and 2 may both name'),
+    ('a.csv', '"0\n1\n2\n3\n', 'may be names or numbers'),
+    ('a.csv', '0;-2,15;err\n1;2,5;3,5\n2;2,5;3,5\n', 'line 1: .* may be names or numbers'),
     ('a.csv', '1.5x1.5\n2,2.5\n3,3.5\n4,4.5\n', 'line [12]: '),
     ('a.csv', b'PK\x03\x04\x14,1\n', 'workbook .* save its sheet as CSV'),
     ('a.csv', b'\x1f\x8b\x08garbage', 'is damaged'),
@@ -111,6 +118,10 @@ def test_what_may_mean_two_things_is_refused(tmp_path, name, content, where):
     (',0,1\n0,1.5,2\n1,2.5,3\n', ('', '0', '1'), [0, 1.5, 2]),  # pandas
     ('0,1,2\n5.5,6.5,7\n', ('0', '1', '2'), [5.5, 6.5, 7]),
     ('t,0,0.1\n5.5,6.5,7\n', ('t', '0', '0.1'), [5.5, 6.5, 7]),
+    ('a\n\n1\n\n2\n\n3\n\n', ('a',), [1]),
+    ('a\n1\n""\n2\n3\n', ('a',), [1]),
+    ('10,512\n11,498\n12,505\n', ('f0', 'f1'), [10, 512]),
+    ('512,-498\n510,505\n530,505\n', ('f0', 'f1'), [512, -498]),
     ('0,1,2\n5,6,7\n', ('f0', 'f1', 'f2'), [0, 1, 2]),
     ('a;b;\n1;2;\n', ('a', 'b'), [1, 2]),
     ('sep=;\na;b\n1,5;2\n', ('a', 'b'), [1.5, 2]),
@@ -169,13 +180,14 @@ def test_one_meaning_of_points_and_commas_in_a_table(tmp_path, content, values):
     ('t;a\n0.001;1234\n0.002;1,001\n', '1,001'),
     ('a\n1,001\n1.001\n', '1.001'),
     ('a\n0,5\n1.501\n', '1.501'),
+    ('t;a\n1;999\n2;1.001\n3;err\n', '1.001'),
   ],
 )
 def test_numbers_that_may_have_thousands_are_refused(tmp_path, content, cell):
   (tmp_path / 'a.csv').write_text(content)
   table = read_numbers(tmp_path / 'a.csv', header=False)
   with pytest.raises(InputError, match=f"line ., column '.': '{cell}' may have a decimal"):
-    table.array  # noqa: B018
+    [table.column(n, 0, 2) for n in range(len(table.names))]
 
 
 @pytest.mark.parametrize(
