@@ -207,7 +207,8 @@ def _stop_at_findings(config: AssessConfig, study: Study, *, log: Log) -> list[F
     log(f'and {len(findings) - _FINDINGS_SHOWN:,} more: --check lists all')
   stopping = findings_that_stop(config, findings)
   if stopping:
-    kinds = ','.join(dict.fromkeys(finding.kind for finding in stopping))
+    given = [] if config.findings in ('stop', 'continue') else config.findings.split(',')
+    kinds = ','.join(dict.fromkeys([*given, *(finding.kind for finding in stopping)]))
     count = f'{len(stopping)} finding{"s" if len(stopping) > 1 else ""}'
     raise InputError(
       f'{study.root}: {count}, such as {stopping[0]}: mend them, or leave out the samples '

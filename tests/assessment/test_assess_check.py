@@ -59,6 +59,8 @@ TABLES = {
     replace={'ecg': np.clip(np.random.default_rng(0).normal(size=N).cumsum(), -9, 9)}
   ),
 }
+# What is read all the same.
+READ = ('semicolons', 'commas', 'other names')
 # What is no fault.
 SOUND = {
   'a row less': dict(length=N - 1),
@@ -97,6 +99,10 @@ def listed(stored, tmp_path_factory):
     'copy in another unit',
     'double',
     'class',
+    'link to nothing',
+    'upper case',
+    'column twice',
+    *READ,
   ):
     sample(fault)
   paths['missing'].unlink()
@@ -107,6 +113,20 @@ def listed(stored, tmp_path_factory):
   changed = {c: -1000 * biovid_signal(having['original'], c) + 3 for c in COLUMNS}
   write_biovid_table(paths['copy in another unit'], 'x', replace=changed)
   (paths['original'].parent / 'stranger_bio.csv').write_text('gsr\n1\n')
+  (paths['original'].parent / '._hidden_bio.csv').write_text('gsr\n1\n')
+  (root / 'biosignals_filtered' / '000099_m_99').mkdir()
+  shutil.copy(paths['original'], root / 'biosignals_filtered' / '000099_m_99' / 'x_bio.csv')
+  paths['link to nothing'].unlink()
+  paths['link to nothing'].symlink_to('nowhere')
+  paths['upper case'].rename(paths['upper case'].with_suffix('.CSV'))
+  lines = paths['column twice'].read_text().splitlines()
+  paths['column twice'].write_text(
+    '\n'.join(f'{line}\t{line.split(chr(9))[1] if n else "gsr"}' for n, line in enumerate(lines))
+  )
+  for fault, mark in (('semicolons', ';'), ('commas', ',')):
+    paths[fault].write_text(paths[fault].read_text().replace('\t', mark))
+  text = paths['other names'].read_text()
+  paths['other names'].write_text(text.replace('gsr', 'GSR [uS]', 1).replace('ecg', 'ECG', 1))
   lines = [list(row) for row in rows]
   lines.append(next(row for row in lines if row[5] == having['double']))
   next(row for row in lines if row[5] == having['class'])[2] = '9'
@@ -123,12 +143,13 @@ def test_each_fault_is_named_once_and_nothing_else(listed):
   assert done.returncode == 2 and 'Traceback' not in done.stderr
   tables = [line for line in done.stdout.splitlines() if '_bio.csv' in line]
   found = {name: sum(f'{name}_bio.csv' in line for line in tables) for name in names}
-  # The copy is named in the line of the other; the sample of no class has a table for nobody.
-  faulty = {having[f] for f in having if f not in (*SOUND, 'original', 'double')}
+  # The copy is named in the line of the other, the sample of no class in that of the list.
+  faulty = {having[f] for f in having if f not in (*SOUND, *READ, 'original', 'double', 'class')}
   assert found == {name: int(name in faulty) for name in names}
   assert [line for line in tables if 'stranger_bio.csv: ' in line]
   assert len(tables) == len(faulty) + 1
-  (copies,) = (line for line in tables if having['copy'] in line)
+  assert [line for line in done.stdout.splitlines() if '000099_m_99: 1 file of nobody' in line]
+  (copies,) = (line for line in tables if f'{having["copy"]} is' in line)
   assert having['original'] in copies
   rest = [line for line in done.stdout.splitlines() if line.startswith('starting_point/')]
   assert [name for name in ('double', 'class') if any(having[name] in r for r in rest)] == [

@@ -257,7 +257,8 @@ class Test2025:
       'train, 1: resp lacks low_2',
       'train, 12: bvp lacks baseline_1, rest_1, low_2',
       'train: 2 subjects, not 3',
-      "train/Bvp/12.csv, line 2: expected 2 numbers, found '1,x'",
+      "train/Bvp/12.csv: column '12_HIGH_1' is not all numbers (line 2: 'x')",
+      'train/Bvp/12.csv: 12_Low_1: 1 row, not 1000',
     ]
 
   def test_one_person_in_two_splits(self, tmp_path):

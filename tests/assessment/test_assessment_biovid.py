@@ -124,11 +124,11 @@ class TestReader:
     [
       (b'', 'is empty'),
       (b'gsr\tecg\n', 'no rows below'),
-      (b'gsr\tecg\n1\tx\n', "line 2: expected 2 numbers, found '1\\\\tx'"),
+      (b'ecg\tgsr\n1\tx\n', "'gsr' is not all numbers .line 2: 'x'"),
       (b'gsr\tecg\n1\t2\n3\n', 'line 3: expected 2 cells'),
       (b'gsr\n\x00\xfe\n', 'no table of text'),
-      (b'gsr\n\xff\xfe\n', 'line 2: expected 1 numbers'),
-      (b'ecg\n1\n', "no column 'gsr'; it has ecg"),
+      (b'gsr\n\xff\xfe\n', "'gsr' is not all numbers .line 2"),
+      (b'ecg\n1\n', "no column 'gsr' .there: ecg"),
     ],
   )
   def test_broken_tables(self, folder, content, message):
@@ -292,7 +292,7 @@ class TestCheck:
     path = biovid_table_path(folder, biovid_rows()[0])
     path.write_text(path.read_text().replace('\n1953\t', '\nnow\t', 1))
     (found,) = texts(folder, whole=True)
-    assert ', line 3: expected 6 numbers, found' in found
+    assert "column 'time' is not all numbers (line 3: 'now')" in found
 
   @pytest.mark.parametrize(
     'column, value, problem',

@@ -123,7 +123,7 @@ def _lacking(condition: str, numbers: set[str], count: int) -> list[str]:
 
 def _file_finding(place: Locator, whole: bool) -> Finding | None:
   """What is wrong with a file as such."""
-  if not place.path.is_file():
+  if not place.path.is_file():  # Or a link to nothing.
     return Finding(where=str(place.path), what='no such file', kind='missing')
   if not place.path.stat().st_size:
     return Finding(where=str(place.path), what='the file is empty', kind='missing')
@@ -132,7 +132,8 @@ def _file_finding(place: Locator, whole: bool) -> Finding | None:
       table = read_table(place)
     except InputError as error:
       return Finding(what=str(error), kind='damaged')
-    missing = [c for c in place.columns if c not in table.names]
+    names = {name.casefold() for name in table.names}
+    missing = [c for c in place.columns if c.casefold() not in names]
     if missing:
       what = f'no column {named(missing)}; it has {named(table.names)}'
       return Finding(where=str(place.path), what=what, kind='missing')
@@ -169,7 +170,7 @@ def _signal_findings(
     lengths[modality][sample.level][channels.shape[1]] += 1
     place = sample.data[modality]
     table = read_table(place)
-    copies.add_table(sample, modality, table, table.names.index(place.columns[0]))
+    copies.add_table(sample, modality, table, table.index(place.columns[0]))
     copies.add_signal(sample, modality, channels)
     if place.rows and is_short(channels.shape[1], place.rows):
       what = f'{", ".join(place.columns)}: {channels.shape[1]} rows, not {place.rows}'

@@ -168,4 +168,8 @@ def _find_missing(
 
 def _column_names(path: Path) -> tuple[str, ...]:
   """Names of a table's columns; an index without a name is left out."""
-  return tuple(name for name in column_names(path, delimiter=',') if name)
+  names = [name for name in column_names(path, delimiter=',') if name]
+  for other in ';\t':
+    if len(names) == 1 and other in names[0]:
+      names = [name for name in column_names(path, delimiter=other) if name]
+  return tuple(names)

@@ -14,7 +14,7 @@ import functools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -68,14 +68,17 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
   if not path.is_file():
     raise InputError(f'{root} is no BioVid folder: there is no {path}')
   header = column_names(path, delimiter='\t')
-  missing = [name for name in LIST_COLUMNS if name not in header]
+  spelt = {name.casefold(): name for name in header}
+  missing = [name for name in LIST_COLUMNS if name not in spelt]
   if missing:
     raise InputError(
       f'{path} has no column {", ".join(missing)}; its columns must '
       f'be {" ".join(LIST_COLUMNS)}, separated by tabs'
     )
   samples, findings, ids = {}, [], {}
-  for row in read_rows(path, required=LIST_COLUMNS, delimiter='\t', ragged=True):
+  required = [spelt[name] for name in LIST_COLUMNS]
+  for row in read_rows(path, required=required, delimiter='\t', ragged=True):
+    row = dataclasses.replace(row, values={k.casefold(): v for k, v in row.values.items()})
     problem = _row_problem(row, columns=len(header))
     if not problem and row['sample_name'] in samples:
       problem = f'{row["sample_name"]} is listed twice'
@@ -88,7 +91,9 @@ def open_study(root: str | os.PathLike, *, modalities: Sequence[str] = MODALITIE
         f'{row["subject_name"]} here'
       )
     if problem:
-      findings.append(Finding(where=f'{_LIST}, line {row.number}', what=problem, kind='list'))
+      where = f'{_LIST}, line {row.number}'
+      name = row['sample_name']
+      findings.append(Finding(where=where, what=problem, kind='list', samples=(name,)))
     else:
       samples[row['sample_name']] = _sample(root, row, modalities)
   if not samples:
@@ -186,6 +191,7 @@ def check(
   if per_level is not None:
     findings += _count_findings(by_subject, per_level)
   absent, copies = set(), CopyFinder()
+  refused = {name for finding in study.findings for name in finding.samples}
   for kind in ('signals', VIDEO):
     wanted = [s for s in study.samples if _modality(s, kind)]
     folder = study.root / _FOLDERS[kind][0]
@@ -204,7 +210,12 @@ def check(
     for kind in ('signals', VIDEO):
       if kind not in absent:
         tables = functools.partial(signal_check.table_findings, rules=rules, copies=copies)
-        findings += _file_findings(study.root, by_subject[person], kind, tables if whole else None)
+        findings += _file_findings(
+          study.root, by_subject[person], kind, tables if whole else None, refused=refused
+        )
+  for kind in ('signals', VIDEO):
+    if any(_modality(s, kind) for s in study.samples) and kind not in absent:
+      findings += _stray_people(study.root, kind, {*people, *(n.split('-')[0] for n in refused)})
   return [*findings, *copies_of(copies.copies(), study.samples, beside=findings)]
 
 
@@ -234,8 +245,13 @@ def _file_findings(
   samples: list[Sample],
   kind: str,
   tables: Callable[[Sample, Locator], Iterator[Finding]] | None,
+  *,
+  refused: Collection[str],
 ) -> Iterator[Finding]:
-  """What is wrong with one subject's files of one kind; `tables` looks into them."""
+  """What is wrong with one subject's files of one kind; `tables` looks into them.
+
+  The list names those of `refused`, too, but contradicts itself there.
+  """
   places = {s.data[m].path.name: s for s in samples if (m := _modality(s, kind))}
   if not places:
     return
@@ -244,18 +260,37 @@ def _file_findings(
     what = f'no such folder; {len(places)} files should be in it'
     yield Finding(where=str(folder), what=what, kind='missing')
     return
-  present = {entry.name: entry for entry in os.scandir(folder)}
+  present = {entry.name for entry in os.scandir(folder) if not entry.name.startswith('.')}
+  spelt = {name.casefold(): name for name in present}
   for name, sample in places.items():
     if name not in present:
-      yield Finding(where=str(folder / name), what='no such file', kind='missing')
-    elif not present[name].stat().st_size:
+      what = 'no such file'
+      if name.casefold() in spelt:
+        what = f'no such file, but {spelt[name.casefold()]}: rename it'
+      yield Finding(where=str(folder / name), what=what, kind='missing')
+    elif not (folder / name).is_file():
+      what = 'a link to nothing' if (folder / name).is_symlink() else 'no file'
+      yield Finding(where=str(folder / name), what=what, kind='missing')
+    elif not (folder / name).stat().st_size:
       yield Finding(where=str(folder / name), what='the file is empty', kind='missing')
     elif kind == 'signals' and tables:
       columns = tuple(m for m, place in sample.data.items() if place.columns)
       for finding in tables(sample, _signals_place(folder / name, columns)):
         yield dataclasses.replace(finding, samples=(sample.name,))
   suffix = _FOLDERS[kind][1]
-  stray = sorted(n for n in present if n.endswith(suffix) and n not in places)
   # Faulty rows of samples.csv have no sample; they are reported when the list is read.
-  for name in stray:
+  known = {name.casefold() for name in (*places, *(f'{name}{suffix}' for name in refused))}
+  for name in sorted(n for n in present if n.lower().endswith(suffix)):
+    if name.casefold() in known:
+      continue
     yield Finding(where=str(folder / name), what='not in the list of samples', kind='stray')
+
+
+def _stray_people(root: Path, kind: str, people: Collection[str]) -> Iterator[Finding]:
+  """Folders of people whom the list does not name."""
+  parent, suffix = root / _FOLDERS[kind][0], _FOLDERS[kind][1]
+  for folder in sorted(p for p in parent.iterdir() if p.is_dir() and p.name not in people):
+    count = sum(1 for name in os.listdir(folder) if name.lower().endswith(suffix))
+    if count and not folder.name.startswith('.'):
+      what = f'{count} file{"" if count == 1 else "s"} of nobody in the list of samples'
+      yield Finding(where=str(folder), what=what, kind='stray')

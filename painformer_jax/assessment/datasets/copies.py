@@ -16,6 +16,7 @@ import numpy as np
 from painformer_jax.assessment.datasets.clip_matches import ClipMatches
 from painformer_jax.assessment.datasets.recordings import Copies, Finding, Sample, named
 from painformer_jax.assessment.datasets.signal_matches import SignalMatches
+from painformer_jax.core.errors import InputError
 from painformer_jax.core.number_table import NumberTable
 
 _EDGE = 65536  # Bytes at each end that are compared before whole files are.
@@ -32,6 +33,7 @@ class CopyFinder:
 
   def __init__(self):
     self._signals, self._clips = SignalMatches(), ClipMatches()
+    self._digests: dict[str, str] = {}
     self._tables: dict[tuple, list[_Recording]] = collections.defaultdict(list)
     self._files: dict[tuple, list[tuple[_Recording, Path]]] = collections.defaultdict(list)
 
@@ -49,8 +51,9 @@ class CopyFinder:
 
   def add_table(self, sample: Sample, source: str, table: NumberTable, column: int) -> None:
     """Adds a signal by the whole table that it is a column of, which may be a copy."""
-    digest = _table_digest(table)
-    if digest:
+    if table.path not in self._digests:
+      self._digests[table.path] = _table_digest(table)
+    if digest := self._digests[table.path]:
       self._tables[source, digest, column].append((sample.name, source))
 
   def add_clip(self, sample: Sample, source: str, thumbnails: np.ndarray) -> None:
@@ -174,7 +177,10 @@ def _said(line: _Line) -> str:
 
 def _table_digest(table: NumberTable) -> str:
   """Hash of all numbers of a table; '' if these hardly change."""
-  values = np.ascontiguousarray(table.array + 0.0)
+  try:
+    values = np.ascontiguousarray(table.array + 0.0)
+  except InputError:
+    return ''  # A column is text.
   with np.errstate(invalid='ignore'):
     if np.count_nonzero(np.diff(values, axis=0)) < _CHANGES:
       return ''

@@ -141,6 +141,8 @@ def findings(
       if place is None or place.columns:
         continue
       path = place.path
+      if path.is_file() and not path.stat().st_size and source not in given:
+        continue  # Reported as missing.
       if not path.exists():
         if source in given:
           what = f'no such file or folder, for {source}'

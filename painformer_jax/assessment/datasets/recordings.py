@@ -1,7 +1,6 @@
 """What a dataset reader gives: samples that say where their recordings are."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -220,13 +219,8 @@ def load_channels(
   if not place.columns:
     raise InputError(f'{modality} of {sample.name} is no table of signals')
   table = read_table(place)
-  missing = [c for c in place.columns if c not in table.names]
-  if missing:
-    raise InputError(
-      f'{place.path} has no column {missing[0]!r}; it has {", ".join(table.names[:8])}'
-    )
-  picked = [table.names.index(c) for c in place.columns]
-  values = table.array[place.start : place.stop, picked].T.copy()
+  picked = [table.index(c) for c in place.columns]
+  values = np.stack([table.column(n, place.start, place.stop) for n in picked])
   if place.padded:
     filled = np.flatnonzero(~np.isnan(values).all(axis=0))
     values = values[:, : filled[-1] + 1 if filled.size else 0]
@@ -247,10 +241,11 @@ def table_faults(table: NumberTable, place: Locator, *, rows: int) -> tuple[Find
   """
   found = []
   if place.rows and abs(rows - place.rows) > place.tolerance:
-    what = f'{rows} rows, not {place.rows}'
+    what = f'{rows} row{"" if rows == 1 else "s"}, not {place.rows}'
     found.append(Finding(where=str(place.path), what=what, kind='length', unusable=True))
-  for number, name in enumerate(table.names if place.rate > 0 else ()):
-    if name not in place.columns and unit_of(name) is not None:
+  taken = {name.casefold() for name in place.columns}
+  for number, name in enumerate(table.names if place.rate > 0 and not found else ()):
+    if name.casefold() not in taken and unit_of(name) is not None:
       fault = _time_fault(table, number, place)
       if fault:
         found.append(Finding(where=str(place.path), what=fault, kind='time', unusable=True))
@@ -260,7 +255,10 @@ def table_faults(table: NumberTable, place: Locator, *, rows: int) -> tuple[Find
 def _time_fault(table: NumberTable, number: int, place: Locator) -> str:
   """In what a column of times contradicts the rate; '' where it agrees."""
   name = table.names[number]
-  times = table.array[place.start : place.stop, number]
+  try:
+    times = table.column(number, place.start, place.stop)
+  except InputError as error:
+    return str(error).partition(': ')[2]
   if place.padded:
     times = times[np.isfinite(times)]
   if len(times) < 2 or (np.diff(times) == 1).all():
@@ -302,17 +300,26 @@ def _locate(sample: Sample, modality: str) -> Locator:
 
 
 # Modalities of one sample, and samples of one subject, often share a file.
-_tables = FileCache(functools.partial(read_numbers, only_numbers=True), kept=8)
+_tables = FileCache(read_numbers, kept=8)
+_DELIMITERS = {'\t': 'tabs', ',': 'commas', ';': 'semicolons'}
 
 
 def read_table(place: Locator) -> NumberTable:
-  """The table of numbers, below a line of names, that a sample lies in.
+  """The table, below a line of names, that a sample lies in.
+
+  One that is separated by something else than it should be is read all the same, if that is
+  clear.
 
   Raises:
-    InputError: the file is missing, no text, without rows, or a cell in it is no
-      number.
+    InputError: the file is missing, no text or without rows, or what separates its cells is
+      not clear.
   """
-  return _tables(place.path, delimiter=place.delimiter)
+  table = _tables(place.path, delimiter=place.delimiter)
+  if len(table.names) == 1 and any(mark in table.names[0] for mark in ',;\t'):
+    table = _tables(place.path, delimiter=None)
+    if len(table.names) == 1:
+      raise InputError(f'{place.path}: separate its columns by {_DELIMITERS[place.delimiter]}')
+  return table
 
 
 def named(items: Sequence[object], *, limit: int = 3) -> str:

@@ -15,6 +15,7 @@ from painformer_jax.assessment.datasets.recordings import (
 from painformer_jax.core.errors import InputError
 from painformer_jax.modalities.quality import QualityRules, examine, fitted
 
+SHORTEST = 16  # Rows of a table of another length from which on its signals are looked at.
 CLIPPED_SHARE = 0.01  # Share of a signal above which clipping is reported.
 
 
@@ -68,22 +69,33 @@ def table_findings(
   """
   try:
     table = read_table(place)
-    values = table.array
   except InputError as error:
     yield Finding(what=str(error), kind='damaged')
     return
-  where = str(place.path)
-  missing = [name for name in place.columns if name not in table.names]
+  where, columns, missing = str(place.path), {}, []
+  for name in place.columns:
+    try:
+      columns[name] = table.index(name)
+    except InputError as error:
+      if ' columns ' in str(error):  # Several have the name: which one is meant?
+        yield Finding(what=str(error), kind='list', unusable=True)
+      else:
+        missing.append(name)
   if missing:
     what = f'no column {", ".join(missing)}; it has {", ".join(table.names)[:80]}'
     yield Finding(where=where, what=what, kind='missing')
-  yield from table_faults(table, place, rows=len(table))
-  for name in place.columns:
-    if name in table.names:
-      column = table.names.index(name)
-      signal = values[None, :, column]
-      copies.add_table(sample, name, table, column)
-      copies.add_signal(sample, name, signal)
-      if abs(len(table) - place.rows) <= place.tolerance:
-        signal = fitted(signal, place.rows)
-      yield from troubles(signal[0], rules.get(name, QualityRules()), where=where, name=name)
+  faults = table_faults(table, place, rows=len(table))
+  yield from faults
+  if any(fault.kind == 'length' for fault in faults) and len(table) < SHORTEST:
+    return
+  for name, column in columns.items():
+    try:
+      signal = table.column(column)[None]
+    except InputError as error:
+      yield Finding(what=str(error), kind='damaged')
+      continue
+    copies.add_table(sample, name, table, column)
+    copies.add_signal(sample, name, signal)
+    if abs(len(table) - place.rows) <= place.tolerance:
+      signal = fitted(signal, place.rows)
+    yield from troubles(signal[0], rules.get(name, QualityRules()), where=where, name=name)
