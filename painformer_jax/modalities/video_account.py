@@ -25,6 +25,7 @@ class Account:
 
   Args:
     stream: of the video.
+    codec: its name.
     keyed: whether it surely begins with a key frame, though damage may hide that.
 
   Attributes:
@@ -32,11 +33,10 @@ class Account:
     lost: how many were damaged, or never came.
   """
 
-  def __init__(self, stream, *, keyed: bool = False):
+  def __init__(self, stream, codec: str, *, keyed: bool = False):
     self.shown = self.lost = 0
-    name = stream.codec_context.name
     # Packets of these give frames that are never shown.
-    self._hides = name.startswith(('vp', 'libvpx', 'av1', 'libdav1d'))
+    self._hides = codec.startswith(('vp', 'libvpx', 'av1', 'libdav1d'))
     self._base = float(stream.time_base)
     self._keyed = keyed
     self._missing: list[int] = []  # Time stamps of lost frames, in order,

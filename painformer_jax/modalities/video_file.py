@@ -73,10 +73,13 @@ class VideoFile:
     except InputError:
       self._file.close()
       raise
-    _prepare(self._stream.codec_context, strict=strict)
+    # Kept, as PyAV crashes when it is asked for the name of a decoder that failed to open.
+    self._codec = self._stream.codec_context.name
+    _prepare(self._stream.codec_context, self._codec, strict=strict)
     self.pixel_aspect = _number(self._stream.sample_aspect_ratio) or 1.0
     self._form = self._file.format.name.split(',')[0]
-    self._account, self._watch = Account(self._stream), Watch(path, self._form, self._stream)
+    self._account = Account(self._stream, self._codec)
+    self._watch = Watch(path, self._form, self._stream)
     # When the first packet's frame begins and the last one's ends, by the file's clock.
     self._begin, self._end = math.inf, -math.inf
     self._first = math.nan  # When the first frame is shown, likewise.
@@ -158,7 +161,8 @@ class VideoFile:
     """
     entries = self._stream.index_entries
     keyed = self._exact and len(entries) > 0 and entries[0].is_keyframe
-    account, whole = Account(self._stream, keyed=keyed), Deinterlacer(self._stream.time_base)
+    account = Account(self._stream, self._codec, keyed=keyed)
+    whole = Deinterlacer(self._stream.time_base)
     self._account, order = account, -1
     for order, packet in enumerate(self._packets()):
       packet.opaque = order
@@ -183,7 +187,7 @@ class VideoFile:
   @property
   def may_be_lenient(self) -> bool:
     """Whether more frames may be shown without `strict`."""
-    return self._stream.codec_context.name == 'mjpeg'
+    return self._codec == 'mjpeg'
 
   @property
   def shown(self) -> int:
@@ -286,9 +290,8 @@ def _choose(file: av.container.InputContainer, path: str | os.PathLike):
   return stream
 
 
-def _prepare(decoder, *, strict: bool) -> None:
+def _prepare(decoder, name: str, *, strict: bool) -> None:
   """Makes the decoder tell of damage."""
-  name = decoder.name
   decoder.copy_opaque = True  # So that a frame is known by its packet.
   if name in ('h264', 'mpeg1video', 'mpeg2video'):
     # With several threads for the slices of a frame, FFmpeg does not mark a damaged one.

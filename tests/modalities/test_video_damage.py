@@ -152,3 +152,13 @@ def test_the_clock_of_a_container_is_no_rate(tmp_path):
   frames = [np.full((576, 720, 3), 9 * k, np.uint8) for k in range(3)]
   path = write_clip(tmp_path / 'a.dv', frames, codec='dvvideo', format='dv')
   assert video.stated_frames(path) == 3 and len(read(path)[0]) == 3
+
+
+def test_a_decoder_that_cannot_be_opened_is_no_crash(tmp_path):
+  path = write_clip(tmp_path / 'a.mkv', [textured(k) for k in range(3)], codec='ffv1')
+  data = bytearray(path.read_bytes())
+  place = data.find(b'\x63\xa2')  # The decoder's settings.
+  data[place + 3 : place + 30] = bytes(27)
+  path.write_bytes(data)
+  frames, said = read(path)
+  assert frames == [] and f'{path} holds no frame that can be decoded' in said
