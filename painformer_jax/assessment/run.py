@@ -1,5 +1,6 @@
 """An assessment, from its configuration to a folder of results."""
 
+import dataclasses
 import functools
 import pathlib
 import shutil
@@ -40,6 +41,7 @@ CLAIM = (
   'run measured on the data of whoever ran it.'
 )
 _FINDINGS_SHOWN = 20
+_USUAL_WIDTH = 160  # Of an embedding, where there are no weights yet.
 _SECONDS_A_LINE = 10  # Between lines of progress while the study is read.
 
 
@@ -69,6 +71,11 @@ def assess(
     InputError: the folder is of another configuration, or data or weights are at fault.
     KeyboardInterrupt: after SIGINT or SIGTERM; the same command resumes.
   """
+  if not config.weights:
+    raise InputError(
+      'config.weights is empty: name the weights of the backbone, such as '
+      '--config.weights=painformer.pth'
+    )
   check_names(config.job_names)
   if config.figures:
     import_extra('matplotlib', extra='demo')  # Fails before hours of work.
@@ -148,24 +155,23 @@ def assess(
   return summaries
 
 
-def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) -> int:
+def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) -> None:
   """Lists exactly what is missing or odd; trains and embeds nothing.
 
   Args:
-    config: of the assessment.
+    config: of the assessment; without weights, only the data are checked.
     workdir: only the data of 'demo' and 'planted' are written to it.
     log: gets lines of progress.
     out: gets the findings and what would be run.
 
-  Returns:
-    The number of findings.
-
   Raises:
-    InputError: the folder or the weights cannot be opened at all.
+    InputError: the folder or the weights cannot be opened at all, or there is a finding
+      that a run would stop at by default; not for what is odd but usable.
   """
   check_names(config.job_names)
-  weights = read_weights(config.weights)
-  tell(weights, config.weights, log)
+  weights = read_weights(config.weights) if config.weights else None
+  if weights:
+    tell(weights, config.weights, log)
   study = open_study(config, workdir)
   findings = check_study(config, study, whole=True, log=log)
   for finding in findings:
@@ -174,10 +180,13 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) ->
     f'{study.name} in {study.root}: {len(study.subjects)} subjects, {len(study.samples):,} '
     f'samples, {len(findings)} finding{"" if len(findings) == 1 else "s"}'
   )
-  out(
-    f'weights {config.weights}: {weights.source.model or weights.source.name}, images of '
-    f'{weights.config.image_size} pixels'
-  )
+  if weights is None:
+    out('weights: none given, so they are not checked')
+  else:
+    out(
+      f'weights {config.weights}: {weights.source.model or weights.source.name}, images of '
+      f'{weights.config.image_size} pixels'
+    )
   jobs = _plan(config, study, weights, sample_shapes(study, config.used))
   for job in jobs:
     out(_size(job))
@@ -185,7 +194,8 @@ def check(config: AssessConfig, workdir: pathlib.Path, *, log: Log, out: Log) ->
     check_copies(config, jobs, findings)
   except InputError as error:
     out(f'error: {error}')
-  return len(findings)
+  if findings_that_stop(dataclasses.replace(config, findings='stop'), findings):
+    raise InputError(f'{len(findings)} finding{"s" if len(findings) > 1 else ""}, listed above')
 
 
 def _stop_at_findings(config: AssessConfig, study: Study, *, log: Log) -> list[Finding]:
@@ -218,13 +228,15 @@ def _stop_at_findings(config: AssessConfig, study: Study, *, log: Log) -> list[F
 
 
 def _plan(
-  config: AssessConfig, study: Study, weights: Weights, shapes: Mapping[str, SampleShape]
+  config: AssessConfig, study: Study, weights: Weights | None, shapes: Mapping[str, SampleShape]
 ) -> list[Job]:
   """What will be trained, checked before anything is embedded."""
-  if config.finetunes:
+  if config.finetunes and weights:
     check_tuning(config.finetune, weights)
-  jobs = plan_jobs(config, study, shapes=shapes, width=weights.config.embedding_width)
-  check_unseen(weights.source, jobs, study)
+  width = weights.config.embedding_width if weights else _USUAL_WIDTH
+  jobs = plan_jobs(config, study, shapes=shapes, width=width)
+  if weights:
+    check_unseen(weights.source, jobs, study)
   return jobs
 
 

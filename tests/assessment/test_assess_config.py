@@ -58,7 +58,6 @@ def test_config_files_are_the_promised_ones():
   [
     (dict(datset='biovid'), "config has no field 'datset'; did you mean dataset?"),
     (dict(dataset='biovit'), 'did you mean biovid?'),
-    (dict(weights=''), 'config.weights is empty'),
     (dict(data_dir=''), 'config.data_dir is empty'),
     (dict(tasks=('BL1-PA5',)), 'did you mean BL1-PA'),
     (dict(tasks=()), 'config.tasks is empty'),

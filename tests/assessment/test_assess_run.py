@@ -184,9 +184,9 @@ def test_a_recording_on_both_sides_of_a_fold_is_an_error(small, tmp_path):
   options = ('--config', small / 'config.py', f'--config.data_dir={data}')
   options = (*options, '--workdir', tmp_path / 'work', '--config.fit.epochs=1')
   listed = assess(*options, '--check')
-  found, error = (line for line in listed.stdout.splitlines() if 'the same recording as' in line)
+  *found, error = (line for line in listed.stdout.splitlines() if 'the same recording as' in line)
   assert error.startswith(('error: both, BL1-PA4: ', 'error: gsr, BL1-PA4: '))
-  assert one.name in found and other.name in found and '2 such pairs' in found
+  assert len(found) == 2 and all(one.name in line and other.name in line for line in found)
   for findings in ('stop', 'continue', 'missing,length'):
     refused = assess(*options, f'--config.findings={findings}')
     assert_refused(refused, 'the same recording as')
@@ -242,6 +242,21 @@ def test_check_of_a_sound_folder_ends_well(small, tmp_path):
   done = assess('--config', small / 'config.py', '--workdir', tmp_path / 'work', '--check')
   assert done.returncode == 0, done.stderr
   assert '4 subjects, 80 samples, 0 findings' in done.stdout
+
+
+def test_what_is_odd_but_usable_ends_well_and_needs_no_weights(small, tmp_path):
+  data = shutil.copytree(small / 'data', tmp_path / 'data')
+  first, *_ = sorted(data.glob('biosignals_filtered/*/*_bio.csv'))
+  lines = first.read_text().splitlines()
+  cells = lines[100].split('\t')
+  lines[100] = '\t'.join([cells[0], *[''] * (len(cells) - 1)])
+  first.write_text('\n'.join(lines) + '\n')
+  options = ('--config', small / 'config.py', f'--config.data_dir={data}', '--config.weights=')
+  options = (*options, '--workdir', tmp_path / 'work')
+  done = assess(*options, '--check')
+  assert done.returncode == 0, done.stderr
+  assert f'{first}: gsr: 1 of 2816 values' in done.stdout and 'weights: none given' in done.stdout
+  assert_refused(assess(*options), 'config.weights is empty')
 
 
 @pytest.mark.parametrize(

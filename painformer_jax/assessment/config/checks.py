@@ -48,11 +48,6 @@ def _check_preset(part: str, fields: Mapping[str, Any]) -> None:
 
 def _check_names(config: AssessConfig) -> None:
   """Checks that every name in the config is one of what exists."""
-  if not config.weights:
-    raise InputError(
-      'config.weights is empty: name the weights of the backbone, such as '
-      '--config.weights=painformer.pth'
-    )
   if not config.data_dir and config.dataset not in ('demo', 'planted'):
     raise InputError(
       f'config.data_dir is empty: name the folder of {config.dataset}, such as '
