@@ -28,7 +28,12 @@ from painformer_jax.assessment.results import paired, terminal
 from painformer_jax.assessment.results.read import read_experiments
 from painformer_jax.assessment.results.summary import NOTICE, Summary, summarise
 from painformer_jax.assessment.results.write import check_names, slug, write_results
-from painformer_jax.assessment.study.checking import check_study, findings_that_stop, without_copies
+from painformer_jax.assessment.study.checking import (
+  check_study,
+  findings_that_stop,
+  without_copies,
+  without_faint,
+)
 from painformer_jax.assessment.study.opening import open_study
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.core.progress import Log
@@ -91,6 +96,7 @@ def assess(
   tell(weights, config.weights, log)
   study = open_study(config, workdir)
   findings = _stop_at_findings(config, study, log=log)
+  study = without_faint(study, findings)
   if config.names('duplicate'):
     study = without_copies(study, findings)
     findings = []

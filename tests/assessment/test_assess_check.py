@@ -17,7 +17,7 @@ from repository import ROOT
 
 N = 2816
 COLUMNS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
-PEOPLE = tuple(f'{number:06d}_w_{number}' for number in range(1, 11))
+PEOPLE = tuple(f'{number:06d}_w_{number}' for number in range(1, 12))
 
 
 def with_holes(part: slice) -> dict[str, np.ndarray]:
@@ -51,6 +51,9 @@ TABLES = {
   'a spike': dict(replace={'ecg': np.where(np.arange(N) == 9, 1e6, biovid_signal('s', 'ecg'))}),
   'blanks as -9999': dict(replace={'ecg': np.where(SECONDS < 1, -9999, biovid_signal('n', 'ecg'))}),
   'clipped fast': dict(replace={'ecg': np.clip(biovid_signal('f', 'ecg'), -0.5, 0.8)}),
+  'an electrode off, noise of the converter': dict(
+    replace={'ecg': np.round(5 + 5e-4 * np.random.default_rng(8).normal(size=N), 4)}
+  ),
   'two columns alike': dict(
     replace=dict.fromkeys(('ecg', 'emg_trapezius'), biovid_signal('w', 'ecg'))
   ),
@@ -64,6 +67,9 @@ READ = ('semicolons', 'commas', 'other names')
 # What is no fault.
 SOUND = {
   'a row less': dict(length=N - 1),
+  'a weak one': dict(
+    replace={'ecg': 5e-3 * np.sin(SECONDS) + 1e-3 * np.random.default_rng(9).normal(size=N)}
+  ),
   'a row more': dict(length=N + 1),
   'coarse digits': dict(replace={'gsr': np.round(np.sin(SECONDS) * 20) / 10}),
 }
@@ -161,6 +167,6 @@ def test_each_fault_is_named_once_and_nothing_else(listed):
 def test_the_count_is_that_of_the_lines(listed):
   done, *_ = listed
   lines = done.stdout.splitlines()
-  (summary,) = (k for k, line in enumerate(lines) if 'findings' in line)
+  (summary,) = (k for k, line in enumerate(lines) if ' findings' in line)
   assert f'{summary} findings' in lines[summary]
   assert f'{summary} findings' in done.stderr.splitlines()[-1]

@@ -35,7 +35,7 @@ LEVELS = ('BL1', 'PA1', 'PA2', 'PA3', 'PA4')
 SIGNALS = ('gsr', 'ecg', 'emg_trapezius', 'emg_corrugator', 'emg_zygomaticus')
 MODALITIES = (*SIGNALS, VIDEO)
 LIST_COLUMNS = ('subject_id', 'subject_name', 'class_id', 'class_name', 'sample_id', 'sample_name')
-RATE, ROWS, ROWS_TOLERANCE = 512.0, 2816, 1
+RATE, ROWS, ROWS_TOLERANCE = 512.0, 2816, 56  # 2 % of the rows.
 FRAME_RATE = 25.0
 SUBJECTS, PER_LEVEL = 87, 20
 
@@ -190,7 +190,7 @@ def check(
     by_subject[sample.subject].append(sample)
   if per_level is not None:
     findings += _count_findings(by_subject, per_level)
-  absent, copies = set(), CopyFinder()
+  absent, copies, amplitudes = set(), CopyFinder(), signal_check.Amplitudes()
   refused = {name for finding in study.findings for name in finding.samples}
   for kind in ('signals', VIDEO):
     wanted = [s for s in study.samples if _modality(s, kind)]
@@ -209,13 +209,16 @@ def check(
     log(f'{number} of {len(people)}  {person}')
     for kind in ('signals', VIDEO):
       if kind not in absent:
-        tables = functools.partial(signal_check.table_findings, rules=rules, copies=copies)
+        tables = functools.partial(
+          signal_check.table_findings, rules=rules, copies=copies, amplitudes=amplitudes
+        )
         findings += _file_findings(
           study.root, by_subject[person], kind, tables if whole else None, refused=refused
         )
   for kind in ('signals', VIDEO):
     if any(_modality(s, kind) for s in study.samples) and kind not in absent:
       findings += _stray_people(study.root, kind, {*people, *(n.split('-')[0] for n in refused)})
+  findings += amplitudes.findings()
   return [*findings, *copies_of(copies.copies(), study.samples, beside=findings)]
 
 

@@ -110,6 +110,8 @@ class Finding:
     unusable: whether a recording that is there is left out because of it.
     samples: whose recording it is about, where that is known.
     copies: of kind 'duplicate': which recordings are the same.
+    sources: the modalities of `samples` that only a comparison with others shows to be
+      unusable; none where reading them shows it.
   """
 
   where: str = ''
@@ -118,6 +120,7 @@ class Finding:
   unusable: bool = False
   samples: tuple[str, ...] = ()
   copies: tuple[Copies, ...] = ()
+  sources: tuple[str, ...] = ()
 
   def __str__(self) -> str:
     return f'{self.where}: {self.what}' if self.where else self.what
@@ -227,12 +230,13 @@ def load_channels(
   if not values.shape[1]:
     raise InputError(f'{place.path} has no value of {sample.name}')
   for finding in table_faults(table, place, rows=values.shape[1]) if checked else ():
-    raise UnusableError(finding)
+    if finding.unusable:
+      raise UnusableError(finding)
   return values, place.rate
 
 
 def table_faults(table: NumberTable, place: Locator, *, rows: int) -> tuple[Finding, ...]:
-  """Why no signal in a table can be used: its number of rows, its times; () if they can be.
+  """What is odd about a table's number of rows and times, or makes it unusable.
 
   Args:
     table: at `place`.
@@ -240,11 +244,16 @@ def table_faults(table: NumberTable, place: Locator, *, rows: int) -> tuple[Find
     rows: that it has, without padding.
   """
   found = []
-  if place.rows and abs(rows - place.rows) > place.tolerance:
+  lacking = abs(rows - place.rows) if place.rows else 0
+  # A row more or less is how a window is cut; where columns are padded, lengths differ.
+  if lacking > (place.tolerance if place.padded else 1):
     what = f'{rows} row{"" if rows == 1 else "s"}, not {place.rows}'
-    found.append(Finding(where=str(place.path), what=what, kind='length', unusable=True))
+    unusable = lacking > place.tolerance
+    found.append(Finding(where=str(place.path), what=what, kind='length', unusable=unusable))
   taken = {name.casefold() for name in place.columns}
-  for number, name in enumerate(table.names if place.rate > 0 and not found else ()):
+  for number, name in enumerate(
+    table.names if place.rate > 0 and not any(f.unusable for f in found) else ()
+  ):
     if name.casefold() not in taken and unit_of(name) is not None:
       fault = _time_fault(table, number, place)
       if fault:

@@ -1,5 +1,6 @@
 """Describes what is wrong with a recorded signal, and with a table of signals."""
 
+import collections
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -13,9 +14,11 @@ from painformer_jax.assessment.datasets.recordings import (
   table_faults,
 )
 from painformer_jax.core.errors import InputError
-from painformer_jax.modalities.quality import QualityRules, examine, fitted
+from painformer_jax.modalities.quality import QualityRules, examine, fitted, is_slow
 
 SHORTEST = 16  # Rows of a table of another length from which on its signals are looked at.
+# A signal is faint if it is so many times weaker than the median of at least so many.
+FAINT, COMPARED = 100.0, 8
 CLIPPED_SHARE = 0.01  # Share of a signal above which clipping is reported.
 
 
@@ -56,8 +59,45 @@ def troubles(signal: np.ndarray, rules: QualityRules, *, where: str, name: str) 
   return result
 
 
+class Amplitudes:
+  """Compares every signal with the others of the same channel.
+
+  An electrode that is off may still give the noise of its converter. Such a signal is far
+  weaker than the others of its channel, and unlike a weak one it holds nothing slow.
+  """
+
+  def __init__(self):
+    self._noises: dict[str, list[tuple[Sample, str, float, bool]]] = collections.defaultdict(list)
+
+  def add(self, sample: Sample, source: str, signal: np.ndarray, *, where: str) -> None:
+    values = signal[np.isfinite(signal)]
+    if len(values):
+      low, high = np.percentile(values, (5, 95))
+      self._noises[source].append((sample, where, float(high - low), is_slow(values)))
+
+  def findings(self) -> Iterator[Finding]:
+    """Signals in which nothing was recorded, as the others show."""
+    for source, entries in self._noises.items():
+      usual = float(np.median([spread for _, _, spread, _ in entries]))
+      for sample, where, spread, slow in entries:
+        if 0 < spread < usual / FAINT and not slow and len(entries) >= COMPARED:
+          yield Finding(
+            where=where,
+            what=f'{source}: flat but for noise, {usual / spread:.0f} times weaker than usual',
+            kind='flat',
+            unusable=True,
+            samples=(sample.name,),
+            sources=(source,),
+          )
+
+
 def table_findings(
-  sample: Sample, place: Locator, *, rules: Mapping[str, QualityRules], copies: CopyFinder
+  sample: Sample,
+  place: Locator,
+  *,
+  rules: Mapping[str, QualityRules],
+  copies: CopyFinder,
+  amplitudes: Amplitudes,
 ) -> Iterator[Finding]:
   """What is wrong with a table of one sample's signals, and with their values.
 
@@ -65,7 +105,7 @@ def table_findings(
     sample: whose table it is; a modality has one column.
     place: of the table, with all columns that it should have, among others.
     rules: modality -> what makes it unusable; the defaults where there are none.
-    copies: gets the signals.
+    copies, amplitudes: get the signals.
   """
   try:
     table = read_table(place)
@@ -98,4 +138,7 @@ def table_findings(
     copies.add_signal(sample, name, signal)
     if abs(len(table) - place.rows) <= place.tolerance:
       signal = fitted(signal, place.rows)
-    yield from troubles(signal[0], rules.get(name, QualityRules()), where=where, name=name)
+    own = list(troubles(signal[0], rules.get(name, QualityRules()), where=where, name=name))
+    if not own:
+      amplitudes.add(sample, name, signal[0], where=where)
+    yield from own

@@ -12,7 +12,7 @@ from painformer_jax.assessment.datasets import (
   biovid,
   image_sources,
 )
-from painformer_jax.assessment.datasets.recordings import Finding, Study, named
+from painformer_jax.assessment.datasets.recordings import Finding, Sample, Study, named
 from painformer_jax.assessment.embedding.sample_images import SampleReader
 from painformer_jax.core.errors import InputError
 from painformer_jax.core.progress import Log
@@ -80,12 +80,28 @@ def without_copies(study: Study, findings: Iterable[Finding]) -> Study:
   return dataclasses.replace(
     study,
     samples=tuple(
-      dataclasses.replace(sample, unusable=reasons[sample.name])
+      dataclasses.replace(sample, unusable={**sample.unusable, **reasons[sample.name]})
       if sample.name in reasons
       else sample
       for sample in study.samples
     ),
   )
+
+
+def without_faint(study: Study, findings: Iterable[Finding]) -> Study:
+  """The study without signals that only a comparison with others shows to be unusable."""
+  reasons = {
+    (name, source): str(finding)
+    for finding in findings
+    for name in finding.samples
+    for source in finding.sources
+  }
+
+  def without(sample: Sample) -> Sample:
+    own = {source: reason for (name, source), reason in reasons.items() if name == sample.name}
+    return dataclasses.replace(sample, unusable={**sample.unusable, **own}) if own else sample
+
+  return dataclasses.replace(study, samples=tuple(map(without, study.samples)))
 
 
 def _image_findings(
