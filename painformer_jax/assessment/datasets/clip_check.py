@@ -113,7 +113,7 @@ def _is_same(ours: np.ndarray, theirs: np.ndarray) -> bool:
   """Whether all but one in a thousand values of two frames are equal but for rounding."""
   if ours.shape != theirs.shape:
     return False
-  return np.count_nonzero(np.abs(ours - theirs) > _ROUNDING) <= ours.size // 1000
+  return bool(np.count_nonzero(np.abs(ours - theirs) > _ROUNDING) <= ours.size // 1000)
 
 
 def is_blank(image: np.ndarray) -> bool:
