@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import interpolate, signal
 
 from painformer_jax.assessment.datasets.clip_matches import ClipMatches
 from painformer_jax.assessment.datasets.signal_matches import SignalMatches
@@ -99,6 +100,27 @@ def test_what_looks_alike_is_no_copy():
       ('gsr', n, 'slow'): np.repeat(np.round(5 + rng.normal(size=22).cumsum() / 50, 3), 128),
       ('spo2', n): np.repeat(rng.integers(96, 99, 10), 281).astype(float),
     }
+  assert pairs(signals) == set()
+
+
+@pytest.mark.parametrize(
+  'fill_up',
+  [
+    lambda v: signal.resample(v, N),
+    lambda v: signal.resample_poly(v, N, len(v)),
+    lambda v: interpolate.CubicSpline(np.arange(len(v)), v)(np.linspace(0, len(v) - 1, N)),
+    lambda v: np.interp(np.linspace(0, len(v) - 1, N), np.arange(len(v)), v),
+  ],
+  ids=['fourier', 'filter', 'cubic', 'linear'],
+)
+@pytest.mark.parametrize('noise', [0, 0.002])
+def test_what_filters_leave_in_signals_of_a_lower_rate_is_no_copy(fill_up, noise):
+  """Skin conductance of 32 Hz, filled up to 512: its fast bands hold edges alone."""
+  signals = {}
+  for n in range(40):
+    values = gsr(n, noise=0)[::16]
+    values = values + noise * np.random.default_rng(n).normal(size=len(values))
+    signals['gsr', n] = fill_up(np.round(values, 4))
   assert pairs(signals) == set()
 
 

@@ -45,6 +45,7 @@ _BANDS = (_FAST, _SLOW)
 _ROWS = 64  # Of a signal in a part.
 _COMPARED = 512  # Points by which pairs are looked for.
 _FLOOR = 1e-4  # Of a band's power: what is weaker stays so.
+_ENDS = 16  # Share of a signal at either end that must not hold most of a band.
 _LIMIT = 3.0  # Whitened signals are limited to so many median deviations.
 # Where signals are shifted: peaks of each, rows to either side of a peak, every so many of
 # which are compared, the correlation they need, and the share of the shorter signal that
@@ -224,6 +225,10 @@ def _whitened(spectrum: np.ndarray, rows: int, band: _Band) -> np.ndarray:
   whole = np.zeros(count // 2 + 1, complex)
   whole[first : first + len(flat)] = flat[: max(len(whole) - first, 0)]
   points = np.fft.irfft(whole, count)
+  ends = count // _ENDS
+  energy = points**2
+  if energy[:ends].sum() + energy[count - ends :].sum() > energy.sum() / 2:
+    return np.zeros(0, np.int8)  # What filters make of the ends, not noise.
   deviation = np.median(np.abs(points))
   if not deviation > 0:
     return np.zeros(0, np.int8)
