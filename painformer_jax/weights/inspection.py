@@ -118,7 +118,7 @@ def inspect(path: str | os.PathLike[str], options: FileOptions = DEFAULTS) -> In
     source='',
     # Those of a file that is nothing but a state dict are its tensors.
     keys=[
-      str(key)
+      tree.key_name(key)
       for key, value in itertools.islice(_items(opened.root), 1000)
       if not tree.is_tensor(value)
     ],

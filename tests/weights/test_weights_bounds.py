@@ -4,6 +4,7 @@ The limits leave room for a loaded machine; a process that only imports takes 23
 """
 
 import json
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from repository import environment
 
 from painformer_jax.core.errors import InputError, listed
 from painformer_jax.weights.torch import pickle as torch_pickle
+from painformer_jax.weights.torch import state_dicts
 from painformer_jax.weights.torch.read import read
 
 MANY = 1_000_000
@@ -142,3 +144,34 @@ def test_lists_in_messages():
   assert listed(range(10)) == ', '.join(map(str, range(10)))
   assert listed({'x' * 10**6: 1}) == 'x' * 117 + '...'
   assert listed(['\x1b[2J\n']) == r'\x1b[2J\n'
+
+
+@pytest.mark.parametrize('kind', [b'X', b'B'], ids=['text', 'bytes'])
+def test_one_long_key_in_many_dicts(tmp_path, kind):
+  """The program writes the key once and mentions it everywhere."""
+  key = kind + struct.pack('<I', 1_000_000) + b'k' * 1_000_000
+  dicts = [forge.text(str(i)) + b'}j\1\0\0\0]s' for i in range(1000)]
+  path = tmp_path / 'w.pth'
+  path.write_bytes(forge.archive(key + b'r\1\0\0\0' + b'0}(' + b''.join(dicts) + b'u'))
+  began = time.process_time()
+  with pytest.raises(InputError, match='holds no state dict; found only: 0, 1, '):
+    read(path)
+  assert time.process_time() - began < 2
+
+
+def test_one_long_name_in_many_dicts():
+  name = 'patch_embed1.' * 70
+  nested = {str(i): {name: np.zeros(1), ('x',) * 9: 0} for i in range(5000)}
+  began = time.process_time()
+  found = state_dicts.find(nested)
+  assert len(found) == 5000 and found[7].key == '7' and found[7].fitting == 0
+  assert found[7].others == ("('x', 'x', 'x', 'x', 'x', ...)",)
+  assert time.process_time() - began < 2
+
+
+def test_paths_are_cut():
+  tree = root = {}
+  for _ in range(7):
+    tree['x' * 5000] = tree = {}
+  tree['w'] = np.zeros(1)
+  assert [len(state.key) for state in state_dicts.find(root)] == [1000]

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -39,6 +40,8 @@ class Naming:
   averaged: bool
 
 
+# A file may hold the same long name in many dicts.
+@functools.lru_cache(maxsize=20_000)
 def own_prefix(name: str) -> str | None:
   """What is before a name that only a PainFormer has; None if it is no such name."""
   name = _unwrapped(name)

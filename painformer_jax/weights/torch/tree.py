@@ -4,15 +4,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from painformer_jax.core.errors import printable
 from painformer_jax.weights.torch.dcp import Pieces
-from painformer_jax.weights.torch.records import Inert, TensorRecord, Unreadable
+from painformer_jax.weights.torch.records import Global, Inert, TensorRecord, Unreadable
 
 _TENSORS = (TensorRecord, Unreadable, Pieces, np.ndarray)
 # How deep state dicts are looked for, and in how many dicts and lists.
 _DEPTH = 8
 _NODES = 100_000
-_LONGEST = 10_000  # Characters of a name.
+_LONGEST = 1000  # Characters of a name or path. A file may hold one of megabytes at many places.
 
 
 def nodes(root: object) -> Iterator[tuple[str, object]]:
@@ -27,7 +26,8 @@ def nodes(root: object) -> Iterator[tuple[str, object]]:
       yield key, node
       for name, value in items(node):
         if isinstance(value, dict | list | tuple | Inert):
-          below.append((f'{key}.{key_name(name)}' if key else key_name(name), value))
+          path = f'{key}.{key_name(name)}' if key else key_name(name)
+          below.append((path[:_LONGEST], value))
           count += 1
           if count > _NODES:
             return
@@ -57,10 +57,13 @@ def leaves(root: dict) -> Iterator[tuple[str, object]]:
       count += 1
       if count > _NODES:
         return
+      path = f'{prefix}{key_name(name)}'
+      if len(path) > _LONGEST:
+        continue
       if isinstance(value, dict) and depth < _DEPTH:
-        stack.append((f'{prefix}{key_name(name)[:_LONGEST]}.', value, depth + 1))
+        stack.append((f'{path}.', value, depth + 1))
       else:
-        yield f'{prefix}{key_name(name)}', value
+        yield path, value
 
 
 def modules(module: Inert) -> Iterator[tuple[str, object]]:
@@ -96,7 +99,24 @@ def is_tensor(value: object) -> bool:
 
 
 def key_name(key: object) -> str:
-  """A key of a dict as text."""
+  """A key of a dict as text, cut after `_LONGEST` characters; as quick for any key."""
+  if isinstance(key, Inert | Global):
+    key = key.name
   if isinstance(key, str):
-    return key
-  return key.name if isinstance(key, Inert) else printable(repr(key))
+    # One more than a name may have, so that a name that was cut is none.
+    return key[: _LONGEST + 1]
+  return _shown(key)[:_LONGEST]
+
+
+def _shown(key: object, depth: int = 0) -> str:
+  """Like `repr`, which takes long for large values and for tuples of the same tuples."""
+  if isinstance(key, str | bytes):
+    return repr(key[:200])
+  if isinstance(key, int) and key.bit_length() > 200:
+    return f'a number of {key.bit_length():,} bits'
+  if key is None or isinstance(key, bool | int | float | complex):
+    return repr(key)
+  if isinstance(key, tuple) and depth < 3:
+    inner = ', '.join(_shown(part, depth + 1) for part in key[:5])
+    return f'({inner}{", ..." if len(key) > 5 else "," if len(key) == 1 else ""})'
+  return key.name[:200] if isinstance(key, Global | Inert) else type(key).__name__
