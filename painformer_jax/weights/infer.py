@@ -13,7 +13,7 @@ import numpy as np
 from painformer_jax.core.errors import InputError
 from painformer_jax.models import registry
 from painformer_jax.models.config import ARITHMETIC, ATTENTION, PRESETS, SPECTRAL, PainFormerConfig
-from painformer_jax.weights.model_record import ModelRecord
+from painformer_jax.weights.model_record import MOST_BLOCKS, ModelRecord
 
 _MIXERS = {SPECTRAL: 'complex_weight', ATTENTION: 'q.weight'}
 
@@ -160,6 +160,8 @@ def _by_shapes(tensors: Mapping[str, np.ndarray]) -> PainFormerConfig | None:
   post = 0
   while f'post_network.{post}.attn.q.weight' in tensors:
     post += 1
+  if sum(map(len, mixers)) + post > MOST_BLOCKS:
+    return None
   hidden = _size(tensors, 'post_network.0.mlp.fc1.weight')
   ones = (1,) * len(widths)
   try:

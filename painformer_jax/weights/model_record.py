@@ -10,12 +10,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from painformer_jax.core.errors import printable
 from painformer_jax.models.config import PainFormerConfig
 
 # Key of .pth files and of the metadata of .safetensors files.
 KEY = 'painformer_config'
 
 _MAX_TEXT = 1 << 16
+# Of a model: each takes a tenth of a second to describe, and the largest known have 36.
+MOST_BLOCKS = 100
 
 
 class UnknownFieldsError(ValueError):
@@ -76,12 +79,15 @@ def from_json(content: Any, *, tensors: int) -> ModelRecord:
   for key, name in names.items():
     if not isinstance(name, str):
       raise ValueError(f'{key} is {type(name).__name__}, not a name')
+    if not name.isprintable() or len(name) > 100:
+      raise ValueError(f'{key} is no name of one short line: {printable(name)}')
   initialised = content.get('initialised', [])
   if not isinstance(initialised, list) or not all(isinstance(name, str) for name in initialised):
     raise ValueError('initialised is no list of names')
   config = config_from_fields(content['config'])
-  if config.depth + config.post_blocks > max(tensors, 1):
-    raise ValueError(f'it has {config.depth + config.post_blocks:,} blocks for {tensors} tensors')
+  blocks = config.depth + config.post_blocks
+  if blocks > min(max(tensors, 1), MOST_BLOCKS):
+    raise ValueError(f'it has {blocks:,} blocks for {tensors:,} tensors')
   return ModelRecord(config=config, initialised=tuple(initialised), **names)
 
 

@@ -104,8 +104,7 @@ def parse(content: bytes) -> dict[str, np.ndarray]:
 
 def read_record(content: bytes) -> str:
   """The text in the metadata that says which model the weights are of; '' for none."""
-  length = int.from_bytes(content[:8], 'little')
-  text: str = json.loads(content[8 : 8 + length]).get('__metadata__', {}).get(KEY, '')
+  text: str = _metadata(content).get(KEY, '')
   return text
 
 
@@ -115,12 +114,16 @@ def read_tuned_on(content: bytes) -> tuple[TrainedOn, ...]:
   Raises:
     InputError: the metadata say something else.
   """
-  length = int.from_bytes(content[:8], 'little')
-  metadata = json.loads(content[8 : 8 + length]).get('__metadata__', {})
   try:
-    return trained_on.from_text(metadata.get(trained_on.KEY, ''))
+    return trained_on.from_text(_metadata(content).get(trained_on.KEY, ''))
   except ValueError as error:
     raise InputError(f'has damaged metadata ({error}); export it again') from error
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+  """Which the library allows to be null."""
+  length = int.from_bytes(content[:8], 'little')
+  return json.loads(content[8 : 8 + length]).get('__metadata__') or {}
 
 
 def _names(content: bytes) -> list[str]:

@@ -199,3 +199,11 @@ def test_older_records_lack_fields():
   stored = content()
   del stored['config']['mean'], stored['config']['depthwise'], stored['head']
   assert model_record.from_json(stored, tensors=100).config == make_config('painformer_nano')
+
+
+def test_a_file_of_thousands_of_blocks_is_refused_before_they_are_described():
+  """Describing them would take minutes."""
+  tensors = {f'block3.{n}.attn.q.weight': np.ones(1, np.float32) for n in range(5000)}
+  tensors |= {f'patch_embed{k}.proj.weight': np.ones((8, 1), np.float32) for k in (1, 2, 3)}
+  tensors |= {f'block{k}.0.attn.q.weight': np.ones(1, np.float32) for k in (1, 2)}
+  assert infer(tensors).other is None

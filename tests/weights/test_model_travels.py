@@ -190,6 +190,13 @@ def test_records_that_are_damaged(tmp_path):
   for form in FILES:
     with pytest.raises(InputError, match=f'{form} has a damaged record .*painformer_config'):
       pj.load(tmp_path / form)
+  for name in ('a\nb', '\x1b[31mred', 'a' * 5000):
+    for key in ('model', 'head'):
+      fields = json.loads(json.dumps(dataclasses.asdict(model.config)))
+      write_safetensors(tmp_path / 'w.safetensors', tensors, record={'config': fields, key: name})
+      with pytest.raises(InputError, match=f'{key} is no name') as caught:
+        pj.load(tmp_path / 'w.safetensors')
+      assert str(caught.value).isprintable()
   # Of another model than the arrays.
   fields = dataclasses.asdict(model.config) | {'widths': [8, 16, 24, 64]}
   record = {'config': json.loads(json.dumps(fields)), 'model': ''}

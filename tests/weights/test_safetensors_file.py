@@ -82,6 +82,12 @@ def test_same_input_same_bytes(tmp_path):
 ENTRY = {'dtype': 'F32', 'shape': [1], 'data_offsets': [0, 4]}
 
 
+def test_metadata_may_be_null(tmp_path):
+  path = tmp_path / 'w.safetensors'
+  path.write_bytes(by_hand({'__metadata__': None, 'a': ENTRY}, b'\0' * 4))
+  assert list(read(path).tensors) == ['a']
+
+
 @pytest.mark.parametrize(
   'content,message',
   [
