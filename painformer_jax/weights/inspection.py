@@ -94,7 +94,7 @@ def inspect(path: str | os.PathLike[str], options: FileOptions = DEFAULTS) -> In
   if source.stored is not None:
     return _of_folder(path, source)
   opened = source.opened
-  found = state_dicts.find(opened.root)
+  found = state_dicts.find(opened.root, opened.arrays)
   remarks, checkpoint, conversion, failed = [], None, None, None
   try:
     checkpoint = state_dicts.select(opened, options)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection
 
 from painformer_jax.core.errors import InputError, listed, printable
-from painformer_jax.weights.torch.state_dicts import TorchCheckpoint
+from painformer_jax.weights.torch.state_dicts import AVERAGED_NOTHING, TorchCheckpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,12 +95,17 @@ def choices(report: ConversionReport | TorchCheckpoint) -> list[str]:
   elif report.averaged:
     where = printable(report.container or report.prefix) or 'it'
     lines.append(f'{where} holds an average of the weights')
+  if empty := [name for name in report.ignored if name.endswith(AVERAGED_NOTHING)]:
+    names = [name.removesuffix(AVERAGED_NOTHING) for name in empty]
+    lines.append(f'an average of no weights, perhaps untrained: {listed(names)} is 0')
   return lines
 
 
 def remarks(report: ConversionReport) -> list[str]:
   """Lines that say what was taken off, added and left out, none of which is a fault."""
   lines = choices(report)
+  if report.container and not report.alternatives:
+    lines.append(f'takes the weights under {printable(report.container)}')
   if report.assumed:
     lines.append(unsaid(report.assumed))
   if report.prefix:

@@ -11,6 +11,7 @@ from painformer_jax.models import functional
 from painformer_jax.models.registry import make_config
 from painformer_jax.weights.convert import convert, export
 from painformer_jax.weights.options import FileOptions
+from painformer_jax.weights.report import choices
 from painformer_jax.weights.torch.read import read
 
 COUNTS = [f'patch_embed1.conv.{i}.num_batches_tracked' for i in (1, 4, 7)]
@@ -54,6 +55,15 @@ def assert_holds(checkpoint, expected=RAW):
     ('model', 'ema'),
     ('model_state_dict', 'ema_state_dict'),
     ('state_dict', 'swa_model'),
+    ('model', 'ema_state'),
+    ('model_state_dict', 'ema_params'),
+    ('model', 'avg_model'),
+    ('model', 'model_avg'),
+    ('model', 'average_model_state'),
+    ('params', 'params_ema'),
+    ('net', 'net_ema'),
+    ('weights', 'weights_ema'),
+    ('model_without_ema', 'EMA'),
   ],
 )
 def test_the_average_is_taken_as_timm_takes_it(tmp_path, raw, average):
@@ -83,7 +93,7 @@ def test_of_two_averages_the_one_that_timm_takes(tmp_path):
     ({'checkpoint': {'networks': {'video': RAW}}}, 'checkpoint.networks.video'),
     ({'models': [RAW, {'other': OTHER}]}, 'models.0'),
     ({'model': {'other': OTHER}, 'encoder': RAW}, 'encoder'),
-    ({'n_averaged': np.zeros((), np.int64), **prefixed('module.')}, ''),
+    ({'n_averaged': np.ones((), np.int64), **prefixed('module.')}, ''),
   ],
 )
 def test_a_state_dict_anywhere_is_found(tmp_path, tree, container):
@@ -94,17 +104,75 @@ def test_a_state_dict_anywhere_is_found(tmp_path, tree, container):
 
 
 def test_an_average_by_its_counter(tmp_path):
-  tree = {'model': RAW, 'best': {'n_averaged': np.zeros((), np.int64), **AVERAGE}}
+  tree = {'model': RAW, 'best': {'n_averaged': np.ones((), np.int64), **AVERAGE}}
   found = taken(tmp_path, tree)
   assert (found.container, found.averaged) == ('best', True)
   assert 'best.n_averaged' in found.ignored
   assert_holds(found, AVERAGE)
 
 
+def test_an_average_below_another_key(tmp_path):
+  found = taken(tmp_path, {'model': RAW, 'extra_state': {'ema_fp32_params': AVERAGE}})
+  assert (found.container, found.averaged) == ('extra_state.ema_fp32_params', True)
+  assert_holds(found, AVERAGE)
+
+
+NONE = {'n_averaged': np.zeros((), np.int64)}
+
+
+@pytest.mark.parametrize(
+  'tree,container,prefix',
+  [
+    ({'model': RAW, 'swa_model': {**NONE, **prefixed('module.', AVERAGE)}}, 'model', ''),
+    ({'student': RAW, 'ema': {**NONE, **AVERAGE}}, 'student', ''),
+    ({'model': RAW, 'n_averaged': 0, 'swa_model': AVERAGE}, 'model', ''),
+    ({'model': RAW, 'swa': {'n_averaged': 0, 'average': AVERAGE}}, 'model', ''),
+    ({'current_model_state': RAW, 'averaging_state': NONE, 'state_dict': AVERAGE},
+     'current_model_state', ''),
+    ({'state_dict': {**prefixed('model.'), **prefixed('swa_model.module.', AVERAGE),
+      'swa_model.n_averaged': NONE['n_averaged']}}, 'state_dict', 'model.'),
+    ({**NONE, **prefixed('module.')}, '', ''),
+  ],
+)  # fmt: skip
+def test_an_average_of_nothing_is_not_preferred(tmp_path, tree, container, prefix):
+  found = taken(tmp_path, tree)
+  assert (found.container, found.prefix, found.averaged) == (container, prefix, False)
+  assert_holds(found)
+  assert any('n_averaged is 0' in line for line in choices(found))
+
+
+def test_the_state_that_pytorch_saves_of_an_optimizer(tmp_path):
+  state = {i: {'exp_avg': array} for i, array in enumerate(RAW.values())}
+  with pytest.raises(InputError, match='no weights but .* --key optimizer.state.0'):
+    taken(tmp_path, {'epoch': 1, 'optimizer': {'state': state}})
+
+
+def test_a_momentum_encoder_is_a_model(tmp_path):
+  assert taken(tmp_path, {'momentum_encoder': RAW}).container == 'momentum_encoder'
+  assert taken(tmp_path, prefixed('momentum_encoder.')).prefix == 'momentum_encoder.'
+
+
+@pytest.mark.parametrize('key', ['exp_avg', 'grads', 'optimizer.exp_avg', 'optimizer_state.a'])
+def test_the_state_of_an_optimizer_is_no_model(tmp_path, key):
+  tree = RAW
+  for part in reversed(key.split('.')):
+    tree = {part: tree}
+  with pytest.raises(InputError, match=f'no weights but .* --key {key}'):
+    taken(tmp_path, tree)
+  assert_holds(taken(tmp_path, tree, key=key))
+  # Beside weights it is no choice.
+  found = taken(tmp_path, {'net': AVERAGE, **tree})
+  assert (found.container, found.alternatives) == ('net', [])
+  assert_holds(found, AVERAGE)
+  with pytest.raises(InputError, match=f'no weights but .* --prefix {key}.'):
+    taken(tmp_path, prefixed(f'{key}.'))
+  assert_holds(taken(tmp_path, prefixed(f'{key}.'), prefix=f'{key}.'))
+
+
 @pytest.mark.parametrize(
   'raw,beside',
   [
-    ('current_model_state', {'averaging_state': {'n_averaged': np.zeros((), np.int64)}}),
+    ('current_model_state', {'averaging_state': {'n_averaged': np.ones((), np.int64)}}),
     ('ema_state_dict', {'meta': {'mmengine_version': '0.10.7'}}),
   ],
 )

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from painformer_jax.core.errors import InputError, listed, printable
 from painformer_jax.weights import key_map
@@ -18,7 +18,19 @@ _COUNTERS = ('n_averaged', 'steps')
 
 # Names that only a PainFormer has; others, such as norm1.weight, stand in any model.
 _OWN = re.compile(r'(?:^|(?<=\.))(?:patch_embed[0-9]+|block[0-9]+\.[0-9]+|post_network\.[0-9]+)\.')
-_AVERAGE = re.compile(r'(?:^|[._])(?:ema|swa|averaged?)(?:[._]|$)')
+# What keys and prefixes of averaged weights have in them.
+_AVERAGE = re.compile(
+  r'(?:^|[._])(?<!exp_)(?<!no_)(?<!non_)(?<!without_)(?:ema|swa|avg|averaged?|shadow)(?:[._]|$)',
+  re.IGNORECASE,
+)
+# The same of the state of an optimizer and of gradients, which have the names of the weights.
+# Of a momentum encoder there are weights.
+_NO_WEIGHTS = re.compile(
+  r'(?:^|[._])(?:optim|optimi[sz]ers?|(?:max_)?exp_(?:avg|inf)(?:_sq)?)(?:[._]|$)'
+  r'|(?:^|\.)(?:momentum(?:_buffers?)?|(?:param_)?grad(?:s|ients?)?)(?:\.|$)',
+  re.IGNORECASE,
+)
+COUNTER = 'n_averaged'  # Of PyTorch's AveragedModel: how many weights were averaged.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,25 +63,48 @@ def own_prefix(name: str) -> str | None:
   return name[: found.start()]
 
 
-def find(names: Sequence[str], options: FileOptions) -> Naming:
+def is_average(key: str) -> bool:
+  """Whether a key or prefix says that what it holds is an average of weights."""
+  return bool(_AVERAGE.search(key))
+
+
+def is_no_weights(key: str) -> bool:
+  """Whether a key or prefix is of the state of an optimizer, or of gradients."""
+  return bool(_NO_WEIGHTS.search(key))
+
+
+def counted_prefix(name: str) -> str | None:
+  """The prefix of the average that a name counts; None if it is no counter."""
+  if not name.endswith(COUNTER) or not f'.{name}'.endswith(f'.{COUNTER}'):
+    return None
+  return _unwrapped(name)[: -len(COUNTER)]
+
+
+def find(
+  names: Sequence[str], options: FileOptions, *, empty: Collection[str] = frozenset()
+) -> Naming:
   """Tells the model's names from those of a state dict.
 
   Args:
     names: of all its tensors.
     options: of the user.
+    empty: prefixes of averages that averaged nothing, which are not preferred.
 
   Raises:
-    InputError: two names become the same, no name has the prefix that the user gives, or
-      there are several models under different prefixes. The message begins with a verb.
+    InputError: two names become the same, no name has the prefix that the user gives,
+      there are several models under different prefixes, or only the state of an optimizer.
+      The message begins with a verb.
   """
   renamed = options.renamed()
-  counters = [name for name in names if _unwrapped(name) in _COUNTERS]
+  counters = [
+    name for name in names if _unwrapped(name) in _COUNTERS or counted_prefix(name) is not None
+  ]
   plain = {name: renamed(_unwrapped(name)) for name in names if name not in set(counters)}
   prefix, averaged = options.prefix, False
   if prefix == '.':
     prefix = ''
   if prefix is None:
-    prefix, averaged = _common(list(plain.values()))
+    prefix, averaged = _common(list(plain.values()), empty)
   elif not any(name.startswith(prefix) for name in plain.values()):
     raise InputError(
       f'has no name that begins with {printable(prefix)}; it has '
@@ -100,18 +135,27 @@ def _unwrapped(name: str) -> str:
   return '.'.join([part for part in parents if part not in _WRAPPERS] + [last])
 
 
-def _common(names: Sequence[str]) -> tuple[str, bool]:
+def _common(names: Sequence[str], empty: Collection[str]) -> tuple[str, bool]:
   """The prefix of the one model among the names, and whether it says that it is an average."""
   counts = collections.Counter(prefix for name in names if (prefix := own_prefix(name)) is not None)
   if not counts:
     return '', False
+  if not any(not is_no_weights(prefix) for prefix in counts):
+    raise InputError(
+      'holds no weights but the state of an optimizer or gradients, under '
+      f'{listed(list(counts))}; give the file of the weights, or name it: '
+      f'--prefix {printable(next(iter(counts)))}'
+    )
+  counts = {prefix: count for prefix, count in counts.items() if not is_no_weights(prefix)}
   most = max(counts.values())
   models = [prefix for prefix, count in counts.items() if 2 * count >= most]
+  # An average that averaged nothing is taken where there is nothing else.
+  models = [prefix for prefix in models if prefix not in empty] or models
   if len(models) == 1:
-    return models[0], bool(_AVERAGE.search(models[0]))
-  averages = [prefix for prefix in models if _AVERAGE.search(prefix)]
+    return models[0], is_average(models[0]) and models[0] not in empty
+  averages = [prefix for prefix in models if is_average(prefix)]
   if len(averages) == 1:
-    return averages[0], True
+    return averages[0], averages[0] not in empty
   if '' in models:
     return '', False
   raise InputError(

@@ -6,7 +6,7 @@ off is part of the result, so that it can be said.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -19,26 +19,16 @@ from painformer_jax.weights.torch.opened import MAX_TENSORS, OpenedFile
 from painformer_jax.weights.torch.records import Inert, Unreadable
 from painformer_jax.weights.trained_on import TrainedOn
 
-# Keys of averaged weights and of the others, in order of preference. The averages come first,
-# and the first two of them before all others, as in timm's `load_state_dict(use_ema=True)`.
-AVERAGES = (
-  'state_dict_ema',
-  'model_ema',
-  'model_state_dict_ema',
-  'ema_state_dict',
-  'ema_model_state_dict',
-  'model_ema_state_dict',
-  'ema_model',
-  'ema',
-  'ema_weights',
-  'averaged_model',
-  'swa_state_dict',
-  'swa_model',
-  'swa',
-  'shadow',
-)
+# Keys of averaged weights that come first, as in timm's `load_state_dict(use_ema=True)`; then
+# those that `prefixes.is_average` knows, then these of other weights, in order of preference.
+AVERAGES = ('state_dict_ema', 'model_ema')
 CONTAINERS = ('model_state_dict', 'state_dict', 'model_state', 'model', 'module')
-_UNKNOWN = len(AVERAGES) + len(CONTAINERS)
+_AVERAGE = len(AVERAGES)
+_UNKNOWN = _AVERAGE + 1 + len(CONTAINERS)
+_EMPTY = _UNKNOWN + 1  # An average that averaged nothing holds untrained weights.
+
+# Follows the name of a counter among what is ignored.
+AVERAGED_NOTHING = ' (0: nothing was averaged)'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +40,11 @@ class StateDict:
     tensors: name -> record or array.
     others: names of what is no tensor in it.
     fitting: how many of its names a PainFormer has, whatever is before them.
-    averaged: whether its key or content says that it is an average of weights.
+    averaged: whether its key or content says that it is an average of weights; not where
+      its counter says that nothing was averaged.
     rank: place in the order of preference; `_UNKNOWN` if its key says nothing.
+    empty: prefix -> counter, of the averages in it that averaged nothing; the prefix '' is
+      the whole state dict.
   """
 
   key: str
@@ -60,6 +53,7 @@ class StateDict:
   fitting: int
   averaged: bool
   rank: int
+  empty: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,11 +99,11 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
     InputError: there is none or too large a one, several would do and none is an average, or
       an option does not fit; or a tensor cannot be read. The message begins with a verb.
   """
-  found = find(opened.root)
+  found = find(opened.root, opened.arrays)
   if not found:
     raise _nothing(opened.root)
   chosen, alternatives = choose(found, options.key)
-  naming = prefixes.find(list(chosen.tensors), options)
+  naming = prefixes.find(list(chosen.tensors), options, empty=chosen.empty)
   unread = {
     name: tensor.why
     for name in naming.names
@@ -128,6 +122,11 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
     ignored=[
       *(key for key in _beside(opened.root, chosen) if key not in tops),
       *(inside + name for name in (*chosen.others, *naming.counters)),
+      *(
+        counter + AVERAGED_NOTHING
+        for state in (chosen, *alternatives)
+        for counter in state.empty.values()
+      ),
     ],
     sha256=opened.sha256,
     record=_record(opened.record, len(arrays)),
@@ -139,10 +138,19 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
   )
 
 
-def find(root: object) -> list[StateDict]:
-  """Every state dict in what a file holds, from the top down."""
-  found, swapped = [], _swapped(root)
+def find(
+  root: object, arrays: Callable[[Mapping], dict[str, np.ndarray]] | None = None
+) -> list[StateDict]:
+  """Every state dict in what a file holds, from the top down.
+
+  Args:
+    root: what it holds.
+    arrays: reads tensors, as of `OpenedFile`; without it, counters of averages are not read.
+  """
+  found, swapped, counters = [], _swapped(root), {}
   for key, node in tree.nodes(root):
+    if isinstance(node, dict) and prefixes.COUNTER in node:
+      counters[f'{key}.{prefixes.COUNTER}' if key else prefixes.COUNTER] = node[prefixes.COUNTER]
     content = tree.modules(node) if isinstance(node, Inert) else tree.items(node)
     tensors = {n: v for n, v in content if tree.is_name(n) and tree.is_tensor(v)}
     if len(tensors) > MAX_TENSORS:
@@ -158,7 +166,9 @@ def find(root: object) -> list[StateDict]:
     nested = _state_dict('', tensors)
     if 0 < nested.fitting and len(tensors) <= MAX_TENSORS:
       found.insert(0, nested)
-  return found
+  if arrays is None:
+    return found
+  return [_checked(state, counters, arrays, swapped=swapped) for state in found]
 
 
 def choose(found: list[StateDict], key: str | None) -> tuple[StateDict, list[StateDict]]:
@@ -171,8 +181,16 @@ def choose(found: list[StateDict], key: str | None) -> tuple[StateDict, list[Sta
   Raises:
     InputError: there is none of that name; or several are equally good.
   """
-  most = max(state.fitting for state in found)
-  fitting = [state for state in found if 2 * state.fitting >= most] if most else found
+  weights = [state for state in found if not prefixes.is_no_weights(state.key)]
+  others = [state for state in found if prefixes.is_no_weights(state.key)]
+  others = [state for state in others if state.fitting or not weights]
+  if key is None and others and not any(state.fitting for state in weights):
+    raise InputError(
+      'holds no weights but the state of an optimizer or gradients; give the file of the '
+      'weights, or name it: ' + ' or '.join(f'--key {printable(s.key)}' for s in others[:10])
+    )
+  most = max(state.fitting for state in weights or found)
+  fitting = [state for state in weights if 2 * state.fitting >= most] if most else found
   if key is not None:
     named = [state for state in found if state.key == key]
     if not named:
@@ -185,7 +203,8 @@ def choose(found: list[StateDict], key: str | None) -> tuple[StateDict, list[Sta
     fitting, key=lambda state: state.rank
   )  # Stable: of equals, the one nearer to the top.
   first, *rest = ranked
-  if most and rest and first.rank >= _UNKNOWN and first.key:
+  equal = [state for state in rest if state.rank == first.rank]
+  if most and equal and first.rank >= _UNKNOWN and first.key:
     raise InputError(
       f'holds {len(ranked)} state dicts of a PainFormer; name one: '
       + ' or '.join(f'--key {printable(state.key)}' for state in ranked[:10])
@@ -197,9 +216,13 @@ def _state_dict(
   key: str, tensors: Mapping, *, others: tuple[str, ...] = (), swapped: str = ''
 ) -> StateDict:
   parts = key.split('.')
-  ranks = [i for i, name in enumerate((*AVERAGES, *CONTAINERS)) if name in parts]
-  averaged = 'n_averaged' in tensors or any(part in AVERAGES for part in parts)
-  rank = min(ranks, default=len(AVERAGES) - 1 if averaged else _UNKNOWN)
+  averaged = 'n_averaged' in tensors or any(map(prefixes.is_average, parts))
+  order = AVERAGES if averaged else CONTAINERS
+  ranks = [i for i, name in enumerate(order) if name in parts]
+  if averaged:
+    rank = min(ranks, default=_AVERAGE)
+  else:
+    rank = _AVERAGE + 1 + min(ranks, default=len(CONTAINERS))
   if swapped and swapped in parts:
     averaged, rank = False, _UNKNOWN - 1
   elif swapped and key == 'state_dict':
@@ -212,6 +235,44 @@ def _state_dict(
     averaged=averaged,
     rank=rank,
   )
+
+
+def _checked(
+  state: StateDict,
+  beside: Mapping[str, object],
+  arrays: Callable[[Mapping], dict[str, np.ndarray]],
+  *,
+  swapped: str,
+) -> StateDict:
+  """The state dict with what counters in and beside it say of averages."""
+  if not state.fitting:
+    return state
+  empty = {}
+  inside = f'{state.key}.' if state.key else ''
+  for name, value in state.tensors.items():
+    prefix = prefixes.counted_prefix(name)
+    if prefix is not None and _is_zero(value, arrays):
+      empty[prefix] = inside + name
+  if state.averaged:
+    above = state.key.rpartition('.')[0]
+    places = [state.key, above, *(['averaging_state'] if swapped else [])]
+    for counter in (f'{place}.{prefixes.COUNTER}'.lstrip('.') for place in places):
+      if _is_zero(beside.get(counter), arrays):
+        empty.setdefault('', counter)
+  if '' not in empty:
+    return dataclasses.replace(state, empty=empty)
+  return dataclasses.replace(state, empty=empty, averaged=False, rank=_EMPTY)
+
+
+def _is_zero(count: object, arrays: Callable[[Mapping], dict[str, np.ndarray]]) -> bool:
+  if isinstance(count, int):
+    return count == 0
+  if not tree.is_tensor(count) or getattr(count, 'shape', None) not in ((), (1,)):
+    return False
+  try:
+    return not arrays({'count': count})['count'].any()
+  except InputError:  # It is no weight, and may be damaged.
+    return False
 
 
 def _swapped(root: object) -> str:
