@@ -139,12 +139,16 @@ def test_an_average_of_nothing_is_not_preferred(tmp_path, tree, container, prefi
   assert (found.container, found.prefix, found.averaged) == (container, prefix, False)
   assert_holds(found)
   assert any('n_averaged is 0' in line for line in choices(found))
+  assert sum('n_averaged (0' in name for name in found.ignored) == 1
 
 
 def test_the_state_that_pytorch_saves_of_an_optimizer(tmp_path):
   state = {i: {'exp_avg': array} for i, array in enumerate(RAW.values())}
   with pytest.raises(InputError, match='no weights but .* --key optimizer.state.0'):
     taken(tmp_path, {'epoch': 1, 'optimizer': {'state': state}})
+  state = {n: {'exp_avg': a, 'exp_avg_sq': a, 'step': OTHER} for n, a in RAW.items()}
+  with pytest.raises(InputError, match='no weights but .* --key state.patch_embed1'):
+    taken(tmp_path, {'state': state, 'param_groups': []})
 
 
 def test_a_momentum_encoder_is_a_model(tmp_path):

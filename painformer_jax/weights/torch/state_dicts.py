@@ -115,18 +115,16 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
     raise InputError(f"holds a tensor, '{printable(first)}', that {unread[first]}{rest}")
   arrays = opened.arrays({name: chosen.tensors[name] for name in naming.names})
   inside = f'{chosen.key}.' if chosen.key else ''
+  empty = {name: None for state in (chosen, *alternatives) for name in state.empty.values()}
   tops = {other.key.split('.')[0] for other in alternatives}
   return TorchCheckpoint(
     tensors={naming.names[name]: array for name, array in arrays.items()},
     container=chosen.key,
     ignored=[
       *(key for key in _beside(opened.root, chosen) if key not in tops),
-      *(inside + name for name in (*chosen.others, *naming.counters)),
-      *(
-        counter + AVERAGED_NOTHING
-        for state in (chosen, *alternatives)
-        for counter in state.empty.values()
-      ),
+      *(inside + name for name in chosen.others),
+      *(name for name in map(inside.__add__, naming.counters) if name not in empty),
+      *(name + AVERAGED_NOTHING for name in empty),
     ],
     sha256=opened.sha256,
     record=_record(opened.record, len(arrays)),
@@ -181,8 +179,8 @@ def choose(found: list[StateDict], key: str | None) -> tuple[StateDict, list[Sta
   Raises:
     InputError: there is none of that name; or several are equally good.
   """
-  weights = [state for state in found if not prefixes.is_no_weights(state.key)]
-  others = [state for state in found if prefixes.is_no_weights(state.key)]
+  weights = [state for state in found if not _is_no_weights(state)]
+  others = [state for state in found if _is_no_weights(state)]
   others = [state for state in others if state.fitting or not weights]
   if key is None and others and not any(state.fitting for state in weights):
     raise InputError(
@@ -210,6 +208,15 @@ def choose(found: list[StateDict], key: str | None) -> tuple[StateDict, list[Sta
       + ' or '.join(f'--key {printable(state.key)}' for state in ranked[:10])
     )
   return first, rest if most else []
+
+
+def _is_no_weights(state: StateDict) -> bool:
+  if prefixes.is_no_weights(state.key):
+    return True
+  # FSDP names the tensors of an optimizer below the weight that they are of.
+  return not state.fitting and all(
+    name == 'step' or prefixes.is_no_weights(name) for name in state.tensors
+  )
 
 
 def _state_dict(
