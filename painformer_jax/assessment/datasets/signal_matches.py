@@ -45,7 +45,9 @@ _BANDS = (_FAST, _SLOW)
 _ROWS = 64  # Of a signal in a part.
 _COMPARED = 512  # Points by which pairs are looked for.
 _FLOOR = 1e-4  # Of a band's power: what is weaker stays so.
-_ENDS = 16  # Share of a signal at either end that must not hold most of a band.
+# Places of a signal, of which no two may hold so much of a band.
+_PLACES, _GATHERED = 16, 0.7
+_BENT = 30.0  # Changes of slope are limited to so many median ones.
 _LIMIT = 3.0  # Whitened signals are limited to so many median deviations.
 # Where signals are shifted: peaks of each, rows to either side of a peak, every so many of
 # which are compared, the correlation they need, and the share of the shorter signal that
@@ -201,7 +203,13 @@ def _spectrum(values: np.ndarray) -> np.ndarray:
   """
   low, high = np.percentile(values, (0.5, 99.5))
   values = np.clip(values, low - (high - low), high + (high - low))
-  return np.fft.rfft(np.pad(np.diff(values, n=2), 1))
+  bends = np.diff(values, n=2)
+  # A single bend, such as an onset or a jump, would ring all over the band, louder than noise.
+  sizes = np.abs(bends)
+  if sizes.any():
+    most = _BENT * np.median(sizes[sizes > 0])
+    bends = np.clip(bends, -most, most)
+  return np.fft.rfft(np.pad(bends, 1))
 
 
 def _whitened(spectrum: np.ndarray, rows: int, band: _Band) -> np.ndarray:
@@ -225,10 +233,10 @@ def _whitened(spectrum: np.ndarray, rows: int, band: _Band) -> np.ndarray:
   whole = np.zeros(count // 2 + 1, complex)
   whole[first : first + len(flat)] = flat[: max(len(whole) - first, 0)]
   points = np.fft.irfft(whole, count)
-  ends = count // _ENDS
-  energy = points**2
-  if energy[:ends].sum() + energy[count - ends :].sum() > energy.sum() / 2:
-    return np.zeros(0, np.int8)  # What filters make of the ends, not noise.
+  energy = np.array([part @ part for part in np.array_split(points, _PLACES)])
+  if np.sort(energy)[-2:].sum() > _GATHERED * energy.sum():
+    # Not noise, but what filters make of both ends, or of one onset.
+    return np.zeros(0, np.int8)
   deviation = np.median(np.abs(points))
   if not deviation > 0:
     return np.zeros(0, np.int8)
