@@ -182,7 +182,11 @@ class SampleReader:
   def _video(self, sample: Sample, log, numbers) -> Iterator[TokenImage]:
     every, path = self._settings.frames.every, video_path(sample, self._settings.source)
     if numbers is None and is_clip(path):
-      for finding in clip_faults(sample.data[self._settings.source], read_state(path)):
+      try:
+        faults = list(clip_faults(sample.data[self._settings.source], read_state(path)))
+      except InputError:  # Damaged: what can be read is used below, which says so.
+        faults = []
+      for finding in faults:
         if finding.unusable:
           raise UnusableError(finding)
     if path.is_dir():
