@@ -312,7 +312,7 @@ def test_names_cannot_garble_the_terminal(refuses):
   name = '\x1b[2J\n' + 'x' * 5000
   refuses(
     forge.archive(b'}' + forge.text(name) + forge.tensor([9], count=1) + b's', [ONE]),
-    "tensor '\\x1b[2J\\nxxx",
+    '\\x1b[2J\\nxxx',
   )
 
 
