@@ -38,7 +38,6 @@ VERSION = '1.1.0'
 # has about 670, fewer than the 1,024 that many systems allow.
 IMAGES_PER_SHARD = 16_384
 
-Progress = Log
 # Of a task, in its folder.
 _LOCK = '.lock'
 
@@ -47,7 +46,7 @@ def store(
   task: TaskSource,
   data_dir: str | Path,
   *,
-  progress: Progress = print,
+  progress: Log = print,
   max_unreadable: float = 0.0,
   threads: int | None = None,
 ) -> PreparedTask:
@@ -137,7 +136,7 @@ def plan_shards(task: TaskSource) -> list[Shard]:
 
 
 @contextlib.contextmanager
-def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *, progress: Progress):
+def opened(task: TaskSource, shards: Sequence[Shard], data_dir: str | Path, *, progress: Log):
   """A context with the folder to write shards to; None if the task is stored already.
 
   Holds the task's lock. Shards of another listing or of other settings are removed
@@ -178,7 +177,7 @@ def _check_home(home: Path) -> None:
     )
 
 
-def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path, progress: Progress) -> None:
+def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path, progress: Log) -> None:
   """Creates the folder, or keeps in it the finished shards of an earlier run."""
   known = {f'{s.name}.json': s for s in shards}
   if work.exists():
@@ -197,7 +196,7 @@ def _open_work(task: TaskSource, shards: Sequence[Shard], work: Path, progress: 
 class Allowance:
   """Counts unreadable images; raises where a split has more than its allowed share."""
 
-  def __init__(self, task: TaskSource, *, max_unreadable: float, progress: Progress):
+  def __init__(self, task: TaskSource, *, max_unreadable: float, progress: Log):
     check_settings(task.name, max_unreadable=max_unreadable)
     self._share = max_unreadable
     self._task, self._progress = task, progress
@@ -232,7 +231,7 @@ def finish(
   done: Mapping[str, WrittenShard],
   work: Path,
   *,
-  progress: Progress,
+  progress: Log,
 ) -> None:
   """Gives finished shards their final names, and writes TFDS's metadata.
 
@@ -369,7 +368,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
-def _only_writer(home: Path, name: str, progress: Progress):
+def _only_writer(home: Path, name: str, progress: Log):
   """Holds the task's lock; the system releases it even if this process is killed."""
   with written(home):
     file = open(home / _LOCK, 'w')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from painformer_jax.core.errors import InputError, import_extra
 from painformer_jax.core.progress import Log
-from painformer_jax.data.builders.base import Allowance, Progress, finish, opened, plan_shards
+from painformer_jax.data.builders.base import Allowance, finish, opened, plan_shards
 from painformer_jax.data.builders.shards import (
   Shard,
   finished_shard,
@@ -32,7 +32,7 @@ def store_with_beam(
   data_dir: str | Path,
   *,
   options: Sequence[str] = (),
-  progress: Progress = print,
+  progress: Log = print,
   max_unreadable: float = 0.0,
   threads: int = 1,
 ) -> PreparedTask:
