@@ -106,6 +106,7 @@ def convert(
     container=checkpoint.container,
     averaged=checkpoint.averaged,
     alternatives=checkpoint.alternatives,
+    averaged_nothing=checkpoint.averaged_nothing,
     ignored=checkpoint.ignored,
     prefix=checkpoint.prefix,
     left_out=checkpoint.left_out,

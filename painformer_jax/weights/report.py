@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection
 
 from painformer_jax.core.errors import InputError, listed, printable
-from painformer_jax.weights.torch.state_dicts import AVERAGED_NOTHING, TorchCheckpoint
+from painformer_jax.weights.torch.state_dicts import TorchCheckpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,7 @@ class ConversionReport:
     container: the key in the file that holds the weights, '' for none.
     averaged: whether the weights are an average of weights, by their key or name.
     alternatives: keys of the file's other state dicts that would do as well.
+    averaged_nothing: names of counters that are 0, of averages that are none.
     ignored: the file's other top-level keys.
     prefix: what was taken off every name.
     left_out: names without that prefix, which belong to other modules.
@@ -52,6 +53,7 @@ class ConversionReport:
   container: str
   averaged: bool
   alternatives: list[str]
+  averaged_nothing: list[str]
   ignored: list[str]
   prefix: str
   left_out: list[str]
@@ -95,9 +97,9 @@ def choices(report: ConversionReport | TorchCheckpoint) -> list[str]:
   elif report.averaged:
     where = printable(report.container or report.prefix) or 'it'
     lines.append(f'{where} holds an average of the weights')
-  if empty := [name for name in report.ignored if name.endswith(AVERAGED_NOTHING)]:
-    names = [name.removesuffix(AVERAGED_NOTHING) for name in empty]
-    lines.append(f'an average of no weights, perhaps untrained: {listed(names)} is 0')
+  if report.averaged_nothing:
+    names = listed(report.averaged_nothing)
+    lines.append(f'an average of no weights, perhaps untrained: {names} is 0')
   return lines
 
 

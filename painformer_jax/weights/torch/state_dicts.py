@@ -27,9 +27,6 @@ _AVERAGE = len(AVERAGES)
 _UNKNOWN = _AVERAGE + 1 + len(CONTAINERS)
 _EMPTY = _UNKNOWN + 1  # An average that averaged nothing holds untrained weights.
 
-# Follows the name of a counter among what is ignored.
-AVERAGED_NOTHING = ' (0: nothing was averaged)'
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StateDict:
@@ -72,6 +69,7 @@ class TorchCheckpoint:
     trained_on: whom the weights were fine-tuned on, where this package wrote the file.
     averaged: whether they are an average of weights.
     alternatives: keys of the file's other state dicts that would do as well.
+    averaged_nothing: names of counters that are 0, of averages that are none.
     prefix: what was taken off every name.
     left_out: names without that prefix, which belong to other modules.
   """
@@ -84,6 +82,7 @@ class TorchCheckpoint:
   trained_on: tuple[TrainedOn, ...] = ()
   averaged: bool = False
   alternatives: list[str] = dataclasses.field(default_factory=list)
+  averaged_nothing: list[str] = dataclasses.field(default_factory=list)
   prefix: str = ''
   left_out: list[str] = dataclasses.field(default_factory=list)
 
@@ -121,16 +120,16 @@ def select(opened: OpenedFile, options: FileOptions) -> TorchCheckpoint:
     tensors={naming.names[name]: array for name, array in arrays.items()},
     container=chosen.key,
     ignored=[
-      *(key for key in _beside(opened.root, chosen) if key not in tops),
-      *(inside + name for name in chosen.others),
+      *(key for key in _beside(opened.root, chosen) if key not in tops and key not in empty),
+      *(name for name in map(inside.__add__, chosen.others) if name not in empty),
       *(name for name in map(inside.__add__, naming.counters) if name not in empty),
-      *(name + AVERAGED_NOTHING for name in empty),
     ],
     sha256=opened.sha256,
     record=_record(opened.record, len(arrays)),
     trained_on=opened.trained_on,
     averaged=chosen.averaged or naming.averaged,
     alternatives=[other.key for other in alternatives],
+    averaged_nothing=list(empty),
     prefix=naming.prefix,
     left_out=naming.left_out,
   )
